@@ -1,0 +1,150 @@
+"""Sandbox: one isolated computer with a lifecycle, what was asked for it and what it used.
+
+Services change a sandbox only through `Sandbox.to`, which obeys `TRANSITIONS`; records store it by
+compare-and-set on `version`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from atoll.domain.errors import Conflict
+
+
+class SandboxState(StrEnum):
+    """Where a sandbox is in its life; `TRANSITIONS` says what may follow what."""
+
+    PENDING = "pending"  # recorded, nothing made yet
+    BUILDING = "building"  # its template layer is being baked
+    RUNNING = "running"
+    STOPPING = "stopping"  # TERM sent, or the end is being cleaned up
+    STOPPED = "stopped"  # its main process ended, or somebody stopped it
+    KILLED = "killed"
+    FAILED = "failed"  # could not be made, or was lost; `reason` says why
+
+
+_S = SandboxState
+TRANSITIONS: dict[SandboxState, frozenset[SandboxState]] = {
+    _S.PENDING: frozenset({_S.BUILDING, _S.RUNNING, _S.FAILED, _S.KILLED}),
+    _S.BUILDING: frozenset({_S.RUNNING, _S.FAILED, _S.KILLED}),
+    _S.RUNNING: frozenset({_S.STOPPING, _S.STOPPED, _S.KILLED, _S.FAILED}),
+    _S.STOPPING: frozenset({_S.STOPPED, _S.KILLED, _S.FAILED}),
+    _S.STOPPED: frozenset(),
+    _S.KILLED: frozenset(),
+    _S.FAILED: frozenset(),
+}
+LIVE = frozenset({_S.PENDING, _S.BUILDING, _S.RUNNING, _S.STOPPING})
+ENDED = frozenset({_S.STOPPED, _S.KILLED, _S.FAILED})
+
+
+class NetworkMode(StrEnum):
+    """What a sandbox can reach, and what can reach it."""
+
+    NONE = "none"  # its own loopback only
+    OUTGOING = "outgoing"  # the public internet; never private ranges, metadata services or the host
+    EXPOSED = "exposed"  # outgoing, and its declared ports are reachable through Atoll
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Bounds of one sandbox. Bytes are binary; a CPU is 1000 millis."""
+
+    cpu_millis: int = 1000
+    memory_bytes: int = 512 * 2**20
+    pids: int = 512
+    disk_bytes: int = 256 * 2**20
+    inodes: int = 65_536
+    timeout_s: float | None = None  # the whole sandbox ends this long after its start
+    idle_s: float | None = None  # ... or after this long without a request and without an API-started process
+    max_age_s: float | None = None  # ... or at this age, whatever happens; keepalive cannot pass it
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port inside the sandbox that is reachable from outside at 127.0.0.1:host_port."""
+
+    container: int
+    protocol: str = "tcp"
+    host_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BakedFile:
+    """A file that is part of the sandbox's template layer. `path` is absolute."""
+
+    path: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """Everything a runtime needs to make a sandbox; `command` absent means no main process.
+
+    `layers` are host directories of baked template layers, lowest first, filled in by the template service.
+    """
+
+    image: str = "host"
+    command: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    work_dir: str = "/"
+    tty: bool = False
+    cols: int = 80
+    rows: int = 24
+    resources: Resources = Resources()
+    network: NetworkMode = NetworkMode.NONE
+    ports: tuple[Port, ...] = ()
+    setup: tuple[str, ...] = ()
+    files: tuple[BakedFile, ...] = ()
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a sandbox used so far, or in all when it has ended."""
+
+    duration_s: float = 0.0
+    cpu_s: float = 0.0
+    memory_peak_bytes: int = 0
+    bytes_in: int = 0  # stdin and uploads
+    bytes_out: int = 0  # output and downloads
+    exec_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """The record of one sandbox. `handle` is the runtime's own JSON, opaque to everybody else."""
+
+    id: str
+    owner: str  # the id of the API key that made it
+    spec: SandboxSpec
+    runtime: str
+    created_at: datetime
+    name: str | None = None
+    state: SandboxState = SandboxState.PENDING
+    version: int = 1
+    handle: dict[str, Any] | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None  # of the main process; 128+n when signal n ended it
+    exit_signal: int | None = None
+    reason: str | None = None  # why it ended or failed: exited, stopped, killed, timeout, idle, host_restarted, ...
+    usage: Usage = Usage()
+    removed: bool = False  # no longer listed; pruned later
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+    def to(self, state: SandboxState, **changes: Any) -> Sandbox:
+        """The sandbox in its next state; Conflict when `TRANSITIONS` does not allow that step."""
+        if state not in TRANSITIONS[self.state]:
+            raise Conflict(f"sandbox {self.id} is {self.state}: it cannot become {state}")
+        now = datetime.now(UTC)
+        if state is SandboxState.RUNNING and self.started_at is None:
+            changes.setdefault("started_at", now)
+        if state in ENDED:
+            changes.setdefault("ended_at", now)
+        return replace(self, state=state, **changes)
