@@ -55,3 +55,14 @@ class FileEntry:
     size: int
     mode: int
     modified_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished process and what it wrote; `truncated` when a stream passed its limit and the rest was dropped."""
+
+    process_id: str
+    exit: Exit
+    stdout: bytes
+    stderr: bytes
+    truncated: bool = False

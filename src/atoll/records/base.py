@@ -1,0 +1,118 @@
+"""The records contract: sandboxes, keys and events, each mutation in one transaction with its event.
+
+Services call it; `atoll.testing.records_conformance` holds every store to these docstrings.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from atoll.domain.event import Event
+from atoll.domain.key import ApiKey
+from atoll.domain.sandbox import Sandbox, SandboxState
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """One request made with a key, for the `api_key_usage` log."""
+
+    key_id: str
+    endpoint: str  # the route's template, never a raw path
+    method: str
+    status_code: int
+    at: datetime
+    ip_address: str | None
+    user_agent: str | None
+
+
+class Records(ABC):
+    """The store of facts. Returned objects are what is stored now; errors are Unavailable when it is down."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Bring the schema to this version's head (a migration cut short resumes or is rolled back) and connect."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close connections; a second call does nothing."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Unavailable when the store does not answer within a second."""
+
+    # sandboxes
+
+    @abstractmethod
+    async def add_sandbox(self, sandbox: Sandbox, event: Event, *, quota: int | None = None) -> None:
+        """Insert. Conflict when the id exists; QuotaExceeded when its owner has `quota` live ones already.
+
+        The count and the insert are one atomic step: N+k concurrent calls at quota N insert exactly N.
+        """
+
+    @abstractmethod
+    async def swap_sandbox(self, sandbox: Sandbox, event: Event | None) -> Sandbox:
+        """Store `sandbox` if the stored version still is `sandbox.version`; returns it with version + 1.
+
+        StaleVersion when it changed meanwhile, NotFound when it does not exist. `event` None is for changes that
+        are not mutations of the tenant's (usage figures).
+        """
+
+    @abstractmethod
+    async def get_sandbox(self, sandbox_id: str) -> Sandbox | None: ...
+
+    @abstractmethod
+    async def list_sandboxes(
+        self,
+        *,
+        owner: str | None = None,
+        states: Collection[SandboxState] | None = None,
+        removed: bool | None = False,
+        limit: int = 1000,
+    ) -> list[Sandbox]:
+        """Newest first. `removed` None lists both."""
+
+    @abstractmethod
+    async def count_live(self, owner: str | None = None) -> int: ...
+
+    @abstractmethod
+    async def prune_sandboxes(self, ended_before: datetime) -> int:
+        """Delete records that ended before; returns how many."""
+
+    # keys
+
+    @abstractmethod
+    async def add_key(self, key: ApiKey, event: Event) -> None:
+        """Insert. Conflict when the id or the hash exists."""
+
+    @abstractmethod
+    async def swap_key(self, key: ApiKey, event: Event | None) -> ApiKey:
+        """As `swap_sandbox`, for a key."""
+
+    @abstractmethod
+    async def find_key(self, key_hash: str) -> ApiKey | None:
+        """By the SHA-256 of its text (a unique index: no scan)."""
+
+    @abstractmethod
+    async def get_key(self, key_id: str) -> ApiKey | None: ...
+
+    @abstractmethod
+    async def list_keys(self, *, include_revoked: bool = False) -> list[ApiKey]:
+        """Oldest first."""
+
+    @abstractmethod
+    async def log_key_use(self, uses: Sequence[KeyUse]) -> None:
+        """Append to `api_key_usage` and set each key's `last_used_at`; not mutations, no events."""
+
+    @abstractmethod
+    async def prune_key_use(self, before: datetime) -> int: ...
+
+    # events
+
+    @abstractmethod
+    async def list_events(
+        self, *, tenant: str | None = None, target: str | None = None, after_id: int = 0, limit: int = 1000
+    ) -> list[Event]:
+        """Oldest first."""

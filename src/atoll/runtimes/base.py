@@ -1,0 +1,161 @@
+"""The runtime contract: make, find, list, destroy and connect to sandboxes, plus abilities that are declared.
+
+Services call it; `atoll.testing.runtime_conformance` holds every adapter to these docstrings. A *handle* is the
+runtime's own JSON about one sandbox: opaque to callers, kept in the records, enough to find the sandbox again after
+a restart of everything but the machine.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec, Usage
+from atoll.sidekick.client import SidekickClient
+
+Handle = dict[str, Any]
+
+
+class Capability(StrEnum):
+    """Optional abilities; calling one that is not declared raises Unsupported."""
+
+    PAUSE = "pause"  # freeze and thaw, memory kept
+    OUTGOING = "outgoing"  # network modes outgoing and exposed
+    LIMITS = "limits"  # cpu, memory and pids are enforced
+    LAYERS = "layers"  # `spec.layers` and `bake`
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One isolation rule proved, or not, on a probe sandbox. `fix` is the exact remedy, empty when ok."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `atoll doctor` says: the tier that this host gives, and each rule's result."""
+
+    tier: str  # root, rootless or unavailable
+    checks: tuple[Check, ...]
+
+    @property
+    def isolated(self) -> bool:
+        return self.tier != "unavailable" and all(check.ok for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A sandbox that exists in the runtime, whoever remembers it."""
+
+    id: str
+    handle: Handle
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A sandbox ended without a `destroy` call. reason: timeout, idle, max_age, or lost (its sidekick died)."""
+
+    id: str
+    reason: str
+    usage: Usage = field(default_factory=Usage)
+
+
+class Runtime(ABC):
+    """A way to make sandboxes. All methods may be called concurrently, between `start` and `close`."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> frozenset[Capability]:
+        """What this runtime can do on this host; known after `start`."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Get ready; sandboxes of an earlier life are found again and go on. Unavailable when the host cannot."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of everything but the sandboxes: they keep running. A second call does nothing."""
+
+    @abstractmethod
+    async def shutdown(self) -> None:
+        """Destroy every sandbox, remove whatever this runtime left on the machine, then close."""
+
+    @abstractmethod
+    async def make(self, sandbox_id: str, spec: SandboxSpec) -> Handle:
+        """Make the sandbox and start its main process, if any; returns when its sidekick answers.
+
+        Conflict when the id exists. InvalidInput for a spec that no host could run (a missing program is not that:
+        the main process then ends with 127). Unsupported for a network mode or layer that this host lacks.
+        Unavailable when the host is out of resources. On any error nothing of the sandbox remains.
+        """
+
+    @abstractmethod
+    async def find(self, sandbox_id: str) -> Found | None:
+        """The sandbox, or None when it does not exist (never made, destroyed, ended, or gone with a reboot)."""
+
+    @abstractmethod
+    async def list(self) -> list[Found]:
+        """Every sandbox that exists, those that no record knows included."""
+
+    @abstractmethod
+    async def destroy(self, sandbox_id: str) -> Usage | None:
+        """Kill everything in it and free all it had; returns once that is done, with its final usage.
+
+        None when it does not exist: a second call is no error. Works on paused, stopped and half-made ones.
+        """
+
+    @abstractmethod
+    def sidekick(self, sandbox_id: str) -> SidekickClient:
+        """A client of the sandbox's sidekick. Connecting is lazy: its calls raise NotFound when it is gone."""
+
+    @abstractmethod
+    async def dial(self, sandbox_id: str, port: int) -> tuple[StreamReader, StreamWriter]:
+        """A byte stream to 127.0.0.1:port inside. NotFound for the sandbox, Unavailable when nothing listens."""
+
+    @abstractmethod
+    async def set_deadline(self, sandbox_id: str, resources: Resources) -> None:
+        """Take new timeout, idle and age limits (measured as before); other fields are ignored."""
+
+    @abstractmethod
+    def events(self) -> AsyncIterator[Ended]:
+        """Sandboxes that ended by themselves, each once, also those that ended while nobody listened."""
+
+    @abstractmethod
+    async def doctor(self) -> Report:
+        """Prove the isolation rules on a probe sandbox of this runtime."""
+
+    @abstractmethod
+    async def stats(self, sandbox_id: str) -> Usage:
+        """What the sandbox used until now. NotFound when it does not exist."""
+
+    async def pause(self, sandbox_id: str) -> None:
+        """Freeze every process of it. Needs Capability.PAUSE; freezing twice is no error."""
+        raise self.unsupported("pause")
+
+    async def resume(self, sandbox_id: str) -> None:
+        """Let it go on. Needs Capability.PAUSE; no error when it is not frozen."""
+        raise self.unsupported("resume")
+
+    async def bake(self, sandbox_id: str, destination: str) -> None:
+        """Copy the sandbox's writable layer to a new directory, for use in `spec.layers`. Needs Capability.LAYERS."""
+        raise self.unsupported("bake")
+
+    def unsupported(self, what: str) -> Exception:
+        from atoll.domain.errors import Unsupported
+
+        return Unsupported(f"the {self.name} runtime cannot {what} on this host")
+
+    def check_network(self, mode: NetworkMode) -> None:
+        """Unsupported when this host cannot give that network mode."""
+        if mode is not NetworkMode.NONE and Capability.OUTGOING not in self.capabilities:
+            raise self.unsupported(f"give network mode {mode}")
