@@ -1,0 +1,65 @@
+"""Limits: every bound and deadline that the services keep, as one frozen value; app.py fills it from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what a sandbox may ask for, on what one server holds, and on how long a part may take."""
+
+    # what one sandbox may ask for
+    cpu_millis_min: int = 10
+    cpu_millis_max: int = 8_000
+    memory_bytes_min: int = 16 * 2**20
+    memory_bytes_max: int = 8 * 2**30
+    pids_min: int = 8
+    pids_max: int = 32_768
+    disk_bytes_min: int = 2**20
+    disk_bytes_max: int = 64 * 2**30
+    inodes_min: int = 256
+    inodes_max: int = 4_000_000
+    timeout_s_min: float = 0.1
+    timeout_s_max: float = 24 * 3600.0
+    max_age_s_max: float | None = None
+    argv_max: int = 4_096  # arguments of one command
+    argv_bytes_max: int = 128 * 2**10
+    env_max: int = 1_024  # variables
+    env_bytes_max: int = 128 * 2**10
+    ports_max: int = 32
+    setup_lines_max: int = 100
+    setup_bytes_max: int = 256 * 2**10
+    files_max: int = 1_000
+    files_bytes_max: int = 16 * 2**20
+    path_bytes_max: int = 4_096
+    name_chars_max: int = 128
+
+    # what one server holds
+    sandboxes_per_key: int = 100  # live ones of a standard key; owner and internal keys have no quota
+    sandboxes_max: int = 5_000  # live ones in all
+    output_bytes_max: int = 64 * 2**20  # of each stream of one `run`
+    stdin_bytes_max: int = 16 * 2**20  # of one `run`
+    log_bytes_max: int = 4 * 2**20  # of a saved log
+    builds_max: int = 2  # at once
+    builds_waiting_max: int = 64
+    layers_max: int = 50  # baked template layers kept; the least recently used go first
+    tcp_streams_per_sandbox: int = 256  # through the listeners of its exposed ports
+
+    # how long a part may take
+    make_s: float = 30.0
+    destroy_s: float = 15.0
+    call_s: float = 30.0  # a short call to a sidekick or a runtime
+    attach_drain_s: float = 5.0  # for attached clients to read the end of a main process
+    stop_grace_s: float = 10.0
+    stop_grace_s_max: float = 300.0
+    build_s: float = 900.0  # a whole template build
+    setup_line_s: float = 600.0
+
+    # reconciling
+    reconcile_every_s: float = 10.0
+    missing_grace_s: float = 0.5  # for the runtime's own word on a sandbox that is not there any more
+    orphan_grace_s: float = 30.0
+    usage_flush_max: int = 100  # records per pass
+    ended_kept_s: float = 7 * 24 * 3600.0
+    key_use_kept_s: float = 30 * 24 * 3600.0
