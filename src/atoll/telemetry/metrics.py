@@ -1,0 +1,160 @@
+"""The Prometheus metrics of the server, with every label value bounded.
+
+Services count sandboxes and commands, the HTTP middleware counts requests, and `/metrics` renders them all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+MAX_SANDBOX_LABELS = 1000
+MAX_COMMAND_LABELS = 40
+MAX_COUNTED_COMMANDS = 1000
+COMMAND_LABEL_CHARS = 64
+OTHER = "other"
+UNMATCHED = "unmatched"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"})
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+prometheus_client.disable_created_metrics()  # their `_created` series are no part of the promised names
+
+
+class CommandLabels:
+    """Which command names get a label of their own: the most used ones, at most MAX_COMMAND_LABELS."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+        self.named: set[str] = set()
+
+    def label(self, argv: Sequence[str]) -> tuple[str, str | None]:
+        """(label for this use, a name that has just lost its label to this one, or None)."""
+        name = os.path.basename(argv[0])[:COMMAND_LABEL_CHARS] if argv else OTHER
+        uses = self._seen[name] = self._seen.get(name, 0) + 1
+        if name in self.named:
+            return name, None
+        if len(self.named) < MAX_COMMAND_LABELS:
+            self.named.add(name)
+            return name, None
+        if len(self._seen) > MAX_COUNTED_COMMANDS:
+            self._forget_rare()
+        least = min(self.named, key=lambda known: self._seen[known])
+        if uses <= self._seen[least]:
+            return OTHER, None
+        self.named.remove(least)
+        self.named.add(name)
+        return name, least
+
+    def _forget_rare(self) -> None:
+        # Halving keeps the order among the frequent names and drops those seen once.
+        self._seen = {
+            name: uses // 2 or 1 for name, uses in self._seen.items() if uses > 1 or name in self.named
+        }
+
+
+class ExecCounts(Collector):
+    """`sandbox_exec_total`: series of ended sandboxes and rare commands fold into `other`, so sums never fall."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, dict[str, int]] = {OTHER: {}}
+        self._commands = CommandLabels()
+
+    def count(self, sandbox_id: str, argv: Sequence[str]) -> None:
+        command, displaced = self._commands.label(argv)
+        if displaced is not None:
+            for counts in self._counts.values():
+                _add(counts, OTHER, counts.pop(displaced, 0))
+        counts = self._counts.get(sandbox_id)
+        if counts is None:
+            full = len(self._counts) > MAX_SANDBOX_LABELS
+            counts = self._counts[OTHER] if full else self._counts.setdefault(sandbox_id, {})
+        _add(counts, command, 1)
+
+    def forget(self, sandbox_id: str) -> None:
+        for command, uses in self._counts.pop(sandbox_id, {}).items():
+            _add(self._counts[OTHER], command, uses)
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "sandbox_exec", "Commands run in sandboxes", labels=("sandbox_id", "command")
+        )
+        for sandbox_id, counts in self._counts.items():
+            for command, uses in counts.items():
+                family.add_metric((sandbox_id, command), uses)
+        yield family
+
+
+def _add(counts: dict[str, int], command: str, uses: int) -> None:
+    if uses:
+        counts[command] = counts.get(command, 0) + uses
+
+
+class Metrics:
+    """One registry for each application, so that several can live in one process (tests do that)."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self._created = Counter("sandbox_created_total", "Sandboxes created", registry=registry)
+        self._active = Gauge("sandbox_active", "Sandboxes that are live now", registry=registry)
+        self._execs = ExecCounts()
+        registry.register(self._execs)
+        self._exec_duration = Histogram(
+            "sandbox_exec_duration_seconds",
+            "How long commands in sandboxes ran",
+            buckets=DURATION_BUCKETS_S,
+            registry=registry,
+        )
+        self._requests = Counter(
+            "http_requests_total", "HTTP requests", ("method", "path", "status"), registry=registry
+        )
+        self._request_duration = Histogram(
+            "http_request_duration_seconds",
+            "How long HTTP requests took",
+            ("method", "path"),
+            buckets=DURATION_BUCKETS_S,
+            registry=registry,
+        )
+        # `labels()` costs more than the increment itself: the children of known routes are kept at hand.
+        self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def sandbox_created(self) -> None:
+        self._created.inc()
+
+    def sandbox_ended(self, sandbox_id: str) -> None:
+        """Its id is no label any more; what it counted moves to `other`."""
+        self._execs.forget(sandbox_id)
+
+    def set_active(self, count: int) -> None:
+        self._active.set(count)
+
+    def exec_started(self, sandbox_id: str, argv: Sequence[str]) -> None:
+        self._execs.count(sandbox_id, argv)
+
+    def exec_ended(self, duration_s: float) -> None:
+        self._exec_duration.observe(duration_s)
+
+    def request(self, method: str, path: str, status: int, duration_s: float) -> None:
+        """`path` is a route's template or UNMATCHED, never what the client typed."""
+        key = (method, path, status)
+        children = self._request_children.get(key)
+        if children is None:
+            bounded = method if method in METHODS else OTHER
+            children = (
+                self._requests.labels(bounded, path, str(status)),
+                self._request_duration.labels(bounded, path),
+            )
+            if method in METHODS:
+                self._request_children[key] = children
+        children[0].inc()
+        children[1].observe(duration_s)
+
+    def render(self) -> bytes:
+        """The text format that Prometheus scrapes."""
+        return generate_latest(self.registry)
