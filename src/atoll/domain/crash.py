@@ -1,0 +1,56 @@
+"""Crash points: named places inside multi-step operations where tests stop the world; services and stores call `point`.
+
+`ATOLL_CRASH_AT=<name>` in the environment kills the process there, as `kill -9` would; tests in one process arm a point
+with an exception instead. Unarmed a point costs one comparison.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+POINTS: frozenset[str] = frozenset(
+    {
+        "sandboxes.create.recorded",  # PENDING is stored, nothing made
+        "sandboxes.create.made",  # the sandbox exists, the record does not know
+        "sandboxes.create.running",  # RUNNING is stored, nobody was told
+        "sandboxes.stop.recorded",  # STOPPING is stored, TERM not sent
+        "sandboxes.stop.signalled",  # the main process has ended, the sandbox exists
+        "sandboxes.stop.destroyed",  # the sandbox is gone, the record says STOPPING
+        "sandboxes.end.recorded",  # the end is stored, the sandbox exists
+        "sandboxes.end.destroyed",  # the sandbox is gone, its final usage is not stored
+        "sandboxes.exit.saved",  # the main process ended and its log is saved, the record says RUNNING
+        "templates.build.baked",  # the layer has its partial name
+        "templates.build.renamed",  # the layer is whole, its description is not written
+    }
+)
+
+
+def _die(name: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+_at: str | None = os.environ.get("ATOLL_CRASH_AT") or None
+_action: Callable[[str], None] = _die
+
+
+def point(name: str) -> None:
+    """Die here, or raise what a test armed, when `name` is the armed point."""
+    if _at is not None and _at == name:
+        _action(name)
+
+
+@contextmanager
+def armed(name: str, action: Callable[[str], None]) -> Iterator[None]:
+    """Call `action(name)` at that point while the context lasts; KeyError for a name not in POINTS."""
+    global _at, _action
+    if name not in POINTS:
+        raise KeyError(name)
+    before = (_at, _action)
+    _at, _action = name, action
+    try:
+        yield
+    finally:
+        _at, _action = before
