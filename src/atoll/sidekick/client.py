@@ -5,37 +5,127 @@ Every call opens one connection through the runtime's connector, so calls never 
 
 from __future__ import annotations
 
-from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import json
+from asyncio import IncompleteReadError, StreamReader, StreamWriter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+from atoll.domain import errors
 from atoll.domain.process import Exit, FileEntry, ProcessInfo, ProcessSpec, RunResult
+from atoll.sidekick import protocol as wire
 
 Connector = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
+
+ANSWER_S = 15.0  # a sidekick answers everything but waiting within this
+STALL_S = 120.0  # a file transfer that moves nothing for so long is given up
+CLOSE_S = 1.0
+
+_ERRORS: dict[str, type[errors.AtollError]] = {
+    kind.code: kind
+    for kind in (
+        errors.InvalidInput,
+        errors.Forbidden,
+        errors.NotFound,
+        errors.Conflict,
+        errors.TooLarge,
+        errors.Unsupported,
+        errors.Unavailable,
+        errors.Internal,
+    )
+}
+
+
+class Link:
+    """One connection: frames out, frames in."""
+
+    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, kind: int, payload: bytes = b"") -> None:
+        self.writer.write(wire.frame(kind, payload))
+
+    async def read(self) -> tuple[int, bytes]:
+        """The next frame; NotFound when the sidekick is gone, the error that an ERROR frame tells."""
+        try:
+            kind, size = wire.HEADER.unpack(await self.reader.readexactly(wire.HEADER.size))
+            payload = await self.reader.readexactly(size) if size else b""
+        except (IncompleteReadError, ConnectionError):
+            raise errors.NotFound("the sandbox has ended") from None
+        if kind == wire.ERROR:
+            raise _error(json.loads(payload))
+        return kind, payload
+
+    async def result(self, timeout_s: float | None = ANSWER_S) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s):
+                kind, payload = await self.read()
+        except TimeoutError:
+            raise errors.DeadlineExceeded("the sandbox did not answer in time") from None
+        if kind != wire.RESULT:
+            raise errors.Internal(f"the sidekick answered with frame {kind:#x}")
+        return json.loads(payload)
+
+    async def close(self) -> None:
+        self.writer.close()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.writer.wait_closed()
+        except (OSError, TimeoutError):
+            pass
 
 
 class ProcessStream:
     """One client's view of a process: output from an offset on, and a way to its stdin. Closing it only detaches."""
 
-    id: str
-    offset: int  # of the next output byte; stdout and stderr counted together, in order of arrival
-    first_offset: int  # where the replay really started: above what was asked for when the ring had moved on
-    exit: Exit | None  # set once iteration has ended
+    def __init__(self, link: Link, process_id: str, pid: int, offset: int) -> None:
+        self._link = link
+        self.id = process_id
+        self.pid = pid
+        self.offset = (
+            offset  # of the next output byte; stdout and stderr counted together, in order of arrival
+        )
+        self.first_offset = (
+            offset  # where the replay really started: more than asked for when the ring moved on
+        )
+        self.exit: Exit | None = None  # set once iteration has ended
 
-    def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
         """(STDOUT or STDERR, bytes) until the process has ended and all its output was yielded."""
-        ...
+        while self.exit is None:
+            kind, payload = await self._link.read()
+            if kind == wire.EXIT:
+                self.exit = Exit(**json.loads(payload))
+                return
+            self.offset += len(payload)
+            yield kind, payload
 
     async def write_stdin(self, data: bytes) -> None:
         """Returns once the bytes are on their way (backpressure); ignored when the process has no open stdin."""
+        for at in range(0, len(data), wire.CHUNK_BYTES):
+            self._link.send(wire.STDIN, data[at : at + wire.CHUNK_BYTES])
+            await self._drain()
 
-    async def close_stdin(self) -> None: ...
+    async def close_stdin(self) -> None:
+        self._link.send(wire.STDIN_CLOSE)
+        await self._drain()
 
     async def resize(self, cols: int, rows: int) -> None:
         """Ignored for a process without a PTY."""
+        self._link.send(wire.RESIZE, wire.SIZE.pack(cols & 0xFFFF, rows & 0xFFFF))
+        await self._drain()
 
     async def close(self) -> None:
         """Detach; the process goes on. A second call does nothing."""
+        await self._link.close()
+
+    async def _drain(self) -> None:
+        try:
+            await self._link.writer.drain()
+        except ConnectionError:
+            pass  # it has ended: reading tells how
 
 
 class SidekickClient:
@@ -45,56 +135,207 @@ class SidekickClient:
         self._connector = connector
 
     async def ping(self) -> dict[str, Any]:
-        """`{"version", "idle_s", "processes"}`."""
-        ...
+        """`{"version", "processes", "usage": {"cpu_s", "memory_peak_bytes"}}`."""
+        return await self._ask("ping")
 
     async def start(self, spec: ProcessSpec) -> ProcessStream:
-        """Start a process and attach to it. InvalidInput for a bad cwd; a missing program ends with 127, 126 if not
-        executable, and a line on stderr."""
-        ...
+        """Start a process and attach to it. InvalidInput for a bad cwd; a missing program ends with 127, one that is
+        not executable with 126, and a line on stderr."""
+        return await self._stream(
+            {
+                "op": "start",
+                "argv": spec.argv,
+                "env": spec.env,
+                "cwd": spec.cwd,
+                "tty": spec.tty,
+                "cols": spec.cols,
+                "rows": spec.rows,
+                "stdin": spec.stdin,
+                "timeout_s": spec.timeout_s,
+            }
+        )
 
     async def attach(self, process_id: str, offset: int = 0) -> ProcessStream:
         """Replay the ring from `offset`, then follow. Works for ended processes too."""
-        ...
+        return await self._stream({"op": "attach", "process": process_id, "offset": offset})
 
     async def run(
         self, spec: ProcessSpec, *, stdin: bytes = b"", max_output_bytes: int = 8 * 2**20
     ) -> RunResult:
         """Start, feed stdin, collect up to `max_output_bytes` of each stream, and wait for the end."""
-        ...
+        stream = await self.start(spec)
+        feeder = asyncio.create_task(_feed(stream, stdin)) if spec.stdin else None
+        collected = {wire.STDOUT: bytearray(), wire.STDERR: bytearray()}
+        truncated = False
+        try:
+            async for kind, data in stream:
+                kept = collected[kind]
+                room = max_output_bytes - len(kept)
+                kept += data[:room]
+                truncated = truncated or len(data) > room
+            assert stream.exit is not None
+            return RunResult(
+                stream.id,
+                stream.exit,
+                bytes(collected[wire.STDOUT]),
+                bytes(collected[wire.STDERR]),
+                truncated,
+            )
+        finally:
+            if feeder is not None:
+                feeder.cancel()
+            await stream.close()
 
-    async def processes(self) -> list[ProcessInfo]: ...
+    async def processes(self) -> list[ProcessInfo]:
+        """Running ones and those that ended lately."""
+        answer = await self._ask("processes")
+        return [_process_info(item) for item in answer["processes"]]
 
-    async def wait(self, process_id: str) -> Exit: ...
+    async def wait(self, process_id: str) -> Exit:
+        """Returns when the process has ended, however long that takes."""
+        return Exit(**await self._ask("wait", timeout_s=None, process=process_id))
 
     async def signal(self, process_id: str, signal: int) -> None:
         """Send a signal to its process group. Conflict when it has ended."""
+        await self._ask("signal", process=process_id, signal=signal)
 
     async def stop(self, process_id: str, grace_s: float) -> Exit:
         """TERM to the whole tree, wait up to `grace_s`, KILL."""
-        ...
+        answer = await self._ask("stop", timeout_s=grace_s + ANSWER_S, process=process_id, grace_s=grace_s)
+        return Exit(**answer)
 
     async def read_file(self, path: str) -> tuple[FileEntry, AsyncIterator[bytes]]:
-        """A regular file's entry and its bytes, in order. InvalidInput for anything that is not a regular file."""
-        ...
+        """A regular file's entry and its bytes, in order. InvalidInput for anything that is not a regular file.
+
+        Iterate to the end, or close the iterator (`aclose`): it holds the connection.
+        """
+        link = await self._open({"op": "read", "path": path})
+        try:
+            entry = FileEntry(**await link.result())
+        except BaseException:
+            await link.close()
+            raise
+        return entry, _contents(link)
 
     async def write_file(self, path: str, chunks: AsyncIterator[bytes], *, mode: int | None = None) -> int:
         """Replace the file in one step (old or new, never torn); parents are made. Returns its size."""
-        ...
+        async with self._link({"op": "write", "path": path, "mode": mode}) as link:
+            answer = asyncio.create_task(link.result(timeout_s=None))
+            try:
+                async for chunk in chunks:
+                    if answer.done():
+                        break  # refused: the rest is of no use
+                    for at in range(0, len(chunk), wire.MAX_FRAME_BYTES):
+                        link.send(wire.DATA, chunk[at : at + wire.MAX_FRAME_BYTES])
+                    await _drain(link)
+                else:
+                    link.send(wire.END)
+                async with asyncio.timeout(STALL_S):
+                    return (await answer)["size"]
+            except TimeoutError:
+                raise errors.DeadlineExceeded("the file transfer stalled") from None
+            finally:
+                answer.cancel()
 
     async def list_dir(self, path: str) -> list[FileEntry]:
         """Sorted by name."""
-        ...
+        entries: list[FileEntry] = []
+        async with self._link({"op": "list", "path": path}) as link:
+            while piece := (await link.result())["entries"]:
+                entries += [FileEntry(**item) for item in piece]
+        return entries
 
-    async def stat(self, path: str) -> FileEntry: ...
+    async def stat(self, path: str) -> FileEntry:
+        return FileEntry(**await self._ask("stat", path=path))
 
     async def make_dir(self, path: str) -> None:
         """With parents; no error when it exists."""
+        await self._ask("make_dir", path=path)
 
-    async def remove(self, path: str, *, recursive: bool = False) -> None: ...
+    async def remove(self, path: str, *, recursive: bool = False) -> None:
+        await self._ask("remove", timeout_s=STALL_S, path=path, recursive=recursive)
 
-    async def move(self, source: str, destination: str) -> None: ...
+    async def move(self, source: str, destination: str) -> None:
+        """Within one file system; the destination's parents are made, a file there is replaced."""
+        async with self._link({"op": "move", "from": source, "to": destination}) as link:
+            await link.result()
 
     async def dial(self, port: int) -> tuple[StreamReader, StreamWriter]:
         """A byte stream to 127.0.0.1:port inside. Unavailable when nothing listens."""
-        ...
+        link = await self._open({"op": "dial", "port": port})
+        try:
+            await link.result()
+        except BaseException:
+            await link.close()
+            raise
+        return link.reader, link.writer
+
+    async def _open(self, request: dict[str, Any]) -> Link:
+        reader, writer = await self._connector()
+        writer.write(wire.json_frame(wire.REQUEST, request))
+        return Link(reader, writer)
+
+    @asynccontextmanager
+    async def _link(self, request: dict[str, Any]) -> AsyncGenerator[Link, None]:
+        link = await self._open(request)
+        try:
+            yield link
+        finally:
+            link.writer.close()
+
+    async def _ask(self, op: str, *, timeout_s: float | None = ANSWER_S, **fields: Any) -> dict[str, Any]:
+        async with self._link({"op": op, **fields}) as link:
+            return await link.result(timeout_s)
+
+    async def _stream(self, request: dict[str, Any]) -> ProcessStream:
+        link = await self._open(request)
+        try:
+            answer = await link.result()
+        except BaseException:
+            await link.close()
+            raise
+        return ProcessStream(link, answer["id"], answer["pid"], answer["offset"])
+
+
+async def _contents(link: Link) -> AsyncIterator[bytes]:
+    try:
+        while True:
+            async with asyncio.timeout(STALL_S):
+                kind, payload = await link.read()
+            if kind == wire.END:
+                return
+            yield payload
+    except TimeoutError:
+        raise errors.DeadlineExceeded("the file transfer stalled") from None
+    finally:
+        link.writer.close()
+
+
+async def _drain(link: Link) -> None:
+    try:
+        async with asyncio.timeout(STALL_S):
+            await link.writer.drain()
+    except ConnectionError:
+        pass  # the answer tells why
+
+
+async def _feed(stream: ProcessStream, data: bytes) -> None:
+    await stream.write_stdin(data)
+    await stream.close_stdin()
+
+
+def _process_info(item: dict[str, Any]) -> ProcessInfo:
+    ended: dict[str, Any] | None = item["exit"]
+    fields: dict[str, Any] = {
+        **item,
+        "argv": tuple(item["argv"]),
+        "exit": None if ended is None else Exit(**ended),
+    }
+    return ProcessInfo(**fields)
+
+
+def _error(value: dict[str, Any]) -> errors.AtollError:
+    kind = _ERRORS.get(value["code"], errors.Internal)
+    if kind is errors.InvalidInput:
+        return errors.InvalidInput(value["message"], field=value.get("field"))
+    return kind(value["message"])

@@ -35,3 +35,13 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
 def json_frame(kind: int, value: Any) -> bytes:
     """One frame with a JSON payload."""
     return frame(kind, json.dumps(value, separators=(",", ":")).encode())
+
+
+class Refused(Exception):
+    """A request that cannot be done; becomes an ERROR frame. `code` is one of domain/errors.py."""
+
+    def __init__(self, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.field = field

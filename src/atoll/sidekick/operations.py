@@ -1,0 +1,165 @@
+"""Operations: what each request means. `OPERATIONS` is the whole table; docs/sidekick-protocol.md describes it.
+
+An operation gets the connection and the request's JSON; it answers at once or takes the connection over.
+"""
+
+from __future__ import annotations
+
+import time
+
+from atoll.sidekick import files, ports
+from atoll.sidekick.connection import Connection
+from atoll.sidekick.loop import Loop
+from atoll.sidekick.processes import Follower, Process, Processes
+from atoll.sidekick.protocol import EXIT, RESIZE, RESULT, STDIN, STDIN_CLOSE, Refused
+from atoll.sidekick.spawn import parse_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+PROTOCOL_VERSION = 1
+STOP_GRACE_MAX_S = 300.0
+
+
+class Sidekick:
+    """One sandbox's processes, environment and loop, as operations see them."""
+
+    def __init__(self, loop: Loop, processes: Processes, env: dict[str, str], work_dir: str) -> None:
+        self.loop = loop
+        self.processes = processes
+        self.env = env
+        self.work_dir = work_dir
+        self.usage: Callable[[], dict[str, Any]] = dict
+
+    def handle(self, connection: Connection, request: dict[str, Any]) -> None:
+        self.processes.last_active = time.monotonic()
+        operation = OPERATIONS.get(request.get("op", ""))
+        if operation is None:
+            raise Refused("bad_request", f"op {request.get('op')!r}: no such operation", "op")
+        operation(self, connection, request)
+
+
+def start(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
+    process = sidekick.processes.start(
+        [str(word) for word in request["argv"]],
+        {**sidekick.env, **request.get("env", {})},
+        request.get("cwd") or sidekick.work_dir,
+        name=request.get("name"),
+        tty=bool(request.get("tty")),
+        cols=int(request.get("cols", 80)),
+        rows=int(request.get("rows", 24)),
+        stdin=bool(request.get("stdin")),
+        timeout_s=request.get("timeout_s"),
+    )
+    _follow(sidekick, connection, process, 0)
+
+
+def attach(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
+    _follow(
+        sidekick, connection, sidekick.processes.get(request.get("process")), int(request.get("offset", 0))
+    )
+
+
+def _follow(sidekick: Sidekick, connection: Connection, process: Process, offset: int) -> None:
+    """Stream output from `offset` on, then EXIT; take stdin, its end and sizes from the client."""
+    processes = sidekick.processes
+    offset = min(max(offset, process.ring.start), process.ring.end)
+    connection.send_json(RESULT, {"id": process.id, "pid": process.pid, "offset": offset})
+
+    def pump() -> None:
+        before = follower.offset
+        while connection.room and not connection.closed:
+            piece = process.ring.read(follower.offset)
+            if piece is None:
+                break
+            stream, data = piece
+            # what fell out of the ring while nobody followed is skipped
+            follower.offset = max(follower.offset, process.ring.start) + len(data)
+            connection.send(stream, data)
+        if follower.offset != before:
+            processes.advanced(process)
+        if process.exit is not None and follower.offset >= process.ring.end and not connection.closed:
+            connection.send_json(EXIT, process.exit)
+            connection.finish()
+        elif not connection.closed:
+            connection.resume()
+
+    def on_frame(kind: int, payload: bytes) -> None:
+        processes.last_active = time.monotonic()
+        if kind == STDIN:
+            if not processes.write_stdin(process, payload):
+                connection.pause()
+        elif kind == STDIN_CLOSE:
+            processes.close_stdin(process)
+        elif kind == RESIZE:
+            processes.resize(process, *parse_size(payload))
+
+    follower = Follower(offset, pump)
+    processes.follow(process, follower)
+    connection.on_frame = on_frame
+    connection.on_writable = pump
+    connection.on_close = lambda: processes.unfollow(process, follower)
+    pump()
+
+
+def wait(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
+    process = sidekick.processes.get(request.get("process"))
+
+    def tell() -> None:
+        if process.exit is not None and not connection.closed:
+            connection.finish(process.exit)
+
+    _watch_end(sidekick, connection, process, tell)
+
+
+def stop(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
+    process = sidekick.processes.get(request.get("process"))
+    sidekick.processes.stop(process, min(float(request.get("grace_s", 10.0)), STOP_GRACE_MAX_S))
+    wait(sidekick, connection, request)
+
+
+def _watch_end(
+    sidekick: Sidekick, connection: Connection, process: Process, tell: Callable[[], None]
+) -> None:
+    follower = Follower(1 << 62, tell)  # far ahead: it never holds output back
+    sidekick.processes.follow(process, follower)
+    connection.on_close = lambda: sidekick.processes.unfollow(process, follower)
+    tell()
+
+
+def signal(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
+    number = request.get("signal")
+    if not isinstance(number, int) or not 0 < number < 65:
+        raise Refused("bad_request", "signal: expected a number from 1 to 64", "signal")
+    sidekick.processes.signal(sidekick.processes.get(request.get("process")), number)
+    connection.finish({})
+
+
+def processes(sidekick: Sidekick, connection: Connection, _request: dict[str, Any]) -> None:
+    connection.finish({"processes": [process.describe() for process in sidekick.processes.list()]})
+
+
+def ping(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
+    running = sum(1 for process in sidekick.processes.list() if process.exit is None)
+    connection.finish({"version": PROTOCOL_VERSION, "processes": running, "usage": sidekick.usage()})
+
+
+OPERATIONS: dict[str, Callable[[Sidekick, Connection, dict[str, Any]], None]] = {
+    "ping": ping,
+    "start": start,
+    "attach": attach,
+    "wait": wait,
+    "stop": stop,
+    "signal": signal,
+    "processes": processes,
+    "read": files.read,
+    "write": files.write,
+    "list": files.list_directory,
+    "stat": files.stat_path,
+    "make_dir": files.make_directory,
+    "remove": files.remove,
+    "move": files.move,
+    "dial": ports.dial,
+}
