@@ -60,7 +60,7 @@ class CommandLabels:
 
 
 class ExecCounts(Collector):
-    """`sandbox_exec_total`: series of ended sandboxes and rare commands fold into `other`, so sums never fall."""
+    """`sandbox_exec_total`. Ended sandboxes and rare commands fold into `other`, so that sums never fall."""
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[str, int]] = {OTHER: {}}

@@ -1,0 +1,169 @@
+"""Bytes in and out of HTTP requests, each with a bound and a deadline; handlers of every dialect use it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, to_json
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from atoll.domain.errors import DeadlineExceeded, InvalidInput, TooLarge
+
+BODY_S = 30.0  # for a whole JSON body
+CHUNK_S = 60.0  # for the next bytes of an upload
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+
+class Invalid(InvalidInput):
+    """A body that does not fit its model; `errors` has one (field, message) for each thing that is wrong."""
+
+    def __init__(self, errors: list[tuple[str, str]]) -> None:
+        self.errors = errors
+        text = "; ".join(f"{field}: {message}" if field else message for field, message in errors[:5])
+        super().__init__(text, field=errors[0][0] if errors else None)
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The whole body. TooLarge beyond the limit, DeadlineExceeded when it does not come."""
+    _check_length(request, limit_bytes)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit_bytes:
+                    raise TooLarge(f"the body is larger than {limit_bytes} bytes")
+                parts.append(part)
+    except TimeoutError:
+        raise DeadlineExceeded(f"the body did not arrive within {BODY_S:g} s") from None
+    return b"".join(parts)
+
+
+async def read_model(request: Request, model: type[M], limit_bytes: int, *, optional: bool = False) -> M:
+    """The JSON body as a model. Invalid names every field that is wrong, and never repeats what was in it."""
+    body = await read_body(request, limit_bytes)
+    if not body and optional:
+        body = b"{}"
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise Invalid([_plain(detail) for detail in found[:20]]) from None
+
+
+def upload(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
+    """The body in pieces as they come, never held as a whole. TooLarge at once when its length says so."""
+    _check_length(request, limit_bytes)
+    return _pieces(request, limit_bytes)
+
+
+async def _pieces(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
+    size = 0
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(CHUNK_S):
+                part = await anext(stream, None)
+        except TimeoutError:
+            raise DeadlineExceeded(f"no bytes of the upload arrived for {CHUNK_S:g} s") from None
+        if part is None:
+            return
+        size += len(part)
+        if size > limit_bytes:
+            raise TooLarge(f"the upload is larger than {limit_bytes} bytes")
+        if part:
+            yield part
+
+
+def _check_length(request: Request, limit_bytes: int) -> None:
+    length = request.headers.get("content-length")
+    if length is not None and length.isdigit() and int(length) > limit_bytes:
+        raise TooLarge(f"the body is larger than {limit_bytes} bytes")
+
+
+def _plain(detail: ErrorDetails) -> tuple[str, str]:
+    field = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return field, "unknown field"
+    if detail["type"] == "missing":
+        return field, "required"
+    return field, detail["msg"].removeprefix("Value error, ")
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """`value` as JSON; dates as RFC 3339."""
+    return Response(to_json(value), status, headers, "application/json")
+
+
+class Stream(Response):
+    """Sends pieces as they come and stops, closing their source, when the client goes away.
+
+    Ready-made streaming responses leave a source that is suspended at its `yield` to the garbage collector.
+    """
+
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        *,
+        headers: Mapping[str, str] | None = None,
+        media_type: str = "application/octet-stream",
+        size: int | None = None,
+    ) -> None:
+        self._pieces = pieces
+        self.status_code = 200
+        self.media_type = media_type
+        self.background = None
+        self.init_headers(headers)
+        if size is not None:
+            self.headers["content-length"] = str(size)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def deliver() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async for piece in self._pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        try:
+            await unless_disconnected(receive, deliver())
+        finally:
+            close = getattr(self._pieces, "aclose", None)
+            if close is not None:
+                await close()
+
+
+async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away first: ClientDisconnect then.
+
+    To be called once the body has been read, since it listens for what comes after.
+    """
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        await _cancel(task, watcher)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    running = [task for task in tasks if not task.done()]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)

@@ -1,0 +1,229 @@
+"""The door of every surface: who asks, from where, and whether they may ask so often.
+
+Routes call it before anything else, HTTP and WebSocket alike; what a principal may do is for the services.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Protocol
+
+import structlog
+from starlette.types import Scope
+
+from atoll.domain.errors import RateLimited, Unauthenticated
+from atoll.domain.key import KEY_PREFIX_CHARS, KeyKind
+from atoll.domain.principal import Principal
+from atoll.surfaces.rate_limit import TokenBuckets
+from atoll.telemetry.trace import trace_of
+
+Network = IPv4Network | IPv6Network
+
+MAX_CREDENTIAL_CHARS = 4096
+MAX_GOOD_KEYS = 1024
+TOO_MANY_REFUSED = "too many requests without a valid key"
+
+
+class Keys(Protocol):
+    """What the door needs of the keys service."""
+
+    async def authenticate(self, text: str) -> Principal:
+        """The principal of a valid key's text; Unauthenticated for any other text."""
+        ...
+
+    def log_use(
+        self,
+        key_id: str,
+        *,
+        endpoint: str,
+        method: str,
+        status_code: int,
+        ip_address: str | None,
+        user_agent: str | None,
+    ) -> None:
+        """Note one request for the use log; never waits."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DoorLimits:
+    """How often one may knock. A burst is what may come at once, a rate is what may go on for ever."""
+
+    enabled: bool = True
+    key_per_s: float = 50.0
+    key_burst: int = 200
+    address_per_s: float = 100.0
+    address_burst: int = 400
+    refused_per_s: float = 0.5
+    refused_burst: int = 50
+    addresses: int = 10_000
+    sockets_per_key: int = 200
+    trusted_proxies: tuple[Network, ...] = ()
+
+
+class Door:
+    """Authentication and rate limits, the same for every dialect."""
+
+    def __init__(self, keys: Keys, limits: DoorLimits | None = None) -> None:
+        limits = self._limits = limits or DoorLimits()
+        self._keys = keys
+        self._by_key = TokenBuckets(limits.key_per_s, limits.key_burst, limits.addresses)
+        self._by_address = TokenBuckets(limits.address_per_s, limits.address_burst, limits.addresses)
+        # Refusals count by the credential's prefix too: many addresses may try the rest of one key.
+        self._refused = TokenBuckets(limits.refused_per_s, limits.refused_burst, 2 * limits.addresses)
+        self._good: dict[
+            int, None
+        ] = {}  # hashes of texts that were valid: a guesser cannot lock their holders out
+        self._sockets: Counter[str] = Counter()
+
+    async def admit(self, scope: Scope) -> Principal:
+        """The principal of the request's Bearer credential. Unauthenticated, or RateLimited with the wait."""
+        trace = trace_of(scope)
+        peer = trace.peer = self.peer(scope)
+        text = bearer(scope)
+        if text is None:
+            self._refuse_guesser(f"address {network_of(peer)}")
+            raise Unauthenticated
+        principal = await self._authenticate(text, peer)
+        trace.key_id = principal.id
+        structlog.contextvars.bind_contextvars(key_id=principal.id)
+        if principal.kind is KeyKind.STANDARD or not is_loopback(peer):
+            self._spend(self._by_address, network_of(peer), "requests from this address")
+            self._spend(self._by_key, principal.id, "requests with this key")
+        return principal
+
+    def admit_anyone(self, scope: Scope) -> None:
+        """For public routes: only the limit of the address, which loopback does not have."""
+        trace = trace_of(scope)
+        trace.peer = self.peer(scope)
+        if not is_loopback(trace.peer):
+            self._spend(self._by_address, network_of(trace.peer), "requests from this address")
+
+    @contextmanager
+    def socket(self, principal: Principal) -> Generator[None]:
+        """Holds one of the principal's WebSocket places while it is open."""
+        if self._sockets[principal.id] >= self._limits.sockets_per_key:
+            limit = self._limits.sockets_per_key
+            raise RateLimited(f"this key has {limit} streams open already ({limit}/{limit})", retry_after_s=5)
+        self._sockets[principal.id] += 1
+        try:
+            yield
+        finally:
+            self._sockets[principal.id] -= 1
+            if not self._sockets[principal.id]:
+                del self._sockets[principal.id]
+
+    def note_use(self, scope: Scope, key_id: str, status: int) -> None:
+        """One line of the key's use log."""
+        trace = trace_of(scope)
+        agent = _header(scope, b"user-agent")
+        self._keys.log_use(
+            key_id,
+            endpoint=trace.route,
+            method=scope.get("method", "GET"),
+            status_code=status,
+            ip_address=trace.peer,
+            user_agent=agent[:256].decode("latin-1") if agent else None,
+        )
+
+    def peer(self, scope: Scope) -> str:
+        """The client's address. X-Forwarded-For counts only as far as the proxies in it are trusted ones."""
+        client = scope.get("client")
+        address = str(client[0]) if client else "unknown"
+        proxies = self._limits.trusted_proxies
+        if not proxies or not _within(address, proxies):
+            return address
+        forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+        for hop in reversed(forwarded.decode("latin-1").split(",")):
+            hop = hop.strip()
+            if not _is_address(hop):
+                break
+            address = hop
+            if not _within(address, proxies):
+                break
+        return address
+
+    async def _authenticate(self, text: str, peer: str) -> Principal:
+        known = hash(text)
+        guesser = (f"address {network_of(peer)}", f"prefix {text[:KEY_PREFIX_CHARS]}")
+        if (
+            known not in self._good
+            and self._limits.enabled
+            and (wait_s := max(map(self._refused.left, guesser)))
+        ):
+            raise RateLimited(TOO_MANY_REFUSED, retry_after_s=wait_s)  # before any look at the records
+        try:
+            principal = await self._keys.authenticate(text)
+        except Unauthenticated:
+            self._good.pop(known, None)
+            self._refuse_guesser(*guesser)
+            raise
+        if known not in self._good:
+            if len(self._good) >= MAX_GOOD_KEYS:
+                del self._good[next(iter(self._good))]
+            self._good[known] = None
+        return principal
+
+    def _refuse_guesser(self, *names: str) -> None:
+        wait_s = max([self._refused.spend(name) for name in names])
+        if wait_s and self._limits.enabled:
+            raise RateLimited(TOO_MANY_REFUSED, retry_after_s=wait_s)
+
+    def _spend(self, buckets: TokenBuckets, name: str, what: str) -> None:
+        if self._limits.enabled and (wait_s := buckets.spend(name)):
+            rate = f"{buckets.rate_per_s:g} per second, {buckets.burst} at once"
+            raise RateLimited(f"too many {what}: at most {rate}", retry_after_s=wait_s)
+
+
+def bearer(scope: Scope) -> str | None:
+    """The text after `Authorization: Bearer`, or None. Only this header is read: no query, no cookie."""
+    value = _header(scope, b"authorization")
+    if value is None:
+        return None
+    scheme, _, text = value.decode("latin-1").partition(" ")
+    text = text.strip()
+    if scheme.lower() != "bearer" or not text or len(text) > MAX_CREDENTIAL_CHARS or not text.isascii():
+        return None
+    return text
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the peer is on this machine."""
+    if address.startswith("127.") or address == "::1":
+        return True
+    return _is_address(address) and ip_address(address).is_loopback
+
+
+def network_of(address: str) -> str:
+    """What counts as one address: an IPv6 host owns its whole /64."""
+    if ":" not in address or not _is_address(address):
+        return address
+    parsed = ip_address(address)
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return str(mapped) if mapped else str(ip_network((address, 64), strict=False))
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return value
+    return None
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _within(address: str, networks: tuple[Network, ...]) -> bool:
+    if not _is_address(address):
+        return False
+    parsed = ip_address(address)
+    return any(parsed in network for network in networks)

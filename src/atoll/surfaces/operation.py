@@ -1,0 +1,131 @@
+"""How a surface declares what it serves: operations with parameters, bodies and answers.
+
+`routing` makes routes of them and `openapi` the document: neither knows one that the other lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from atoll.domain.errors import InvalidInput
+from atoll.domain.principal import Principal
+
+WEBSOCKET = "WEBSOCKET"  # stands where an operation's method does
+JSON = "application/json"
+BYTES = "application/octet-stream"
+
+Handler = Callable[[Request, Principal], Awaitable[Response]]
+PublicHandler = Callable[[Request], Awaitable[Response]]
+SocketHandler = Callable[[WebSocket, Principal], Awaitable[None]]
+
+_TRUE = frozenset({"true", "1", "yes"})
+_FALSE = frozenset({"false", "0", "no"})
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter: what the document says of it is what its readers enforce."""
+
+    name: str
+    description: str
+    kind: type[str] | type[int] | type[bool] = str
+    required: bool = False
+    repeatable: bool = False
+    choices: tuple[str, ...] = ()
+    minimum: int | None = None
+    maximum: int | None = None
+    max_chars: int = 4096
+    max_items: int = 1024
+
+    def text(self, request: HTTPConnection) -> str | None:
+        """Its value as it came; InvalidInput when it is missing though required, or given twice."""
+        values = request.query_params.getlist(self.name)
+        if len(values) > 1:
+            raise InvalidInput(f"{self.name} is given more than once", field=self.name)
+        if not values:
+            if self.required:
+                raise InvalidInput(f"the query parameter {self.name} is required", field=self.name)
+            return None
+        return self._checked(values[0])
+
+    def texts(self, request: HTTPConnection) -> list[str]:
+        """All its values, of a repeatable one."""
+        values = request.query_params.getlist(self.name)
+        if len(values) > self.max_items:
+            raise InvalidInput(f"{self.name} is given more than {self.max_items} times", field=self.name)
+        if self.required and not values:
+            raise InvalidInput(f"the query parameter {self.name} is required", field=self.name)
+        return [self._checked(value) for value in values]
+
+    def number(self, request: HTTPConnection) -> int | None:
+        """Its value as a whole number within its bounds."""
+        text = self.text(request)
+        if text is None:
+            return None
+        if not (text.lstrip("-").isascii() and text.removeprefix("-").isdigit() and len(text) < 20):
+            raise InvalidInput(f"{self.name} must be a whole number", field=self.name)
+        value = int(text)
+        if (self.minimum is not None and value < self.minimum) or (
+            self.maximum is not None and value > self.maximum
+        ):
+            raise InvalidInput(
+                f"{self.name} must be between {self.minimum} and {self.maximum}", field=self.name
+            )
+        return value
+
+    def flag(self, request: HTTPConnection, *, default: bool = False) -> bool:
+        """Its value as true or false."""
+        text = self.text(request)
+        if text is None:
+            return default
+        if text.lower() in _TRUE:
+            return True
+        if text.lower() in _FALSE:
+            return False
+        raise InvalidInput(f"{self.name} must be true or false", field=self.name)
+
+    def _checked(self, value: str) -> str:
+        if len(value) > self.max_chars:
+            raise InvalidInput(f"{self.name} is longer than {self.max_chars} characters", field=self.name)
+        if "\0" in value:
+            raise InvalidInput(f"{self.name} contains a NUL character", field=self.name)
+        if self.choices and value not in self.choices:
+            raise InvalidInput(f"{self.name} must be one of {', '.join(self.choices)}", field=self.name)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One success of an operation. `schema` is a pydantic model, a schema itself, or None for bytes."""
+
+    status: int
+    description: str
+    schema: type[Any] | dict[str, Any] | None = None
+    media: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()  # name, description
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path. `body` is a pydantic model, or BYTES for a raw upload."""
+
+    method: str
+    path: str
+    handler: Handler | PublicHandler | SocketHandler
+    id: str
+    summary: str
+    answers: tuple[Answer, ...]
+    parameters: tuple[Parameter, ...] = ()
+    body: type[Any] | str | None = None
+    body_required: bool = True
+    errors: tuple[int, ...] = ()
+    public: bool = False
+    tag: str = "sessions"
+    description: str = ""
+    path_descriptions: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,147 @@
+"""Turns declared operations into routes: one for each path, with its methods and its WebSocket.
+
+app.py makes the routes of all dialects with it. A route admits, calls the handler and maps errors, no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, cast
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, compile_path
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from atoll.domain.errors import AtollError, Internal
+from atoll.surfaces.door import Door
+from atoll.surfaces.operation import WEBSOCKET, Handler, Operation, PublicHandler, SocketHandler
+from atoll.telemetry.trace import trace_of
+
+_log = structlog.get_logger("atoll.surface")
+CLOSE_INTERNAL = 1011
+
+
+class Dialect(Protocol):
+    """How a family of routes speaks of errors."""
+
+    def error(self, error: AtollError) -> Response: ...
+
+    def method_not_allowed(self, allowed: list[str]) -> Response: ...
+
+    def upgrade_required(self) -> Response: ...
+
+
+class PathRoute(BaseRoute):
+    """All operations of one path template."""
+
+    def __init__(self, path: str, operations: list[Operation], door: Door, dialect: Dialect) -> None:
+        self.path = path
+        self.operations = tuple(operations)
+        self._regex, _, _ = compile_path(path)
+        self._door = door
+        self._dialect = dialect
+        self._by_method = {operation.method: operation for operation in operations}
+        self._allowed = sorted({"GET" if method == WEBSOCKET else method for method in self._by_method})
+
+    @property
+    def _socket(self) -> Operation | None:
+        return self._by_method.get(WEBSOCKET)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] not in ("http", "websocket"):
+            return Match.NONE, {}
+        found = self._regex.match(scope["path"])
+        if found is None:
+            return Match.NONE, {}
+        return Match.FULL, {"path_params": found.groupdict()}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        trace_of(scope).route = self.path
+        if scope["type"] == "websocket":
+            await self._handle_socket(scope, receive, send)
+            return
+        try:
+            response = await self._respond(scope, receive, send)
+            await response(scope, receive, send)
+        except ClientDisconnect:
+            trace_of(scope).status = (
+                trace_of(scope).status or 499
+            )  # nginx's word for it; nobody reads an answer
+        finally:
+            trace = trace_of(scope)
+            if trace.key_id is not None:
+                self._door.note_use(scope, trace.key_id, trace.status)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> Response:
+        operation = self._by_method.get(scope["method"])
+        request = Request(scope, receive, send)
+        try:
+            if operation is None:
+                return await self._refuse_method(scope)
+            if operation.public:
+                self._door.admit_anyone(scope)
+                return await cast(PublicHandler, operation.handler)(request)
+            principal = await self._door.admit(scope)
+            return await cast(Handler, operation.handler)(request, principal)
+        except AtollError as error:
+            if isinstance(error, Internal):
+                _log.error("fault", exc_info=error)
+            return self._dialect.error(error)
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            _log.error("fault", exc_info=error)
+            return self._dialect.error(Internal())
+
+    async def _refuse_method(self, scope: Scope) -> Response:
+        """405 or 426, but to nobody without a credential: what exists behind the door is not told outside."""
+        if not all(operation.public for operation in self.operations):
+            await self._door.admit(scope)
+        if scope["method"] == "GET" and self._socket is not None:
+            return self._dialect.upgrade_required()
+        return self._dialect.method_not_allowed(self._allowed)
+
+    async def _handle_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = WebSocket(scope, receive, send)
+        status = 101
+        try:
+            await socket.receive()  # websocket.connect
+            operation = self._socket
+            if operation is None:
+                response = await self._refuse_method(scope)
+                await socket.send_denial_response(response)
+                return
+            principal = await self._door.admit(scope)
+            with self._door.socket(principal):
+                await cast(SocketHandler, operation.handler)(socket, principal)
+        except WebSocketDisconnect:
+            pass
+        except Exception as error:
+            if not isinstance(error, AtollError) or isinstance(error, Internal):
+                _log.error("fault", exc_info=error)
+            response = self._dialect.error(error if isinstance(error, AtollError) else Internal())
+            status = response.status_code
+            await _end_socket(socket, response)
+        finally:
+            trace = trace_of(scope)
+            if trace.key_id is not None:
+                self._door.note_use(scope, trace.key_id, status)
+
+
+async def _end_socket(socket: WebSocket, response: Response) -> None:
+    """Before the upgrade an error is an HTTP response; after it, a close code."""
+    if socket.application_state is WebSocketState.CONNECTING:
+        await socket.send_denial_response(response)
+    elif socket.application_state is WebSocketState.CONNECTED:
+        await socket.close(CLOSE_INTERNAL, "internal error")
+
+
+def routes(operations: Iterable[Operation], door: Door, dialect: Dialect) -> list[PathRoute]:
+    """One route for each path, in the order in which the paths first appear."""
+    by_path: dict[str, list[Operation]] = {}
+    for operation in operations:
+        by_path.setdefault(operation.path, []).append(operation)
+    return [PathRoute(path, found, door, dialect) for path, found in by_path.items()]

@@ -1,0 +1,104 @@
+"""The outermost ASGI layer: gives every request an id, counts it, times it and writes its line in the log.
+
+app.py wraps the whole application in it; endpoints fill in what only they know (the template, the key).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from atoll.telemetry.metrics import UNMATCHED, Metrics
+
+_log = structlog.get_logger("atoll.request")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_RESPONSES = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+QUIET = frozenset({"/health", "/health/ready", "/metrics"})  # asked for every few seconds by machines
+SWITCHING_PROTOCOLS = 101
+
+
+@dataclass(slots=True)
+class Trace:
+    """What is known about one request; it stands in the ASGI scope as `trace`."""
+
+    request_id: str
+    route: str = UNMATCHED  # the template, such as /v1/sessions/{id}
+    key_id: str | None = None
+    peer: str | None = None
+    status: int = 0
+
+
+def trace_of(scope: Scope) -> Trace:
+    """The request's trace. Outside of `Tracing` (a bare endpoint in a test) a fresh one."""
+    trace = scope.get("trace")
+    if trace is None:
+        trace = scope["trace"] = Trace(request_id=secrets.token_hex(8))
+    return trace
+
+
+class Tracing:
+    """Pure ASGI, a few microseconds for a request. X-Request-Id is taken over when well formed, else made."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        trace = scope["trace"] = Trace(request_id=_request_id(scope))
+        header = (b"x-request-id", trace.request_id.encode())
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=trace.request_id)
+
+        async def send_traced(message: Message) -> None:
+            if message["type"] in _RESPONSES:
+                trace.status = message.get("status", SWITCHING_PROTOCOLS)
+                message["headers"] = [*message.get("headers", ()), header]
+                if scope["type"] == "websocket":  # its life is no response time: count the handshake
+                    self._count(scope, trace, perf_counter() - started)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_traced)
+        finally:
+            duration_s = perf_counter() - started
+            if scope["type"] == "http":
+                self._count(scope, trace, duration_s)
+            self._write(scope, trace, duration_s)
+
+    def _count(self, scope: Scope, trace: Trace, duration_s: float) -> None:
+        method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
+        self._metrics.request(method, trace.route, trace.status or 500, duration_s)
+
+    def _write(self, scope: Scope, trace: Trace, duration_s: float) -> None:
+        if trace.route in QUIET and trace.status < 400:
+            return
+        fields: dict[str, Any] = {
+            "method": scope.get("method", "WEBSOCKET"),
+            "route": trace.route,
+            "status": trace.status,
+            "duration_ms": round(duration_s * 1000, 3),
+        }
+        if trace.key_id is not None:
+            fields["key_id"] = trace.key_id
+        if trace.peer is not None:
+            fields["peer"] = trace.peer
+        _log.info("request", **fields)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            if _REQUEST_ID.fullmatch(value):
+                return value.decode()
+            break
+    return secrets.token_hex(8)
