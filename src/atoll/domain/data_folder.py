@@ -1,0 +1,45 @@
+"""Where a server keeps what is its own: the data folder's default place and the names inside it.
+
+The settings, the lock, the key service and the command line call it; importing it costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def default_data_folder() -> Path:
+    """/var/lib/atoll for root, ~/.local/share/atoll (or under XDG_DATA_HOME) for anybody else."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/atoll")
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "atoll"
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """The paths inside one data folder; nothing here touches the disk."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """Optional settings, TOML."""
+        return self.root / "atoll.toml"
+
+    @property
+    def database(self) -> Path:
+        """The SQLite database, unless `database.url` names another."""
+        return self.root / "atoll.db"
+
+    @property
+    def owner_key(self) -> Path:
+        """The owner key's text alone, mode 0600, for the local command line."""
+        return self.root / "owner.key"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one server of this folder; its pid is inside."""
+        return self.root / "server.lock"
