@@ -1,3 +1,27 @@
-"""Atoll: a self-hosted cloud of computers for AI agents and developers."""
+"""Atoll: a self-hosted cloud of computers for AI agents and developers.
+
+The client's names (`from atoll import Sandbox`) load when first used: the node and the server import this too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atoll.sdk import AsyncSandbox as AsyncSandbox
+    from atoll.sdk import AtollError as AtollError
+    from atoll.sdk import Result as Result
+    from atoll.sdk import Sandbox as Sandbox
 
 __version__ = "0.1.0"
+_FROM_SDK = frozenset({"AsyncSandbox", "AtollError", "Result", "Sandbox"})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM_SDK:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module("atoll.sdk"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,101 @@
+"""Makes `src/atoll/sdk/_sync/` from `src/atoll/sdk/_async/` by swapping words; run it after changing the latter.
+
+`python scripts/unasync.py` writes, `python scripts/unasync.py --check` says whether it would; a test calls `stale`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import tokenize
+from pathlib import Path
+
+SDK = Path(__file__).resolve().parent.parent / "src" / "atoll" / "sdk"
+NOTICE = "# Made by scripts/unasync.py from ../_async/{name}: change that file, not this one.\n# ruff: noqa: I001, UP028\n"
+
+_WORDS = {
+    "_async": "_sync",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "__aiter__": "__iter__",
+    "__anext__": "__next__",
+    "StopAsyncIteration": "StopIteration",
+}
+_NAME = re.compile(r"^(_?)Async(?=[A-Z])")
+_FUNCTION = re.compile(r"^(_?)async_(?=[a-z])")
+_IN_TEXT = re.compile(r"\b_?Async[A-Z]\w*|\b_async\b|\b_?async_[a-z]\w*|\b(?:async|await) ")
+
+
+def sync_of(source: str, name: str) -> str:
+    """The source of the sync twin of `_async/<name>`."""
+    lines = [line for line in source.splitlines(keepends=True) if not line.startswith("# ruff: noqa")]
+    source = "".join(lines)
+    out: list[str] = []
+    row, col = 1, 0
+    dropped = False
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.start[0] > row:
+            row, col = token.start[0], 0
+        gap = _between(lines, (row, col), token.start) if not dropped else ""
+        dropped = token.type == tokenize.NAME and token.string in ("async", "await")
+        out.append(gap if dropped else gap + _word(token))
+        row, col = token.end
+    return NOTICE.format(name=name) + "".join(out)
+
+
+def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+    """The blanks between two tokens, which `tokenize` does not give."""
+    if start >= end:
+        return ""
+    if start[0] == end[0]:
+        return lines[start[0] - 1][start[1] : end[1]]
+    return "".join([lines[start[0] - 1][start[1] :], *lines[start[0] : end[0] - 1], lines[end[0] - 1][: end[1]]])
+
+
+def _word(token: tokenize.TokenInfo) -> str:
+    if token.type == tokenize.NAME:
+        return _swap(token.string)
+    if token.type in (tokenize.STRING, tokenize.COMMENT):
+        return _IN_TEXT.sub(lambda found: "" if found[0].endswith(" ") else _swap(found[0]), token.string)
+    return token.string
+
+
+def _swap(word: str) -> str:
+    return _WORDS.get(word) or _FUNCTION.sub(r"\1", _NAME.sub(r"\1", word))
+
+
+def twins() -> dict[Path, str]:
+    """What every file of `_sync/` should contain."""
+    return {
+        SDK / "_sync" / path.name: sync_of(path.read_text(), path.name)
+        for path in sorted((SDK / "_async").glob("*.py"))
+    }
+
+
+def stale() -> list[Path]:
+    """Files of `_sync/` that are not what their source says, or that have none."""
+    wanted = twins()
+    there = set((SDK / "_sync").glob("*.py"))
+    wrong = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    return sorted({*wrong, *(there - set(wanted))})
+
+
+def main() -> int:
+    if "--check" in sys.argv[1:]:
+        for path in stale():
+            print(f"stale: {path.name}")
+        return 1 if stale() else 0
+    (SDK / "_sync").mkdir(exist_ok=True)
+    for path in stale():
+        text = twins().get(path)
+        if text is None:
+            path.unlink()
+        else:
+            path.write_text(text)
+        print(f"wrote _sync/{path.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

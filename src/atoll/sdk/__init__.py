@@ -1,0 +1,97 @@
+"""The Python client: `Sandbox` waits, `AsyncSandbox` awaits, and both are the same program; the CLI is made of it.
+
+Names load when they are first used, so that `import atoll` costs nothing where nobody needs a client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atoll.domain.errors import (
+        AtollError,
+        Conflict,
+        DeadlineExceeded,
+        Forbidden,
+        Internal,
+        InvalidInput,
+        NotFound,
+        QuotaExceeded,
+        RateLimited,
+        TooLarge,
+        Unauthenticated,
+        Unavailable,
+        Unsupported,
+    )
+    from atoll.domain.process import Exit, FileEntry, ProcessInfo
+    from atoll.domain.sandbox import Usage
+    from atoll.sdk._async.files import AsyncFiles
+    from atoll.sdk._async.process import AsyncProcess
+    from atoll.sdk._async.sandbox import AsyncSandbox
+    from atoll.sdk._sync.files import Files
+    from atoll.sdk._sync.process import Process
+    from atoll.sdk._sync.sandbox import Sandbox
+    from atoll.sdk.errors import CommandFailed, ConnectionFailed
+    from atoll.sdk.values import Chunk, PortAddress, Result, SandboxInfo, TemplateInfo
+
+_ERRORS = (
+    "AtollError Conflict DeadlineExceeded Forbidden Internal InvalidInput NotFound QuotaExceeded RateLimited TooLarge "
+    "Unauthenticated Unavailable Unsupported"
+)
+_HOMES = {
+    "atoll.domain.errors": _ERRORS,
+    "atoll.domain.process": "Exit FileEntry ProcessInfo",
+    "atoll.domain.sandbox": "Usage",
+    "atoll.sdk.errors": "CommandFailed ConnectionFailed",
+    "atoll.sdk.values": "Chunk PortAddress Result SandboxInfo TemplateInfo",
+    "atoll.sdk._async.files": "AsyncFiles",
+    "atoll.sdk._async.process": "AsyncProcess",
+    "atoll.sdk._async.sandbox": "AsyncSandbox",
+    "atoll.sdk._sync.files": "Files",
+    "atoll.sdk._sync.process": "Process",
+    "atoll.sdk._sync.sandbox": "Sandbox",
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "AsyncFiles",
+    "AsyncProcess",
+    "AsyncSandbox",
+    "AtollError",
+    "Chunk",
+    "CommandFailed",
+    "Conflict",
+    "ConnectionFailed",
+    "DeadlineExceeded",
+    "Exit",
+    "FileEntry",
+    "Files",
+    "Forbidden",
+    "Internal",
+    "InvalidInput",
+    "NotFound",
+    "PortAddress",
+    "Process",
+    "ProcessInfo",
+    "QuotaExceeded",
+    "RateLimited",
+    "Result",
+    "Sandbox",
+    "SandboxInfo",
+    "TemplateInfo",
+    "TooLarge",
+    "Unauthenticated",
+    "Unavailable",
+    "Unsupported",
+    "Usage",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,261 @@
+"""A process in a sandbox as a stream: read its output, write to it, resize it, wait for it.
+
+The process lives in the sandbox, not in the connection: when that drops, the stream finds the process again and goes
+on at its offset, so that no output is lost or seen twice.
+"""
+
+# ruff: noqa: ASYNC109 (a timeout in seconds is part of these calls in both twins)
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from urllib.parse import quote
+
+from atoll.domain.errors import Conflict, DeadlineExceeded, Internal, InvalidInput, RateLimited, Unavailable
+from atoll.domain.process import MAIN, Exit
+from atoll.sdk import frames
+from atoll.sdk._async.api import AsyncApi
+from atoll.sdk._async.websocket import AsyncWebSocket, Dropped
+from atoll.sdk._io import AsyncLock, async_sleep
+from atoll.sdk.errors import ConnectionFailed
+from atoll.sdk.http1 import target_of
+from atoll.sdk.values import Chunk, exit_of
+
+RECONNECT_S = 60.0  # how long to look for a server that went away
+_PAUSE_FIRST_S = 0.05
+_PAUSE_MAX_S = 2.0
+
+
+class AsyncProcess:
+    """One process. `async for chunk in process` gives its output until its end; then `exit_code` is set.
+
+    `offset` counts the output bytes seen so far, stdout and stderr together. Closing it only detaches. Input that was
+    on its way when a connection dropped may be lost, never doubled.
+    """
+
+    def __init__(self, api: AsyncApi, sandbox_id: str, socket: AsyncWebSocket, *, id: str, offset: int = 0) -> None:
+        self.id = id
+        self.sandbox_id = sandbox_id
+        self.offset = offset
+        self.lost_bytes = 0  # output that the sandbox no longer had when this stream came (back) for it
+        self.exit_code: int | None = None
+        self.reconnect_s = RECONNECT_S
+        self.on_reconnect: Callable[[bool], None] | None = None  # called with False when it drops, True when it is back
+        self._api = api
+        self._socket = socket
+        self._skip = 0  # bytes of a replay that were seen already
+        self._closed = False
+        self._receiving = False
+        self._stdin_closed = False
+        self._size: tuple[int, int] | None = None
+        self._reconnecting = AsyncLock()
+        self._align()
+
+    @staticmethod
+    async def attach(api: AsyncApi, sandbox_id: str, process_id: str = MAIN, offset: int = 0) -> AsyncProcess:
+        """The stream of a process that exists, from byte `offset` of its output on."""
+        socket = await api.websocket(_attach_target(sandbox_id, process_id, offset))
+        return AsyncProcess(api, sandbox_id, socket, id=process_id, offset=offset)
+
+    async def __aenter__(self) -> AsyncProcess:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        while True:
+            chunk = await self.read()
+            if chunk is None:
+                return
+            yield chunk
+
+    async def read(self, timeout: float | None = None) -> Chunk | None:
+        """The next piece of output; None after the last. TimeoutError after `timeout` seconds without any."""
+        while self.exit_code is None:
+            socket = self._socket
+            self._receiving = True
+            try:
+                message = await socket.receive(timeout)
+            except Dropped:
+                self._receiving = False
+                await self._reconnect(socket)
+                continue
+            finally:
+                self._receiving = False
+            chunk = self._digest(message)
+            if chunk is not None:
+                return chunk
+        return None
+
+    async def write(self, data: bytes | str) -> None:
+        """To its stdin; text as UTF-8. Waits while the process does not take it."""
+        if isinstance(data, str):
+            data = data.encode()
+        view = memoryview(data)
+        for at in range(0, len(view), frames.STDIN_BYTES):
+            await self._send(frames.stdin(bytes(view[at : at + frames.STDIN_BYTES])))
+
+    async def close_stdin(self) -> None:
+        """The end of its input."""
+        self._stdin_closed = True
+        await self._send(frames.stdin_close())
+
+    async def resize(self, cols: int, rows: int) -> None:
+        """The new size of its terminal, in characters; ignored without a terminal."""
+        self._size = (cols, rows)
+        await self._send(frames.resize(cols, rows))
+
+    async def wait(self, timeout: float | None = None) -> Exit:
+        """Throw away the rest of its output and say how it ended. DeadlineExceeded after `timeout` seconds."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while self.exit_code is None:
+            left = None if until is None else until - time.monotonic()
+            try:
+                if left is not None and left <= 0:
+                    raise TimeoutError
+                await self.read(left)
+            except TimeoutError:
+                raise DeadlineExceeded(f"the process still runs after {timeout:g} s") from None
+        return await self.how_ended()
+
+    async def how_ended(self) -> Exit:
+        """How it ended, from the server; the exit code alone when the sandbox is gone already."""
+        target = target_of("/v1/sessions", self.sandbox_id, "processes", self.id, "wait")
+        try:
+            return exit_of(await self._api.call("GET", target, timeout_s=None))
+        except Conflict:
+            if self.exit_code is None:
+                raise
+            code = self.exit_code
+            return Exit(code, signal=code - 128 if 128 < code < 193 else None)
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to its process group. Conflict when it has ended."""
+        target = target_of("/v1/sessions", self.sandbox_id, "processes", self.id, "signal")
+        await self._api.call("POST", target, {"signal": int(number)})
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await self.signal(9)
+
+    async def close(self) -> None:
+        """Detach: the process goes on. A second call does nothing."""
+        self._closed = True
+        await self._socket.close()
+
+    def _digest(self, message: bytes) -> Chunk | None:
+        frame = frames.decode(message)
+        if isinstance(frame, int):
+            self.exit_code = frame
+            return None
+        if isinstance(frame, str):
+            if frame.startswith("invalid binary message"):
+                return None  # one frame of ours was not taken; the stream goes on
+            raise Internal(frame)
+        data = frame.data
+        if self._skip:
+            seen = min(self._skip, len(data))
+            self._skip -= seen
+            data = data[seen:]
+        self.offset += len(data)
+        return Chunk(frame.stream, data) if data else None
+
+    async def _send(self, frame: bytes) -> None:
+        while self.exit_code is None:
+            socket = self._socket
+            try:
+                if not self._receiving:
+                    await socket.catch_up()
+                await socket.send(frame)
+                return
+            except Dropped:
+                await self._reconnect(socket)
+
+    async def _reconnect(self, lost: AsyncWebSocket) -> None:
+        """Replace a lost connection; returns when there is a new one, made here or by somebody else meanwhile."""
+        if self._closed:
+            raise InvalidInput("this process stream is closed")
+        async with self._reconnecting:
+            if self._socket is not lost:
+                return
+            await lost.close()
+            self._tell(False)
+            self._socket = await self._find_again()
+            self._align()
+            self._tell(True)
+            if self._size is not None:
+                await self._try_send(frames.resize(*self._size))
+            if self._stdin_closed:
+                await self._try_send(frames.stdin_close())
+
+    async def _find_again(self) -> AsyncWebSocket:
+        until = time.monotonic() + self.reconnect_s
+        pause_s = _PAUSE_FIRST_S
+        while True:
+            try:
+                return await self._api.websocket(_attach_target(self.sandbox_id, self.id, self.offset))
+            except (ConnectionFailed, Unavailable, DeadlineExceeded, RateLimited):
+                if time.monotonic() + pause_s > until or self._closed:
+                    raise
+            await async_sleep(pause_s * random.uniform(0.5, 1.0))  # not all clients at once
+            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+    async def _try_send(self, frame: bytes) -> None:
+        try:
+            await self._socket.send(frame)
+        except Dropped:
+            pass  # noticed by the next read or write
+
+    def _align(self) -> None:
+        """Compare where the server's replay begins with where this stream is."""
+        start = int(self._socket.headers.get("atoll-offset") or self.offset)
+        self._skip = max(0, self.offset - start)
+        if start > self.offset:
+            self.lost_bytes += start - self.offset
+            self.offset = start
+
+    def _tell(self, connected: bool) -> None:
+        if self.on_reconnect is not None:
+            self.on_reconnect(connected)
+
+
+def _attach_target(sandbox_id: str, process_id: str, offset: int) -> str:
+    return target_of(
+        "/v1/sessions", sandbox_id, "attach", protocol="binary", process=process_id, offset=offset
+    )
+
+
+async def start_process(
+    api: AsyncApi,
+    sandbox_id: str,
+    argv: list[str],
+    *,
+    cwd: str | None,
+    env: dict[str, str],
+    timeout: float | None,
+    stdin: bool,
+    tty: tuple[int, int] | None,
+) -> AsyncProcess:
+    """Start a process and attach to it. `tty` is (columns, rows) of its terminal, None for none."""
+    target = target_of(
+        "/v1/sessions",
+        sandbox_id,
+        "exec",
+        protocol="binary",
+        workdir=cwd,
+        tty=True if tty else None,
+        cols=tty[0] if tty else None,
+        rows=tty[1] if tty else None,
+        timeoutMs=max(1, round(timeout * 1000)) if timeout is not None else None,
+        stdin=None if stdin else "false",
+    )
+    target += "".join(f"&cmd={quote(word, safe='')}" for word in argv)
+    target += "".join(f"&env={quote(f'{name}={value}', safe='')}" for name, value in env.items())
+    socket = await api.websocket(target)
+    process_id = socket.headers.get("atoll-process", "")
+    return AsyncProcess(api, sandbox_id, socket, id=process_id)

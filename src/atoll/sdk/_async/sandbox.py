@@ -1,0 +1,300 @@
+"""AsyncSandbox: make a sandbox, run commands in it, end it. This is the SDK's front door."""
+
+# ruff: noqa: ASYNC109 (a timeout in seconds is part of these calls in both twins)
+from __future__ import annotations
+
+import codecs
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from atoll.domain.errors import Conflict, NotFound
+from atoll.domain.process import MAIN, ProcessInfo
+from atoll.sdk._async.api import AsyncApi, connect
+from atoll.sdk._async.files import AsyncFiles
+from atoll.sdk._async.process import AsyncProcess, start_process
+from atoll.sdk._io import AsyncBackground, async_call
+from atoll.sdk.errors import CommandFailed
+from atoll.sdk.http1 import target_of
+from atoll.sdk.requests import Command, argv_of, create_body, run_body
+from atoll.sdk.values import Result, SandboxInfo, TemplateInfo, process_of, result_of, sandbox_of, template_of
+
+CREATE_TIMEOUT_S = 60.0
+BUILD_TIMEOUT_S = 1_800.0  # when `setup` may have to be baked first
+OUTPUT_BYTES_MAX = 8 * 2**20  # of each stream that `run` collects
+RUN_SLACK_S = 30.0  # beyond a command's own timeout, for the server to say so
+SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash || exec sh")
+
+
+class AsyncSandbox:
+    """One isolated computer. `async with await AsyncSandbox.create() as sandbox` kills it at the end."""
+
+    def __init__(self, api: AsyncApi, info: SandboxInfo) -> None:
+        self.id = info.id
+        self.name = info.name
+        self.created = info  # what the server said when it was made or found
+        self.files = AsyncFiles(api, info.id)
+        self._api = api
+        self._base = f"/v1/sessions/{info.id}"
+        self._exec_target = f"{self._base}/exec"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r})"
+
+    @classmethod
+    async def create(
+        cls,
+        image: str = "host",
+        *,
+        command: Command | None = None,
+        name: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        cpus: float | None = None,
+        memory_mb: int | None = None,
+        disk_mb: int | None = None,
+        pids: int | None = None,
+        inodes: int | None = None,
+        timeout: float | None = None,
+        idle_timeout: float | None = None,
+        max_age: float | None = None,
+        network: str = "none",
+        ports: Sequence[int] | None = None,
+        setup: Sequence[str] | None = None,
+        files: Mapping[str, str | bytes] | None = None,
+        tty: tuple[int, int] | None = None,
+        url: str | None = None,
+        api_key: str | None = None,
+    ) -> AsyncSandbox:
+        """A new sandbox, running.
+
+        `command` is its main process (a string is for the shell); without one it lives until it is ended. `timeout`,
+        `idle_timeout` and `max_age` are seconds; `network` is none, outgoing or exposed (needed for `ports`); `files`
+        and `setup` lines are baked into its template; `tty` gives the main process a terminal of (columns, rows).
+        Errors: InvalidInput, QuotaExceeded, Unauthenticated, Unsupported, Unavailable, ConnectionFailed.
+        """
+        api = connect(url, api_key)
+        body = create_body(
+            image=image,
+            command=command,
+            name=name,
+            env=env,
+            cwd=cwd,
+            cpus=cpus,
+            memory_mb=memory_mb,
+            disk_mb=disk_mb,
+            pids=pids,
+            inodes=inodes,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            max_age=max_age,
+            network="exposed" if ports and network == "none" else network,
+            ports=ports,
+            setup=setup,
+            files=files,
+            tty=tty,
+        )
+        timeout_s = BUILD_TIMEOUT_S if setup else CREATE_TIMEOUT_S
+        return cls(api, sandbox_of(await api.call("POST", "/v1/sessions", body, timeout_s=timeout_s)))
+
+    @classmethod
+    async def connect(
+        cls, sandbox_id: str, *, url: str | None = None, api_key: str | None = None
+    ) -> AsyncSandbox:
+        """A sandbox that exists; NotFound."""
+        api = connect(url, api_key)
+        return cls(api, sandbox_of(await api.call("GET", target_of("/v1/sessions", sandbox_id))))
+
+    @classmethod
+    async def list(
+        cls, *, state: str | None = None, url: str | None = None, api_key: str | None = None
+    ) -> Sequence[SandboxInfo]:
+        """The sandboxes of this key, those that have ended included unless `state` says otherwise."""
+        answer = await connect(url, api_key).call("GET", target_of("/v1/sessions", status=state))
+        return [sandbox_of(session) for session in answer["sessions"]]
+
+    @classmethod
+    async def templates(cls, *, url: str | None = None, api_key: str | None = None) -> Sequence[TemplateInfo]:
+        """What `image` can name on this server."""
+        answer = await connect(url, api_key).call("GET", "/v1/templates")
+        return [template_of(template) for template in answer["templates"]]
+
+    async def __aenter__(self) -> AsyncSandbox:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.kill()
+        except NotFound:
+            pass  # it ended, and its record is pruned or was removed
+
+    async def info(self) -> SandboxInfo:
+        """What the server says about it now."""
+        return sandbox_of(await self._api.call("GET", self._base))
+
+    async def run(
+        self,
+        command: Command,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        stdin: str | bytes | None = None,
+        on_stdout: Callable[[str], Any] | None = None,
+        on_stderr: Callable[[str], Any] | None = None,
+        max_output_bytes: int | None = None,
+        check: bool = False,
+    ) -> Result:
+        """Run a command to its end: a string is for the shell, a sequence is run as it is.
+
+        `timeout` (seconds) kills it; its result then has `timed_out`. `on_stdout` and `on_stderr` get the text as it
+        comes. At most `max_output_bytes` (8 MiB) of each stream are kept. `check` raises CommandFailed unless it
+        exits with 0.
+        """
+        if on_stdout is None and on_stderr is None:
+            body = run_body(
+                command, cwd=cwd, env=env, timeout=timeout, stdin=stdin, max_output_bytes=max_output_bytes
+            )
+            silence_s = None if timeout is None else timeout + RUN_SLACK_S
+            result = result_of(await self._api.call("POST", self._exec_target, body, timeout_s=silence_s))
+        else:
+            process = await self.exec(command, cwd=cwd, env=env, timeout=timeout, stdin=stdin is not None)
+            result = await _collect(process, stdin, on_stdout, on_stderr, max_output_bytes or OUTPUT_BYTES_MAX)
+        if check and not result.ok:
+            raise CommandFailed(result)
+        return result
+
+    async def exec(
+        self,
+        command: Command,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        stdin: bool = True,
+        tty: tuple[int, int] | None = None,
+    ) -> AsyncProcess:
+        """Start a command and return its stream; `stdin=False` gives it /dev/null."""
+        return await start_process(
+            self._api,
+            self.id,
+            argv_of(command),
+            cwd=cwd,
+            env=dict(env or {}),
+            timeout=timeout,
+            stdin=stdin,
+            tty=tty,
+        )
+
+    async def terminal(
+        self,
+        cols: int = 80,
+        rows: int = 24,
+        *,
+        command: Command | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> AsyncProcess:
+        """A shell, or `command`, in a terminal of its own."""
+        return await self.exec(SHELL if command is None else command, cwd=cwd, env=env, tty=(cols, rows))
+
+    async def attach(self, process_id: str = MAIN, *, offset: int = 0) -> AsyncProcess:
+        """The stream of a process that runs or ran, from byte `offset` of its output; the main one by default."""
+        return await AsyncProcess.attach(self._api, self.id, process_id, offset)
+
+    async def processes(self) -> Sequence[ProcessInfo]:
+        """Every process that was started through Atoll, ended ones included as long as they are remembered."""
+        answer = await self._api.call("GET", f"{self._base}/processes")
+        return [process_of(process) for process in answer["processes"]]
+
+    async def logs(self) -> str:
+        """The main process's output so far, as text."""
+        body = await self._api.stream(f"{self._base}/logs", timeout_s=CREATE_TIMEOUT_S)
+        return (await body.read()).decode("utf-8", "replace")
+
+    async def follow_logs(self, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The main process's output from byte `offset`, until the process ends."""
+        target = target_of(f"{self._base}/logs", follow=True, offset=offset)
+        async with await self._api.stream(target, timeout_s=None) as body:
+            async for piece in body:
+                yield piece
+
+    async def url(self, port: int) -> str:
+        """Where that port of the sandbox is reached from here. NotFound unless it was declared in `ports`."""
+        answer = await self._api.call("GET", target_of(f"{self._base}/url", port=port))
+        return str(answer["url"])
+
+    async def keepalive(self) -> None:
+        """Start its idle time anew."""
+        await self._api.call("POST", f"{self._base}/keepalive")
+
+    async def pause(self) -> None:
+        """Freeze it, memory kept. Unsupported where the runtime cannot."""
+        await self._api.call("POST", f"{self._base}/pause")
+
+    async def resume(self) -> None:
+        """Let a frozen one go on."""
+        await self._api.call("POST", f"{self._base}/resume")
+
+    async def stop(self) -> None:
+        """TERM to everything in it, a grace time, then the end. Conflict when it has ended."""
+        await self._api.call("POST", f"{self._base}/stop", timeout_s=None)
+
+    async def kill(self, *, remove: bool = False) -> None:
+        """End it at once; no error when it has ended. `remove` forgets its record too."""
+        target = f"{self._base}?remove=true" if remove else self._base
+        try:
+            await self._api.call("DELETE", target)
+        except Conflict:
+            pass
+
+
+async def _collect(
+    process: AsyncProcess,
+    stdin: str | bytes | None,
+    on_stdout: Callable[[str], Any] | None,
+    on_stderr: Callable[[str], Any] | None,
+    limit: int,
+) -> Result:
+    """Follow a process to its end, calling back and keeping up to `limit` bytes of each stream."""
+    kept = {"stdout": bytearray(), "stderr": bytearray()}
+    callbacks = {"stdout": on_stdout, "stderr": on_stderr}
+    decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in kept}
+    truncated = False
+    feeding = None if stdin is None else AsyncBackground(_feed, process, stdin)
+    try:
+        async for stream, data in process:
+            room = limit - len(kept[stream])
+            kept[stream] += data[:room]
+            truncated = truncated or len(data) > room
+            callback = callbacks[stream]
+            text = decoders[stream].decode(data)
+            if callback is not None and text:
+                await async_call(callback, text)
+        for stream, callback in callbacks.items():
+            text = decoders[stream].decode(b"", True)
+            if callback is not None and text:
+                await async_call(callback, text)
+        end = await process.how_ended()
+    finally:
+        await process.close()
+        if feeding is not None:
+            await feeding.cancel()
+    return Result(
+        exit_code=end.code,
+        stdout_bytes=bytes(kept["stdout"]),
+        stderr_bytes=bytes(kept["stderr"]),
+        signal=end.signal,
+        timed_out=end.timed_out,
+        oom_killed=end.oom_killed,
+        truncated=truncated,
+        duration_s=end.duration_s,
+        process_id=process.id,
+    )
+
+
+async def _feed(process: AsyncProcess, stdin: str | bytes) -> None:
+    await process.write(stdin)
+    await process.close_stdin()

@@ -1,0 +1,96 @@
+"""Where the server is and which key opens it: arguments, then ATOLL_URL and ATOLL_API_KEY, then this machine's own.
+
+`resolve` is called for every sandbox that is made or looked up, so that it keeps its answer while nothing changed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from atoll.domain.errors import InvalidInput, Unauthenticated
+from atoll.sdk.local_server import NOTE, OWNER_KEY, default_data_dir, read_note
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+_KEY_BYTES_MAX = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A server and a key for it. `tls` is for https; `prefix` is the URL's own path, without a slash at its end."""
+
+    url: str
+    api_key: str
+    host: str
+    port: int
+    tls: bool
+    prefix: str
+
+
+def resolve(url: str | None = None, api_key: str | None = None) -> Config:
+    """InvalidInput for a URL or key that cannot be one; Unauthenticated when no key is known."""
+    data = default_data_dir()
+    url = url or os.environ.get("ATOLL_URL")
+    api_key = api_key or os.environ.get("ATOLL_API_KEY")
+    note = _stamp(data / NOTE) if url is None else None
+    key = _stamp(data / OWNER_KEY) if api_key is None else None
+    return _resolve(url, api_key, data, note, key)
+
+
+@lru_cache(maxsize=64)
+def _resolve(url: str | None, api_key: str | None, data: Path, note: object, key: object) -> Config:
+    if url is None:
+        server = read_note(data)
+        url = server.url if server is not None and server.alive else DEFAULT_URL
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidInput(f"ATOLL_URL must look like http://host:port, not {url!r}", field="url")
+    tls = parts.scheme == "https"
+    api_key = api_key or _owner_key(data, parts.hostname)
+    if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise InvalidInput("the API key has characters that no key has", field="api_key")
+    return Config(
+        url=url.rstrip("/"),
+        api_key=api_key,
+        host=parts.hostname,
+        port=parts.port or (443 if tls else 80),
+        tls=tls,
+        prefix=parts.path.rstrip("/"),
+    )
+
+
+def _owner_key(data: Path, host: str) -> str:
+    """This machine's own key, for this machine's own server only: no other host gets to see it."""
+    path = data / OWNER_KEY
+    if not _is_loopback(host):
+        raise Unauthenticated(f"set ATOLL_API_KEY: the key in {path} is only for a server on this machine")
+    try:
+        with open(path) as file:
+            return file.read(_KEY_BYTES_MAX).strip()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise Unauthenticated(
+            f"no API key: ATOLL_API_KEY is not set and {path} cannot be read ({why}); `atoll up` makes one"
+        ) from None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Changes when the file does."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -1,0 +1,109 @@
+"""Errors of the client: the server's own tree again, plus what can only go wrong on this side.
+
+`error_of` turns an answer's status and body into the class that the server raised; every call of the SDK uses it.
+
+AtollError
+├── ConnectionFailed    connection_failed    no answer from the server; a retry may help
+├── CommandFailed       command_failed       run(check=True) and the command did not exit with 0
+└── ...                                      see atoll.domain.errors
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+from atoll.domain import errors
+from atoll.domain.errors import AtollError
+
+if TYPE_CHECKING:
+    from atoll.sdk.values import Result
+
+_SHOWN_CHARS = 2_000
+
+
+class ConnectionFailed(AtollError):
+    """The Atoll server cannot be reached."""
+
+    code = "connection_failed"
+    retryable = True
+
+
+class CommandFailed(AtollError):
+    """A command failed; `result` has its output and exit code."""
+
+    code = "command_failed"
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        how = f"was ended by signal {result.signal}" if result.signal else f"exited with {result.exit_code}"
+        if result.timed_out:
+            how = "ran into its timeout"
+        tail = result.stderr.strip() or result.stdout.strip()
+        super().__init__(f"the command {how}" + (f": {tail[-_SHOWN_CHARS:]}" if tail else ""))
+
+
+_BY_CODE: dict[str, type[AtollError]] = {
+    cls.code: cls
+    for cls in (
+        errors.InvalidInput,
+        errors.Unauthenticated,
+        errors.Forbidden,
+        errors.NotFound,
+        errors.Conflict,
+        errors.TooLarge,
+        errors.QuotaExceeded,
+        errors.RateLimited,
+        errors.Unsupported,
+        errors.Unavailable,
+        errors.DeadlineExceeded,
+        errors.Internal,
+    )
+} | {"rate_limit_exceeded": errors.RateLimited, "not_implemented": errors.Unsupported}  # execbox's names
+
+_BY_STATUS: dict[int, type[AtollError]] = {
+    400: errors.InvalidInput,
+    401: errors.Unauthenticated,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    413: errors.TooLarge,
+    422: errors.InvalidInput,
+    429: errors.RateLimited,
+    501: errors.Unsupported,
+    502: errors.Unavailable,
+    503: errors.Unavailable,
+    504: errors.DeadlineExceeded,
+}
+
+
+def error_of(status: int, body: bytes, retry_after: str | None = None) -> AtollError:
+    """The error that an answer stands for: by its `code`, else by its status."""
+    problem = _problem(body)
+    code = str(problem.get("code") or "").lower()
+    cls = _BY_CODE.get(code) or _BY_STATUS.get(status) or errors.Internal
+    message = problem.get("error") or problem.get("detail") or problem.get("message")
+    text = str(message) if message else f"HTTP {status}"
+    if cls is errors.RateLimited:
+        return errors.RateLimited(text, retry_after_s=_seconds(retry_after))
+    if cls is errors.InvalidInput:
+        field = problem.get("field")
+        return errors.InvalidInput(text, field=str(field) if field else None)
+    return cls(text)
+
+
+def _problem(body: bytes) -> dict[str, Any]:
+    try:
+        value: object = json.loads(body)
+    except ValueError:
+        text = body.decode("utf-8", "replace").strip()
+        # A proxy's HTML page says nothing that helps; a line of text does.
+        return {"error": text[:_SHOWN_CHARS]} if text and not text.startswith("<") else {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _seconds(retry_after: str | None) -> int:
+    try:
+        return max(1, int(retry_after or 1))
+    except ValueError:
+        return 1
