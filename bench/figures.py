@@ -1,4 +1,4 @@
-"""A figure, the table that shows all of them and the JSON file that keeps them; every part of the benchmark adds here."""
+"""A figure, the table that shows all of them and the JSON file that keeps them; every part adds its rows here."""
 
 from __future__ import annotations
 

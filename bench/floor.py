@@ -38,7 +38,7 @@ def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -
 
 
 def enter_private_mounts() -> None:
-    """Whatever this process mounts is seen by nobody else and goes when it ends; rootless hosts give a user namespace."""
+    """Whatever this process mounts is seen by nobody else and goes when it ends. Not root: in a user namespace."""
     uid, gid = os.getuid(), os.getgid()
     rootless = uid != 0
     check(LIBC.unshare(CLONE_NEWNS | (CLONE_NEWUSER if rootless else 0)), "unshare")
@@ -52,7 +52,7 @@ def enter_private_mounts() -> None:
 def child(root: str, base: str, extra: str) -> None:
     """Pid 1 of the new namespaces: build the root, enter it, become /bin/true. Never returns."""
     try:
-        # /usr of a merged host is a root of its own: bin, lib, lib64 (and / would not do where mounts below it are locked)
+        # A merged host's /usr is a root of its own (bin, lib, lib64); / would not do: mounts below it are locked.
         mount("overlay", root, "overlay", 0, f"lowerdir=/usr,upperdir={base}/upper,workdir={base}/work{extra}")
         os.chdir(root)
         check(LIBC.syscall(SYS_PIVOT_ROOT, b".", b"."), "pivot_root")

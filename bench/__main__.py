@@ -1,0 +1,60 @@
+"""`make bench`: every part on one server of its own, one table, and build/bench.json."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import crowd, interactive, running
+from bench.figures import Report
+from bench.server import Server, server
+
+OUT = Path(__file__).parents[1] / "build" / "bench.json"
+
+
+def parts(quick: bool) -> dict[str, Callable[[Report, Server], None]]:
+    """The benchmark's parts by name; `quick` takes few samples, to see that all of it works."""
+    n = 10 if quick else 100
+    idle, live = (20, 50) if quick else (200, 1000)
+    size = (32 if quick else 256) * 2**20
+    return {
+        "sequential": lambda report, _: interactive.sequential(report, n),
+        "peers": lambda report, _: interactive.peers(report, n),
+        "staggered": lambda report, _: interactive.staggered(report, n),
+        "burst": lambda report, _: interactive.burst(report, n),
+        "exec": lambda report, _: running.execs(report, 3 * n),
+        "terminal": lambda report, _: running.terminal_echo(report, 3 * n),
+        "file": lambda report, up: running.big_file(report, up.pid, size),
+        "crowd": lambda report, up: crowd.crowd(report, up, idle=idle, live=live, asks=n),
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    arguments.add_argument("--quick", action="store_true", help="few samples: does it all work?")
+    arguments.add_argument("--only", metavar="PART,...", help=f"some of: {', '.join(parts(True))}")
+    arguments.add_argument("--json", type=Path, default=OUT, help="where the figures go")
+    chosen = arguments.parse_args()
+    every = parts(chosen.quick)
+    names = chosen.only.split(",") if chosen.only else list(every)
+    if unknown := [name for name in names if name not in every]:
+        arguments.error(f"no such part: {', '.join(unknown)}")
+    console = Console()
+    report = Report()
+    with server() as up:
+        for name in names:
+            with console.status(f"measuring {name} ..."):
+                every[name](report, up)
+    report.write(chosen.json)
+    kernel, cores = platform.release(), os.cpu_count()
+    report.show(console, f"Atoll, {cores} cores, Linux {kernel}, Python {platform.python_version()}")
+    console.print(f"figures: {os.path.relpath(chosen.json)}")
+
+
+if __name__ == "__main__":
+    main()

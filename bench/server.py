@@ -1,0 +1,59 @@
+"""A server of our own for a benchmark or a demo: private data folder, free port, taken down with all it had."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ATOLL = str(Path(sys.executable).parent / "atoll")
+UP_TIMEOUT_S = 60
+DOWN_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server; the SDK finds it through ATOLL_URL and ATOLL_API_KEY, which are set while it runs."""
+
+    url: str
+    pid: int
+    api_key: str
+    data: Path
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """`atoll up --detach` on a temporary folder; `atoll down` and no folder afterwards."""
+    data = Path(tempfile.mkdtemp(prefix="atoll-data-"))
+    names = ("ATOLL_URL", "ATOLL_API_KEY", "ATOLL_DATA")
+    before = {name: os.environ.pop(name, None) for name in names}
+    try:
+        argv = [ATOLL, "up", "--detach", "--host", "127.0.0.1", "--port", str(free_port()), "--data", str(data)]
+        started = subprocess.run([*argv, "--json"], capture_output=True, text=True, timeout=UP_TIMEOUT_S)
+        if started.returncode:
+            raise RuntimeError(f"the server did not start:\n{started.stdout}{started.stderr}")
+        note = json.loads(started.stdout)
+        key = Path(note["api_key_file"]).read_text().strip()
+        os.environ |= {"ATOLL_URL": note["url"], "ATOLL_API_KEY": key, "ATOLL_DATA": str(data)}
+        yield Server(note["url"], note["pid"], key, data)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        subprocess.run([ATOLL, "down", "--data", str(data)], capture_output=True, timeout=DOWN_TIMEOUT_S)
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
