@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
 import sys
 import tokenize
 from pathlib import Path
 
 SDK = Path(__file__).resolve().parent.parent / "src" / "atoll" / "sdk"
-NOTICE = "# Made by scripts/unasync.py from ../_async/{name}: change that file, not this one.\n# ruff: noqa: I001, UP028\n"
+NOTICE = "# Made by scripts/unasync.py from ../_async/{name}: change that file, not this one.\n"
 
 _WORDS = {
     "_async": "_sync",
@@ -41,7 +42,17 @@ def sync_of(source: str, name: str) -> str:
         dropped = token.type == tokenize.NAME and token.string in ("async", "await")
         out.append(gap if dropped else gap + _word(token))
         row, col = token.end
-    return NOTICE.format(name=name) + "".join(out)
+    return _tidy(NOTICE.format(name=name) + "".join(out), name)
+
+
+def _tidy(source: str, name: str) -> str:
+    """Shorter names sort and wrap in other ways."""
+    ruff = [sys.executable, "-m", "ruff"]
+    file = ["--stdin-filename", str(SDK / "_sync" / name), "-"]
+    fix = ["check", "--quiet", "--fix-only", "--select", "I,UP028", "--unsafe-fixes"]
+    for command in ([*ruff, *fix, *file], [*ruff, "format", *file]):
+        source = subprocess.run(command, input=source, capture_output=True, text=True, check=True, timeout=60).stdout
+    return source
 
 
 def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
@@ -73,22 +84,24 @@ def twins() -> dict[Path, str]:
     }
 
 
-def stale() -> list[Path]:
-    """Files of `_sync/` that are not what their source says, or that have none."""
+def stale() -> dict[Path, str | None]:
+    """Files of `_sync/` that are not what their source says, with what they should contain; None: they have no source."""
     wanted = twins()
     there = set((SDK / "_sync").glob("*.py"))
-    wrong = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    return sorted({*wrong, *(there - set(wanted))})
+    wrong: dict[Path, str | None] = {
+        path: text for path, text in wanted.items() if not path.exists() or path.read_text() != text
+    }
+    return wrong | dict.fromkeys(there - set(wanted))
 
 
 def main() -> int:
+    wrong = stale()
     if "--check" in sys.argv[1:]:
-        for path in stale():
-            print(f"stale: {path.name}")
-        return 1 if stale() else 0
+        for path in wrong:
+            print(f"stale: _sync/{path.name}")
+        return 1 if wrong else 0
     (SDK / "_sync").mkdir(exist_ok=True)
-    for path in stale():
-        text = twins().get(path)
+    for path, text in wrong.items():
         if text is None:
             path.unlink()
         else:

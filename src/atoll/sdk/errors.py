@@ -59,7 +59,9 @@ _BY_CODE: dict[str, type[AtollError]] = {
         errors.DeadlineExceeded,
         errors.Internal,
     )
-} | {"rate_limit_exceeded": errors.RateLimited, "not_implemented": errors.Unsupported}  # execbox's names
+}
+_BY_CODE["rate_limit_exceeded"] = errors.RateLimited  # execbox's names
+_BY_CODE["not_implemented"] = errors.Unsupported
 
 _BY_STATUS: dict[int, type[AtollError]] = {
     400: errors.InvalidInput,

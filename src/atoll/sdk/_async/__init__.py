@@ -1,1 +1,1 @@
-"""The SDK as it is written, with async and await; `scripts/unasync.py` makes `_sync/` from it."""
+"""The SDK's classes of one kind, awaiting or waiting; scripts/unasync.py makes the second kind from the first."""

@@ -75,9 +75,7 @@ class AsyncFiles:
         """Rename; replaces a file at the destination."""
         await self._api.call("POST", f"{self._base}/move", {"from": source, "to": destination})
 
-    async def upload(
-        self, local: str | os.PathLike[str], path: str, *, progress: Progress | None = None
-    ) -> int:
+    async def upload(self, local: str | os.PathLike[str], path: str, *, progress: Progress | None = None) -> int:
         """Copy a local file into the sandbox, permission bits included; returns its size."""
         with open(local, "rb") as file:
             status = os.fstat(file.fileno())
@@ -85,9 +83,7 @@ class AsyncFiles:
             body = AsyncUpload(_counted(file, progress), size)
             return await self._put(path, body, stat_bits.S_IMODE(status.st_mode) & 0o777)
 
-    async def download(
-        self, path: str, local: str | os.PathLike[str], *, progress: Progress | None = None
-    ) -> int:
+    async def download(self, path: str, local: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
         """Copy a file out of the sandbox; returns its size. The local file appears whole or not at all."""
         target = Path(local)
         if target.is_dir():

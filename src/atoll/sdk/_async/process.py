@@ -225,9 +225,7 @@ class AsyncProcess:
 
 
 def _attach_target(sandbox_id: str, process_id: str, offset: int) -> str:
-    return target_of(
-        "/v1/sessions", sandbox_id, "attach", protocol="binary", process=process_id, offset=offset
-    )
+    return target_of("/v1/sessions", sandbox_id, "attach", protocol="binary", process=process_id, offset=offset)
 
 
 async def start_process(

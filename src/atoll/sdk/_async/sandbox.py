@@ -98,9 +98,7 @@ class AsyncSandbox:
         return cls(api, sandbox_of(await api.call("POST", "/v1/sessions", body, timeout_s=timeout_s)))
 
     @classmethod
-    async def connect(
-        cls, sandbox_id: str, *, url: str | None = None, api_key: str | None = None
-    ) -> AsyncSandbox:
+    async def connect(cls, sandbox_id: str, *, url: str | None = None, api_key: str | None = None) -> AsyncSandbox:
         """A sandbox that exists; NotFound."""
         api = connect(url, api_key)
         return cls(api, sandbox_of(await api.call("GET", target_of("/v1/sessions", sandbox_id))))
@@ -154,9 +152,7 @@ class AsyncSandbox:
         exits with 0.
         """
         if on_stdout is None and on_stderr is None:
-            body = run_body(
-                command, cwd=cwd, env=env, timeout=timeout, stdin=stdin, max_output_bytes=max_output_bytes
-            )
+            body = run_body(command, cwd=cwd, env=env, timeout=timeout, stdin=stdin, max_output_bytes=max_output_bytes)
             silence_s = None if timeout is None else timeout + RUN_SLACK_S
             result = result_of(await self._api.call("POST", self._exec_target, body, timeout_s=silence_s))
         else:

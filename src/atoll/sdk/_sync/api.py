@@ -1,5 +1,4 @@
 # Made by scripts/unasync.py from ../_async/api.py: change that file, not this one.
-# ruff: noqa: I001, UP028
 """One server under one key: JSON requests, streamed bodies and WebSockets; sandboxes, files and processes use it."""
 
 from __future__ import annotations
@@ -68,9 +67,7 @@ class Api:
     def websocket(self, target: str) -> WebSocket:
         """Upgrade; the server's error when it answers anything but 101."""
         scheme = "wss" if self.config.tls else "ws"
-        return WebSocket.open(
-            self._pool, f"{scheme}://{self.authority}{self._prefix}{target}", self.config.api_key
-        )
+        return WebSocket.open(self._pool, f"{scheme}://{self.authority}{self._prefix}{target}", self.config.api_key)
 
     def _head(self, method: str, target: str, size: int | None, content_type: str | None) -> bytes:
         head = f"{method} {self._prefix}{target}".encode("ascii") + self._tail

@@ -1,5 +1,4 @@
 # Made by scripts/unasync.py from ../_async/files.py: change that file, not this one.
-# ruff: noqa: I001, UP028
 """Files of a sandbox: `sandbox.files`. Paths are the sandbox's own; relative ones start at its working directory.
 
 Uploads and downloads are streams: neither this side nor the server ever holds a whole file.
@@ -15,9 +14,9 @@ from typing import IO, Any
 
 from atoll.domain.errors import Internal, NotFound
 from atoll.domain.process import FileEntry
+from atoll.sdk._io import write
 from atoll.sdk._sync.api import CALL_TIMEOUT_S, Api
 from atoll.sdk._sync.http import Upload
-from atoll.sdk._io import write
 from atoll.sdk.http1 import target_of
 from atoll.sdk.values import entry_of
 
@@ -76,9 +75,7 @@ class Files:
         """Rename; replaces a file at the destination."""
         self._api.call("POST", f"{self._base}/move", {"from": source, "to": destination})
 
-    def upload(
-        self, local: str | os.PathLike[str], path: str, *, progress: Progress | None = None
-    ) -> int:
+    def upload(self, local: str | os.PathLike[str], path: str, *, progress: Progress | None = None) -> int:
         """Copy a local file into the sandbox, permission bits included; returns its size."""
         with open(local, "rb") as file:
             status = os.fstat(file.fileno())
@@ -86,9 +83,7 @@ class Files:
             body = Upload(_counted(file, progress), size)
             return self._put(path, body, stat_bits.S_IMODE(status.st_mode) & 0o777)
 
-    def download(
-        self, path: str, local: str | os.PathLike[str], *, progress: Progress | None = None
-    ) -> int:
+    def download(self, path: str, local: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
         """Copy a file out of the sandbox; returns its size. The local file appears whole or not at all."""
         target = Path(local)
         if target.is_dir():

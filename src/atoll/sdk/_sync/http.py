@@ -1,5 +1,4 @@
 # Made by scripts/unasync.py from ../_async/http.py: change that file, not this one.
-# ruff: noqa: I001, UP028
 """Connections to one server, kept alive and shared by all sandboxes of the process; `Api` speaks through them.
 
 Requests are single buffers and answers go through llhttp: about 0.1 ms of client time for a request, where general
@@ -16,7 +15,7 @@ from types import TracebackType
 from typing import IO
 
 from atoll.domain.errors import AtollError, DeadlineExceeded, TooLarge
-from atoll.sdk._io import Wire, read, forget_in_child
+from atoll.sdk._io import Wire, forget_in_child, read
 from atoll.sdk.errors import ConnectionFailed
 from atoll.sdk.http1 import AnswerParser, BrokenAnswer, Reply
 
@@ -158,9 +157,7 @@ class Body:
             wire.close()
 
 
-def open_body(
-    pool: Pool, method: str, head: bytes, body: bytes | Upload, timeout_s: float | None
-) -> Body:
+def open_body(pool: Pool, method: str, head: bytes, body: bytes | Upload, timeout_s: float | None) -> Body:
     """Send a request and read its answer's head. ConnectionFailed, DeadlineExceeded (`timeout_s` of silence)."""
     while True:
         wire, reused = pool.take()
@@ -178,9 +175,7 @@ def open_body(
             raise _translated(pool, error, timeout_s) from error
 
 
-def request(
-    pool: Pool, method: str, head: bytes, body: bytes | Upload, timeout_s: float | None
-) -> Reply:
+def request(pool: Pool, method: str, head: bytes, body: bytes | Upload, timeout_s: float | None) -> Reply:
     """Send a request and read its whole answer."""
     answer = open_body(pool, method, head, body, timeout_s)
     return Reply(answer.status, answer.headers, answer.read())

@@ -1,5 +1,4 @@
 # Made by scripts/unasync.py from ../_async/process.py: change that file, not this one.
-# ruff: noqa: I001, UP028
 """A process in a sandbox as a stream: read its output, write to it, resize it, wait for it.
 
 The process lives in the sandbox, not in the connection: when that drops, the stream finds the process again and goes
@@ -10,16 +9,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from urllib.parse import quote
 
 from atoll.domain.errors import Conflict, DeadlineExceeded, Internal, InvalidInput, RateLimited, Unavailable
 from atoll.domain.process import MAIN, Exit
 from atoll.sdk import frames
-from atoll.sdk._sync.api import Api
-from atoll.sdk._sync.websocket import WebSocket, Dropped
 from atoll.sdk._io import Lock, sleep
+from atoll.sdk._sync.api import Api
+from atoll.sdk._sync.websocket import Dropped, WebSocket
 from atoll.sdk.errors import ConnectionFailed
 from atoll.sdk.http1 import target_of
 from atoll.sdk.values import Chunk, exit_of
@@ -226,9 +225,7 @@ class Process:
 
 
 def _attach_target(sandbox_id: str, process_id: str, offset: int) -> str:
-    return target_of(
-        "/v1/sessions", sandbox_id, "attach", protocol="binary", process=process_id, offset=offset
-    )
+    return target_of("/v1/sessions", sandbox_id, "attach", protocol="binary", process=process_id, offset=offset)
 
 
 def start_process(

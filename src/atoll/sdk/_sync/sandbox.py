@@ -1,20 +1,19 @@
 # Made by scripts/unasync.py from ../_async/sandbox.py: change that file, not this one.
-# ruff: noqa: I001, UP028
 """Sandbox: make a sandbox, run commands in it, end it. This is the SDK's front door."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from atoll.domain.errors import Conflict, NotFound
 from atoll.domain.process import MAIN, ProcessInfo
+from atoll.sdk._io import Background, call
 from atoll.sdk._sync.api import Api, connect
 from atoll.sdk._sync.files import Files
 from atoll.sdk._sync.process import Process, start_process
-from atoll.sdk._io import Background, call
 from atoll.sdk.errors import CommandFailed
 from atoll.sdk.http1 import target_of
 from atoll.sdk.requests import Command, argv_of, create_body, run_body
@@ -99,9 +98,7 @@ class Sandbox:
         return cls(api, sandbox_of(api.call("POST", "/v1/sessions", body, timeout_s=timeout_s)))
 
     @classmethod
-    def connect(
-        cls, sandbox_id: str, *, url: str | None = None, api_key: str | None = None
-    ) -> Sandbox:
+    def connect(cls, sandbox_id: str, *, url: str | None = None, api_key: str | None = None) -> Sandbox:
         """A sandbox that exists; NotFound."""
         api = connect(url, api_key)
         return cls(api, sandbox_of(api.call("GET", target_of("/v1/sessions", sandbox_id))))
@@ -155,9 +152,7 @@ class Sandbox:
         exits with 0.
         """
         if on_stdout is None and on_stderr is None:
-            body = run_body(
-                command, cwd=cwd, env=env, timeout=timeout, stdin=stdin, max_output_bytes=max_output_bytes
-            )
+            body = run_body(command, cwd=cwd, env=env, timeout=timeout, stdin=stdin, max_output_bytes=max_output_bytes)
             silence_s = None if timeout is None else timeout + RUN_SLACK_S
             result = result_of(self._api.call("POST", self._exec_target, body, timeout_s=silence_s))
         else:
@@ -219,8 +214,7 @@ class Sandbox:
         """The main process's output from byte `offset`, until the process ends."""
         target = target_of(f"{self._base}/logs", follow=True, offset=offset)
         with self._api.stream(target, timeout_s=None) as body:
-            for piece in body:
-                yield piece
+            yield from body
 
     def url(self, port: int) -> str:
         """Where that port of the sandbox is reached from here. NotFound unless it was declared in `ports`."""

@@ -1,5 +1,4 @@
 # Made by scripts/unasync.py from ../_async/websocket.py: change that file, not this one.
-# ruff: noqa: I001, UP028
 """A WebSocket over the SDK's own connections; `websockets` does the protocol, without input or output of its own.
 
 Process streams use it. One task may receive while others send: a sender never waits for the receiver.
@@ -19,8 +18,8 @@ from websockets.uri import parse_uri
 
 from atoll import __version__
 from atoll.domain.errors import AtollError
-from atoll.sdk._sync.http import Pool
 from atoll.sdk._io import Lock, Wire
+from atoll.sdk._sync.http import Pool
 from atoll.sdk.errors import error_of
 
 OPEN_TIMEOUT_S = 30.0
