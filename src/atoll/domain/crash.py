@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 POINTS: frozenset[str] = frozenset(
@@ -43,7 +43,7 @@ def point(name: str) -> None:
 
 
 @contextmanager
-def armed(name: str, action: Callable[[str], None]) -> Iterator[None]:
+def armed(name: str, action: Callable[[str], None]) -> Generator[None]:
     """Call `action(name)` at that point while the context lasts; KeyError for a name not in POINTS."""
     global _at, _action
     if name not in POINTS:

@@ -21,8 +21,9 @@ class Limits:
     inodes_min: int = 256
     inodes_max: int = 4_000_000
     timeout_s_min: float = 0.1
-    timeout_s_max: float = 24 * 3600.0
-    max_age_s_max: float | None = None
+    timeout_s_max: float | None = 24 * 3600.0  # None: no bound; likewise the next two
+    idle_s_max: float | None = None
+    max_age_s_max: float | None = None  # holds for those that ask for no age too
     argv_max: int = 4_096  # arguments of one command
     argv_bytes_max: int = 128 * 2**10
     env_max: int = 1_024  # variables
@@ -50,9 +51,11 @@ class Limits:
     make_s: float = 30.0
     destroy_s: float = 15.0
     call_s: float = 30.0  # a short call to a sidekick or a runtime
+    remove_s: float = 120.0  # a whole tree inside a sandbox
     attach_drain_s: float = 5.0  # for attached clients to read the end of a main process
     stop_grace_s: float = 10.0
     stop_grace_s_max: float = 300.0
+    close_s: float = 5.0  # for operations under way when the server ends
     build_s: float = 900.0  # a whole template build
     setup_line_s: float = 600.0
 

@@ -1,31 +1,73 @@
-"""Processes: start, attach, run, list, signal and wait for commands in a sandbox; surfaces reach it as `sandboxes.processes`."""
+"""Processes: start, attach to, run, list, signal and wait for commands; surfaces reach it as `sandboxes.processes`."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from atoll.domain.errors import Conflict, Internal, InvalidInput, NotFound
+from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
-from atoll.domain.process import Exit, ProcessInfo, ProcessSpec, RunResult
-from atoll.sidekick.client import ProcessStream
+from atoll.domain.process import MAIN, Exit, ProcessInfo, ProcessSpec, RunResult
+from atoll.domain.sandbox import Sandbox
+from atoll.services import saved_log
+from atoll.services.access import Access, not_running
+from atoll.services.lives import Live
+from atoll.services.paths import absolute
+from atoll.services.specs import check_process_spec
+from atoll.sidekick.client import ProcessStream, SidekickClient
+from atoll.sidekick.protocol import STDERR, STDOUT
+
+SIGNAL_MAX = 64
+PROCESS_ID_CHARS_MAX = 64
 
 
 class Processes:
-    """All of them: Conflict `session not running: status=<s>` unless the sandbox runs (but see `attach`)."""
+    """All of them: Conflict `session not running: status=<s>` unless the sandbox runs (but see `attach`, `wait`)."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
 
     async def start(self, principal: Principal, sandbox_id: str, spec: ProcessSpec) -> ProcessStream:
         """Start a process and attach to it; the caller closes the stream (which only detaches). Needs `execute`.
 
         InvalidInput for an empty or oversized argv or env, or a bad `cwd`. A missing program ends with 127.
         """
-        raise NotImplementedError
+        live = await self._access.running(principal, sandbox_id, Scope.EXECUTE)
+        check_process_spec(spec, self._access.limits)
+        return await self._start(live, spec)
 
     async def attach(
-        self, principal: Principal, sandbox_id: str, process_id: str = "main", *, offset: int = 0
+        self, principal: Principal, sandbox_id: str, process_id: str = MAIN, *, offset: int = 0
     ) -> ProcessStream:
         """Replay the output from byte `offset`, then follow; stdin goes in when it is open. Needs `execute`.
 
         The main process of a sandbox that ended by itself is replayed from its saved log and then has `exit` set.
         Conflict `session not running: status=<s>` where no log is kept. NotFound for the process.
         """
-        raise NotImplementedError
+        access = self._access
+        if offset < 0:
+            raise InvalidInput("offset must not be negative", field="offset")
+        sandbox = await access.find(principal, sandbox_id, Scope.EXECUTE)
+        if not sandbox.live:
+            return await self._saved(sandbox, process_id, offset)
+        live = await access.running(principal, sandbox_id, Scope.EXECUTE)
+        if process_id == MAIN and not sandbox.spec.command:
+            raise Conflict("session has no main process: start one with exec")
+        stream = _Metered(access, live, process_id)
+        try:
+            async with access.inside(live, "attaching", within_s=access.limits.call_s):
+                stream.open(await self._sidekick(live).attach(_process_id(process_id), offset))
+        except Conflict:
+            stream.release()
+            if not live.sandbox.live:  # it ended between the look and the call
+                return await self._saved(live.sandbox, process_id, offset)
+            raise
+        except BaseException:
+            stream.release()
+            raise
+        return stream
 
     async def run(
         self,
@@ -40,18 +82,172 @@ class Processes:
 
         Cancelling the call ends the process. Its exit says `timed_out` when `spec.timeout_s` ended it.
         """
-        raise NotImplementedError
+        access = self._access
+        live = await access.running(principal, sandbox_id, Scope.EXECUTE)
+        check_process_spec(spec, access.limits)
+        if len(stdin) > access.limits.stdin_bytes_max:
+            raise InvalidInput(f"stdin must be at most {access.limits.stdin_bytes_max} bytes", field="stdin")
+        most = max(0, min(max_output_bytes, access.limits.output_bytes_max))
+        within_s = None if spec.timeout_s is None else spec.timeout_s + access.limits.call_s
+        stream = await self._start(live, replace(spec, stdin=True) if stdin else spec)
+        try:
+            async with access.inside(live, "the command", within_s=within_s):
+                return await _collected(stream, stdin if spec.stdin or stdin else None, most)
+        except BaseException:
+            if live.sandbox.live:
+                access.background.spawn(self._end(live, stream.id), "run.end")
+            raise
+        finally:
+            await stream.close()
 
     async def list(self, principal: Principal, sandbox_id: str) -> list[ProcessInfo]:
-        """Needs `read`."""
-        raise NotImplementedError
+        """Running ones and those that ended lately. Needs `read`."""
+        access = self._access
+        live = await access.running(principal, sandbox_id, Scope.READ)
+        async with access.inside(live, "listing processes", within_s=access.limits.call_s):
+            return await self._sidekick(live).processes()
 
     async def signal(self, principal: Principal, sandbox_id: str, process_id: str, signal: int) -> None:
         """Send signal 1..64 to its process group. Needs `execute`. Conflict when it has ended."""
-        raise NotImplementedError
+        access = self._access
+        live = await access.running(principal, sandbox_id, Scope.EXECUTE)
+        if not 1 <= signal <= SIGNAL_MAX:
+            raise InvalidInput(f"signal must be within 1..{SIGNAL_MAX}", field="signal")
+        async with access.inside(live, "signalling", within_s=access.limits.call_s):
+            await self._sidekick(live).signal(_process_id(process_id), signal)
+
+    async def stop(self, principal: Principal, sandbox_id: str, process_id: str, *, grace_s: float = 5.0) -> Exit:
+        """TERM to its whole tree, wait up to `grace_s`, KILL; its end. Needs `execute`."""
+        access = self._access
+        live = await access.running(principal, sandbox_id, Scope.EXECUTE)
+        if not 0 <= grace_s <= access.limits.stop_grace_s_max:
+            raise InvalidInput(f"grace must be within 0..{access.limits.stop_grace_s_max:g} s", field="grace")
+        async with access.inside(live, "stopping the process", within_s=grace_s + access.limits.call_s):
+            return await self._sidekick(live).stop(_process_id(process_id), grace_s)
 
     async def wait(
-        self, principal: Principal, sandbox_id: str, process_id: str = "main", *, timeout_s: float | None = None
+        self, principal: Principal, sandbox_id: str, process_id: str = MAIN, *, timeout_s: float | None = None
     ) -> Exit:
-        """Its end. Needs `read`. DeadlineExceeded after `timeout_s`. The main process of an ended sandbox has one too."""
-        raise NotImplementedError
+        """Its end. Needs `read`. DeadlineExceeded after `timeout_s`. The main one of an ended sandbox has one too."""
+        access = self._access
+        sandbox = await access.find(principal, sandbox_id, Scope.READ)
+        if not sandbox.live:
+            if process_id == MAIN and sandbox.exit_code is not None:
+                return Exit(sandbox.exit_code, sandbox.exit_signal, duration_s=sandbox.usage.duration_s)
+            raise not_running(sandbox)
+        live = await access.running(principal, sandbox_id, Scope.READ)
+        async with access.inside(live, "the process", within_s=timeout_s):
+            return await self._sidekick(live).wait(_process_id(process_id))
+
+    def _sidekick(self, live: Live) -> SidekickClient:
+        return self._access.runtime.sidekick(live.sandbox.id)
+
+    async def _start(self, live: Live, spec: ProcessSpec) -> _Metered:
+        access = self._access
+        if spec.cwd is not None:
+            spec = replace(spec, cwd=absolute(spec.cwd, live.sandbox.spec.work_dir))
+        stream = _Metered(access, live, "")
+        async with access.inside(live, "starting the process", within_s=access.limits.call_s):
+            stream.open(await self._sidekick(live).start(spec))
+        live.exec_count += 1
+        access.metrics.exec_started(live.sandbox.id, spec.argv)
+        return stream
+
+    async def _end(self, live: Live, process_id: str) -> None:
+        async with self._access.inside(live, "ending the command", within_s=self._access.limits.call_s):
+            await self._sidekick(live).stop(process_id, 0)
+
+    async def _saved(self, sandbox: Sandbox, process_id: str, offset: int) -> ProcessStream:
+        if process_id == MAIN:
+            path = saved_log.log_path(self._access.data, sandbox.id)
+            stream = await asyncio.to_thread(saved_log.load, path, offset)
+            if stream is not None:
+                return stream
+        raise not_running(sandbox)
+
+
+class _Metered(ProcessStream):
+    """A client's stream that counts its bytes for the sandbox, and tells main processes' clients from others'."""
+
+    def __init__(self, access: Access, live: Live, process_id: str) -> None:  # pyright: ignore[reportMissingSuperCall]
+        self._access = access
+        self._live = live
+        self._main = process_id == MAIN
+        self._started = process_id == ""
+        self._inner: ProcessStream | None = None
+        if self._main:
+            live.main_attached()
+
+    def open(self, inner: ProcessStream) -> None:
+        self._inner = inner
+        self.id, self.pid, self.exit = inner.id, inner.pid, inner.exit
+        self.offset, self.first_offset = inner.offset, inner.first_offset
+
+    def release(self) -> None:
+        """Nobody reads it any more; a second call does nothing."""
+        if self._main:
+            self._main = False
+            self._live.main_detached()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+        inner = self._open()
+        try:
+            async for kind, data in inner:
+                self.offset = inner.offset
+                self._live.bytes_out += len(data)
+                yield kind, data
+        except NotFound:
+            # The sandbox ended under it: say how, unless it is still there.
+            async with self._access.inside(self._live, "following the process", within_s=None):
+                raise
+        self.exit = inner.exit
+        if self._started and self.exit is not None:
+            self._started = False
+            self._access.metrics.exec_ended(self.exit.duration_s)
+
+    async def write_stdin(self, data: bytes) -> None:
+        self._live.bytes_in += len(data)
+        await self._open().write_stdin(data)
+
+    async def close_stdin(self) -> None:
+        await self._open().close_stdin()
+
+    async def resize(self, cols: int, rows: int) -> None:
+        await self._open().resize(cols, rows)
+
+    async def close(self) -> None:
+        self.release()
+        await self._open().close()
+
+    def _open(self) -> ProcessStream:
+        if self._inner is None:
+            raise Internal("the stream is not open")
+        return self._inner
+
+
+async def _collected(stream: ProcessStream, stdin: bytes | None, bytes_max: int) -> RunResult:
+    feeder = None if stdin is None else asyncio.create_task(_feed(stream, stdin))
+    outputs = {STDOUT: bytearray(), STDERR: bytearray()}
+    truncated = False
+    try:
+        async for kind, data in stream:
+            room = bytes_max - len(outputs[kind])
+            outputs[kind] += data[:room]
+            truncated = truncated or len(data) > room
+    finally:
+        if feeder is not None:
+            feeder.cancel()
+    if stream.exit is None:
+        raise Internal("the process's end was not told")
+    return RunResult(stream.id, stream.exit, bytes(outputs[STDOUT]), bytes(outputs[STDERR]), truncated)
+
+
+async def _feed(stream: ProcessStream, data: bytes) -> None:
+    await stream.write_stdin(data)
+    await stream.close_stdin()
+
+
+def _process_id(process_id: str) -> str:
+    if not process_id or len(process_id) > PROCESS_ID_CHARS_MAX:
+        raise NotFound("process not found")
+    return process_id

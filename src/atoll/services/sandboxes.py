@@ -6,34 +6,44 @@ is unknown, malformed, removed or somebody else's: the same message for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from datetime import UTC, datetime
+import asyncio
+import contextlib
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+from atoll.domain.errors import Conflict, InvalidInput, QuotaExceeded
+from atoll.domain.ids import new_sandbox_id
+from atoll.domain.key import KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox, SandboxSpec, SandboxState, Usage
 from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
+from atoll.services.access import Access
+from atoll.services.background import Background
+from atoll.services.clock import Clock, utc_now
+from atoll.services.deadline import deadline
+from atoll.services.endings import Endings
 from atoll.services.files import Files
 from atoll.services.limits import Limits
+from atoll.services.listeners import Listeners
+from atoll.services.lives import Live, Lives
+from atoll.services.makings import Makings
 from atoll.services.ports import Ports
 from atoll.services.processes import Processes
+from atoll.services.reconciler import Reconciler, quietly
+from atoll.services.specs import check_name, check_sandbox_spec
 from atoll.services.templates import Templates
+from atoll.services.watching import Watching
+from atoll.telemetry.metrics import Metrics
 
-Clock = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+LIST_MAX = 10_000
+PRUNE_EVERY = 60  # reconciler passes
 
 
 class Sandboxes:
     """Use cases of sandboxes. app.py: construct, `await start()` before serving, `await close()` at the end."""
-
-    processes: Processes
-    files: Files
-    ports: Ports
-    templates: Templates
 
     def __init__(
         self,
@@ -45,19 +55,57 @@ class Sandboxes:
         aliases: dict[str, str] | None = None,
         public_host: str = "127.0.0.1",
         clock: Clock = utc_now,
+        metrics: Metrics | None = None,
     ) -> None:
         """`data` is the data folder (`logs/` and `layers/` below it are ours); `aliases` map image names to templates;
         `public_host` stands in the URLs of exposed ports, whose listeners bind to 127.0.0.1. Records and runtime are
         started before and closed after this."""
-        raise NotImplementedError
+        limits = limits or Limits()
+        self._access = access = Access(
+            records=records,
+            runtime=runtime,
+            data=data,
+            limits=limits,
+            clock=clock,
+            lives=Lives(records),
+            background=Background(),
+            metrics=metrics or Metrics(),
+            vanished=lambda live: self._endings.lost(live),
+        )
+        self._listeners = Listeners(runtime, limits)
+        self._endings = Endings(access, self._listeners)
+        self._watching = Watching(access, self._endings, self._listeners)
+        self.templates = Templates(runtime, data, limits, aliases or {})
+        self.processes = Processes(access)
+        self.files = Files(access)
+        self.ports = Ports(access, public_host)
+        self.reconciler = Reconciler(access, self._endings, self.templates, self._watching.adopt)
+        self._makings = Makings(access, self._endings, self.templates, self._listeners, self._watching.adopt)
+        self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Reconcile records with the runtime once, re-adopt what runs, then keep watching until `close`."""
-        raise NotImplementedError
+        await self.templates.start()
+        self._loops.append(asyncio.create_task(self._watching.follow_events(), name="runtime events"))
+        await self.reconciler.run()
+        self._loops.append(asyncio.create_task(self._reconcile_on_timer(), name="reconciler"))
+        self._access.metrics.set_active(len(self._access.lives))
 
     async def close(self) -> None:
         """Stop watching; sandboxes go on. A second call does nothing."""
-        raise NotImplementedError
+        for task in self._loops:
+            task.cancel()
+        for task in self._loops:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._loops.clear()
+        for live in self._access.lives:
+            if live.watcher is not None and not live.busy:
+                live.watcher.cancel()
+        await self._listeners.close_all()
+        await self.templates.close()
+        await self._access.background.close(self._access.limits.close_s)
+        await quietly(self.reconciler.flush_usage(), "usage")
 
     async def create(
         self, principal: Principal, spec: SandboxSpec, *, name: str | None = None, request_id: str | None = None
@@ -69,18 +117,47 @@ class Sandboxes:
         a failing setup line is InvalidInput with its log. QuotaExceeded: `concurrent session limit reached (n/m)`.
         Unsupported, Unavailable, DeadlineExceeded as from the runtime. Conflict when it was killed meanwhile.
         On an error after it was recorded the record stays, FAILED, with the reason.
+        When the caller is cancelled the sandbox is made all the same, and killed: nobody knows its id.
         """
-        raise NotImplementedError
+        access, limits = self._access, self._access.limits
+        principal.require(Scope.EXECUTE)
+        check_sandbox_spec(spec, limits)
+        check_name(name, limits)
+        if spec.resources.max_age_s is None and limits.max_age_s_max is not None:
+            spec = replace(spec, resources=replace(spec.resources, max_age_s=limits.max_age_s_max))
+        access.runtime.check_network(spec.network)
+        plan = self.templates.plan(spec)
+        if len(access.lives) >= limits.sandboxes_max:
+            raise QuotaExceeded(f"this server holds its maximum of {limits.sandboxes_max} live sandboxes")
+        sandbox = Sandbox(
+            id=new_sandbox_id(),
+            owner=principal.id,
+            spec=plan.spec,
+            runtime=access.runtime.name,
+            created_at=access.clock(),
+            name=name,
+        )
+        quota = limits.sandboxes_per_key if principal.kind is KeyKind.STANDARD else None
+        live = access.lives.add_unmade(sandbox)
+        try:
+            return await access.background.finish(
+                self._makings.make(live, plan, quota, request_id), f"make {sandbox.id}"
+            )
+        except asyncio.CancelledError:
+            access.background.spawn(self._abandon(live), f"abandon {sandbox.id}")
+            raise
 
     async def get(self, principal: Principal, sandbox_id: str) -> Sandbox:
         """Needs `read`. Its `usage` is what was last recorded; `usage()` asks."""
-        raise NotImplementedError
+        return await self._access.find(principal, sandbox_id, Scope.READ)
 
     async def list(
         self, principal: Principal, *, states: Collection[SandboxState] | None = None, limit: int = 1000
     ) -> list[Sandbox]:
         """The principal's own, newest first, removed ones left out. Needs `read`."""
-        raise NotImplementedError
+        principal.require(Scope.READ)
+        limit = max(0, min(limit, LIST_MAX))
+        return await self._access.records.list_sandboxes(owner=principal.id, states=states, limit=limit)
 
     async def stop(
         self, principal: Principal, sandbox_id: str, *, grace_s: float | None = None, request_id: str | None = None
@@ -89,18 +166,34 @@ class Sandboxes:
 
         Conflict `session already <status>` when it has ended. While another stop is under way: waits for that.
         """
-        raise NotImplementedError
+        access = self._access
+        live = await access.live(principal, sandbox_id, Scope.EXECUTE)
+        grace_s = access.limits.stop_grace_s if grace_s is None else grace_s
+        if not 0 <= grace_s <= access.limits.stop_grace_s_max:
+            raise InvalidInput(f"grace must be within 0..{access.limits.stop_grace_s_max:g} s", field="grace")
+        return await access.background.finish(
+            self._endings.stop(live, grace_s, principal.id, request_id), f"stop {sandbox_id}"
+        )
 
     async def kill(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> Sandbox:
         """Destroy at once, whatever it is doing (being made, stopping); returns it KILLED. Needs `execute`.
 
         Conflict `session already <status>` when it has ended.
         """
-        raise NotImplementedError
+        access = self._access
+        live = await access.live(principal, sandbox_id, Scope.EXECUTE)
+        return await access.background.finish(self._endings.kill(live, principal.id, request_id), f"kill {sandbox_id}")
 
     async def remove(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> None:
         """Take an ended sandbox out of lists and lookups, with its log. Needs `execute`. Conflict while it is live."""
-        raise NotImplementedError
+        access = self._access
+        sandbox = await access.find(principal, sandbox_id, Scope.EXECUTE)
+        if sandbox.live:
+            raise Conflict(f"session is {sandbox.state}: stop it first")
+        live = access.lives.get(sandbox_id) or Live(sandbox)
+        event = access.event("sandbox.removed", sandbox, actor=principal.id, request_id=request_id)
+        await access.lives.move(live, None, event, removed=True)
+        await self._endings.drop_log(sandbox_id)
 
     async def keepalive(
         self, principal: Principal, sandbox_id: str, *, timeout_s: float | None = None, request_id: str | None = None
@@ -109,16 +202,63 @@ class Sandboxes:
 
         Needs `execute`. Never past `max_age_s`. Conflict when it is not running.
         """
-        raise NotImplementedError
+        access = self._access
+        live = await access.running(principal, sandbox_id, Scope.EXECUTE)
+        spec, started = live.sandbox.spec, live.sandbox.started_at or live.sandbox.created_at
+        timeout_s = live.timeout_s if timeout_s is None else timeout_s
+        if timeout_s is not None:
+            elapsed_s = max(0.0, (access.clock() - started) / timedelta(seconds=1))
+            asked = replace(spec.resources, timeout_s=timeout_s)
+            check_sandbox_spec(replace(spec, resources=asked), access.limits)
+            live.timeout_s = timeout_s
+            spec = replace(spec, resources=replace(asked, timeout_s=elapsed_s + timeout_s))
+        async with access.inside(live, "keeping the sandbox alive", within_s=access.limits.call_s):
+            await access.runtime.set_deadline(sandbox_id, spec.resources)
+            await access.runtime.sidekick(sandbox_id).ping()
+        event = access.event("sandbox.kept_alive", live.sandbox, actor=principal.id, request_id=request_id)
+        return await access.lives.move(live, None, event, spec=spec)
 
     async def pause(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> Sandbox:
         """Freeze it. Needs `execute`. Unsupported by some runtimes; Conflict when it is not running."""
-        raise NotImplementedError
+        access = self._access
+        live = await access.unended(principal, sandbox_id, Scope.EXECUTE)
+        async with access.inside(live, "pausing", within_s=access.limits.call_s):
+            await access.runtime.pause(sandbox_id)
+        live.paused = True
+        event = access.event("sandbox.paused", live.sandbox, actor=principal.id, request_id=request_id)
+        return await access.lives.move(live, None, event)
 
     async def resume(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> Sandbox:
         """Thaw it; no error when it is not frozen. Needs `execute`."""
-        raise NotImplementedError
+        access = self._access
+        live = await access.unended(principal, sandbox_id, Scope.EXECUTE)
+        async with access.inside(live, "resuming", within_s=access.limits.call_s):
+            await access.runtime.resume(sandbox_id)
+        live.paused = False
+        event = access.event("sandbox.resumed", live.sandbox, actor=principal.id, request_id=request_id)
+        return await access.lives.move(live, None, event)
 
     async def usage(self, principal: Principal, sandbox_id: str) -> Usage:
         """What it used until now, or in all when it has ended. Needs `read`."""
-        raise NotImplementedError
+        access = self._access
+        sandbox = await access.find(principal, sandbox_id, Scope.READ)
+        live = access.lives.get(sandbox_id)
+        if live is None:
+            return sandbox.usage
+        return live.usage(await self._endings.measure(live) if sandbox.live else None)
+
+    async def _abandon(self, live: Live) -> None:
+        """Kill what was made for a caller that went away."""
+        async with deadline(self._access.limits.build_s, "the abandoned making"):
+            await live.made.wait()
+        with contextlib.suppress(Conflict):
+            await self._endings.kill(live, "system", None, reason="abandoned")
+
+    async def _reconcile_on_timer(self) -> None:
+        passes = 0
+        while True:
+            await quietly(self.reconciler.prune(), "prune") if passes % PRUNE_EVERY == 0 else None
+            await asyncio.sleep(self._access.limits.reconcile_every_s)
+            passes += 1
+            await quietly(self.reconciler.run(), "pass")
+            await quietly(self.reconciler.flush_usage(), "usage")

@@ -1,0 +1,152 @@
+"""Access: what the services of sandboxes share: the plug points, who may reach which sandbox, what a fault means."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from atoll.domain.errors import AtollError, Conflict, Internal, NotFound, Unavailable
+from atoll.domain.event import Event
+from atoll.domain.ids import SANDBOX_ID
+from atoll.domain.key import Scope
+from atoll.domain.principal import Principal
+from atoll.domain.sandbox import Sandbox, SandboxState
+from atoll.records.base import Records
+from atoll.runtimes.base import Runtime
+from atoll.services.background import Background
+from atoll.services.clock import Clock
+from atoll.services.deadline import deadline
+from atoll.services.limits import Limits
+from atoll.services.lives import Live, Lives
+from atoll.telemetry.metrics import Metrics
+
+_log = structlog.get_logger()
+
+UNANSWERED_MAX = 3  # unanswered pings of a sandbox that the runtime says is there, before it counts as lost
+PING_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The plug points and the live sandboxes; `vanished` is told when a running sandbox turns out to be gone."""
+
+    records: Records
+    runtime: Runtime
+    data: Path
+    limits: Limits
+    clock: Clock
+    lives: Lives
+    background: Background
+    metrics: Metrics
+    vanished: Callable[[Live], Awaitable[None]]
+
+    async def find(self, principal: Principal, sandbox_id: str, scope: Scope) -> Sandbox:
+        """The principal's sandbox. Forbidden without the scope; NotFound, always the same, when it is not theirs."""
+        principal.require(scope)
+        live = self.lives.get(sandbox_id)
+        if live is not None:
+            sandbox: Sandbox | None = live.sandbox
+        else:
+            sandbox = await self.records.get_sandbox(sandbox_id) if SANDBOX_ID.match(sandbox_id) else None
+        if sandbox is None or sandbox.owner != principal.id or sandbox.removed:
+            raise NotFound("session not found")
+        return sandbox
+
+    async def live(self, principal: Principal, sandbox_id: str, scope: Scope) -> Live:
+        """As `find`, for one that has not ended: Conflict `session already <status>`."""
+        sandbox = await self.find(principal, sandbox_id, scope)
+        if not sandbox.live:
+            raise Conflict(f"session already {sandbox.state}")
+        return self.lives.get(sandbox_id) or self.lives.add(sandbox)
+
+    async def running(self, principal: Principal, sandbox_id: str, scope: Scope) -> Live:
+        """As `find`, for one that runs and is not paused: Conflict `session not running: status=<status>`."""
+        live = await self.unended(principal, sandbox_id, scope)
+        if live.paused:
+            raise Conflict("session is paused: resume it first")
+        return live
+
+    async def unended(self, principal: Principal, sandbox_id: str, scope: Scope) -> Live:
+        """As `running`, but paused ones too."""
+        sandbox = await self.find(principal, sandbox_id, scope)
+        if sandbox.state is not SandboxState.RUNNING:
+            raise not_running(sandbox)
+        return self.lives.get(sandbox_id) or self.lives.add(sandbox)
+
+    @asynccontextmanager
+    async def inside(self, live: Live, what: str, *, within_s: float | None) -> AsyncGenerator[None]:
+        """Do something inside a running sandbox within a deadline; when it is gone meanwhile, say that instead.
+
+        A NotFound may mean the file, the process or the whole sandbox: the runtime knows. Faults that are not our
+        errors become Internal.
+        """
+        try:
+            async with deadline(within_s, what):
+                yield
+        except NotFound:
+            await self._still_there(live)
+            raise
+        except (AtollError, GeneratorExit):
+            raise
+        except Exception as error:
+            await self._still_there(live)
+            _log.exception("sandbox.fault", sandbox_id=live.sandbox.id, what=what)
+            raise Internal(f"{what} failed inside the runtime") from error
+
+    async def _still_there(self, live: Live) -> None:
+        """Conflict when it does not run any more, Unavailable when it exists and does not answer."""
+        answers = True
+        if live.sandbox.state is SandboxState.RUNNING and not live.busy:
+            answers = await self.look(live)
+        if live.sandbox.state is not SandboxState.RUNNING:
+            raise not_running(live.sandbox)
+        if not answers:
+            raise Unavailable("the sandbox does not answer")
+
+    async def look(self, live: Live) -> bool:
+        """Whether its sidekick answers. Tells `vanished` when the runtime has lost it, or says that it is there
+        while it did not answer UNANSWERED_MAX times in a row."""
+        try:
+            async with deadline(PING_S, "finding the sandbox"):
+                found = await self.runtime.find(live.sandbox.id)
+                if found is not None:
+                    await self.runtime.sidekick(live.sandbox.id).ping()
+                    live.unanswered = 0
+                    return True
+        except Exception as error:
+            live.unanswered += 1
+            _log.warning("sandbox.unanswered", sandbox_id=live.sandbox.id, error=str(error))
+            found = None if live.unanswered >= UNANSWERED_MAX else live
+        if found is None:
+            await self.vanished(live)
+        return False
+
+    def event(
+        self,
+        action: str,
+        sandbox: Sandbox,
+        *,
+        actor: str = "system",
+        outcome: str = "ok",
+        request_id: str | None = None,
+        **detail: object,
+    ) -> Event:
+        """An event about the sandbox, in its owner's tenant."""
+        return Event(
+            action=action,
+            target=sandbox.id,
+            tenant=sandbox.owner,
+            actor=actor,
+            outcome=outcome,
+            request_id=request_id,
+            detail={name: value for name, value in detail.items() if value is not None},
+            at=self.clock(),
+        )
+
+
+def not_running(sandbox: Sandbox) -> Conflict:
+    return Conflict(f"session not running: status={sandbox.state}")

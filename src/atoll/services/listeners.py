@@ -1,0 +1,128 @@
+"""Listeners: each exposed port of a live sandbox is a real TCP listener on 127.0.0.1.
+
+Makings and watching open them, endings close them."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import StreamReader, StreamWriter
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from atoll.domain.errors import AtollError, Unavailable
+from atoll.domain.sandbox import Port
+from atoll.runtimes.base import Runtime
+from atoll.services.deadline import deadline
+from atoll.services.limits import Limits
+
+_log = structlog.get_logger()
+
+HOST = "127.0.0.1"
+CHUNK_BYTES = 65_536
+CLOSE_S = 1.0
+
+
+@dataclass(slots=True)
+class _Door:
+    """The listeners of one sandbox and the connections that came through them."""
+
+    servers: list[asyncio.Server] = field(default_factory=list[asyncio.Server])
+    streams: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+
+class Listeners:
+    """By sandbox; nothing outlives `close`."""
+
+    def __init__(self, runtime: Runtime, limits: Limits) -> None:
+        self._runtime = runtime
+        self._limits = limits
+        self._doors: dict[str, _Door] = {}
+
+    def has(self, sandbox_id: str) -> bool:
+        return sandbox_id in self._doors
+
+    async def open(self, sandbox_id: str, ports: tuple[Port, ...]) -> tuple[Port, ...]:
+        """The ports with their `host_port`: the one they had, when it is still free. Unavailable when none is."""
+        if not ports:
+            return ()
+        door = self._doors.setdefault(sandbox_id, _Door())
+        opened: list[Port] = []
+        try:
+            for port in ports:
+                server = await self._listen(sandbox_id, port, door)
+                door.servers.append(server)
+                opened.append(replace(port, host_port=server.sockets[0].getsockname()[1]))
+        except OSError as error:
+            await self.close(sandbox_id)
+            raise Unavailable(f"no port of this machine is free: {error.strerror}") from error
+        return tuple(opened)
+
+    async def close(self, sandbox_id: str) -> None:
+        """Close its listeners and cut what came through them; no error when there are none."""
+        door = self._doors.pop(sandbox_id, None)
+        if door is None:
+            return
+        for server in door.servers:
+            server.close()
+        for task in door.streams:
+            task.cancel()
+        if door.streams:
+            await asyncio.wait(door.streams, timeout=CLOSE_S)
+
+    async def close_all(self) -> None:
+        for sandbox_id in list(self._doors):
+            await self.close(sandbox_id)
+
+    async def _listen(self, sandbox_id: str, port: Port, door: _Door) -> asyncio.Server:
+        async def accepted(reader: StreamReader, writer: StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            door.streams.add(task)
+            try:
+                if len(door.streams) <= self._limits.tcp_streams_per_sandbox:
+                    await self._join(sandbox_id, port.container, reader, writer)
+            except asyncio.CancelledError:
+                pass  # the sandbox ended: cutting the connection is the answer
+            finally:
+                door.streams.discard(task)
+                writer.close()
+
+        if port.host_port is not None:
+            try:
+                return await asyncio.start_server(accepted, HOST, port.host_port)
+            except OSError:
+                pass  # somebody took it while the server was down
+        return await asyncio.start_server(accepted, HOST, 0)
+
+    async def _join(self, sandbox_id: str, port: int, reader: StreamReader, writer: StreamWriter) -> None:
+        try:
+            async with deadline(self._limits.call_s, "reaching the port"):
+                inner_reader, inner_writer = await self._runtime.dial(sandbox_id, port)
+        except (AtollError, OSError) as error:
+            _log.info("port.refused", sandbox_id=sandbox_id, port=port, error=str(error))
+            return
+        try:
+            await join(reader, writer, inner_reader, inner_writer)
+        finally:
+            inner_writer.close()
+
+
+async def join(
+    reader: StreamReader, writer: StreamWriter, other_reader: StreamReader, other_writer: StreamWriter
+) -> None:
+    """Copy both ways until both sides have said all; an end on one side is passed on as a half-close."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_copy(reader, other_writer))
+        group.create_task(_copy(other_reader, writer))
+
+
+async def _copy(reader: StreamReader, writer: StreamWriter) -> None:
+    try:
+        while data := await reader.read(CHUNK_BYTES):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except (ConnectionError, OSError):
+        writer.transport.abort()

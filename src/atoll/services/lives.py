@@ -1,0 +1,168 @@
+"""Lives: what this server knows about its live sandboxes, in memory, so that an exec needs no database read.
+
+One server owns a data folder, so this and the records change together: `Lives.move` does both. Used by every service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from atoll.domain.errors import NotFound, StaleVersion
+from atoll.domain.event import Event
+from atoll.domain.sandbox import Sandbox, SandboxState, Usage
+from atoll.records.base import Records
+
+SWAPS_MAX = 16  # tries of one change against others that come between
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """One live sandbox: its record as stored, and what is not in the record."""
+
+    sandbox: Sandbox
+    holds: int = 0  # how many operations of this process are making or ending it: the reconciler keeps away
+    paused: bool = False
+    unanswered: int = 0  # in a row
+    timeout_s: float | None = None  # what it was made with, or the last keepalive's
+    watched: bool = False  # adopted by this process, its watcher (if its spec needs one) runs
+    watcher: asyncio.Task[None] | None = None
+    made: asyncio.Event = field(default_factory=asyncio.Event)  # `runtime.make` is over, well or badly
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # its record says that it has ended
+    gone: asyncio.Event = field(default_factory=asyncio.Event)  # and nothing of it is left in the runtime
+    main_clients: int = 0
+    main_idle: asyncio.Event = field(default_factory=asyncio.Event)  # nobody is attached to its main process
+    bytes_in: int = 0  # since the record was read; likewise the next two
+    bytes_out: int = 0
+    exec_count: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one change of the record at a time
+    _counted: tuple[int, int, int] = (0, 0, 0)  # of these, what the record already has
+
+    def __post_init__(self) -> None:
+        self.main_idle.set()
+        self.timeout_s = self.sandbox.spec.resources.timeout_s
+
+    @property
+    def busy(self) -> bool:
+        return self.holds > 0
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        self.holds += 1
+        try:
+            yield
+        finally:
+            self.holds -= 1
+
+    def main_attached(self) -> None:
+        self.main_clients += 1
+        self.main_idle.clear()
+
+    def main_detached(self) -> None:
+        self.main_clients -= 1
+        if self.main_clients == 0:
+            self.main_idle.set()
+
+    @property
+    def uncounted(self) -> bool:
+        """Whether the record lacks some of the counters."""
+        return self._counted != (self.bytes_in, self.bytes_out, self.exec_count)
+
+    def usage(self, measured: Usage | None) -> Usage:
+        """The record's figures, the runtime's newer ones, and the counters that the record lacks."""
+        known = self.sandbox.usage
+        measured = measured or Usage()
+        done_in, done_out, done_execs = self._counted
+        return Usage(
+            duration_s=max(known.duration_s, measured.duration_s),
+            cpu_s=max(known.cpu_s, measured.cpu_s),
+            memory_peak_bytes=max(known.memory_peak_bytes, measured.memory_peak_bytes),
+            bytes_in=known.bytes_in + self.bytes_in - done_in,
+            bytes_out=known.bytes_out + self.bytes_out - done_out,
+            exec_count=known.exec_count + self.exec_count - done_execs,
+        )
+
+    def counted(self) -> tuple[int, int, int]:
+        return (self.bytes_in, self.bytes_out, self.exec_count)
+
+    def set_counted(self, counters: tuple[int, int, int]) -> None:
+        self._counted = counters
+
+
+class Lives:
+    """The live sandboxes by id, and the only way to change a stored one."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._by_id: dict[str, Live] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Live]:
+        return iter(list(self._by_id.values()))
+
+    def get(self, sandbox_id: str) -> Live | None:
+        return self._by_id.get(sandbox_id)
+
+    def add(self, sandbox: Sandbox) -> Live:
+        """Know it from now on; the one that is known already when there is one."""
+        live = self._by_id.get(sandbox.id)
+        if live is None:
+            live = self._by_id[sandbox.id] = Live(sandbox)
+            live.made.set()
+        return live
+
+    def add_unmade(self, sandbox: Sandbox) -> Live:
+        """One that this process is about to make."""
+        live = self._by_id[sandbox.id] = Live(sandbox)
+        return live
+
+    def forget(self, live: Live) -> None:
+        """Nothing of it is left."""
+        live.made.set()
+        live.ended.set()
+        live.gone.set()
+        self._by_id.pop(live.sandbox.id, None)
+
+    async def move(
+        self,
+        live: Live,
+        state: SandboxState | None,
+        event: Event | None,
+        *,
+        measured: Usage | None = None,
+        **changes: Any,
+    ) -> Sandbox:
+        """Store the next state (None: the same one) with `changes`, the usage so far and an event.
+
+        Conflict when the stored state does not allow that step; a change that came between is no error while it does.
+        """
+        async with live.lock:
+            for _ in range(SWAPS_MAX):
+                before = live.sandbox
+                counters = live.counted()
+                fields = {**changes, "usage": live.usage(measured)}
+                after = replace(before, **fields) if state is None else before.to(state, **fields)
+                try:
+                    stored = await self._records.swap_sandbox(after, event)
+                except StaleVersion:
+                    await self._reread(live)
+                    continue
+                live.sandbox = stored
+                live.set_counted(counters)
+                if not stored.live:
+                    live.ended.set()
+                return stored
+        raise StaleVersion()
+
+    async def _reread(self, live: Live) -> None:
+        stored = await self._records.get_sandbox(live.sandbox.id)
+        if stored is None:
+            raise NotFound("sandbox not found")
+        live.sandbox = stored
+        if not stored.live:
+            live.ended.set()

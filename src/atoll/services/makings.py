@@ -1,0 +1,123 @@
+"""Makings: how a sandbox comes to be: recorded first, then made, then recorded as running; undone when a step fails.
+
+Sandboxes calls it. A delete that comes in between wins: its end is stored, and the making takes back what it made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from atoll.domain import crash
+from atoll.domain.errors import AtollError, Conflict, Internal, QuotaExceeded
+from atoll.domain.event import Event
+from atoll.domain.sandbox import Sandbox, SandboxState
+from atoll.runtimes.base import Handle
+from atoll.services.access import Access
+from atoll.services.deadline import deadline
+from atoll.services.endings import Endings
+from atoll.services.listeners import Listeners
+from atoll.services.lives import Live
+from atoll.services.templates import Plan, Templates
+
+_log = structlog.get_logger()
+
+REASON_CHARS = 4_000
+
+
+class Makings:
+    """`adopt` starts watching a sandbox that runs."""
+
+    def __init__(
+        self,
+        access: Access,
+        endings: Endings,
+        templates: Templates,
+        listeners: Listeners,
+        adopt: Callable[[Live, Handle], Awaitable[None]],
+    ) -> None:
+        self._access = access
+        self._endings = endings
+        self._templates = templates
+        self._listeners = listeners
+        self._adopt = adopt
+
+    async def make(self, live: Live, plan: Plan, quota: int | None, request_id: str | None) -> Sandbox:
+        """From nothing to RUNNING: two writes and one `runtime.make` when no layer has to be built."""
+        access, owner = self._access, live.sandbox.owner
+        with live.held():
+            try:
+                event = access.event("sandbox.created", live.sandbox, actor=owner, request_id=request_id)
+                await access.records.add_sandbox(live.sandbox, event, quota=quota)
+            except QuotaExceeded:
+                access.lives.forget(live)
+                raise QuotaExceeded(f"concurrent session limit reached ({quota}/{quota})") from None
+            except BaseException:
+                access.lives.forget(live)
+                raise
+            try:
+                return await self._made(live, plan, request_id)
+            except Exception as error:
+                await self._undo(live, error, request_id)
+                if isinstance(error, AtollError):
+                    raise
+                _log.exception("sandbox.make_failed", sandbox_id=live.sandbox.id)
+                raise Internal("the sandbox could not be made") from error
+
+    async def _made(self, live: Live, plan: Plan, request_id: str | None) -> Sandbox:
+        access, sandbox = self._access, live.sandbox
+        crash.point("sandboxes.create.recorded")
+        if plan.tag is not None:
+            event = access.event("sandbox.building", sandbox, actor=sandbox.owner, tag=plan.tag)
+            await self._move(live, SandboxState.BUILDING, event)
+            await self._templates.build(plan)
+        async with deadline(access.limits.make_s, "making the sandbox"):
+            handle = await access.runtime.make(sandbox.id, sandbox.spec)
+        crash.point("sandboxes.create.made")
+        changes: dict[str, Any] = {"handle": handle}
+        if sandbox.spec.ports:
+            ports = await self._listeners.open(sandbox.id, sandbox.spec.ports)
+            changes["spec"] = replace(sandbox.spec, ports=ports)
+        event = access.event("sandbox.started", sandbox, actor=sandbox.owner, request_id=request_id)
+        await self._move(live, SandboxState.RUNNING, event, **changes)
+        crash.point("sandboxes.create.running")
+        await self._adopt(live, handle)
+        live.made.set()
+        access.metrics.sandbox_created()
+        access.metrics.set_active(len(access.lives))
+        return live.sandbox
+
+    async def _move(self, live: Live, state: SandboxState, event: Event, **changes: Any) -> None:
+        try:
+            await self._access.lives.move(live, state, event, **changes)
+        except Conflict:
+            if live.sandbox.live:
+                raise
+            raise Conflict(f"session already {live.sandbox.state}") from None
+
+    async def _undo(self, live: Live, error: Exception, request_id: str | None) -> None:
+        """Nothing of it remains but a record that says why; a record that cannot be written is the reconciler's."""
+        access, sandbox = self._access, live.sandbox
+        await self._listeners.close(sandbox.id)
+        await self._endings.destroy(live)
+        known = isinstance(error, AtollError)
+        reason = error.message[:REASON_CHARS] if isinstance(error, AtollError) else "internal error"
+        event = access.event(
+            "sandbox.failed",
+            sandbox,
+            actor=sandbox.owner,
+            outcome=error.code if known else "internal",
+            request_id=request_id,
+        )
+        try:
+            if live.sandbox.live:
+                await access.lives.move(live, SandboxState.FAILED, event, reason=reason)
+        except Conflict:
+            pass  # somebody killed it meanwhile
+        except AtollError as fault:
+            _log.warning("sandbox.undo_unrecorded", sandbox_id=sandbox.id, error=fault.message)
+        finally:
+            access.lives.forget(live)

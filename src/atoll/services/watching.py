@@ -1,0 +1,91 @@
+"""Watching: waits for the ends that nobody asked for, of main processes and of whole sandboxes; Sandboxes runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import structlog
+
+from atoll.domain.errors import AtollError
+from atoll.domain.process import MAIN
+from atoll.domain.sandbox import SandboxState
+from atoll.runtimes.base import Ended, Handle
+from atoll.services.access import Access
+from atoll.services.endings import Endings
+from atoll.services.listeners import Listeners
+from atoll.services.lives import Live
+
+_log = structlog.get_logger()
+
+RETRY_FIRST_S = 0.05
+RETRY_MAX_S = 5.0
+
+
+class Watching:
+    """One task for each sandbox with a main process, one for the runtime's events."""
+
+    def __init__(self, access: Access, endings: Endings, listeners: Listeners) -> None:
+        self._access = access
+        self._endings = endings
+        self._listeners = listeners
+
+    async def adopt(self, live: Live, handle: Handle) -> None:
+        """Watch a sandbox that runs, and open its ports unless they are. A second call does nothing."""
+        if live.watched:
+            return
+        await self._reopen(live)
+        live.watched = True
+        if live.sandbox.spec.command:
+            live.watcher = self._access.background.spawn(self._follow_main(live), f"watch {live.sandbox.id}")
+
+    async def follow_events(self) -> None:
+        """Hand each end that the runtime tells to its sandbox, until cancelled."""
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                async for ended in self._access.runtime.events():
+                    delay_s = RETRY_FIRST_S
+                    self._access.background.spawn(self._ended(ended), f"ended {ended.id}")
+                _log.warning("runtime.events_ended")
+            except AtollError as error:
+                _log.warning("runtime.events_failed", error=error.message)
+            except Exception:
+                _log.exception("runtime.events_failed")
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, RETRY_MAX_S)
+
+    async def _ended(self, ended: Ended) -> None:
+        live = self._access.lives.get(ended.id)
+        if live is None:
+            sandbox = await self._access.records.get_sandbox(ended.id)
+            if sandbox is None or not sandbox.live:
+                return
+            live = self._access.lives.add(sandbox)
+        await self._endings.ended_by_runtime(live, ended)
+
+    async def _follow_main(self, live: Live) -> None:
+        access, delay_s = self._access, RETRY_FIRST_S
+        while live.sandbox.state is SandboxState.RUNNING:
+            try:
+                exit_ = await access.runtime.sidekick(live.sandbox.id).wait(MAIN)
+            except Exception as error:
+                _log.info("sandbox.watch_cut", sandbox_id=live.sandbox.id, error=str(error))
+                if live.sandbox.state is SandboxState.RUNNING and not live.busy:
+                    await access.look(live)
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MAX_S)
+                continue
+            await self._endings.main_exited(live, exit_)
+            return
+
+    async def _reopen(self, live: Live) -> None:
+        """After a restart the listeners are gone; a port that somebody took meanwhile gets another number."""
+        ports = live.sandbox.spec.ports
+        if not ports or self._listeners.has(live.sandbox.id):
+            return
+        opened = await self._listeners.open(live.sandbox.id, ports)
+        if opened != ports:
+            event = self._access.event("sandbox.ports_moved", live.sandbox)
+            spec = replace(live.sandbox.spec, ports=opened)
+            await self._access.lives.move(live, None, event, spec=spec)
