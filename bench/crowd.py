@@ -63,7 +63,7 @@ def ask(report: Report, server: Server, made: list[str], asks: int) -> None:
         with urllib.request.urlopen(request, timeout=30) as answer:
             answer.read()
         gets.append((time.perf_counter() - began) * 1e3)
-        sandbox = Sandbox.get(sandbox_id)
+        sandbox = Sandbox.connect(sandbox_id)
         began = time.perf_counter()
         sandbox.run(["/bin/true"])
         execs.append((time.perf_counter() - began) * 1e3)
@@ -88,6 +88,6 @@ async def destroy(ids: list[str]) -> None:
 
     async def one(sandbox_id: str) -> None:
         async with gate:
-            await (await AsyncSandbox.get(sandbox_id)).kill()
+            await (await AsyncSandbox.connect(sandbox_id)).kill()
 
     await asyncio.gather(*(one(sandbox_id) for sandbox_id in ids))

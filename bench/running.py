@@ -6,6 +6,7 @@ import hashlib
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from atoll import Sandbox
@@ -24,20 +25,21 @@ def execs(report: Report, n: int) -> None:
 
 def terminal_echo(report: Report, n: int) -> None:
     """One key through WebSocket and PTY and its echo back."""
-    with Sandbox.create(network="none") as sandbox, sandbox.terminal("cat") as terminal:
+    with Sandbox.create(network="none") as sandbox, sandbox.terminal(command="cat") as terminal:
 
         def key() -> None:
-            terminal.send(b"x")
-            if not terminal.receive(timeout=5):
-                raise RuntimeError("the terminal did not echo")
+            terminal.write(b"x")
+            chunk = terminal.read(timeout=5)
+            if chunk is None or chunk.data != b"x":
+                raise RuntimeError(f"the terminal answered {chunk} to a key")
 
         times = [milliseconds(key) for _ in range(n + 5)][5:]
     report.times("terminal.echo", "terminal: a key and its echo", times, goal="<= 2 ms")
 
 
-def milliseconds(call: object) -> float:
+def milliseconds(call: Callable[[], object]) -> float:
     began = time.perf_counter()
-    call()  # type: ignore[operator]
+    call()
     return (time.perf_counter() - began) * 1e3
 
 
@@ -51,7 +53,7 @@ def big_file(report: Report, server_pid: int, size_bytes: int) -> None:
                 file.write(block)
         size = source.stat().st_size
         with (
-            Sandbox.create(network="none", disk_bytes=600 * 2**20, memory_bytes=1536 * 2**20) as sandbox,
+            Sandbox.create(network="none", disk_mb=600, memory_mb=1536) as sandbox,
             MemoryWatch(server_pid) as watch,
         ):
             began = time.perf_counter()

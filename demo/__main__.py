@@ -1,0 +1,147 @@
+"""`make demo`: a server, an isolated sandbox, a real program in it, its output, its files and its web page."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from atoll import AtollError, Sandbox
+from atoll.domain.errors import Unsupported
+from bench.server import server
+
+PROGRAM = Path(__file__).with_name("mandelbrot.py")
+FOLDER = "/tmp/demo"
+PORT = 8000
+PAGE_TIMEOUT_S = 10.0
+WHAT_IT_SEES = (
+    'echo "user      $(id -u)"; echo "host name $(hostname)"; echo "processes $(ls -d /proc/[0-9]* | wc -l)";'
+    ' echo "network   $(ls /sys/class/net 2>/dev/null | tr "\\n" " ")"; echo "/root     $(ls /root 2>&1 | head -1)"'
+)
+
+
+class Steps:
+    """Says what happens and how long each step took; the times come back as a table at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.times: list[tuple[str, float]] = []
+
+    @contextmanager
+    def step(self, label: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        taken_ms = (time.perf_counter() - began) * 1e3
+        self.times.append((label, taken_ms))
+        self.console.print(f"[green]ok[/]  {escape(label)}  [bold]{taken_ms:.1f} ms[/]")
+
+    def table(self) -> Table:
+        table = Table("step", title="How long it took", title_justify="left")
+        table.add_column("ms", justify="right")
+        for label, taken_ms in self.times:
+            table.add_row(escape(label), f"{taken_ms:.1f}")
+        return table
+
+
+def make(steps: Steps) -> tuple[Sandbox, bool]:
+    """A sandbox with a port, and True; where this host cannot give it a network, one without, and False."""
+    try:
+        with steps.step("make an isolated sandbox with one port open"):
+            return Sandbox.create(network="exposed", ports=[PORT]), True
+    except Unsupported as error:
+        steps.console.print(f"[yellow]--[/]  {escape(str(error))}")
+    with steps.step("make an isolated sandbox without a network"):
+        return Sandbox.create(network="none"), False
+
+
+def fetch(url: str) -> str:
+    """The page, as soon as the program that serves it is up."""
+    until = time.monotonic() + PAGE_TIMEOUT_S
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=PAGE_TIMEOUT_S) as answer:
+                return str(answer.read().decode())
+        except (urllib.error.URLError, ConnectionError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+
+
+def fetch_inside(sandbox: Sandbox, url: str) -> str:
+    """The page as the sandbox itself sees it."""
+    get = f"import urllib.request as u; print(u.urlopen({url!r}, timeout=5).read().decode())"
+    until = time.monotonic() + PAGE_TIMEOUT_S
+    while True:
+        result = sandbox.run(["python3", "-c", get], timeout=PAGE_TIMEOUT_S)
+        if result.ok or time.monotonic() > until:
+            return result.stdout
+
+
+def tour(steps: Steps, sandbox: Sandbox, reachable: bool) -> None:
+    """What the demo shows of one sandbox."""
+    show = steps.console.print
+    with steps.step("run the first command in it"):
+        sandbox.run("echo hi", check=True)
+    show(Panel(escape(sandbox.run(WHAT_IT_SEES).stdout.rstrip()), title="what a program in it sees", expand=False))
+
+    with steps.step("copy a program into it"):
+        sandbox.files.upload(PROGRAM, f"{FOLDER}/{PROGRAM.name}")
+    with steps.step("run the program"):
+        result = sandbox.run(["python3", PROGRAM.name], cwd=FOLDER, check=True)
+    show(Panel(escape(result.stdout.rstrip()), title="its output", expand=False))
+
+    with steps.step("list the files that it made"):
+        entries = sandbox.files.list(f"{FOLDER}/site")
+    files = "\n".join(f"{entry.size:>6} bytes  {entry.name}" for entry in entries)
+    show(Panel(escape(files), title=f"its files in {FOLDER}/site", expand=False))
+
+    argv = ["python3", "-m", "http.server", str(PORT), "--bind", "127.0.0.1", "--directory", f"{FOLDER}/site"]
+    with sandbox.exec(argv, stdin=False):
+        url = sandbox.url(PORT) if reachable else f"http://127.0.0.1:{PORT}/"
+        with steps.step(f"fetch its web page from {'outside' if reachable else 'inside'}"):
+            page = fetch(url) if reachable else fetch_inside(sandbox, url)
+    title = re.search(r"<title>(.*?)</title>", page)
+    drawn = re.search(r"<p>(.*?)</p>", page)
+    if title is None or drawn is None:
+        raise RuntimeError(f"this is not the page that the program wrote: {page[:200]}")
+    show(Panel(escape(f"{title[1]}\n{drawn[1]}"), title=f"its web page, {url}", expand=False))
+
+    with steps.step("end it"):
+        sandbox.kill()
+
+
+def main() -> int:
+    """0 when every step worked; the server and all it had are gone either way."""
+    console = Console(highlight=False)
+    steps = Steps(console)
+    console.print("[bold]Atoll[/]: a computer in milliseconds\n")
+    began = time.perf_counter()
+    try:
+        with server() as up:
+            steps.times.append(("start a server", (time.perf_counter() - began) * 1e3))
+            console.print(f"[green]ok[/]  a server on {up.url}  [bold]{steps.times[0][1]:.1f} ms[/]")
+            sandbox, reachable = make(steps)
+            with sandbox:
+                tour(steps, sandbox, reachable)
+            ending = time.perf_counter()
+        steps.times.append(("stop the server, leaving nothing", (time.perf_counter() - ending) * 1e3))
+    except (AtollError, OSError, RuntimeError) as error:
+        console.print(f"[red]the demo failed:[/] {escape(str(error))}")
+        return 1
+    console.print(steps.table())
+    console.print("Now yours: [bold]atoll up[/] in one terminal, [bold]atoll run -it -- bash[/] in another.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
