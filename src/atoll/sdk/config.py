@@ -12,8 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from atoll.domain.data_folder import DataFolder
 from atoll.domain.errors import InvalidInput, Unauthenticated
-from atoll.sdk.local_server import NOTE, OWNER_KEY, default_data_dir, read_note
+from atoll.sdk.local_server import NOTE, data_folder, read_note
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _KEY_BYTES_MAX = 4_096
@@ -33,18 +34,18 @@ class Config:
 
 def resolve(url: str | None = None, api_key: str | None = None) -> Config:
     """InvalidInput for a URL or key that cannot be one; Unauthenticated when no key is known."""
-    data = default_data_dir()
+    data = data_folder()
     url = url or os.environ.get("ATOLL_URL")
     api_key = api_key or os.environ.get("ATOLL_API_KEY")
-    note = _stamp(data / NOTE) if url is None else None
-    key = _stamp(data / OWNER_KEY) if api_key is None else None
+    note = _stamp(data.root / NOTE) if url is None else None
+    key = _stamp(data.owner_key) if api_key is None else None
     return _resolve(url, api_key, data, note, key)
 
 
 @lru_cache(maxsize=64)
-def _resolve(url: str | None, api_key: str | None, data: Path, note: object, key: object) -> Config:
+def _resolve(url: str | None, api_key: str | None, data: DataFolder, note: object, key: object) -> Config:
     if url is None:
-        server = read_note(data)
+        server = read_note(data.root)
         url = server.url if server is not None and server.alive else DEFAULT_URL
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -63,9 +64,9 @@ def _resolve(url: str | None, api_key: str | None, data: Path, note: object, key
     )
 
 
-def _owner_key(data: Path, host: str) -> str:
+def _owner_key(data: DataFolder, host: str) -> str:
     """This machine's own key, for this machine's own server only: no other host gets to see it."""
-    path = data / OWNER_KEY
+    path = data.owner_key
     if not _is_loopback(host):
         raise Unauthenticated(f"set ATOLL_API_KEY: the key in {path} is only for a server on this machine")
     try:

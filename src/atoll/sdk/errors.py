@@ -43,6 +43,10 @@ class CommandFailed(AtollError):
         super().__init__(f"the command {how}" + (f": {tail[-_SHOWN_CHARS:]}" if tail else ""))
 
 
+class Dropped(Exception):
+    """A stream's connection ended, properly or not; never leaves the SDK."""
+
+
 _BY_CODE: dict[str, type[AtollError]] = {
     cls.code: cls
     for cls in (
@@ -89,8 +93,7 @@ def error_of(status: int, body: bytes, retry_after: str | None = None) -> AtollE
     if cls is errors.RateLimited:
         return errors.RateLimited(text, retry_after_s=_seconds(retry_after))
     if cls is errors.InvalidInput:
-        field = problem.get("field")
-        return errors.InvalidInput(text, field=str(field) if field else None)
+        return errors.InvalidInput(text, field=_field(problem))
     return cls(text)
 
 
@@ -102,6 +105,12 @@ def _problem(body: bytes) -> dict[str, Any]:
         # A proxy's HTML page says nothing that helps; a line of text does.
         return {"error": text[:_SHOWN_CHARS]} if text and not text.startswith("<") else {}
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _field(problem: dict[str, Any]) -> str | None:
+    details = cast("list[dict[str, Any]]", problem.get("errors") or [])
+    field = problem.get("field") or (details[0].get("location") if details else None)
+    return str(field) if field else None
 
 
 def _seconds(retry_after: str | None) -> int:

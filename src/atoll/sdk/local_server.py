@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from atoll.domain.data_folder import DataFolder, default_data_folder
+
 NOTE = "server.json"
-OWNER_KEY = "owner.key"
 _NOTE_BYTES_MAX = 16_384
 
 
@@ -32,14 +33,10 @@ class LocalServer:
         return self.boot_id == boot_id() and start_ticks(self.pid) == self.start_ticks
 
 
-def default_data_dir() -> Path:
-    """ATOLL_DATA, else /var/lib/atoll for root and ~/.local/share/atoll for others."""
+def data_folder() -> DataFolder:
+    """This machine's own: ATOLL_DATA, else /var/lib/atoll for root and ~/.local/share/atoll for others."""
     named = os.environ.get("ATOLL_DATA")
-    if named:
-        return Path(named)
-    if os.geteuid() == 0:
-        return Path("/var/lib/atoll")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "atoll"
+    return DataFolder(Path(named).expanduser() if named else default_data_folder())
 
 
 def read_note(data: Path) -> LocalServer | None:

@@ -11,17 +11,20 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from atoll.domain.errors import Conflict, DeadlineExceeded, Internal, InvalidInput, RateLimited, Unavailable
 from atoll.domain.process import MAIN, Exit
 from atoll.sdk import frames
 from atoll.sdk._async.api import AsyncApi
-from atoll.sdk._async.websocket import AsyncWebSocket, Dropped
 from atoll.sdk._io import AsyncLock, async_sleep
-from atoll.sdk.errors import ConnectionFailed
+from atoll.sdk.errors import ConnectionFailed, Dropped
 from atoll.sdk.http1 import target_of
 from atoll.sdk.values import Chunk, exit_of
+
+if TYPE_CHECKING:
+    from atoll.sdk._async.websocket import AsyncWebSocket
 
 RECONNECT_S = 60.0  # how long to look for a server that went away
 _PAUSE_FIRST_S = 0.05

@@ -19,14 +19,10 @@ from atoll import __version__
 from atoll.domain.errors import AtollError
 from atoll.sdk._async.http import AsyncPool
 from atoll.sdk._io import AsyncLock, AsyncWire
-from atoll.sdk.errors import error_of
+from atoll.sdk.errors import Dropped, error_of
 
 OPEN_TIMEOUT_S = 30.0
 MESSAGE_BYTES_MAX = 2**24 + 16  # execbox: at most 2^24 - 1 bytes of data in a frame
-
-
-class Dropped(Exception):
-    """The connection ended, properly or not."""
 
 
 class AsyncWebSocket:

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atoll import __version__
 from atoll.sdk._sync.http import Body, Pool, Upload, open_body, request, shared_pool
-from atoll.sdk._sync.websocket import WebSocket
 from atoll.sdk.config import Config, resolve
 from atoll.sdk.errors import error_of
 from atoll.sdk.http1 import Reply
 
+if TYPE_CHECKING:
+    from atoll.sdk._sync.websocket import WebSocket
+
 CALL_TIMEOUT_S = 60.0  # of silence, for calls that the server answers at once
 _ERROR_BYTES_MAX = 1 << 20
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Api:
@@ -42,7 +45,7 @@ class Api:
         timeout_s: float | None = CALL_TIMEOUT_S,
     ) -> Any:
         """The JSON of the answer to `value` as JSON (None: no body); None for an answer without a body."""
-        body = b"" if value is None else json.dumps(value, separators=(",", ":")).encode()
+        body = b"" if value is None else _encode(value).encode()
         head = self._head(method, target, len(body), "application/json" if body else None)
         reply = request(self._pool, method, head, body, timeout_s)
         _check(reply)
@@ -66,6 +69,8 @@ class Api:
 
     def websocket(self, target: str) -> WebSocket:
         """Upgrade; the server's error when it answers anything but 101."""
+        from atoll.sdk._sync.websocket import WebSocket  # half of the SDK's import time, not always needed
+
         scheme = "wss" if self.config.tls else "ws"
         return WebSocket.open(self._pool, f"{scheme}://{self.authority}{self._prefix}{target}", self.config.api_key)
 

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from atoll.domain.errors import Conflict, DeadlineExceeded, Internal, InvalidInput, RateLimited, Unavailable
@@ -18,10 +19,12 @@ from atoll.domain.process import MAIN, Exit
 from atoll.sdk import frames
 from atoll.sdk._io import Lock, sleep
 from atoll.sdk._sync.api import Api
-from atoll.sdk._sync.websocket import Dropped, WebSocket
-from atoll.sdk.errors import ConnectionFailed
+from atoll.sdk.errors import ConnectionFailed, Dropped
 from atoll.sdk.http1 import target_of
 from atoll.sdk.values import Chunk, exit_of
+
+if TYPE_CHECKING:
+    from atoll.sdk._sync.websocket import WebSocket
 
 RECONNECT_S = 60.0  # how long to look for a server that went away
 _PAUSE_FIRST_S = 0.05

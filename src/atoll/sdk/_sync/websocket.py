@@ -20,14 +20,10 @@ from atoll import __version__
 from atoll.domain.errors import AtollError
 from atoll.sdk._io import Lock, Wire
 from atoll.sdk._sync.http import Pool
-from atoll.sdk.errors import error_of
+from atoll.sdk.errors import Dropped, error_of
 
 OPEN_TIMEOUT_S = 30.0
 MESSAGE_BYTES_MAX = 2**24 + 16  # execbox: at most 2^24 - 1 bytes of data in a frame
-
-
-class Dropped(Exception):
-    """The connection ended, properly or not."""
 
 
 class WebSocket:
