@@ -84,12 +84,8 @@ class ProcessStream:
         self._link = link
         self.id = process_id
         self.pid = pid
-        self.offset = (
-            offset  # of the next output byte; stdout and stderr counted together, in order of arrival
-        )
-        self.first_offset = (
-            offset  # where the replay really started: more than asked for when the ring moved on
-        )
+        self.offset = offset  # of the next output byte; stdout and stderr counted together, in order of arrival
+        self.first_offset = offset  # where the replay really started: more than asked for when the ring moved on
         self.exit: Exit | None = None  # set once iteration has ended
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
@@ -159,9 +155,7 @@ class SidekickClient:
         """Replay the ring from `offset`, then follow. Works for ended processes too."""
         return await self._stream({"op": "attach", "process": process_id, "offset": offset})
 
-    async def run(
-        self, spec: ProcessSpec, *, stdin: bytes = b"", max_output_bytes: int = 8 * 2**20
-    ) -> RunResult:
+    async def run(self, spec: ProcessSpec, *, stdin: bytes = b"", max_output_bytes: int = 8 * 2**20) -> RunResult:
         """Start, feed stdin, collect up to `max_output_bytes` of each stream, and wait for the end."""
         stream = await self.start(spec)
         feeder = asyncio.create_task(_feed(stream, stdin)) if spec.stdin else None

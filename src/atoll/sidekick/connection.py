@@ -33,9 +33,7 @@ OUT_BOUND_BYTES = 524_288
 class Connection:
     """Frames in, frames out. A consumer takes `on_frame`, `on_writable` (room again) and `on_close`."""
 
-    def __init__(
-        self, loop: Loop, sock: socket.socket, request: Callable[[Connection, dict[str, Any]], None]
-    ) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, request: Callable[[Connection, dict[str, Any]], None]) -> None:
         self._loop = loop
         self._sock = sock
         self._fd = sock.fileno()

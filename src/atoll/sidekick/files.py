@@ -266,9 +266,7 @@ def _open_making(folder: str) -> int:
             return open_path(folder, flags)
     except OSError as error:
         if error.errno == errno.ENOTDIR:
-            raise Refused(
-                "bad_request", f"path {folder!r}: a part of it is not a directory", "path"
-            ) from None
+            raise Refused("bad_request", f"path {folder!r}: a part of it is not a directory", "path") from None
         raise refusal(error, folder) from None
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PROTOCOL_VERSION = 1
+QUIET = ("ping", "idle", "processes", "wait")  # looking is not activity
 STOP_GRACE_MAX_S = 300.0
 
 
@@ -34,10 +35,12 @@ class Sidekick:
         self.usage: Callable[[], dict[str, Any]] = dict
 
     def handle(self, connection: Connection, request: dict[str, Any]) -> None:
-        self.processes.last_active = time.monotonic()
-        operation = OPERATIONS.get(request.get("op", ""))
+        name = request.get("op", "")
+        operation = OPERATIONS.get(name)
         if operation is None:
-            raise Refused("bad_request", f"op {request.get('op')!r}: no such operation", "op")
+            raise Refused("bad_request", f"op {name!r}: no such operation", "op")
+        if name not in QUIET:
+            self.processes.last_active = time.monotonic()
         operation(self, connection, request)
 
 
@@ -57,9 +60,7 @@ def start(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -
 
 
 def attach(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
-    _follow(
-        sidekick, connection, sidekick.processes.get(request.get("process")), int(request.get("offset", 0))
-    )
+    _follow(sidekick, connection, sidekick.processes.get(request.get("process")), int(request.get("offset", 0)))
 
 
 def _follow(sidekick: Sidekick, connection: Connection, process: Process, offset: int) -> None:
@@ -120,9 +121,7 @@ def stop(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) ->
     wait(sidekick, connection, request)
 
 
-def _watch_end(
-    sidekick: Sidekick, connection: Connection, process: Process, tell: Callable[[], None]
-) -> None:
+def _watch_end(sidekick: Sidekick, connection: Connection, process: Process, tell: Callable[[], None]) -> None:
     follower = Follower(1 << 62, tell)  # far ahead: it never holds output back
     sidekick.processes.follow(process, follower)
     connection.on_close = lambda: sidekick.processes.unfollow(process, follower)
@@ -141,6 +140,10 @@ def processes(sidekick: Sidekick, connection: Connection, _request: dict[str, An
     connection.finish({"processes": [process.describe() for process in sidekick.processes.list()]})
 
 
+def idle(sidekick: Sidekick, connection: Connection, _request: dict[str, Any]) -> None:
+    connection.finish({"idle_s": sidekick.processes.idle_s()})
+
+
 def ping(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
     running = sum(1 for process in sidekick.processes.list() if process.exit is None)
     connection.finish({"version": PROTOCOL_VERSION, "processes": running, "usage": sidekick.usage()})
@@ -148,6 +151,7 @@ def ping(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) ->
 
 OPERATIONS: dict[str, Callable[[Sidekick, Connection, dict[str, Any]], None]] = {
     "ping": ping,
+    "idle": idle,
     "start": start,
     "attach": attach,
     "wait": wait,

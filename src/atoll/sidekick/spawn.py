@@ -84,9 +84,7 @@ def spawn_on_pipes(who: Identity, argv: list[str], env: dict[str, str], cwd: str
     return Spawned(pid, ours[0], (ours[1], ours[2]))
 
 
-def spawn_on_pty(
-    who: Identity, argv: list[str], env: dict[str, str], cwd: str, *, cols: int, rows: int
-) -> Spawned:
+def spawn_on_pty(who: Identity, argv: list[str], env: dict[str, str], cwd: str, *, cols: int, rows: int) -> Spawned:
     """As `spawn_on_pipes`, with a controlling terminal; its master is both stdin and output."""
     program = _find_program(argv[0], env, cwd)
     master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)

@@ -1,0 +1,115 @@
+"""Box: what the node knows of one sandbox, and the small file in the data folder from which a new node learns it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from atoll.runtimes.local.cgroups import Counters
+    from atoll.sidekick.loop import Timer
+
+STATE_NAME = "sandbox.json"
+ENDED_NAME = "ended.json"
+
+
+def boot_now() -> float:
+    """Seconds since boot, suspend included: deadlines do not move when somebody sets the clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def start_ticks(pid: int) -> int:
+    """When the process started, in clock ticks since boot: with the pid it names one process for ever. 0: gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] == b"Z" else int(fields[19])
+
+
+class Box:
+    """A sandbox of this node. `pid` is its sidekick's, 0 until it is cloned."""
+
+    def __init__(self, sandbox: str, folder: str, slot: int, network: str, limits: dict[str, float | None]) -> None:
+        self.id = sandbox
+        self.folder = folder
+        self.slot = slot
+        self.network = network
+        self.limits = limits  # timeout_s, idle_s, max_age_s
+        self.pid = 0
+        self.ticks = 0
+        self.started = boot_now()
+        self.ready = False
+        self.gone = False
+        self.frozen = False
+        self.reason = ""  # why the node is ending it by itself
+        self.pidfd = -1
+        self.counters: Counters | None = None
+        self.timer: Timer | None = None
+        self.when_gone: list[Callable[[dict[str, Any]], None]] = []
+
+    def save(self) -> None:
+        """One small write: a node that dies in it leaves the old text or the new."""
+        fields = {
+            "id": self.id,
+            "slot": self.slot,
+            "network": self.network,
+            "limits": self.limits,
+            "pid": self.pid,
+            "ticks": self.ticks,
+            "started": self.started,
+            "ready": self.ready,
+            "frozen": self.frozen,
+            "boot_id": boot_id(),
+        }
+        write_small(f"{self.folder}/{STATE_NAME}", fields)
+
+    @classmethod
+    def load(cls, folder: str) -> Box | None:
+        """The box that `save` wrote there; None when there is none or it is of an earlier boot or never lived."""
+        try:
+            with open(f"{folder}/{STATE_NAME}") as file:
+                fields = json.load(file)
+        except (OSError, ValueError):
+            return None
+        box = cls(fields["id"], folder, fields["slot"], fields["network"], fields["limits"])
+        box.pid, box.ticks, box.started = fields["pid"], fields["ticks"], fields["started"]
+        box.ready, box.frozen = fields["ready"], fields["frozen"]
+        if fields["boot_id"] != boot_id():
+            box.reason = "host_restarted"
+            box.pid = 0
+        return box
+
+    @property
+    def alive(self) -> bool:
+        return self.pid != 0 and start_ticks(self.pid) == self.ticks
+
+    def next_deadline(self) -> tuple[float, str] | None:
+        """(seconds since boot, reason) of the first hard limit."""
+        due = [
+            (self.started + limit, reason)
+            for reason, limit in (("timeout", self.limits.get("timeout_s")), ("max_age", self.limits.get("max_age_s")))
+            if limit is not None
+        ]
+        return min(due) if due else None
+
+
+def write_small(path: str, value: Any) -> None:
+    data = json.dumps(value, separators=(",", ":")).encode()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(fd, data, 0)
+        os.ftruncate(fd, len(data))
+    finally:
+        os.close(fd)

@@ -1,0 +1,141 @@
+"""Child: what the node's clone does to become a sandbox: join its cgroups, build its root, drop everything, serve.
+
+Every step runs once, in order, and any error ends the child: the node then cleans up what it had made.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+
+from atoll.runtimes.local import rootfs
+from atoll.runtimes.local import syscalls as sys
+from atoll.runtimes.local.cgroups import Counters
+from atoll.runtimes.local.host_template import GID, HOME, UID, USER
+from atoll.sidekick import main as sidekick
+from atoll.sidekick.identity import Identity
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SOCKET_NAME = "sidekick"
+LISTEN_BACKLOG = 512
+OOM_SCORE_TENANT = 500
+OPEN_FILES = 16_384
+
+
+def become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) -> None:
+    """Runs in the clone and never returns. One line of JSON on `control` says ready, or what went wrong."""
+    try:
+        _become(spec, host, control)
+    except BaseException as error:
+        message = json.dumps({"error": f"{type(error).__name__}: {error}"})
+        try:
+            control.send(message.encode())
+        except OSError:
+            pass
+    finally:
+        os._exit(1)
+
+
+def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) -> None:
+    rooted: bool = host["rooted"]
+    # signals that a client of the server typed at its terminal are not for sandboxes
+    os.setsid()
+    if not rooted:
+        control.recv(1)  # the node has written our id maps
+    for path in spec["cgroup_joins"]:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        os.write(fd, b"0")
+        os.close(fd)
+    counters = Counters(spec["counters"])
+    oom_score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC) if rooted else -1
+    listener = _listen(spec["folder"])
+    if rooted:
+        sys.unshare(sys.CLONE_NEWCGROUP)
+    rootfs.build(spec, host)
+    sys.set_host_name(spec["host_name"])
+    if spec["network"] == "none":
+        host["loopback_up"]()
+    else:
+        control.recv(1)  # our end of the veth pair is there
+        host["configure_inside"](spec["slot"])
+        with open("/etc/resolv.conf", "w") as file:
+            file.writelines(f"nameserver {address}\n" for address in spec["resolvers"])
+    _bound_files_and_cores()
+    _drop(spec, host, rooted)
+    keep = {0, 1, 2, listener.fileno(), control.fileno(), *counters.fds.values()}
+    if oom_score >= 0:
+        keep.add(oom_score)
+    sys.close_descriptors(keep)
+    sys.install_filter(host["filter"])
+
+    def ready() -> None:
+        control.send(b'{"ready": true}')
+        control.close()
+
+    gc.enable()
+    sidekick.serve(
+        listener,
+        Identity(UID, GID, separate=rooted),
+        _config(spec, host),
+        usage=counters.usage,
+        oom_count=counters.oom_kills,
+        ready=ready,
+    )
+
+
+def _listen(folder: str) -> socket.socket:
+    # by a relative name: socket paths are short, data folders need not be
+    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    os.chdir(folder)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener.bind(SOCKET_NAME)
+    os.chmod(SOCKET_NAME, 0o600)
+    listener.listen(LISTEN_BACKLOG)
+    os.fchdir(here)
+    os.close(here)
+    return listener
+
+
+def _bound_files_and_cores() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+
+def _drop(spec: dict[str, Any], host: dict[str, Any], rooted: bool) -> None:
+    """Into the sandbox's own user namespace, and down to what starting programs as the tenant needs."""
+    signal.set_wakeup_fd(-1)
+    sys.no_new_privs()
+    if rooted:
+        sys.setns(spec["userns"], sys.CLONE_NEWUSER)
+        os.setresgid(0, 0, 0)
+        os.setgroups([])
+        os.setresuid(0, 0, 0)
+        sys.keep_capabilities((sys.CAP_SETUID, sys.CAP_SETGID, sys.CAP_KILL))
+        Identity(UID, GID, separate=True).touch_files_as_tenant()
+    else:
+        sys.keep_capabilities(())
+        sys.not_dumpable()
+
+
+def _config(spec: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
+    env = {
+        "PATH": host["path"],
+        "HOME": HOME,
+        "USER": USER,
+        "LOGNAME": USER,
+        "SHELL": "/bin/bash",
+        "LANG": "C.UTF-8",
+        "TERM": "xterm-256color",
+        "HOSTNAME": spec["host_name"],
+        **spec["env"],
+    }
+    return {"env": env, "work_dir": spec["work_dir"], "ring_bytes": spec["ring_bytes"], "main": spec["main"]}

@@ -1,0 +1,151 @@
+"""The built-in `host` template: the host's programs read-only, a fresh /etc, nothing of the host's data.
+
+`build` makes the small lower layer once, in the data folder; it says which host folders every sandbox sees besides.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+USER = "user"
+UID = GID = 1000
+HOME = "/home/user"
+HOST_NAME_FILE = "/etc/hostname"
+
+PROGRAMS = ("python3", "node", "bash", "git")
+_SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+
+# public parts of /etc that programs need; nothing here names users, hosts or secrets of the machine
+_ETC_COPIES = (
+    "alternatives",
+    "bash.bashrc",
+    "ca-certificates.conf",
+    "debian_version",
+    "gitconfig.d",
+    "inputrc",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "magic",
+    "mime.types",
+    "os-release",
+    "perl",
+    "pki/tls/certs",
+    "profile",
+    "protocols",
+    "services",
+    "shells",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "terminfo",
+    "timezone",
+)
+
+_ETC_FILES = {
+    "passwd": f"root:x:0:0:root:/root:/bin/bash\n{USER}:x:{UID}:{GID}:{USER}:{HOME}:/bin/bash\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "group": f"root:x:0:\ntty:x:5:\n{USER}:x:{GID}:\nnogroup:x:65534:\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
+    "hostname": "atoll\n",
+    "resolv.conf": "",
+    "fstab": "",
+}
+
+# made in every sandbox's own writable layer: the tenant owns them
+WRITABLE_FOLDERS = ("home", "home/user", "opt", "srv", "mnt", "media", "var", "var/lib", "var/cache", "var/log", "run")
+SHARED_FOLDERS = ("tmp", "var/tmp")  # mode 1777
+_MOUNT_POINTS = ("proc", "dev", "sys", "root")
+
+
+class HostTemplate:
+    """What `build` made: the lower layer, the host folders to bind over it, and the PATH that finds the programs."""
+
+    def __init__(self, layer: str, binds: list[str], path: str) -> None:
+        self.layer = layer
+        self.binds = binds
+        self.path = path
+
+
+def build(folder: str) -> HostTemplate:
+    """Make the lower layer in `folder` (replacing an older one) and find the host's programs."""
+    partial = folder + ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    os.makedirs(f"{partial}/etc", mode=0o755)
+    for name in _MOUNT_POINTS:
+        os.mkdir(f"{partial}/{name}", 0o755)
+    binds: list[str] = []
+    for system in _SYSTEM_FOLDERS:
+        if os.path.islink(system):
+            os.symlink(os.readlink(system), partial + system)
+        elif os.path.isdir(system):
+            os.makedirs(partial + system)
+            binds.append(system)
+    search: list[str] = []
+    for program in PROGRAMS:
+        prefix = _foreign_prefix(program)
+        if prefix is not None and prefix not in binds:
+            os.makedirs(partial + prefix, exist_ok=True)
+            binds.append(prefix)
+            search.append(f"{prefix}/bin")
+    _fill_etc(f"{partial}/etc")
+    old = folder + ".old"
+    shutil.rmtree(old, ignore_errors=True)
+    if os.path.isdir(folder):
+        os.rename(folder, old)
+    os.rename(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
+    standard = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"]
+    return HostTemplate(folder, binds, ":".join([f"{HOME}/.local/bin", *standard, *search]))
+
+
+def _foreign_prefix(program: str) -> str | None:
+    """The installation folder of a program that lives outside the system folders; None when it does not."""
+    for folder in ("/usr/local/bin", "/usr/bin", "/bin"):
+        if os.access(f"{folder}/{program}", os.X_OK) and _inside_system(os.path.realpath(f"{folder}/{program}")):
+            return None
+    found = shutil.which(program)
+    real = os.path.realpath(found) if found else ""
+    if program == "python3" and (not found or not _is_binary(real)):
+        real = os.path.realpath(getattr(sys, "_base_executable", sys.executable))  # behind a version manager's shim
+    if not real or not _is_binary(real) or _inside_system(real):
+        return None
+    folder, name = os.path.split(real)
+    prefix = os.path.dirname(folder)
+    return prefix if os.path.basename(folder) == "bin" and name and prefix != "/" else None
+
+
+def _inside_system(path: str) -> bool:
+    return path.startswith(tuple(folder + "/" for folder in _SYSTEM_FOLDERS))
+
+
+def _is_binary(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"\x7fELF"
+    except OSError:
+        return False
+
+
+def _fill_etc(etc: str) -> None:
+    for name in _ETC_COPIES:
+        source, target = f"/etc/{name}", f"{etc}/{name}"
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            if os.path.isdir(source):
+                shutil.copytree(source, target, symlinks=True, ignore_dangling_symlinks=True)
+            elif os.path.exists(source):
+                shutil.copyfile(source, target)
+        except (OSError, shutil.Error):
+            continue  # unreadable for us: not for tenants either
+    for name, text in _ETC_FILES.items():
+        with open(f"{etc}/{name}", "w") as file:
+            file.write(text)
+    for folder, _, files in os.walk(etc):
+        os.chmod(folder, 0o755)
+        for name in files:
+            if not os.path.islink(f"{folder}/{name}"):
+                os.chmod(f"{folder}/{name}", 0o644)

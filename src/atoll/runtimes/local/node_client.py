@@ -1,0 +1,196 @@
+"""The server's side of the node: start it when it is not there, speak to it, notice when it dies and start it again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from atoll.domain import errors
+
+START_S = 20.0
+ANSWER_S = 30.0
+RESTART_PAUSE_S = 0.2
+LINE_BYTES = 16 * 2**20
+
+_ERRORS: dict[str, type[errors.AtollError]] = {
+    kind.code: kind
+    for kind in (errors.InvalidInput, errors.NotFound, errors.Conflict, errors.Unsupported, errors.Unavailable)
+}
+
+# isolated from the environment and the user's packages; only this package's own folder is added
+_PROGRAM = (
+    "import json, sys; sys.path.insert(0, sys.argv[1]);"
+    "from atoll.runtimes.local.node import main; main(sys.argv[2], json.loads(sys.argv[3]))"
+)
+
+
+class NodeClient:
+    """A connection to the node of a data folder, kept up until `close`. `on_event` gets what the node tells."""
+
+    def __init__(self, data: Path, settings: dict[str, Any], on_event: Callable[[dict[str, Any]], None]) -> None:
+        self._data = data
+        self._settings = settings
+        self._on_event = on_event
+        self._socket_path = data / "run" / "node.sock"
+        self._writer: StreamWriter | None = None
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._count = 0
+        self._keeper: asyncio.Task[None] | None = None
+        self._closing = False
+        self._up = asyncio.Event()
+        self.hello: dict[str, Any] = {}
+
+    async def start(self) -> None:
+        """Connect, starting the node if need be. Unavailable with the node's own words when it cannot start."""
+        reader = await self._connect_or_start()
+        self._keeper = asyncio.create_task(self._keep(reader), name="node")
+        await self._greet()
+
+    async def close(self) -> None:
+        """Hang up; the node goes on."""
+        self._closing = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+        self._hang_up()
+
+    async def ask(self, op: str, *, timeout_s: float = ANSWER_S, **fields: Any) -> dict[str, Any]:
+        """The node's answer; its error as one of domain/errors.py; Unavailable while the node is down."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
+                return await self._ask(op, fields)
+        except TimeoutError:
+            raise errors.DeadlineExceeded("the node did not answer in time") from None
+
+    async def _ask(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
+        if self._writer is None:
+            raise errors.Unavailable("the node is down")
+        self._count += 1
+        number = self._count
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            self._writer.write(json.dumps({"n": number, "op": op, **fields}).encode() + b"\n")
+            answer = await future
+        finally:
+            self._waiting.pop(number, None)
+        if "error" in answer:
+            raise _ERRORS.get(answer["error"]["code"], errors.Internal)(answer["error"]["message"])
+        return answer
+
+    async def _keep(self, reader: StreamReader) -> None:
+        """Read answers and events; when the node dies, start the next one."""
+        while True:
+            await self._read(reader)
+            self._hang_up()
+            while True:
+                await asyncio.sleep(RESTART_PAUSE_S)
+                try:
+                    reader = await self._connect_or_start()
+                    break
+                except errors.Unavailable:
+                    continue
+            greeting = asyncio.create_task(self._greet())
+            greeting.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _read(self, reader: StreamReader) -> None:
+        while True:
+            try:
+                line = await reader.readline()
+            except (ConnectionError, ValueError):
+                return
+            if not line:
+                return
+            message = json.loads(line)
+            future = self._waiting.get(message.get("n", 0))
+            if future is not None:
+                if not future.done():
+                    future.set_result(message)
+            elif "event" in message:
+                self._on_event(message)
+
+    async def _greet(self) -> None:
+        self.hello = await self._ask("hello", {})
+        self._up.set()
+        for ended in self.hello["ended"]:
+            self._on_event({"event": "ended", **ended})
+
+    def _hang_up(self) -> None:
+        self._up.clear()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(errors.Unavailable("the node went down"))
+
+    async def _connect_or_start(self) -> StreamReader:
+        reader = await self._connect()
+        if reader is None:
+            await self._spawn()
+            reader = await self._connect()
+        if reader is None:
+            raise errors.Unavailable("the node does not answer")
+        return reader
+
+    async def _connect(self) -> StreamReader | None:
+        try:
+            reader, self._writer = await open_unix(self._socket_path.parent, self._socket_path.name, LINE_BYTES)
+        except OSError:
+            return None
+        return reader
+
+    async def _spawn(self) -> None:
+        """Start the node in a session of its own, with nothing of our environment and none of our descriptors."""
+        run = self._data / "run"
+        run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        package_folder = str(Path(__file__).resolve().parents[3])
+        log = os.open(run / "node.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _PROGRAM,
+                package_folder,
+                str(self._data),
+                json.dumps(self._settings),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
+                cwd="/",
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(START_S):
+                line = await process.stdout.readline()
+        except TimeoutError:
+            line = b""
+        if line != b"ready\n":
+            text = (run / "node.log").read_text(errors="replace").strip().splitlines()
+            raise errors.Unavailable("the node could not start: " + (text[-1] if text else "no reason given"))
+
+
+async def open_unix(folder: Path, name: str, limit: int) -> tuple[StreamReader, StreamWriter]:
+    """Connect to a socket however long its folder's path is: through a descriptor of the folder."""
+    path = f"{folder}/{name}"
+    if len(os.fsencode(path)) < 100:
+        return await asyncio.open_unix_connection(path, limit=limit)
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        return await asyncio.open_unix_connection(f"/proc/self/fd/{fd}/{name}", limit=limit)
+    finally:
+        os.close(fd)

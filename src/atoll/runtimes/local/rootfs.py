@@ -1,0 +1,126 @@
+"""The root of a sandbox, built by the child that becomes its sidekick: overlay, programs, /dev, /proc, then pivot.
+
+The writable layer is a tmpfs bounded in bytes and inodes; the template and its layers lie read-only below it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from atoll.runtimes.local import devices
+from atoll.runtimes.local import syscalls as sys
+from atoll.runtimes.local.host_template import GID, SHARED_FOLDERS, UID, WRITABLE_FOLDERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_SAFE = sys.MS_NOSUID | sys.MS_NODEV
+_READ_ONLY = sys.ATTR_RDONLY | sys.ATTR_NOSUID | sys.ATTR_NODEV
+SHM_BYTES = 64 * 2**20
+
+# what /proc tells about the machine rather than about the sandbox; all of /proc is read-only besides
+MASKED_FILES = (
+    "/proc/cmdline",
+    "/proc/config.gz",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/kmsg",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/sched_debug",
+    "/proc/slabinfo",
+    "/proc/sysrq-trigger",
+    "/proc/timer_list",
+    "/proc/vmallocinfo",
+)
+MASKED_FOLDERS = ("/proc/acpi", "/proc/asound", "/proc/bus", "/proc/driver", "/proc/fs", "/proc/irq", "/proc/scsi")
+
+
+def build(spec: dict[str, Any], host: dict[str, Any]) -> None:
+    """Build the root and make it this process's. `host` is what the node found out once (see Node.host)."""
+    rooted: bool = host["rooted"]
+    base: int = spec["uid_base"] if rooted else os.getuid() - UID
+    sys.mount("none", "/", "", sys.MS_REC | sys.MS_PRIVATE)
+    os.chdir(host["mount_point"])
+    limits = f"size={spec['disk_bytes']},nr_inodes={spec['inodes']},mode=755"
+    sys.mount("tmpfs", ".", "tmpfs", _SAFE, limits)
+    os.chdir(host["mount_point"])  # into the new mount
+    for name in ("u", "w", "r"):
+        os.mkdir(name, 0o755)
+    _make_writable(base, rooted)
+    _mount_overlay(spec, host, rooted)
+    os.chdir("r")
+    for source in host["binds"]:
+        sys.bind(source, "." + source, _READ_ONLY)
+    _mount_dev(host, base, rooted)
+    sys.mount("proc", "proc", "proc", _SAFE | sys.MS_NOEXEC | (sys.MS_RDONLY if rooted else 0))
+    _mask_proc(host, rooted)
+    sys.pivot_root_here()
+
+
+def find_masks() -> list[str]:
+    """Which of the masked names exist on this kernel."""
+    return [name for name in MASKED_FILES + MASKED_FOLDERS if os.path.exists(name)]
+
+
+def _make_writable(base: int, rooted: bool) -> None:
+    uid, gid = base + UID, base + GID
+    for name in WRITABLE_FOLDERS:
+        os.mkdir(f"u/{name}", 0o755)
+    old = os.umask(0)
+    for name in SHARED_FOLDERS:
+        os.mkdir(f"u/{name}", 0o1777)
+    os.umask(old)
+    if rooted:
+        for name in (".", *WRITABLE_FOLDERS, *SHARED_FOLDERS):
+            os.chown(f"u/{name}", uid, gid)
+
+
+def _mount_overlay(spec: dict[str, Any], host: dict[str, Any], rooted: bool) -> None:
+    lowers = [*reversed(_layer_folders(spec, rooted)), host["layer"]]
+    options = f"lowerdir={':'.join(lowers)},upperdir=u,workdir=w"
+    if not rooted:
+        options += ",userxattr"
+    sys.mount("overlay", "r", "overlay", _SAFE, options)
+
+
+def _layer_folders(spec: dict[str, Any], rooted: bool) -> list[str]:
+    """Baked layers, seen with this sandbox's owners: lowest first, as paths below the current directory."""
+    folders: list[str] = []
+    for number, layer in enumerate(spec["layers"]):
+        if not rooted:
+            folders.append(layer)
+            continue
+        name = f"l{number}"
+        os.mkdir(name)
+        # on disk a layer's owners are the plain ids that its sandbox saw: map them to this sandbox's range
+        sys.attach_tree(sys.clone_tree(layer, _READ_ONLY, userns=spec["userns"]), name)
+        folders.append(name)
+    return folders
+
+
+def _mount_dev(host: dict[str, Any], base: int, rooted: bool) -> None:
+    if rooted:
+        sys.bind(host["dev"], "dev", devices.ATTRIBUTES)
+    else:
+        sys.mount("tmpfs", "dev", "tmpfs", sys.MS_NOSUID | sys.MS_NOEXEC, "size=64k,nr_inodes=64,mode=755")
+        devices.fill("dev", with_nodes=False)
+    group = f",gid={base + 5}" if rooted else ""
+    options = f"newinstance,ptmxmode=0666,mode=620{group}"
+    sys.mount("devpts", "dev/pts", "devpts", sys.MS_NOSUID | sys.MS_NOEXEC, options)
+    sys.mount("tmpfs", "dev/shm", "tmpfs", _SAFE, f"size={SHM_BYTES},nr_inodes=4096,mode=1777")
+
+
+def _mask_proc(host: dict[str, Any], rooted: bool) -> None:
+    attributes = sys.ATTR_RDONLY | sys.ATTR_NOSUID | sys.ATTR_NOEXEC
+    for path in host["masks"]:
+        sys.bind(host["empty"] if path in MASKED_FOLDERS else "dev/null", "." + path, attributes)
+    if not rooted:
+        sys.bind("./proc/sys", "./proc/sys", attributes | sys.ATTR_NODEV)

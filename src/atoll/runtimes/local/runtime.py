@@ -1,0 +1,159 @@
+"""LocalRuntime: sandboxes on this machine's own kernel, through the node. The adapter behind the runtime contract."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from atoll.domain import errors
+from atoll.domain.sandbox import Resources, SandboxSpec, Usage
+from atoll.runtimes.base import Capability, Ended, Found, Handle, Report, Runtime
+from atoll.runtimes.local.box import boot_id
+from atoll.runtimes.local.node_client import NodeClient, open_unix
+from atoll.sidekick.client import SidekickClient
+
+MAKE_S = 30.0
+DESTROY_S = 60.0
+BAKE_S = 330.0
+STREAM_LIMIT_BYTES = 2**20
+EVENT_BOUND = 10_000
+
+
+class LocalRuntime(Runtime):
+    """One node and its sandboxes, all under `data`. `resolvers`: name servers that sandboxes with a network ask."""
+
+    name: ClassVar[str] = "local"
+
+    def __init__(self, data: Path, *, resolvers: tuple[str, ...] = (), ring_bytes: int = 2**20) -> None:
+        self._data = data.resolve()
+        self._events: asyncio.Queue[Ended] = asyncio.Queue(EVENT_BOUND)
+        self._boot_id = boot_id()
+        mark = hashlib.sha256(str(self._data).encode()).hexdigest()[:8]
+        settings: dict[str, Any] = {
+            "name": f"atoll-{mark}",
+            "interface_prefix": f"at{mark[:6]}x",
+            "resolvers": list(resolvers),
+            "ring_bytes": ring_bytes,
+            "boot_id": self._boot_id,
+        }
+        self._node = NodeClient(self._data, settings, self._on_event)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        found: set[Capability] = set()
+        if self._node.hello.get("rooted"):
+            found |= {Capability.PAUSE, Capability.OUTGOING, Capability.LAYERS}
+            if len(self._node.hello["limits"]) == 3:
+                found.add(Capability.LIMITS)
+        return frozenset(found)
+
+    async def start(self) -> None:
+        await self._node.start()
+
+    async def close(self) -> None:
+        await self._node.close()
+
+    async def shutdown(self) -> None:
+        await self._node.ask("shutdown", timeout_s=DESTROY_S, destroy=True)
+        await self._node.close()
+
+    async def make(self, sandbox_id: str, spec: SandboxSpec) -> Handle:
+        self.check_network(spec.network)
+        answer = await self._node.ask("make", timeout_s=MAKE_S, **_request(sandbox_id, spec))
+        return {"version": 1, "pid": answer["pid"], "boot_id": answer["boot_id"]}
+
+    async def find(self, sandbox_id: str) -> Found | None:
+        return next((found for found in await self.list() if found.id == sandbox_id), None)
+
+    async def list(self) -> list[Found]:
+        answer = await self._node.ask("list")
+        return [
+            Found(name, {"version": 1, "pid": box["pid"], "boot_id": self._boot_id})
+            for name, box in answer["sandboxes"].items()
+        ]
+
+    async def destroy(self, sandbox_id: str) -> Usage | None:
+        answer = await self._node.ask("destroy", timeout_s=DESTROY_S, id=sandbox_id)
+        return None if answer["usage"] is None else Usage(**answer["usage"])
+
+    def sidekick(self, sandbox_id: str) -> SidekickClient:
+        async def connect() -> tuple[StreamReader, StreamWriter]:
+            folder = self._data / "run" / "sandboxes" / sandbox_id
+            try:
+                return await open_unix(folder, "sidekick", STREAM_LIMIT_BYTES)
+            except (FileNotFoundError, ConnectionRefusedError):
+                raise errors.NotFound(f"sandbox {sandbox_id} does not exist") from None
+            except OSError as error:
+                raise errors.Unavailable(f"sandbox {sandbox_id} does not answer: {error}") from None
+
+        return SidekickClient(connect)
+
+    async def dial(self, sandbox_id: str, port: int) -> tuple[StreamReader, StreamWriter]:
+        return await self.sidekick(sandbox_id).dial(port)
+
+    async def set_deadline(self, sandbox_id: str, resources: Resources) -> None:
+        await self._node.ask("deadline", id=sandbox_id, limits=_limits(resources))
+
+    async def events(self) -> AsyncIterator[Ended]:
+        while True:
+            ended = await self._events.get()
+            yield ended
+            # taken: it need not be told again after a restart
+            await self._node.ask("forget", id=ended.id)
+
+    async def doctor(self) -> Report:
+        from atoll.runtimes.local.doctor import examine
+
+        return await examine(self)
+
+    async def stats(self, sandbox_id: str) -> Usage:
+        return Usage(**(await self._node.ask("stats", id=sandbox_id))["usage"])
+
+    async def pause(self, sandbox_id: str) -> None:
+        await self._node.ask("freeze", id=sandbox_id, frozen=True)
+
+    async def resume(self, sandbox_id: str) -> None:
+        await self._node.ask("freeze", id=sandbox_id, frozen=False)
+
+    async def bake(self, sandbox_id: str, destination: str) -> None:
+        await self._node.ask("bake", timeout_s=BAKE_S, id=sandbox_id, destination=destination)
+
+    def _on_event(self, message: dict[str, Any]) -> None:
+        ended = Ended(message["id"], message["reason"], Usage(**message["usage"]))
+        try:
+            self._events.put_nowait(ended)
+        except asyncio.QueueFull:
+            pass  # the node keeps it and tells it again after a restart
+
+
+def _limits(resources: Resources) -> dict[str, float | None]:
+    return {
+        "timeout_s": resources.timeout_s,
+        "idle_s": resources.idle_s,
+        "max_age_s": resources.max_age_s,
+    }
+
+
+def _request(sandbox_id: str, spec: SandboxSpec) -> dict[str, Any]:
+    resources = spec.resources
+    main = None
+    if spec.command:
+        main = {"argv": list(spec.command), "tty": spec.tty, "cols": spec.cols, "rows": spec.rows}
+    return {
+        "id": sandbox_id,
+        "network": spec.network.value,
+        "cpu_millis": resources.cpu_millis,
+        "memory_bytes": resources.memory_bytes,
+        "pids": resources.pids,
+        "disk_bytes": resources.disk_bytes,
+        "inodes": resources.inodes,
+        "limits": _limits(resources),
+        "layers": list(spec.layers),
+        "env": spec.env,
+        "work_dir": spec.work_dir,
+        "main": main,
+    }

@@ -1,0 +1,152 @@
+"""The seccomp program that every process of a sandbox runs under: what a tenant needs passes, ways to the kernel's
+inner doors do not. `tests/runtimes/local/seccomp.golden` holds the reviewed list; settled in docs/isolation.md.
+
+Unknown (newer) calls answer ENOSYS, so that programs fall back; denied ones answer EPERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_ALLOW = 0x7FFF_0000
+_ERRNO = 0x0005_0000
+_KILL_PROCESS = 0x8000_0000
+
+_LD_ABS = 0x20  # BPF_LD | BPF_W | BPF_ABS
+_JEQ = 0x15
+_JGE = 0x35
+_JSET = 0x45
+_RET = 0x06
+_AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
+
+_NR, _ARCH, _ARGS = 0, 4, 16
+
+_ARCHES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
+_NEWEST = 462  # mseal: calls added after it are unknown to this list
+_X32_BIT = 0x4000_0000
+
+# name -> (x86_64, aarch64); None where the machine has no such call
+DENIED: dict[str, tuple[int | None, int | None]] = {
+    "acct": (163, 89),
+    "add_key": (248, 217),
+    "adjtimex": (159, 171),
+    "bpf": (321, 280),
+    "clock_adjtime": (305, 266),
+    "clock_settime": (227, 112),
+    "delete_module": (176, 106),
+    "fanotify_init": (300, 262),
+    "finit_module": (313, 273),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fsopen": (430, 430),
+    "fspick": (433, 433),
+    "get_kernel_syms": (177, None),
+    "init_module": (175, 105),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "io_uring_setup": (425, 425),
+    "ioperm": (173, None),
+    "iopl": (172, None),
+    "kcmp": (312, 272),
+    "kexec_file_load": (320, 294),
+    "kexec_load": (246, 104),
+    "keyctl": (250, 219),
+    "listmount": (458, 458),
+    "lookup_dcookie": (212, 18),
+    "lsm_set_self_attr": (460, 460),
+    "mbind": (237, 235),
+    "migrate_pages": (256, 238),
+    "mount": (165, 40),
+    "mount_setattr": (442, 442),
+    "move_mount": (429, 429),
+    "move_pages": (279, 239),
+    "name_to_handle_at": (303, 264),
+    "nfsservctl": (180, 42),
+    "open_by_handle_at": (304, 265),
+    "open_tree": (428, 428),
+    "perf_event_open": (298, 241),
+    "pidfd_getfd": (438, 438),
+    "pivot_root": (155, 41),
+    "process_madvise": (440, 440),
+    "process_mrelease": (448, 448),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "reboot": (169, 142),
+    "request_key": (249, 218),
+    "set_mempolicy": (238, 237),
+    "setns": (308, 268),
+    "settimeofday": (164, 170),
+    "statmount": (457, 457),
+    "swapoff": (168, 225),
+    "swapon": (167, 224),
+    "syslog": (103, 116),
+    "umount2": (166, 39),
+    "uselib": (134, None),
+    "userfaultfd": (323, 282),
+    "vhangup": (153, 58),
+}
+
+_CLONE = (56, 220)
+_CLONE3 = (435, 435)
+_UNSHARE = (272, 97)
+_SOCKET = (41, 198)
+_PTRACE = (101, 117)
+_NEW_NAMESPACES = 0x7E02_0080  # CLONE_NEW{TIME,NS,CGROUP,UTS,IPC,USER,PID,NET}
+_CLONE_NAMESPACES = 0x7E02_0000  # clone's low byte is the signal, so no time namespace there
+_PTRACE_FOREIGN = (16, 0x4206)  # ATTACH and SEIZE; TRACEME, which debuggers use on their children, passes
+
+# address families that a program may open, and the raw type that it may not
+FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
+_SOCK_TYPE_MASK = 0xF
+_SOCK_RAW = 3
+_AF_NETLINK = 16
+
+
+def program(machine: str) -> bytes:
+    """The filter for this machine as struct sock_filter[]. Raises KeyError for one that it was not written for."""
+    column = {"x86_64": 0, "aarch64": 1}[machine]
+    code: list[tuple[int, int, int, int]] = []
+    eperm, enosys = _ERRNO | errno.EPERM, _ERRNO | errno.ENOSYS
+    code += [(_LD_ABS, 0, 0, _ARCH), (_JEQ, 1, 0, _ARCHES[machine]), (_RET, 0, 0, _KILL_PROCESS)]
+    code += [(_LD_ABS, 0, 0, _NR)]
+    if machine == "x86_64":
+        code += [(_JSET, 0, 1, _X32_BIT), (_RET, 0, 0, enosys)]
+    code += [(_JGE, 0, 1, _NEWEST + 1), (_RET, 0, 0, enosys)]
+    code += [(_JEQ, 0, 1, _CLONE3[column]), (_RET, 0, 0, enosys)]
+    for number in sorted(numbers[column] or -1 for numbers in DENIED.values()):
+        if number >= 0:
+            code += [(_JEQ, 0, 1, number), (_RET, 0, 0, eperm)]
+    code += _unless(_CLONE[column], [(_LD_ABS, 0, 0, _ARGS), (_JSET, 0, 1, _CLONE_NAMESPACES), (_RET, 0, 0, eperm)])
+    code += _unless(_UNSHARE[column], [(_LD_ABS, 0, 0, _ARGS), (_JSET, 0, 1, _NEW_NAMESPACES), (_RET, 0, 0, eperm)])
+    ptrace: list[tuple[int, int, int, int]] = [(_LD_ABS, 0, 0, _ARGS)]
+    for request in _PTRACE_FOREIGN:
+        ptrace += [(_JEQ, 0, 1, request), (_RET, 0, 0, eperm)]
+    code += _unless(_PTRACE[column], ptrace)
+    code += _unless(_SOCKET[column], _socket_rules(FAMILIES.values(), eperm))
+    code += [(_RET, 0, 0, _ALLOW)]
+    return b"".join(struct.pack("HBBI", *line) for line in code)
+
+
+def _socket_rules(families: Iterable[int], eperm: int) -> list[tuple[int, int, int, int]]:
+    family_list = list(families)
+    rules: list[tuple[int, int, int, int]] = [(_LD_ABS, 0, 0, _ARGS)]
+    for at, family in enumerate(family_list):
+        rules.append((_JEQ, len(family_list) - at, 0, family))
+    rules.append((_RET, 0, 0, eperm))
+    # netlink is always "raw"; elsewhere raw sockets are refused
+    rules += [(_JEQ, 4, 0, _AF_NETLINK), (_LD_ABS, 0, 0, _ARGS + 8), (_AND, 0, 0, _SOCK_TYPE_MASK)]
+    rules += [(_JEQ, 0, 1, _SOCK_RAW), (_RET, 0, 0, eperm)]
+    return rules
+
+
+def _unless(number: int, rules: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+    """Run `rules` for this call, then allow it; skip them for any other."""
+    body = [*rules, (_RET, 0, 0, _ALLOW)]
+    return [(_JEQ, 0, len(body), number), *body]
