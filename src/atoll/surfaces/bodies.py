@@ -72,6 +72,8 @@ async def _pieces(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
         try:
             async with asyncio.timeout(CHUNK_S):
                 part = await anext(stream, None)
+        except ClientDisconnect:
+            raise InvalidInput("the upload broke off") from None  # nobody hears it; the services clean up
         except TimeoutError:
             raise DeadlineExceeded(f"no bytes of the upload arrived for {CHUNK_S:g} s") from None
         if part is None:

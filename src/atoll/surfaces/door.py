@@ -75,9 +75,7 @@ class Door:
         self._by_address = TokenBuckets(limits.address_per_s, limits.address_burst, limits.addresses)
         # Refusals count by the credential's prefix too: many addresses may try the rest of one key.
         self._refused = TokenBuckets(limits.refused_per_s, limits.refused_burst, 2 * limits.addresses)
-        self._good: dict[
-            int, None
-        ] = {}  # hashes of texts that were valid: a guesser cannot lock their holders out
+        self._good: dict[int, None] = {}  # hashes of texts that were valid: a guesser cannot lock their holders out
         self._sockets: Counter[str] = Counter()
 
     async def admit(self, scope: Scope) -> Principal:
@@ -150,11 +148,7 @@ class Door:
     async def _authenticate(self, text: str, peer: str) -> Principal:
         known = hash(text)
         guesser = (f"address {network_of(peer)}", f"prefix {text[:KEY_PREFIX_CHARS]}")
-        if (
-            known not in self._good
-            and self._limits.enabled
-            and (wait_s := max(map(self._refused.left, guesser)))
-        ):
+        if known not in self._good and self._limits.enabled and (wait_s := max(map(self._refused.left, guesser))):
             raise RateLimited(TOO_MANY_REFUSED, retry_after_s=wait_s)  # before any look at the records
         try:
             principal = await self._keys.authenticate(text)

@@ -71,12 +71,8 @@ class Parameter:
         if not (text.lstrip("-").isascii() and text.removeprefix("-").isdigit() and len(text) < 20):
             raise InvalidInput(f"{self.name} must be a whole number", field=self.name)
         value = int(text)
-        if (self.minimum is not None and value < self.minimum) or (
-            self.maximum is not None and value > self.maximum
-        ):
-            raise InvalidInput(
-                f"{self.name} must be between {self.minimum} and {self.maximum}", field=self.name
-            )
+        if (self.minimum is not None and value < self.minimum) or (self.maximum is not None and value > self.maximum):
+            raise InvalidInput(f"{self.name} must be between {self.minimum} and {self.maximum}", field=self.name)
         return value
 
     def flag(self, request: HTTPConnection, *, default: bool = False) -> bool:

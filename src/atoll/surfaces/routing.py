@@ -67,9 +67,7 @@ class PathRoute(BaseRoute):
             response = await self._respond(scope, receive, send)
             await response(scope, receive, send)
         except ClientDisconnect:
-            trace_of(scope).status = (
-                trace_of(scope).status or 499
-            )  # nginx's word for it; nobody reads an answer
+            trace_of(scope).status = trace_of(scope).status or 499  # nginx's word for it; nobody reads an answer
         finally:
             trace = trace_of(scope)
             if trace.key_id is not None:

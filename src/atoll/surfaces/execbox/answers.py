@@ -1,0 +1,347 @@
+"""What the execbox dialect answers: a plain builder for the hot path and a model for the document, side by side.
+
+The models never run on a request; a test holds what the builders make to them.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from atoll.domain.process import Exit, FileEntry, ProcessInfo, RunResult
+from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxState, Usage
+from atoll.services.ports import PortUrl
+from atoll.services.templates import Template
+
+Status = Literal["pending", "building", "running", "stopped", "failed", "killed"]
+STATUSES: tuple[str, ...] = ("pending", "building", "running", "stopped", "failed", "killed")
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorDetail(_Answer):
+    message: str
+    location: str
+
+
+class Error(_Answer):
+    """Every error of this API."""
+
+    error: str
+    code: str
+    title: str
+    status: int
+    detail: str
+    field: str | None = Field(None, description="of a 400: the first field that is wrong")
+    errors: list[ErrorDetail] | None = Field(None, description="of a 400: everything that is wrong")
+
+
+class PortAnswer(_Answer):
+    hostPort: int
+    url: str
+
+
+class NetworkAnswer(_Answer):
+    mode: Literal["none", "outgoing", "exposed"]
+    host: str
+    ports: dict[str, PortAnswer]
+
+
+class UsageAnswer(_Answer):
+    durationMs: float
+    cpuMs: float
+    memoryPeakBytes: int
+    bytesIn: int
+    bytesOut: int
+    execCount: int
+
+
+class ResourcesAnswer(_Answer):
+    cpuMillis: int
+    memoryMB: int
+    diskMB: int
+    pids: int
+    inodes: int
+    timeoutMs: int | None = None
+    idleMs: int | None = None
+    maxAgeMs: int | None = None
+
+
+class SessionAnswer(_Answer):
+    """A session."""
+
+    id: str = Field(pattern=r"^sess_[0-9a-f]{12}$")
+    status: Status
+    image: str
+    createdAt: datetime
+    startedAt: datetime | None = None
+    endedAt: datetime | None = None
+    exitCode: int | None = None
+    signal: int | None = None
+    reason: str | None = Field(None, description="why it ended or failed")
+    name: str | None = None
+    command: list[str]
+    workDir: str
+    tty: bool
+    network: NetworkAnswer
+    resources: ResourcesAnswer
+    usage: UsageAnswer
+
+
+class SessionsAnswer(_Answer):
+    sessions: list[SessionAnswer]
+
+
+class StatusAnswer(_Answer):
+    status: Status
+    removed: bool | None = None
+
+
+class PausedAnswer(_Answer):
+    id: str
+    paused: bool
+
+
+class ExitAnswer(_Answer):
+    processId: str
+    exitCode: int
+    signal: int | None
+    timedOut: bool
+    oomKilled: bool
+    durationMs: float
+
+
+class ExecAnswer(ExitAnswer):
+    stdout: str
+    stderr: str
+    truncated: bool
+
+
+class ProcessAnswer(_Answer):
+    id: str
+    command: list[str]
+    pid: int
+    tty: bool
+    running: bool
+    startedAt: datetime
+    outputStart: int
+    outputEnd: int
+    exitCode: int | None = None
+    signal: int | None = None
+
+
+class ProcessesAnswer(_Answer):
+    processes: list[ProcessAnswer]
+
+
+class SignalAnswer(_Answer):
+    processId: str
+    signal: int
+
+
+class FileAnswer(_Answer):
+    path: str
+    size: int
+
+
+class EntryAnswer(_Answer):
+    name: str
+    size: int
+    isDir: bool
+    mode: int
+    kind: Literal["file", "directory", "symlink", "other"]
+    modifiedAt: datetime
+
+
+class StatAnswer(EntryAnswer):
+    path: str
+
+
+class EntriesAnswer(_Answer):
+    path: str
+    entries: list[EntryAnswer]
+
+
+class RemovedAnswer(_Answer):
+    path: str
+    removed: bool
+
+
+class MovedAnswer(_Answer):
+    from_: str = Field(alias="from")
+    to: str
+
+
+class UrlAnswer(_Answer):
+    containerPort: int
+    hostPort: int
+    url: str
+    protocol: Literal["tcp", "udp"]
+
+
+class TemplateAnswer(_Answer):
+    name: str
+    kind: Literal["builtin", "alias", "layer"]
+    base: str | None = None
+    sizeBytes: int
+    createdAt: datetime | None = None
+    lastUsedAt: datetime | None = None
+
+
+class TemplatesAnswer(_Answer):
+    templates: list[TemplateAnswer]
+
+
+Json = dict[str, Any]
+
+
+def status(state: SandboxState) -> str:
+    """The protocol has no word for stopping: until it has stopped, a session runs."""
+    return "running" if state is SandboxState.STOPPING else str(state)
+
+
+def states(wanted: str) -> frozenset[SandboxState]:
+    """The states that a status covers."""
+    return frozenset(state for state in SandboxState if status(state) == wanted)
+
+
+def session(sandbox: Sandbox, host: str, urls: Sequence[PortUrl], used: Usage | None = None) -> Json:
+    spec = sandbox.spec
+    answer: Json = {
+        "id": sandbox.id,
+        "status": status(sandbox.state),
+        "image": spec.image,
+        "createdAt": sandbox.created_at,
+        "startedAt": sandbox.started_at,
+        "endedAt": sandbox.ended_at,
+        "exitCode": sandbox.exit_code,
+        "signal": sandbox.exit_signal,
+        "reason": sandbox.reason,
+        "name": sandbox.name,
+    }
+    answer = {field: value for field, value in answer.items() if value is not None}
+    answer["command"] = list(spec.command)
+    answer["workDir"] = spec.work_dir
+    answer["tty"] = spec.tty
+    answer["network"] = network(spec.network, host, urls)
+    answer["resources"] = resources(sandbox)
+    answer["usage"] = usage(used or sandbox.usage)
+    return answer
+
+
+def network(mode: NetworkMode, host: str, urls: Sequence[PortUrl]) -> Json:
+    ports = {str(url.container_port): {"hostPort": url.host_port, "url": url.url} for url in urls}
+    return {"mode": str(mode), "host": host, "ports": ports}
+
+
+def resources(sandbox: Sandbox) -> Json:
+    bounds = sandbox.spec.resources
+    times = {"timeoutMs": bounds.timeout_s, "idleMs": bounds.idle_s, "maxAgeMs": bounds.max_age_s}
+    return {
+        "cpuMillis": bounds.cpu_millis,
+        "memoryMB": bounds.memory_bytes // 2**20,
+        "diskMB": bounds.disk_bytes // 2**20,
+        "pids": bounds.pids,
+        "inodes": bounds.inodes,
+    } | {name: round(seconds * 1000) for name, seconds in times.items() if seconds is not None}
+
+
+def usage(used: Usage) -> Json:
+    return {
+        "durationMs": round(used.duration_s * 1000, 3),
+        "cpuMs": round(used.cpu_s * 1000, 3),
+        "memoryPeakBytes": used.memory_peak_bytes,
+        "bytesIn": used.bytes_in,
+        "bytesOut": used.bytes_out,
+        "execCount": used.exec_count,
+    }
+
+
+def exit_(process_id: str, end: Exit) -> Json:
+    return {
+        "processId": process_id,
+        "exitCode": end.code,
+        "signal": end.signal,
+        "timedOut": end.timed_out,
+        "oomKilled": end.oom_killed,
+        "durationMs": round(end.duration_s * 1000, 3),
+    }
+
+
+def exec_(result: RunResult, encoding: str | None) -> Json:
+    answer = exit_(result.process_id, result.exit)
+    answer["stdout"] = written(result.stdout, encoding)
+    answer["stderr"] = written(result.stderr, encoding)
+    answer["truncated"] = result.truncated
+    return answer
+
+
+def written(data: bytes, encoding: str | None) -> str:
+    """Bytes as JSON can carry them: base64 exactly; as text, what is no UTF-8 becomes U+FFFD."""
+    return base64.b64encode(data).decode() if encoding == "base64" else data.decode(errors="replace")
+
+
+def process(info: ProcessInfo) -> Json:
+    answer: Json = {
+        "id": info.id,
+        "command": [legible(word) for word in info.argv],
+        "pid": info.pid,
+        "tty": info.tty,
+        "running": info.exit is None,
+        "startedAt": _when(info.started_at),
+        "outputStart": info.output_start,
+        "outputEnd": info.output_end,
+    }
+    if info.exit is not None:
+        answer["exitCode"] = info.exit.code
+        if info.exit.signal is not None:
+            answer["signal"] = info.exit.signal
+    return answer
+
+
+def entry(found: FileEntry) -> Json:
+    return {
+        "name": legible(found.name),
+        "size": found.size,
+        "isDir": found.kind == "directory",
+        "mode": found.mode,
+        "kind": found.kind,
+        "modifiedAt": _when(found.modified_at),
+    }
+
+
+def url(found: PortUrl) -> Json:
+    return {
+        "containerPort": found.container_port,
+        "hostPort": found.host_port,
+        "url": found.url,
+        "protocol": found.protocol,
+    }
+
+
+def template(found: Template) -> Json:
+    answer: Json = {
+        "name": found.name,
+        "kind": found.kind,
+        "base": found.base or None,
+        "sizeBytes": found.size_bytes,
+        "createdAt": found.created_at,
+        "lastUsedAt": found.last_used_at,
+    }
+    return {field: value for field, value in answer.items() if value is not None}
+
+
+def legible(text: str) -> str:
+    """A name that may stand for bytes that are no UTF-8, as JSON can carry it."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _when(unix_s: float) -> datetime:
+    # Files may carry any time at all; the wire's year has four digits.
+    return datetime.fromtimestamp(min(max(unix_s, 0.0), 253_402_300_799.0), UTC)
