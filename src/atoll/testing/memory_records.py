@@ -1,0 +1,167 @@
+"""MemoryRecords: the records contract in dictionaries, for tests of everything above the store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, StaleVersion, Unavailable
+from atoll.domain.event import Event
+from atoll.domain.key import ApiKey
+from atoll.domain.sandbox import Sandbox, SandboxState
+from atoll.records.base import KeyUse, Records
+
+
+class MemoryRecords(Records):
+    """Nothing is awaited inside a method, so each is one transaction. `down` True makes every call Unavailable."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.writes = 0  # of sandboxes: tests count them
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._keys: dict[str, ApiKey] = {}
+        self._uses: list[KeyUse] = []
+        self._events: list[Event] = []
+
+    async def start(self) -> None:
+        """Nothing to migrate."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def ping(self) -> None:
+        self._check()
+
+    # sandboxes
+
+    async def add_sandbox(self, sandbox: Sandbox, event: Event, *, quota: int | None = None) -> None:
+        self._check()
+        if sandbox.id in self._sandboxes:
+            raise Conflict(f"sandbox {sandbox.id} exists")
+        if quota is not None and self._live(sandbox.owner) >= quota:
+            raise QuotaExceeded(f"{quota} live sandboxes are the limit")
+        self._sandboxes[sandbox.id] = sandbox
+        self._log(event)
+        self.writes += 1
+
+    async def swap_sandbox(self, sandbox: Sandbox, event: Event | None) -> Sandbox:
+        self._check()
+        stored = self._sandboxes.get(sandbox.id)
+        if stored is None:
+            raise NotFound(f"sandbox {sandbox.id} not found")
+        if stored.version != sandbox.version:
+            raise StaleVersion()
+        after = self._sandboxes[sandbox.id] = replace(sandbox, version=sandbox.version + 1)
+        self._log(event)
+        self.writes += 1
+        return after
+
+    async def get_sandbox(self, sandbox_id: str) -> Sandbox | None:
+        self._check()
+        return self._sandboxes.get(sandbox_id)
+
+    async def list_sandboxes(
+        self,
+        *,
+        owner: str | None = None,
+        states: Collection[SandboxState] | None = None,
+        removed: bool | None = False,
+        limit: int = 1000,
+    ) -> list[Sandbox]:
+        self._check()
+        found = [
+            sandbox
+            for sandbox in self._sandboxes.values()
+            if (owner is None or sandbox.owner == owner)
+            and (states is None or sandbox.state in states)
+            and (removed is None or sandbox.removed is removed)
+        ]
+        found.reverse()  # later ones first among those of one instant
+        found.sort(key=lambda sandbox: sandbox.created_at, reverse=True)
+        return found[:limit]
+
+    async def count_live(self, owner: str | None = None) -> int:
+        self._check()
+        return self._live(owner)
+
+    async def prune_sandboxes(self, ended_before: datetime) -> int:
+        self._check()
+        old = [s.id for s in self._sandboxes.values() if s.ended_at is not None and s.ended_at < ended_before]
+        for sandbox_id in old:
+            del self._sandboxes[sandbox_id]
+        return len(old)
+
+    # keys
+
+    async def add_key(self, key: ApiKey, event: Event) -> None:
+        self._check()
+        if key.id in self._keys or any(known.hash == key.hash for known in self._keys.values()):
+            raise Conflict(f"key {key.id} exists")
+        self._keys[key.id] = key
+        self._log(event)
+
+    async def swap_key(self, key: ApiKey, event: Event | None) -> ApiKey:
+        self._check()
+        stored = self._keys.get(key.id)
+        if stored is None:
+            raise NotFound(f"key {key.id} not found")
+        if stored.version != key.version:
+            raise StaleVersion()
+        after = self._keys[key.id] = replace(key, version=key.version + 1)
+        self._log(event)
+        return after
+
+    async def find_key(self, key_hash: str) -> ApiKey | None:
+        self._check()
+        return next((key for key in self._keys.values() if key.hash == key_hash), None)
+
+    async def get_key(self, key_id: str) -> ApiKey | None:
+        self._check()
+        return self._keys.get(key_id)
+
+    async def list_keys(self, *, include_revoked: bool = False) -> list[ApiKey]:
+        self._check()
+        keys = [key for key in self._keys.values() if include_revoked or key.revoked_at is None]
+        return sorted(keys, key=lambda key: key.created_at)
+
+    async def log_key_use(self, uses: Sequence[KeyUse]) -> None:
+        self._check()
+        self._uses += uses
+        for use in uses:
+            key = self._keys.get(use.key_id)
+            if key is not None and (key.last_used_at is None or key.last_used_at < use.at):
+                self._keys[key.id] = replace(key, last_used_at=use.at)
+
+    async def prune_key_use(self, before: datetime) -> int:
+        self._check()
+        kept = [use for use in self._uses if use.at >= before]
+        pruned = len(self._uses) - len(kept)
+        self._uses = kept
+        return pruned
+
+    # events
+
+    async def list_events(
+        self, *, tenant: str | None = None, target: str | None = None, after_id: int = 0, limit: int = 1000
+    ) -> list[Event]:
+        self._check()
+        found = [
+            event
+            for event in self._events
+            if (tenant is None or event.tenant == tenant)
+            and (target is None or event.target == target)
+            and (event.id or 0) > after_id
+        ]
+        return found[:limit]
+
+    def _check(self) -> None:
+        if self.down:
+            raise Unavailable("the records are down")
+
+    def _live(self, owner: str | None) -> int:
+        return sum(1 for s in self._sandboxes.values() if s.live and (owner is None or s.owner == owner))
+
+    def _log(self, event: Event | None) -> None:
+        if event is not None:
+            self._events.append(replace(event, id=len(self._events) + 1))
