@@ -23,6 +23,11 @@ POINTS: frozenset[str] = frozenset(
         "sandboxes.end.destroyed",  # the sandbox is gone, its final usage is not stored
         "sandboxes.exit.saved",  # the main process ended and its log is saved, the record says RUNNING
         "templates.build.baked",  # the layer has its partial name
+        "records.migrate.begun",  # the migrations' transaction is open, nothing is changed
+        "records.migrate.stepped",  # one migration has run, nothing is committed
+        "records.migrate.done",  # all have, nothing is committed
+        "records.write.before_commit",  # a mutation and its event are written, not committed
+        "records.write.after_commit",  # ... committed, nobody was told
         "templates.build.renamed",  # the layer is whole, its description is not written
     }
 )

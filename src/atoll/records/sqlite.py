@@ -1,0 +1,208 @@
+"""SQLite as a Database: one writer connection in a thread of its own, a few readers beside it.
+
+`sql.py` opens it for sqlite URLs. Whole transactions run in the thread, so that each costs one hop from the event loop
+and back instead of one for each statement; that is why the driver is the standard library's and not an async one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar, cast
+
+import structlog
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from atoll.domain.errors import Unavailable
+from atoll.records.database import Database, Work
+from atoll.records.prepared import translated
+
+T = TypeVar("T")
+_log = structlog.get_logger()
+
+READERS_MAX = 4
+WAITING_MAX = 10_000  # transactions in line for the writer, and for the readers
+BUSY_S = 1.0  # one wait for another process's lock; `timeout_s` bounds them all
+CHECKPOINT_EVERY_COMMITS = 256
+# Should the background checkpoints not keep up, the writer makes them itself from this size on.
+WAL_PAGES_MAX = 16_384
+PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=NORMAL",
+    "foreign_keys=ON",
+    f"wal_autocheckpoint={WAL_PAGES_MAX}",
+    f"journal_size_limit={64 * 2**20}",
+    "temp_store=MEMORY",
+)
+
+
+class Sqlite(Database):
+    """WAL with synchronous=NORMAL: a commit survives the death of the process, kill -9 included, and costs no fsync.
+
+    A power cut may take the last moments with it, consistently, and takes every sandbox anyway. What must outlive
+    it (keys: a revoked one may not come back) is written with `durable`, which syncs.
+    """
+
+    def __init__(self, path: Path, *, readers: int = READERS_MAX, timeout_s: float = 5.0) -> None:
+        super().__init__(timeout_s)
+        self.path = path
+        self._engine = engine(path)
+        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._read_threads = ThreadPoolExecutor(
+            min(readers, READERS_MAX), thread_name_prefix="sqlite-reader", initializer=self._start_reader
+        )
+        self._waiting = {self._write_thread: 0, self._read_threads: 0}
+        self._writer: Connection | None = None
+        self._reader = threading.local()
+        self._readers: list[Connection] = []
+        self._commits = 0
+        self._checkpoint: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def start(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._write_thread, self._open)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._checkpoint is not None:
+            self._checkpoint.cancel()
+        await asyncio.to_thread(self._release)
+
+    def _open(self) -> None:
+        from atoll.records.migrate import upgrade
+
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Before SQLite makes it: keys' hashes and environments are nobody else's. -wal and -shm copy the mode.
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            self._writer = self._engine.connect()
+            transaction(self._writer, upgrade)
+        except OSError as error:
+            raise Unavailable(f"{self.path}: {error.strerror}") from error
+        except DBAPIError as error:
+            raise Unavailable(f"{self.path}: {error.orig}") from error
+
+    def _start_reader(self) -> None:
+        self._reader.connection = self._engine.connect()
+        self._readers.append(self._reader.connection)
+
+    def _release(self) -> None:
+        for threads in (self._write_thread, self._read_threads):
+            threads.shutdown(cancel_futures=True)
+        for connection in (self._writer, *self._readers):
+            if connection is not None:
+                connection.close()
+        self._engine.dispose()
+
+    async def _write(self, work: Work[T], durable: bool) -> T:
+        abandoned = threading.Event()
+
+        def run() -> T:
+            if self._writer is None:
+                raise Unavailable("the database is not open")
+            if not durable:
+                return transaction(self._writer, work, abandoned)
+            execute(self._writer, "PRAGMA synchronous=FULL")
+            try:
+                return transaction(self._writer, work, abandoned)
+            finally:
+                execute(self._writer, "PRAGMA synchronous=NORMAL")
+
+        try:
+            result = await self._in(self._write_thread, run)
+        except asyncio.CancelledError:
+            abandoned.set()
+            raise
+        self._commits += 1
+        idle = self._checkpoint is None or self._checkpoint.done()
+        if self._commits % CHECKPOINT_EVERY_COMMITS == 0 and idle:
+            self._checkpoint = asyncio.create_task(self._move_wal())
+        return result
+
+    async def _read(self, work: Work[T]) -> T:
+        def run() -> T:
+            connection: Connection = self._reader.connection
+            try:
+                return work(connection)
+            finally:
+                connection.rollback()  # for SQLAlchemy's books: the driver has no transaction open
+
+        return await self._in(self._read_threads, run)
+
+    async def _in(self, threads: ThreadPoolExecutor, run: Callable[[], T]) -> T:
+        if self._closed:
+            raise Unavailable("the database is closed")
+        if self._waiting[threads] >= WAITING_MAX:
+            raise Unavailable("too many requests wait for the database: try again in a moment")
+        self._waiting[threads] += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, run)
+        finally:
+            self._waiting[threads] -= 1
+
+    async def _move_wal(self) -> None:
+        # In a reader's thread: its fsync would otherwise hold up whoever made the unlucky commit.
+        try:
+            await self._read(lambda connection: execute(connection, "PRAGMA wal_checkpoint(PASSIVE)"))
+        except Exception:
+            _log.warning("records.checkpoint_failed", exc_info=True)
+
+    def _passes(self, error: DBAPIError) -> bool:
+        code = getattr(error.orig, "sqlite_errorcode", 0) or 0
+        return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def transaction(connection: Connection, work: Work[T], abandoned: threading.Event | None = None) -> T:
+    """Run `work` in one write transaction, unless its caller has `abandoned` it before the commit."""
+    # Beside SQLAlchemy's own begin and commit, which cost more than SQLite's.
+    execute(connection, "BEGIN IMMEDIATE")
+    try:
+        result = work(connection)
+        if abandoned is not None and abandoned.is_set():
+            raise Unavailable
+        execute(connection, "COMMIT")
+    except BaseException:
+        _driver(connection).rollback()
+        raise
+    finally:
+        connection.rollback()  # for SQLAlchemy's books: the driver has no transaction open any more
+    return result
+
+
+def execute(connection: Connection, statement: str) -> None:
+    """Give the driver a command as it is."""
+    try:
+        _driver(connection).execute(statement).close()
+    except sqlite3.Error as error:
+        raise translated(error, statement) from error
+
+
+def engine(path: Path) -> Engine:
+    """A synchronous engine whose connections leave transactions to their callers; any thread may use them."""
+    made = create_engine(
+        f"sqlite:///{path}",
+        poolclass=NullPool,
+        hide_parameters=True,  # errors are logged, parameters hold environments
+        # The driver's own idea of transactions leaves DDL outside of them: it gets out of the way.
+        connect_args={"timeout": BUSY_S, "isolation_level": None, "check_same_thread": False},
+    )
+
+    @event.listens_for(made, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:  # pyright: ignore[reportUnusedFunction]
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    return made
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    return cast(sqlite3.Connection, connection.connection.driver_connection)
