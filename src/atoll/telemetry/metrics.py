@@ -102,6 +102,7 @@ class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         self._created = Counter("sandbox_created_total", "Sandboxes created", registry=registry)
+        self.active = 0
         self._active = Gauge("sandbox_active", "Sandboxes that are live now", registry=registry)
         self._execs = ExecCounts()
         registry.register(self._execs)
@@ -132,6 +133,7 @@ class Metrics:
         self._execs.forget(sandbox_id)
 
     def set_active(self, count: int) -> None:
+        self.active = count
         self._active.set(count)
 
     def exec_started(self, sandbox_id: str, argv: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from atoll.surfaces.execbox import frames
 from atoll.surfaces.execbox.frames import Incoming, Malformed, Wire
 from atoll.surfaces.execbox.requests import words
 from atoll.surfaces.operation import Parameter
+from atoll.surfaces.transport import LOST
 
 PIECE_BYTES = 128 * 1024  # of output in one message: clients bound what they take
 CLOSE_NORMAL, CLOSE_GONE, CLOSE_INTERNAL = 1000, 1001, 1011
@@ -91,17 +92,24 @@ async def _serve(socket: WebSocket, stream: ProcessStream, wire: Wire, headers: 
         await socket.accept(headers=headers)
         output = asyncio.create_task(_pump_output(socket, stream, wire))
         input_ = asyncio.create_task(_pump_input(socket, stream, wire))
+        # While a process takes no input nothing is read, so a client's leaving is told beside the messages too.
+        lost = asyncio.create_task(_lost(socket))
         try:
             # The input pump ends when the client goes away; the output pump when the process does.
-            await asyncio.wait((output, input_), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((output, input_, lost), return_when=asyncio.FIRST_COMPLETED)
             if output.done():
                 await output
         finally:
-            await _cancel(output, input_)
+            await _cancel(output, input_, lost)
     finally:
         with suppress(AtollError, OSError):
             async with asyncio.timeout(CLOSE_S):
                 await stream.close()
+
+
+async def _lost(socket: WebSocket) -> None:
+    event: asyncio.Event | None = socket.scope["extensions"].get(LOST)
+    await (event or asyncio.Event()).wait()
 
 
 async def _pump_output(socket: WebSocket, stream: ProcessStream, wire: Wire) -> None:

@@ -1,0 +1,163 @@
+"""The composition root: settings -> adapters -> services -> surfaces -> one ASGI application.
+
+The only module that names concrete adapters. `serve` runs what it makes; tests make it with fakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from ipaddress import ip_network
+from typing import Any
+
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Router
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+import atoll
+from atoll.records.base import Records
+from atoll.runtimes.base import Runtime
+from atoll.services.limits import Limits
+from atoll.services.sandboxes import Sandboxes
+from atoll.settings import Settings
+from atoll.surfaces.door import Door, DoorLimits
+from atoll.surfaces.execbox.answers import Error
+from atoll.surfaces.execbox.errors import ExecboxDialect
+from atoll.surfaces.execbox.routes import operations as execbox_operations
+from atoll.surfaces.openapi import document
+from atoll.surfaces.operation import Operation
+from atoll.surfaces.ops.health import Health
+from atoll.surfaces.ops.pages import Pages
+from atoll.surfaces.ops.routes import operations as ops_operations
+from atoll.surfaces.routing import PathRoute, routes
+from atoll.telemetry.metrics import Metrics
+from atoll.telemetry.trace import Tracing
+
+NOBODY = "sess_000000000000"  # whether the runtime answers is found out by asking for a sandbox that cannot be
+START_S = 120.0  # for a part to get ready; migrations of a large database are the longest
+
+
+class Application:
+    """One server's parts, and the ASGI application that serves them between the two ends of `running`."""
+
+    def __init__(self, settings: Settings, records: Records, runtime: Runtime, keys: Any = None) -> None:
+        self.settings = settings
+        self.records = records
+        self.runtime = runtime
+        self.metrics = Metrics()
+        self.keys = keys
+        self.sandboxes = Sandboxes(
+            records,
+            runtime,
+            settings.data,
+            limits=service_limits(settings),
+            aliases=dict(settings.images.aliases),
+            metrics=self.metrics,
+        )
+        self._dialect = ExecboxDialect()
+        self.door = Door(self.keys, door_limits(settings))
+        self.operations = self._operations()
+        self.routes: list[BaseRoute] = list[BaseRoute](routes(self.operations, self.door, self._dialect))
+        router = Router(self.routes, redirect_slashes=False, default=self._not_found, lifespan=lambda _: self.running())
+        self._asgi = Tracing(router, self.metrics)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._asgi(scope, receive, send)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Start every part in order; at the end, or when one cannot start, close those that did."""
+        async with AsyncExitStack() as stack:
+            await _started(stack, "the records", self.records.start, self.records.close)
+            await _started(stack, "the keys", self.keys.start, self.keys.close)
+            await _started(stack, "the runtime", self.runtime.start, self.runtime.close)
+            await _started(stack, "the sandboxes", self.sandboxes.start, self.sandboxes.close)
+            yield
+
+    def _operations(self) -> list[Operation]:
+        probes = {"records": self.records.ping, "runtime": lambda: self.runtime.find(NOBODY)}
+        health = Health(probes, self.metrics, atoll.__version__)
+        pages = Pages(self.openapi) if self.settings.api.docs else None
+        return [
+            *execbox_operations(self.sandboxes, self.settings),
+            *ops_operations(health, self.metrics, pages),
+        ]
+
+    def openapi(self) -> dict[str, Any]:
+        """The document of the routes that this application serves."""
+        served = [one for route in self.routes if isinstance(route, PathRoute) for one in route.operations]
+        return document(served, Error, version=atoll.__version__)
+
+    async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response: Response = self._dialect.not_found()
+        if scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).send_denial_response(response)
+        else:
+            await response(scope, receive, send)
+
+
+def create_app(settings: Settings, *, runtime: Runtime | None = None, records: Records | None = None) -> Application:
+    """The application that the settings describe; a given runtime or store is used in place of theirs."""
+    return Application(settings, records or open_store(settings), runtime or open_runtime(settings))
+
+
+def open_store(settings: Settings) -> Records:
+    """The store of the settings, not started."""
+    from atoll.records.sql import open_records
+
+    database = settings.database
+    return open_records(settings.database_url, connections=database.pool_connections, timeout_s=database.timeout_s)
+
+
+def open_runtime(settings: Settings) -> Runtime:
+    """The runtime of the settings, not started."""
+    if settings.runtime == "fake":
+        from atoll.testing.fake_runtime import FakeRuntime
+
+        return FakeRuntime()
+    from atoll.runtimes.local.runtime import LocalRuntime
+
+    return LocalRuntime(settings.data, ring_bytes=settings.limits.output_ring_bytes)
+
+
+def service_limits(settings: Settings) -> Limits:
+    """The services' limits; what the settings do not name has the services' own default."""
+    maxima, sandboxes = settings.limits.maxima, settings.sandboxes
+    return Limits(
+        cpu_millis_max=maxima.cpu_millis,
+        memory_bytes_max=maxima.memory_bytes,
+        pids_max=maxima.pids,
+        disk_bytes_max=maxima.disk_bytes,
+        inodes_max=maxima.inodes,
+        timeout_s_max=maxima.timeout_s,
+        idle_s_max=maxima.idle_s,
+        max_age_s_max=maxima.max_age_s,
+        sandboxes_per_key=settings.limits.max_sandboxes_per_key,
+        output_bytes_max=settings.limits.run_output_bytes,
+        stdin_bytes_max=settings.server.body_bytes,
+        reconcile_every_s=sandboxes.reconcile_s,
+        ended_kept_s=sandboxes.ended_retention_days * 86_400,
+    )
+
+
+def door_limits(settings: Settings) -> DoorLimits:
+    """The door's limits."""
+    return DoorLimits(
+        **settings.rates.model_dump(),
+        sockets_per_key=settings.limits.ws_per_key,
+        trusted_proxies=tuple(ip_network(proxy, strict=False) for proxy in settings.server.trusted_proxies),
+    )
+
+
+async def _started(
+    stack: AsyncExitStack,
+    what: str,
+    start: Callable[[], Awaitable[object]],
+    close: Callable[[], Awaitable[object]],
+) -> None:
+    """Start a part and remember to close it; also after a start that failed half-way."""
+    stack.push_async_callback(close)
+    async with asyncio.timeout(START_S):
+        await start()

@@ -1,0 +1,142 @@
+"""Runs the server in this process: one per data folder, ready when it says so, drained when it is told to end.
+
+`atoll up` calls `serve`; it prints nothing. Tests call `listening` to serve an application of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import structlog
+import uvicorn
+
+from atoll.app import Application, create_app
+from atoll.domain.errors import Unavailable
+from atoll.settings import Settings
+from atoll.surfaces.transport import PING_INTERVAL_S, PING_TIMEOUT_S, Http, WebSocket
+from atoll.telemetry import logs
+
+_log = structlog.get_logger("atoll.serve")
+BACKLOG = 2048
+KEEP_ALIVE_S = 75
+FORCED_DRAIN_S = 1.0  # that cancelled requests get to let go
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What whoever started the server may want to tell."""
+
+    url: str
+    minted_key: str | None  # the owner key's text, when this start made it; shown nowhere else
+
+
+async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. Raises what keeps the server from starting, before `ready` is called."""
+    logs.configure(settings.logs.format, settings.logs.level)
+    app = create_app(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with app.running(), listening(app) as url:
+            _log.info("ready", url=url, runtime=app.runtime.name)
+            if ready is not None:
+                ready(Ready(url, app.minted_key))
+            await stop.wait()
+            _log.info("draining", drain_s=settings.server.drain_s)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def listening(app: Application) -> AsyncGenerator[str]:
+    """Accept connections for an application that is running; its URL. At the end open requests get `drain_s`.
+
+    WebSockets are closed at once with 1012 "service restart": their processes go on, and clients come back.
+    """
+    settings = app.settings.server
+    listener = _listen(settings.host, settings.port)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=Http,
+            ws=WebSocket,
+            loop="none",  # the caller's loop runs already
+            interface="asgi3",
+            lifespan="off",  # `running` does it, so that its errors reach the caller
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # the door reads X-Forwarded-For, from trusted proxies only
+            server_header=False,
+            ws_max_size=settings.frame_bytes,
+            ws_per_message_deflate=False,
+            ws_ping_interval=PING_INTERVAL_S,
+            ws_ping_timeout=PING_TIMEOUT_S,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]  # any number of seconds will do
+            backlog=BACKLOG,
+        )
+    )
+    task = asyncio.create_task(server.serve([listener]), name="http server")
+    try:
+        await server.accepting(task)
+        yield _url(listener)
+    finally:
+        server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await task
+        await _let_go(server)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own ideas about signals and exits."""
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._serve(sockets)
+
+    async def accepting(self, task: asyncio.Task[None]) -> None:
+        """Returns once connections are accepted; raises what stopped the server instead."""
+        while not self.started:
+            if task.done():
+                task.result()
+                raise Unavailable("the HTTP server ended before it began")
+            await asyncio.sleep(0.001)
+
+
+async def _let_go(server: uvicorn.Server) -> None:
+    """Requests that outlived the drain were cancelled: let them end before what they use is closed."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FORCED_DRAIN_S):
+            while server.server_state.tasks:
+                await asyncio.sleep(0.01)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.set_inheritable(False)
+        listener.setblocking(False)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise Unavailable(f"cannot listen on {host}:{port}: {error}") from error
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    """Where a client on this machine reaches it."""
+    host, port = listener.getsockname()[:2]
+    address = ip_address(host)
+    if address.is_unspecified:
+        host = "127.0.0.1" if address.version == 4 else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

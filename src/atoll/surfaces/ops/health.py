@@ -1,0 +1,102 @@
+"""Health and readiness: one merged object that the monitors of every seed understand; the ops routes serve it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from atoll.surfaces.bodies import json_response
+from atoll.telemetry.metrics import Metrics
+
+Probe = Callable[[], Awaitable[object]]
+
+PROBE_S = 2.0
+FRESH_S = 1.0  # health is public: however often it is asked for, the parts are asked once in this time
+
+
+class Check(BaseModel):
+    status: Literal["healthy", "unhealthy"]
+    detail: str | None = None
+
+
+class HealthAnswer(BaseModel):
+    status: Literal["healthy", "unhealthy"]
+    version: str
+    service: str
+    project: str
+    timestamp: datetime
+    uptime: int
+    checks: dict[str, Check]
+
+
+class ReadyAnswer(BaseModel):
+    status: Literal["ready", "not_ready"]
+    sandboxes_active: int
+    checks: dict[str, Check]
+
+
+class Health:
+    """Asks each part of the server whether it answers."""
+
+    def __init__(self, probes: Mapping[str, Probe], metrics: Metrics, version: str) -> None:
+        self._probes = probes
+        self._metrics = metrics
+        self._version = version
+        self._started = monotonic()
+        self._checked = -FRESH_S
+        self._checks: dict[str, dict[str, str]] = {}
+        self._lock = asyncio.Lock()
+
+    async def health(self, _request: Request) -> Response:
+        checks = await self._look()
+        healthy = _all_healthy(checks)
+        answer: dict[str, Any] = {
+            "status": "healthy" if healthy else "unhealthy",
+            "version": self._version,
+            "service": "atoll",
+            "project": "atoll",
+            "timestamp": datetime.now(UTC),
+            "uptime": int(monotonic() - self._started),
+            "checks": checks,
+        }
+        return json_response(answer, 200 if healthy else 503)
+
+    async def ready(self, _request: Request) -> Response:
+        checks = await self._look()
+        ready = _all_healthy(checks)
+        answer: dict[str, Any] = {
+            "status": "ready" if ready else "not_ready",
+            "sandboxes_active": self._metrics.active,
+            "checks": checks,
+        }
+        return json_response(answer, 200 if ready else 503)
+
+    async def _look(self) -> dict[str, dict[str, str]]:
+        async with self._lock:
+            if monotonic() - self._checked >= FRESH_S:
+                names = list(self._probes)
+                found = await asyncio.gather(*(_probe(self._probes[name]) for name in names))
+                self._checks = dict(zip(names, found, strict=True))
+                self._checked = monotonic()
+            return self._checks
+
+
+async def _probe(probe: Probe) -> dict[str, str]:
+    try:
+        async with asyncio.timeout(PROBE_S):
+            await probe()
+    except Exception as error:
+        # The kind of fault only: its text may name paths and addresses, and this answer is public.
+        return {"status": "unhealthy", "detail": type(error).__name__}
+    return {"status": "healthy"}
+
+
+def _all_healthy(checks: dict[str, dict[str, str]]) -> bool:
+    return all(check["status"] == "healthy" for check in checks.values())

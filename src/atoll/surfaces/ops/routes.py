@@ -1,0 +1,72 @@
+"""Every operation for operators and machines: public, and the only public ones there are; app.py makes the routes."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from atoll.surfaces.operation import JSON, Answer, Operation
+from atoll.surfaces.ops.health import Health, HealthAnswer, ReadyAnswer
+from atoll.surfaces.ops.pages import Pages
+from atoll.telemetry.metrics import CONTENT_TYPE, Metrics
+
+TAG = "operations"
+ANY_OBJECT = {"type": "object"}
+
+
+def operations(health: Health, metrics: Metrics, pages: Pages | None) -> list[Operation]:
+    """`pages` None: the document and its pages are not served."""
+
+    async def render(_request: Request) -> Response:
+        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+    served = [
+        Operation(
+            "GET", "/health", health.health, "health", "Whether the server and its parts work",
+            answers=(
+                Answer(200, "they do", HealthAnswer),
+                Answer(503, "one does not", HealthAnswer),
+            ), public=True, tag=TAG,
+        ),
+        Operation(
+            "GET", "/health/ready", health.ready, "ready", "Whether it can take work",
+            answers=(Answer(200, "it can", ReadyAnswer), Answer(503, "it cannot", ReadyAnswer)),
+            public=True, tag=TAG,
+        ),
+        Operation(
+            "GET", "/metrics", render, "metrics", "Prometheus metrics",
+            answers=(Answer(200, "text format", None, "text/plain"),), public=True, tag=TAG,
+        ),
+    ]  # fmt: skip
+    return served + (_pages(pages) if pages else [])
+
+
+def _pages(pages: Pages) -> list[Operation]:
+    html = Answer(200, "the page", None, "text/html")
+    return [
+        Operation(
+            "GET", "/openapi.json", pages.json, "openapiJson", "This document",
+            answers=(Answer(200, "OpenAPI 3.1", ANY_OBJECT, JSON),), public=True, tag=TAG,
+        ),
+        Operation(
+            "GET", "/openapi.yaml", pages.yaml, "openapiYaml", "This document",
+            answers=(Answer(200, "OpenAPI 3.1", None, "application/yaml"),), public=True, tag=TAG,
+        ),
+        Operation(
+            "GET", "/docs", pages.swagger, "docs", "This document, to try out",
+            answers=(html,), public=True, tag=TAG,
+        ),
+        Operation(
+            "GET", "/redoc", pages.redoc, "redoc", "This document, to read",
+            answers=(html,), public=True, tag=TAG,
+        ),
+        Operation(
+            "GET", "/docs/assets/{file}", pages.asset, "docsAsset", "A part of those pages",
+            answers=(
+                Answer(200, "it", None, "text/javascript"),
+                Answer(200, "it", None, "text/css"),
+                Answer(200, "it", None, "image/png"),
+            ),
+            errors=(404,), public=True, tag=TAG,
+        ),
+    ]  # fmt: skip

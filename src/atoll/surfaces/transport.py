@@ -1,0 +1,144 @@
+"""uvicorn's HTTP and WebSocket protocols with the bounds that they lack; `serve` hands them to uvicorn.
+
+What is bounded: the head of a request in bytes and time, fragments of one message, pongs that wait to be written, and
+how long a peer that vanished is believed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from asyncio.transports import BaseTransport
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+HEAD_BYTES_MAX = 64 * 1024
+HEAD_S = 15.0  # for a whole request head, and for the first one to begin
+FRAGMENTS_MAX = 10_000  # of one message: empty ones would be free otherwise
+PING_INTERVAL_S = 20.0
+PING_TIMEOUT_S = 15.0  # so that a peer that vanished is noticed before the second ping
+PEER_GONE_MS = 40_000  # bytes that the peer's machine has not acknowledged for so long end the connection
+CLOSE_TOO_LARGE, CLOSE_RESTART = 1009, 1012
+LOST = "atoll.lost"  # in a WebSocket's extensions: an Event, set when the connection is gone, read or not
+
+
+class HeadTooLarge(Exception):
+    """Raised into the parser, which then answers 400 and closes."""
+
+
+class Http(HttpToolsProtocol):
+    """HTTP/1.1 whose heads are bounded."""
+
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch_head()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = 0
+        if self._head_timer is None:
+            self._watch_head()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._unwatch_head()
+        super().on_headers_complete()
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES_MAX:
+            raise HeadTooLarge
+
+    def _watch_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_S, self._head_late)
+
+    def _unwatch_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_late(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+class WebSocket(WebSocketsSansIOProtocol):
+    """RFC 6455 without extensions, with backpressure for pings too."""
+
+    _pong: bytes | None = None
+    _lost: asyncio.Event
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        self._lost = asyncio.Event()
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_GONE_MS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost.set()
+        super().connection_lost(exc)
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if self.tasks and hasattr(self, "scope"):  # absent when the handshake was refused
+            self.scope["extensions"][LOST] = self._lost  # type: ignore[index]
+
+    def handle_ping(self) -> None:
+        answer = b"".join(self.conn.data_to_send())
+        if self.writable.is_set():
+            self.transport.write(answer)
+        else:
+            self._pong = answer  # the last one answers all before it
+
+    def resume_writing(self) -> None:
+        if self._pong is not None and not self.transport.is_closing():
+            pong, self._pong = self._pong, None
+            self.transport.write(pong)
+        super().resume_writing()
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) >= FRAGMENTS_MAX:
+            self.frames = []
+            self.conn.fail(CLOSE_TOO_LARGE, "too many fragments")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
+
+    def keepalive_timeout(self) -> None:
+        if self.read_paused:
+            # The pong may lie unread behind what the process has not taken: silence proves nothing. A machine that
+            # is gone is noticed by TCP, whose acknowledgements do not wait for us.
+            self.pong_timer = None
+            self.pending_ping_payload = None
+            self.schedule_ping()
+            return
+        super().keepalive_timeout()
+
+    def shutdown(self) -> None:
+        if self.handshake_complete and not self.close_sent and self.conn.close_sent is None:
+            self.stop_keepalive()
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": CLOSE_RESTART})
+            self.conn.send_close(CLOSE_RESTART, "service restart")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+            return
+        super().shutdown()

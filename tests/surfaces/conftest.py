@@ -1,0 +1,140 @@
+"""What the surfaces' tests share: a real HTTP server on loopback over fake records and a fake runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from atoll.app import Application
+from atoll.domain.errors import Unauthenticated
+from atoll.domain.key import DEFAULT_SCOPES, KeyKind, Scope
+from atoll.domain.principal import Principal
+from atoll.serve import listening
+from atoll.settings import Settings
+from atoll.testing.fake_runtime import FakeHost, FakeRuntime
+from atoll.testing.memory_records import MemoryRecords
+from websockets.asyncio.client import ClientConnection, connect
+
+ALICE = "sk_" + "a1" * 32
+BOB = "sk_" + "b0" * 32
+OWNER = "sk_" + "0e" * 32
+READER = "sk_" + "4e" * 32  # alice's sandboxes, with the scope read alone
+EXECUTOR = "sk_" + "e4" * 32
+WRITER = "sk_" + "34" * 32
+
+
+def _principals() -> dict[str, Principal]:
+    alice = Principal("key_a11ce0000000", KeyKind.STANDARD, DEFAULT_SCOPES, "alice")
+    some = {READER: Scope.READ, EXECUTOR: Scope.EXECUTE, WRITER: Scope.WRITE}
+    return {
+        ALICE: alice,
+        BOB: Principal("key_b0b000000000", KeyKind.STANDARD, DEFAULT_SCOPES, "bob"),
+        OWNER: Principal("key_0143e0000000", KeyKind.OWNER, DEFAULT_SCOPES, "owner"),
+    } | {text: Principal(alice.id, alice.kind, frozenset({scope})) for text, scope in some.items()}
+
+
+@dataclass
+class KeyRing:
+    """Keys without a store."""
+
+    principals: dict[str, Principal] = field(default_factory=_principals)
+    looks: int = 0
+    uses: list[tuple[str, str, str, int]] = field(default_factory=list)
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def authenticate(self, text: str) -> Principal:
+        self.looks += 1
+        await asyncio.sleep(0)
+        if text not in self.principals:
+            raise Unauthenticated
+        return self.principals[text]
+
+    def log_use(self, key_id: str, *, endpoint: str, method: str, status_code: int, **_: Any) -> None:
+        self.uses.append((key_id, method, endpoint, status_code))
+
+
+@dataclass
+class House:
+    """A server and its insides."""
+
+    app: Application
+    url: str
+    records: MemoryRecords
+    host: FakeHost
+    keys: KeyRing
+    http: httpx2.AsyncClient
+
+    def headers(self, key: str | None) -> dict[str, str]:
+        return {} if key is None else {"authorization": f"Bearer {key}"}
+
+    async def call(self, method: str, path: str, key: str | None = ALICE, **more: Any) -> httpx2.Response:
+        headers = self.headers(key) | more.pop("headers", {})
+        return await self.http.request(method, self.url + path, headers=headers, **more)
+
+    async def create(self, key: str | None = ALICE, **body: Any) -> dict[str, Any]:
+        answer = await self.call("POST", "/v1/sessions", key, json={"image": "host", "network": "none"} | body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    async def exec(self, session_id: str, command: Any, key: str | None = ALICE, **body: Any) -> dict[str, Any]:
+        path = f"/v1/sessions/{session_id}/exec"
+        answer = await self.call("POST", path, key, json={"command": command} | body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def socket(self, path: str, key: str | None = ALICE, **more: Any) -> connect:
+        """Use it as a context manager; the upgrade's response is `.response`."""
+        headers = self.headers(key) | more.pop("additional_headers", {})
+        options = {"additional_headers": headers, "compression": None, "max_size": 2**24, "proxy": None}
+        return connect("ws" + self.url.removeprefix("http") + path, **(options | more))
+
+
+Opener = Callable[..., Any]
+
+
+@pytest.fixture
+async def open_house(tmp_path: Path) -> AsyncIterator[Opener]:
+    """`async with open_house(**changed settings) as house`; everything is closed and checked at the end."""
+
+    @asynccontextmanager
+    async def opener(
+        *,
+        records: MemoryRecords | None = None,
+        host: FakeHost | None = None,
+        keys: KeyRing | None = None,
+        **settings: Any,
+    ) -> AsyncIterator[House]:
+        tree = {"data": tmp_path, "runtime": "fake", "server": {"port": 0, "drain_s": 2}} | settings
+        records, host, keys = records or MemoryRecords(), host or FakeHost(), keys or KeyRing()
+        app = Application(Settings.model_validate(tree), records, FakeRuntime(host), keys)
+        async with AsyncExitStack() as stack:
+            http = await stack.enter_async_context(httpx2.AsyncClient(timeout=10))
+            await stack.enter_async_context(app.running())
+            url = await stack.enter_async_context(listening(app))
+            yield House(app, url, records, host, keys, http)
+
+    before = asyncio.all_tasks()
+    yield opener
+    await asyncio.sleep(0.05)
+    left = {task for task in asyncio.all_tasks() - before - {asyncio.current_task()} if not task.done()}
+    assert not left, left
+
+
+@pytest.fixture
+async def house(open_house: Opener) -> AsyncIterator[House]:
+    async with open_house() as opened:
+        yield opened
+
+
+async def messages(socket: ClientConnection) -> list[bytes | str]:
+    """All that comes until the server closes."""
+    return [message async for message in socket]
