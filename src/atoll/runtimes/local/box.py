@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from atoll.runtimes.local.birth import Birth
     from atoll.runtimes.local.cgroups import Counters
     from atoll.sidekick.loop import Timer
 
@@ -23,9 +24,12 @@ def boot_now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def boot_id() -> str:
+def _read_boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
+
+
+BOOT_ID = _read_boot_id()
 
 
 def start_ticks(pid: int) -> int:
@@ -41,12 +45,13 @@ def start_ticks(pid: int) -> int:
 class Box:
     """A sandbox of this node. `pid` is its sidekick's, 0 until it is cloned."""
 
-    def __init__(self, sandbox: str, folder: str, slot: int, network: str, limits: dict[str, float | None]) -> None:
-        self.id = sandbox
+    def __init__(self, key: str, folder: str, slot: int, network: str) -> None:
+        self.key = key  # the name of its cgroup
+        self.id = ""  # the sandbox's, once it has one
         self.folder = folder
         self.slot = slot
         self.network = network
-        self.limits = limits  # timeout_s, idle_s, max_age_s
+        self.limits: dict[str, float | None] = {}  # timeout_s, idle_s, max_age_s
         self.pid = 0
         self.ticks = 0
         self.started = boot_now()
@@ -57,12 +62,14 @@ class Box:
         self.pidfd = -1
         self.counters: Counters | None = None
         self.timer: Timer | None = None
+        self.birth: Birth | None = None
         self.when_gone: list[Callable[[dict[str, Any]], None]] = []
 
     def save(self) -> None:
         """One small write: a node that dies in it leaves the old text or the new."""
         fields = {
             "id": self.id,
+            "key": self.key,
             "slot": self.slot,
             "network": self.network,
             "limits": self.limits,
@@ -71,7 +78,7 @@ class Box:
             "started": self.started,
             "ready": self.ready,
             "frozen": self.frozen,
-            "boot_id": boot_id(),
+            "boot_id": BOOT_ID,
         }
         write_small(f"{self.folder}/{STATE_NAME}", fields)
 
@@ -83,10 +90,11 @@ class Box:
                 fields = json.load(file)
         except (OSError, ValueError):
             return None
-        box = cls(fields["id"], folder, fields["slot"], fields["network"], fields["limits"])
+        box = cls(fields["key"], folder, fields["slot"], fields["network"])
+        box.id, box.limits = fields["id"], fields["limits"]
         box.pid, box.ticks, box.started = fields["pid"], fields["ticks"], fields["started"]
         box.ready, box.frozen = fields["ready"], fields["frozen"]
-        if fields["boot_id"] != boot_id():
+        if fields["boot_id"] != BOOT_ID:
             box.reason = "host_restarted"
             box.pid = 0
         return box

@@ -12,6 +12,7 @@ import os
 ROOT = "/sys/fs/cgroup"
 CONTROLLERS = ("cpu", "memory", "pids")
 CPU_PERIOD_US = 100_000
+_SWAP_FILES = ("memory.memsw.limit_in_bytes", "memory.swap.max")
 
 
 class Cgroups:
@@ -29,40 +30,44 @@ class Cgroups:
             extra = {c: f"{ROOT}/{c}" for c in ("freezer", "cpuacct") if os.path.exists(f"{ROOT}/{c}/cgroup.procs")}
             self._v1.update(extra)
         self._v2_controllers = self._enable() if self._v2 else set[str]()
+        self._swap_counted = False
         self.limits = {c for c in ("cpu", "memory", "pids") if c in self._v1 or c in self._v2_controllers}
 
-    def make(self, sandbox: str, *, cpu_millis: int, memory_bytes: int, pids: int) -> list[str]:
-        """Make the sandbox's groups with their limits; returns the `cgroup.procs` files to join."""
+    def make(self, sandbox: str) -> list[str]:
+        """Make the sandbox's groups; returns the `cgroup.procs` files to join."""
         joins: list[str] = []
-        quota = cpu_millis * CPU_PERIOD_US // 1000
         try:
-            for controller, base in self._v1.items():
+            for base in self._bases():
                 folder = f"{base}/{self.name}/{sandbox}"
                 os.mkdir(folder)
                 joins.append(f"{folder}/cgroup.procs")
-                if controller == "cpu":
-                    _write(f"{folder}/cpu.cfs_period_us", CPU_PERIOD_US)
-                    _write(f"{folder}/cpu.cfs_quota_us", quota)
-                elif controller == "memory":
-                    _write(f"{folder}/memory.limit_in_bytes", memory_bytes)
-                    _write_if_there(f"{folder}/memory.memsw.limit_in_bytes", memory_bytes)
-                elif controller == "pids":
-                    _write(f"{folder}/pids.max", pids)
-            if self._v2 is not None:
-                folder = f"{self._v2}/{self.name}/{sandbox}"
-                os.mkdir(folder)
-                joins.append(f"{folder}/cgroup.procs")
-                if "cpu" in self._v2_controllers:
-                    _write(f"{folder}/cpu.max", f"{quota} {CPU_PERIOD_US}")
-                if "memory" in self._v2_controllers:
-                    _write(f"{folder}/memory.max", memory_bytes)
-                    _write_if_there(f"{folder}/memory.swap.max", 0)
-                if "pids" in self._v2_controllers:
-                    _write(f"{folder}/pids.max", pids)
         except OSError:
             self.remove(sandbox)
             raise
         return joins
+
+    def limit(self, sandbox: str, cpu_millis: int, memory_bytes: int, pids: int) -> None:
+        """Bound it; at any time."""
+        quota = cpu_millis * CPU_PERIOD_US // 1000
+        for controller, base in self._v1.items():
+            folder = f"{base}/{self.name}/{sandbox}"
+            if controller == "cpu":
+                _write(f"{folder}/cpu.cfs_quota_us", quota)  # the period is 100 ms by default
+            elif controller == "memory":
+                _write(f"{folder}/memory.limit_in_bytes", memory_bytes)
+                if self._swap_counted:
+                    _write(f"{folder}/memory.memsw.limit_in_bytes", memory_bytes)
+            elif controller == "pids":
+                _write(f"{folder}/pids.max", pids)
+        folder = f"{self._v2}/{self.name}/{sandbox}"
+        if "cpu" in self._v2_controllers:
+            _write(f"{folder}/cpu.max", f"{quota} {CPU_PERIOD_US}")
+        if "memory" in self._v2_controllers:
+            _write(f"{folder}/memory.max", memory_bytes)
+            if self._swap_counted:
+                _write(f"{folder}/memory.swap.max", 0)
+        if "pids" in self._v2_controllers:
+            _write(f"{folder}/pids.max", pids)
 
     def prepare(self) -> None:
         """Make this node's own folder in each hierarchy."""
@@ -71,6 +76,8 @@ class Cgroups:
         if self._v2 is not None:
             for controller in self._v2_controllers:
                 _write(f"{self._v2}/{self.name}/cgroup.subtree_control", f"+{controller}")
+        own = [f"{base}/{self.name}/{name}" for base in self._bases() for name in _SWAP_FILES]
+        self._swap_counted = any(os.path.exists(path) for path in own)
 
     def kill(self, sandbox: str) -> bool:
         """KILL everything in it; False where the kernel has no cgroup.kill."""
@@ -207,10 +214,3 @@ def _write(path: str, value: object) -> None:
         os.write(fd, str(value).encode())
     finally:
         os.close(fd)
-
-
-def _write_if_there(path: str, value: object) -> None:
-    try:
-        _write(path, value)
-    except OSError:
-        pass  # swap accounting is off

@@ -6,7 +6,6 @@ Every step runs once, in order, and any error ends the child: the node then clea
 from __future__ import annotations
 
 import gc
-import json
 import os
 import resource
 import signal
@@ -14,6 +13,7 @@ import socket
 
 from atoll.runtimes.local import rootfs
 from atoll.runtimes.local import syscalls as sys
+from atoll.runtimes.local.birth import GO, PREPARED, READY, receive, receive_assignment
 from atoll.runtimes.local.cgroups import Counters
 from atoll.runtimes.local.host_template import GID, HOME, UID, USER
 from atoll.sidekick import main as sidekick
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 SOCKET_NAME = "sidekick"
+HOST_NAME = "atoll"
 LISTEN_BACKLOG = 512
 OOM_SCORE_TENANT = 500
 OPEN_FILES = 16_384
 
 
 def become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) -> None:
-    """Runs in the clone and never returns. One line of JSON on `control` says ready, or what went wrong."""
+    """Runs in the clone and never returns; `control` is the child's end of a Birth."""
     try:
         _become(spec, host, control)
     except BaseException as error:
-        message = json.dumps({"error": f"{type(error).__name__}: {error}"})
         try:
-            control.send(message.encode())
+            control.send(f"{type(error).__name__}: {error}".encode())
         except OSError:
             pass
     finally:
@@ -48,7 +48,7 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
     # signals that a client of the server typed at its terminal are not for sandboxes
     os.setsid()
     if not rooted:
-        control.recv(1)  # the node has written our id maps
+        receive(control, len(GO))  # the node has written our id maps
     for path in spec["cgroup_joins"]:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         os.write(fd, b"0")
@@ -59,11 +59,11 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
     if rooted:
         sys.unshare(sys.CLONE_NEWCGROUP)
     rootfs.build(spec, host)
-    sys.set_host_name(spec["host_name"])
+    sys.set_host_name(HOST_NAME)
     if spec["network"] == "none":
         host["loopback_up"]()
     else:
-        control.recv(1)  # our end of the veth pair is there
+        receive(control, len(GO))  # our end of the veth pair is there
         host["configure_inside"](spec["slot"])
         with open("/etc/resolv.conf", "w") as file:
             file.writelines(f"nameserver {address}\n" for address in spec["resolvers"])
@@ -75,15 +75,18 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
     sys.close_descriptors(keep)
     sys.install_filter(host["filter"])
 
+    control.send(PREPARED)
+    config = receive_assignment(control)
+
     def ready() -> None:
-        control.send(b'{"ready": true}')
+        control.send(READY)
         control.close()
 
     gc.enable()
     sidekick.serve(
         listener,
         Identity(UID, GID, separate=rooted),
-        _config(spec, host),
+        {**config, "env": _environment(config, host)},
         usage=counters.usage,
         oom_count=counters.oom_kills,
         ready=ready,
@@ -95,8 +98,7 @@ def _listen(folder: str) -> socket.socket:
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
     os.chdir(folder)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    listener.bind(SOCKET_NAME)
-    os.chmod(SOCKET_NAME, 0o600)
+    listener.bind(SOCKET_NAME)  # the folder is the server's alone
     listener.listen(LISTEN_BACKLOG)
     os.fchdir(here)
     os.close(here)
@@ -126,8 +128,8 @@ def _drop(spec: dict[str, Any], host: dict[str, Any], rooted: bool) -> None:
         sys.not_dumpable()
 
 
-def _config(spec: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
-    env = {
+def _environment(config: dict[str, Any], host: dict[str, Any]) -> dict[str, str]:
+    return {
         "PATH": host["path"],
         "HOME": HOME,
         "USER": USER,
@@ -135,7 +137,6 @@ def _config(spec: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
         "SHELL": "/bin/bash",
         "LANG": "C.UTF-8",
         "TERM": "xterm-256color",
-        "HOSTNAME": spec["host_name"],
-        **spec["env"],
+        "ATOLL_SANDBOX_ID": config["id"],
+        **config["env"],
     }
-    return {"env": env, "work_dir": spec["work_dir"], "ring_bytes": spec["ring_bytes"], "main": spec["main"]}

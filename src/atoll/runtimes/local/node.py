@@ -16,12 +16,15 @@ import sys as python
 
 from atoll.runtimes.local import child, devices, host_template, rootfs, seccomp, syscalls
 from atoll.runtimes.local.bake import bake
+from atoll.runtimes.local.birth import Birth
 from atoll.runtimes.local.box import ENDED_NAME, STATE_NAME, Box, boot_now, start_ticks, write_small
 from atoll.runtimes.local.cgroups import Cgroups, Counters
 from atoll.runtimes.local.idle import ask_idle
 from atoll.runtimes.local.network import Network, loopback_up
+from atoll.runtimes.local.node_wire import Client
 from atoll.runtimes.local.slots import Slots, uid_base
-from atoll.sidekick.loop import READ, WRITE, Loop
+from atoll.runtimes.local.spares import SHAPE, Spares
+from atoll.sidekick.loop import READ, Loop
 from atoll.sidekick.protocol import Refused
 
 TYPE_CHECKING = False
@@ -29,15 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    Reply = Callable[[dict[str, Any]], None]
+    from atoll.runtimes.local.node_wire import Operation, Reply
 
 PROTOCOL = 1
-MAKE_S = 20.0
 REMOVE_RETRY_S = 0.005
 REMOVE_RETRIES = 2000
 IDLE_RECHECK_S = 5.0
 SLOTS_AHEAD = 64
-MAX_LINE_BYTES = 8 * 2**20
 MAX_CLIENTS = 16
 
 
@@ -55,6 +56,7 @@ class Node:
         self.ended: dict[str, dict[str, Any]] = {}
         self.clients: list[Client] = []
         self.stopping = False
+        self.count = 0
         name = settings["name"]
         self.cgroups = Cgroups(name) if self.rooted else None
         self.slots = Slots(self.boxes_folder) if self.rooted else None
@@ -63,7 +65,20 @@ class Node:
         self.network_started = False
         self.host = self._learn_host()
         self.loop = Loop()
+        self.spares = Spares(self.loop, settings["spares"], self._make_spare, self._discard)
         self.loop.on_child = self._on_child
+        self._operations: dict[str, Operation] = {
+            "hello": self.hello,
+            "make": self.make,
+            "list": self.list,
+            "destroy": self.destroy,
+            "deadline": self.deadline,
+            "stats": self.stats,
+            "freeze": self.freeze,
+            "forget": self.forget,
+            "bake": self.bake,
+            "shutdown": self.shutdown,
+        }
 
     def _learn_host(self) -> dict[str, Any]:
         """What every sandbox needs of this host, found out once."""
@@ -106,7 +121,14 @@ class Node:
         signal.signal(signal.SIGTERM, lambda *_: setattr(self.loop, "running", False))
         gc.collect()
         gc.freeze()
+        self.spares.refill_soon()
         self.loop.run()
+
+    def _make_spare(self, shape: dict[str, Any]) -> Box:
+        return self._prepare(shape, f"{self.boxes_folder}/.spare-{os.getpid()}-{self.count}")
+
+    def _discard(self, box: Box) -> None:
+        self._kill(box)
 
     def _prepare_slots(self) -> None:
         """User namespaces are made ahead, one at a time, while nothing else is to be done."""
@@ -124,14 +146,14 @@ class Node:
                 continue
             box = Box.load(folder)
             if box is None:
-                _remove_folder(folder)
+                _remove_folder(folder)  # a spare, or one that was never named: its cgroup is cleared below
                 continue
             self.boxes[name] = box
             taken.add(box.slot)
             if box.alive and box.ready:
                 box.pidfd = os.pidfd_open(box.pid)
                 self.loop.watch(box.pidfd, READ, lambda _events, box=box: self._sidekick_ended(box))
-                box.counters = Counters(self.cgroups.counters(name)) if self.cgroups is not None else None
+                box.counters = Counters(self.cgroups.counters(box.key)) if self.cgroups is not None else None
                 self.by_pid[box.pid] = box
                 self._arm(box)
             else:
@@ -141,7 +163,7 @@ class Node:
         if self.slots is not None:
             self.slots.reserve(taken)
         if self.cgroups is not None:
-            for name in self.cgroups.list() - self.boxes.keys():
+            for name in self.cgroups.list() - {box.key for box in self.boxes.values()}:
                 self.cgroups.kill(name)
                 for pid in self.cgroups.members(name):
                     _kill(pid)
@@ -164,7 +186,7 @@ class Node:
         if len(self.clients) >= MAX_CLIENTS:
             sock.close()
             return
-        self.clients.append(Client(self, sock))
+        self.clients.append(Client(self.loop, sock, self._operations, self.clients.remove))
 
     def tell_all(self, message: dict[str, Any]) -> None:
         for client in list(self.clients):
@@ -173,26 +195,111 @@ class Node:
     # requests
 
     def make(self, request: dict[str, Any], reply: Reply) -> None:
+        """From a spare one when there is one of that shape, else from the beginning."""
         name: str = request["id"]
         if name in self.boxes or name in self.ended:
             raise Refused("conflict", f"sandbox {name} exists already")
         if self.stopping:
             raise Refused("unavailable", "the node is stopping")
-        if request["network"] != "none":
-            self._start_network()
         folder = f"{self.boxes_folder}/{name}"
-        os.mkdir(folder, 0o700)
-        box = Box(name, folder, self._take_slot(), request["network"], request["limits"])
-        self.boxes[name] = box
+        box = self.spares.take(request)
         try:
-            box.save()
-            self._clone(box, request, reply)
+            if box is None:
+                box = self._prepare(request, folder)
+            else:
+                os.rename(box.folder, folder)
+            self._assign(box, request, folder, reply)
         except BaseException as error:
-            self._kill(box)
-            self._bury(box, quietly=True)
+            if box is not None:
+                self._kill(box)
+                self._bury(box, quietly=True)
             if isinstance(error, OSError):
                 raise Refused("unavailable", f"the sandbox could not be made: {error}") from None
             raise
+        finally:
+            self.spares.refill_soon()
+
+    def _assign(self, box: Box, request: dict[str, Any], folder: str, reply: Reply) -> None:
+        """Give a prepared sandbox its name, limits and main process; answer when its sidekick serves."""
+        box.id, box.folder, box.limits, box.started = request["id"], folder, request["limits"], boot_now()
+        self.boxes[box.id] = box
+        if self.cgroups is not None:
+            self.cgroups.limit(box.key, request["cpu_millis"], request["memory_bytes"], request["pids"])
+        box.save()
+
+        def ready(error: str | None) -> None:
+            if error is None:
+                box.ready = True
+                box.save()
+                self._arm(box)
+                reply({"pid": box.pid, "boot_id": self.settings["boot_id"]})
+                return
+            answer = {"error": {"code": "unavailable", "message": error}}
+            box.when_gone.append(lambda _usage: reply(answer))
+            if box.gone:
+                reply(answer)
+            else:
+                self._kill(box)
+
+        assert box.birth is not None
+        config = {name: request[name] for name in ("env", "work_dir", "main")}
+        box.birth.assign({**config, "id": box.id, "ring_bytes": self.settings["ring_bytes"]}, ready)
+
+    def _prepare(self, request: dict[str, Any], folder: str) -> Box:
+        """Clone a child that builds itself a root of this shape and then waits for `_assign`."""
+        if request["network"] != "none":
+            self._start_network()
+        slot = self._take_slot()
+        self.count += 1
+        box = Box(f"{slot}-{os.getpid()}-{self.count}", folder, slot, request["network"])
+        try:
+            os.mkdir(folder, 0o700)
+            joins: list[str] = []
+            counters: dict[str, str] = {}
+            if self.cgroups is not None:
+                joins = self.cgroups.make(box.key)
+                counters = self.cgroups.counters(box.key)
+                box.counters = Counters(counters)
+            spec = {
+                **{name: request[name] for name in SHAPE},
+                **self._identity(slot),
+                "folder": folder,
+                "slot": slot,
+                "cgroup_joins": joins,
+                "counters": counters,
+                "resolvers": self.settings["resolvers"],
+            }
+            self._clone(box, spec)
+        except BaseException:
+            self._kill(box)
+            self._bury(box, quietly=True)
+            raise
+        return box
+
+    def _identity(self, slot: int) -> dict[str, int]:
+        if self.slots is None:
+            return {}
+        return {"uid_base": uid_base(slot), "userns": self.slots.userns(slot)}
+
+    def _clone(self, box: Box, spec: dict[str, Any]) -> None:
+        flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET
+        flags |= syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+        if not self.rooted:
+            flags |= syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWCGROUP
+        ours, theirs = socket.socketpair()
+        pid = syscalls.clone(flags)
+        if pid == 0:
+            child.become(spec, self.host, theirs)
+        theirs.close()
+        box.pid, box.ticks = pid, start_ticks(pid)
+        self.by_pid[pid] = box
+        box.birth = Birth(self.loop, ours)
+        if not self.rooted:
+            _map_to_self(pid)
+            box.birth.go()
+        elif box.network != "none":
+            self.network.attach(box.slot, pid)
+            box.birth.go()
 
     def _take_slot(self) -> int:
         if self.slots is None:
@@ -202,83 +309,6 @@ class Node:
             return self.slots.take()
         except OSError as error:
             raise Refused("unavailable", str(error)) from None
-
-    def _clone(self, box: Box, request: dict[str, Any], reply: Reply) -> None:
-        spec = self._child_spec(box, request)
-        ours, theirs = socket.socketpair()
-        flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET
-        flags |= syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
-        if not self.rooted:
-            flags |= syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWCGROUP
-        pid = syscalls.clone(flags)
-        if pid == 0:
-            child.become(spec, self.host, theirs)
-        theirs.close()
-        box.pid, box.ticks = pid, start_ticks(pid)
-        self.by_pid[pid] = box
-        answered = False
-
-        def answer(message: dict[str, Any]) -> None:
-            nonlocal answered
-            if answered:
-                return
-            answered = True
-            timer.cancel()
-            self.loop.forget(ours.fileno())
-            ours.close()
-            if "ready" in message:
-                box.ready = True
-                box.save()
-                self._arm(box)
-                reply({"pid": pid, "boot_id": self.settings["boot_id"]})
-            else:
-                box.when_gone.append(
-                    lambda _usage: reply({"error": {"code": "unavailable", "message": message["error"]}})
-                )
-                self._kill(box)
-
-        def told(_events: int) -> None:
-            data = ours.recv(65_536)
-            answer(json.loads(data) if data else {"error": "the sandbox ended while it was made"})
-
-        timer = self.loop.after(MAKE_S, lambda: answer({"error": f"the sandbox was not ready within {MAKE_S:g} s"}))
-        self.loop.watch(ours.fileno(), READ, told)
-        if not self.rooted:
-            _map_to_self(pid)
-            ours.send(b"1")
-        elif box.network != "none":
-            self.network.attach(box.slot, pid)
-            ours.send(b"1")
-        # the first save has no pid: a node that dies before the next one finds the sidekick by its cgroup
-        box.save()
-
-    def _child_spec(self, box: Box, request: dict[str, Any]) -> dict[str, Any]:
-        joins: list[str] = []
-        if self.cgroups is not None:
-            joins = self.cgroups.make(
-                box.id,
-                cpu_millis=request["cpu_millis"],
-                memory_bytes=request["memory_bytes"],
-                pids=request["pids"],
-            )
-            counters = self.cgroups.counters(box.id)
-            box.counters = Counters(counters)
-        else:
-            counters: dict[str, str] = {}
-        rooted_fields = (
-            {"uid_base": uid_base(box.slot), "userns": self.slots.userns(box.slot)} if self.slots is not None else {}
-        )
-        return {
-            **request,
-            **rooted_fields,
-            "folder": box.folder,
-            "slot": box.slot,
-            "cgroup_joins": joins,
-            "counters": counters,
-            "host_name": box.id.replace("_", "-"),
-            "resolvers": self.settings["resolvers"],
-            "ring_bytes": self.settings["ring_bytes"],
-        }
 
     def _start_network(self) -> None:
         if not self.rooted:
@@ -316,7 +346,7 @@ class Node:
         box = self._get(request)
         if self.cgroups is None:
             raise Refused("not_supported", "pause needs cgroups, which need root")
-        self.cgroups.freeze(box.id, frozen=request["frozen"])
+        self.cgroups.freeze(box.key, frozen=request["frozen"])
         box.frozen = request["frozen"]
         box.save()
         reply({})
@@ -347,13 +377,14 @@ class Node:
     def shutdown(self, request: dict[str, Any], reply: Reply) -> None:
         """End the node; with `destroy`, every sandbox and whatever it left on the machine first."""
         self.stopping = True
+        self.spares.stop()
         if not request.get("destroy"):
             reply({})
             self.loop.running = False
             return
 
         def leave(_usage: dict[str, Any] | None = None) -> None:
-            if self.boxes:
+            if self.boxes or self.spares.all():
                 return
             if self.network_started or self.rooted:
                 self.network.stop()
@@ -362,7 +393,7 @@ class Node:
             reply({})
             self.loop.running = False
 
-        for box in list(self.boxes.values()):
+        for box in [*self.boxes.values(), *self.spares.all()]:
             box.when_gone.append(leave)
             self._kill(box)
         leave()
@@ -410,11 +441,11 @@ class Node:
 
     def _kill(self, box: Box) -> None:
         if self.cgroups is not None:
-            self.cgroups.kill(box.id)
+            self.cgroups.kill(box.key)
         if box.alive:
             _kill(box.pid)
             if box.frozen and self.cgroups is not None:
-                self.cgroups.freeze(box.id, frozen=False)
+                self.cgroups.freeze(box.key, frozen=False)
 
     def _on_child(self, pid: int, _status: int) -> None:
         box = self.by_pid.get(pid)
@@ -434,6 +465,8 @@ class Node:
         self.by_pid.pop(box.pid, None)
         if box.timer is not None:
             box.timer.cancel()
+        if box.birth is not None:
+            box.birth.close("the sandbox ended while it was made")
         if box.pidfd >= 0:
             self.loop.forget(box.pidfd)
             os.close(box.pidfd)
@@ -443,8 +476,8 @@ class Node:
         if box.network != "none":
             self.network.detach(box.slot)
         if self.cgroups is not None:
-            self.cgroups.kill(box.id)  # what may have joined on its way out
-        self._remove_group(box.id, REMOVE_RETRIES, lambda: self._buried(box, usage, quietly))
+            self.cgroups.kill(box.key)  # what may have joined on its way out
+        self._remove_group(box.key, REMOVE_RETRIES, lambda: self._buried(box, usage, quietly))
 
     def _remove_group(self, name: str, retries: int, then: Callable[[], None]) -> None:
         if self.cgroups is None or self.cgroups.remove(name) or retries == 0:
@@ -453,7 +486,8 @@ class Node:
             self.loop.after(REMOVE_RETRY_S, lambda: self._remove_group(name, retries - 1, then))
 
     def _buried(self, box: Box, usage: dict[str, Any], quietly: bool) -> None:
-        del self.boxes[box.id]
+        self.boxes.pop(box.id, None)
+        self.spares.forget(box)
         if self.slots is not None:
             self.slots.give_back(box.slot)
         if box.reason and not box.when_gone and not quietly and box.ready:
@@ -467,89 +501,6 @@ class Node:
             _remove_folder(box.folder)
         for call in box.when_gone:
             call(usage)
-
-
-class Client:
-    """One connection of a server: a request a line, an answer a line with the request's `n`."""
-
-    def __init__(self, node: Node, sock: socket.socket) -> None:
-        self._node = node
-        self._sock = sock
-        self._in = bytearray()
-        self._out = bytearray()
-        sock.setblocking(False)
-        node.loop.watch(sock.fileno(), READ, self._ready)
-
-    def send(self, message: dict[str, Any]) -> None:
-        if self._sock.fileno() < 0:
-            return
-        self._out += json.dumps(message, separators=(",", ":")).encode() + b"\n"
-        self._flush()
-
-    def _ready(self, events: int) -> None:
-        if events & WRITE:
-            self._flush()
-        if events & ~WRITE and self._sock.fileno() >= 0:
-            self._read()
-
-    def _flush(self) -> None:
-        try:
-            del self._out[: self._sock.send(self._out)]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._close()
-            return
-        self._node.loop.watch(self._sock.fileno(), READ | (WRITE if self._out else 0), self._ready)
-
-    def _read(self) -> None:
-        try:
-            data = self._sock.recv(262_144)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._in += data
-        if not data or len(self._in) > MAX_LINE_BYTES:
-            self._close()
-            return
-        while (end := self._in.find(b"\n")) >= 0:
-            line = bytes(self._in[:end])
-            del self._in[: end + 1]
-            self._handle(json.loads(line))
-
-    def _handle(self, request: dict[str, Any]) -> None:
-        number = request["n"]
-
-        def reply(answer: dict[str, Any]) -> None:
-            self.send({"n": number, **answer})
-
-        try:
-            OPERATIONS[request["op"]](self._node, request, reply)
-        except Refused as refused:
-            reply({"error": {"code": refused.code, "message": refused.message}})
-        except Exception as error:  # one request's trouble must not end everybody's node
-            reply({"error": {"code": "internal", "message": f"{type(error).__name__}: {error}"}})
-
-    def _close(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._node.loop.forget(self._sock.fileno())
-            self._sock.close()
-            self._node.clients.remove(self)
-
-
-OPERATIONS = {
-    "hello": Node.hello,
-    "make": Node.make,
-    "list": Node.list,
-    "destroy": Node.destroy,
-    "deadline": Node.deadline,
-    "stats": Node.stats,
-    "freeze": Node.freeze,
-    "forget": Node.forget,
-    "bake": Node.bake,
-    "shutdown": Node.shutdown,
-}
 
 
 def _usage(box: Box) -> dict[str, Any]:

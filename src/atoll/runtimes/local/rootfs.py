@@ -10,6 +10,7 @@ import os
 from atoll.runtimes.local import devices
 from atoll.runtimes.local import syscalls as sys
 from atoll.runtimes.local.host_template import GID, SHARED_FOLDERS, UID, WRITABLE_FOLDERS
+from atoll.sidekick.identity import Identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,28 +20,22 @@ _SAFE = sys.MS_NOSUID | sys.MS_NODEV
 _READ_ONLY = sys.ATTR_RDONLY | sys.ATTR_NOSUID | sys.ATTR_NODEV
 SHM_BYTES = 64 * 2**20
 
-# what /proc tells about the machine rather than about the sandbox; all of /proc is read-only besides
+# What /proc tells about the machine rather than about the sandbox. All of /proc is read-only besides, and what only
+# the host's root may open (kpagecount, slabinfo, vmallocinfo) a tenant cannot: its root is nobody out there.
 MASKED_FILES = (
     "/proc/cmdline",
-    "/proc/config.gz",
     "/proc/interrupts",
     "/proc/kallsyms",
     "/proc/kcore",
     "/proc/key-users",
     "/proc/keys",
     "/proc/kmsg",
-    "/proc/kpagecgroup",
-    "/proc/kpagecount",
-    "/proc/kpageflags",
     "/proc/latency_stats",
-    "/proc/modules",
     "/proc/sched_debug",
-    "/proc/slabinfo",
     "/proc/sysrq-trigger",
     "/proc/timer_list",
-    "/proc/vmallocinfo",
 )
-MASKED_FOLDERS = ("/proc/acpi", "/proc/asound", "/proc/bus", "/proc/driver", "/proc/fs", "/proc/irq", "/proc/scsi")
+MASKED_FOLDERS = ("/proc/acpi", "/proc/asound", "/proc/scsi")
 
 
 def build(spec: dict[str, Any], host: dict[str, Any]) -> None:
@@ -71,16 +66,17 @@ def find_masks() -> list[str]:
 
 
 def _make_writable(base: int, rooted: bool) -> None:
-    uid, gid = base + UID, base + GID
+    owner = Identity(base + UID, base + GID, separate=rooted)
+    if rooted:
+        os.chown("u", owner.uid, owner.gid)
+    owner.touch_files_as_tenant()
     for name in WRITABLE_FOLDERS:
         os.mkdir(f"u/{name}", 0o755)
     old = os.umask(0)
     for name in SHARED_FOLDERS:
         os.mkdir(f"u/{name}", 0o1777)
     os.umask(old)
-    if rooted:
-        for name in (".", *WRITABLE_FOLDERS, *SHARED_FOLDERS):
-            os.chown(f"u/{name}", uid, gid)
+    Identity(0, 0, separate=rooted).touch_files_as_tenant()
 
 
 def _mount_overlay(spec: dict[str, Any], host: dict[str, Any], rooted: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from atoll.domain import errors
 from atoll.domain.sandbox import Resources, SandboxSpec, Usage
 from atoll.runtimes.base import Capability, Ended, Found, Handle, Report, Runtime
-from atoll.runtimes.local.box import boot_id
+from atoll.runtimes.local.box import BOOT_ID
 from atoll.runtimes.local.node_client import NodeClient, open_unix
 from atoll.sidekick.client import SidekickClient
 
@@ -24,14 +24,26 @@ EVENT_BOUND = 10_000
 
 
 class LocalRuntime(Runtime):
-    """One node and its sandboxes, all under `data`. `resolvers`: name servers that sandboxes with a network ask."""
+    """One node and its sandboxes, all under `data`.
+
+    `resolvers`: name servers that sandboxes with a network ask. `spares`: how many sandboxes of the `defaults`
+    (disk and inodes; network none) are made ahead.
+    """
 
     name: ClassVar[str] = "local"
 
-    def __init__(self, data: Path, *, resolvers: tuple[str, ...] = (), ring_bytes: int = 2**20) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        resolvers: tuple[str, ...] = (),
+        ring_bytes: int = 2**20,
+        spares: int = 8,
+        defaults: Resources | None = None,
+    ) -> None:
         self._data = data.resolve()
         self._events: asyncio.Queue[Ended] = asyncio.Queue(EVENT_BOUND)
-        self._boot_id = boot_id()
+        self._boot_id = BOOT_ID
         mark = hashlib.sha256(str(self._data).encode()).hexdigest()[:8]
         settings: dict[str, Any] = {
             "name": f"atoll-{mark}",
@@ -39,6 +51,7 @@ class LocalRuntime(Runtime):
             "resolvers": list(resolvers),
             "ring_bytes": ring_bytes,
             "boot_id": self._boot_id,
+            "spares": [{**_shape(SandboxSpec(resources=defaults or Resources())), "count": spares}],
         }
         self._node = NodeClient(self._data, settings, self._on_event)
 
@@ -144,16 +157,23 @@ def _request(sandbox_id: str, spec: SandboxSpec) -> dict[str, Any]:
     if spec.command:
         main = {"argv": list(spec.command), "tty": spec.tty, "cols": spec.cols, "rows": spec.rows}
     return {
+        **_shape(spec),
         "id": sandbox_id,
-        "network": spec.network.value,
         "cpu_millis": resources.cpu_millis,
         "memory_bytes": resources.memory_bytes,
         "pids": resources.pids,
-        "disk_bytes": resources.disk_bytes,
-        "inodes": resources.inodes,
         "limits": _limits(resources),
-        "layers": list(spec.layers),
         "env": spec.env,
         "work_dir": spec.work_dir,
         "main": main,
+    }
+
+
+def _shape(spec: SandboxSpec) -> dict[str, Any]:
+    """What is built into a sandbox's root and link: a spare one must have the same."""
+    return {
+        "network": spec.network.value,
+        "disk_bytes": spec.resources.disk_bytes,
+        "inodes": spec.resources.inodes,
+        "layers": list(spec.layers),
     }

@@ -9,18 +9,19 @@ from __future__ import annotations
 import errno
 import struct
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+Line = tuple[int, int, int, int]  # struct sock_filter: code, jump if true, jump if false, constant
 
 _ALLOW = 0x7FFF_0000
 _ERRNO = 0x0005_0000
 _KILL_PROCESS = 0x8000_0000
+_EPERM = _ERRNO | errno.EPERM
+_ENOSYS = _ERRNO | errno.ENOSYS
 
 _LD_ABS = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _JEQ = 0x15
 _JGE = 0x35
 _JSET = 0x45
+_JA = 0x05
 _RET = 0x06
 _AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
 
@@ -28,7 +29,6 @@ _NR, _ARCH, _ARGS = 0, 4, 16
 
 _ARCHES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 _NEWEST = 462  # mseal: calls added after it are unknown to this list
-_X32_BIT = 0x4000_0000
 
 # name -> (x86_64, aarch64); None where the machine has no such call
 DENIED: dict[str, tuple[int | None, int | None]] = {
@@ -112,41 +112,55 @@ _AF_NETLINK = 16
 def program(machine: str) -> bytes:
     """The filter for this machine as struct sock_filter[]. Raises KeyError for one that it was not written for."""
     column = {"x86_64": 0, "aarch64": 1}[machine]
-    code: list[tuple[int, int, int, int]] = []
-    eperm, enosys = _ERRNO | errno.EPERM, _ERRNO | errno.ENOSYS
-    code += [(_LD_ABS, 0, 0, _ARCH), (_JEQ, 1, 0, _ARCHES[machine]), (_RET, 0, 0, _KILL_PROCESS)]
-    code += [(_LD_ABS, 0, 0, _NR)]
-    if machine == "x86_64":
-        code += [(_JSET, 0, 1, _X32_BIT), (_RET, 0, 0, enosys)]
-    code += [(_JGE, 0, 1, _NEWEST + 1), (_RET, 0, 0, enosys)]
-    code += [(_JEQ, 0, 1, _CLONE3[column]), (_RET, 0, 0, enosys)]
-    for number in sorted(numbers[column] or -1 for numbers in DENIED.values()):
-        if number >= 0:
-            code += [(_JEQ, 0, 1, number), (_RET, 0, 0, eperm)]
-    code += _unless(_CLONE[column], [(_LD_ABS, 0, 0, _ARGS), (_JSET, 0, 1, _CLONE_NAMESPACES), (_RET, 0, 0, eperm)])
-    code += _unless(_UNSHARE[column], [(_LD_ABS, 0, 0, _ARGS), (_JSET, 0, 1, _NEW_NAMESPACES), (_RET, 0, 0, eperm)])
-    ptrace: list[tuple[int, int, int, int]] = [(_LD_ABS, 0, 0, _ARGS)]
-    for request in _PTRACE_FOREIGN:
-        ptrace += [(_JEQ, 0, 1, request), (_RET, 0, 0, eperm)]
-    code += _unless(_PTRACE[column], ptrace)
-    code += _unless(_SOCKET[column], _socket_rules(FAMILIES.values(), eperm))
-    code += [(_RET, 0, 0, _ALLOW)]
+    code: list[Line] = [(_LD_ABS, 0, 0, _ARCH), (_JEQ, 1, 0, _ARCHES[machine]), (_RET, 0, 0, _KILL_PROCESS)]
+    code += [(_LD_ABS, 0, 0, _NR), *_tree(_segments(column))]
     return b"".join(struct.pack("HBBI", *line) for line in code)
 
 
-def _socket_rules(families: Iterable[int], eperm: int) -> list[tuple[int, int, int, int]]:
-    family_list = list(families)
-    rules: list[tuple[int, int, int, int]] = [(_LD_ABS, 0, 0, _ARGS)]
-    for at, family in enumerate(family_list):
-        rules.append((_JEQ, len(family_list) - at, 0, family))
-    rules.append((_RET, 0, 0, eperm))
+def _segments(column: int) -> list[tuple[int, list[Line]]]:
+    """(first call number, what to do from it on), in order and without gaps."""
+    actions: dict[int, list[Line]] = {_CLONE3[column]: [(_RET, 0, 0, _ENOSYS)]}
+    for numbers in DENIED.values():
+        number = numbers[column]
+        if number is not None:
+            actions[number] = [(_RET, 0, 0, _EPERM)]
+    actions[_CLONE[column]] = _checking([(_JSET, 0, 1, _CLONE_NAMESPACES), (_RET, 0, 0, _EPERM)])
+    actions[_UNSHARE[column]] = _checking([(_JSET, 0, 1, _NEW_NAMESPACES), (_RET, 0, 0, _EPERM)])
+    foreign = [line for request in _PTRACE_FOREIGN for line in ((_JEQ, 0, 1, request), (_RET, 0, 0, _EPERM))]
+    actions[_PTRACE[column]] = _checking(foreign)
+    actions[_SOCKET[column]] = _checking(_socket_rules())
+    allow: list[Line] = [(_RET, 0, 0, _ALLOW)]
+    segments: list[tuple[int, list[Line]]] = [(0, actions.get(0, allow))]
+    for number in range(1, _NEWEST + 1):
+        action = actions.get(number, allow)
+        if action != segments[-1][1]:
+            segments.append((number, action))
+    segments.append((_NEWEST + 1, [(_RET, 0, 0, _ENOSYS)]))  # the x32 numbers are up there too
+    return segments
+
+
+def _tree(segments: list[tuple[int, list[Line]]]) -> list[Line]:
+    """A binary search over the segments: every system call passes seven comparisons instead of sixty."""
+    if len(segments) == 1:
+        return segments[0][1]
+    middle = len(segments) // 2
+    below, above = _tree(segments[:middle]), _tree(segments[middle:])
+    first = segments[middle][0]
+    if len(below) < 256:
+        return [(_JGE, len(below), 0, first), *below, *above]
+    return [(_JGE, 0, 1, first), (_JA, 0, 0, len(below)), *below, *above]
+
+
+def _checking(rules: list[Line]) -> list[Line]:
+    """Load the first argument, run the rules, allow what passes them."""
+    return [(_LD_ABS, 0, 0, _ARGS), *rules, (_RET, 0, 0, _ALLOW)]
+
+
+def _socket_rules() -> list[Line]:
+    families = list(FAMILIES.values())
+    rules: list[Line] = [(_JEQ, len(families) - at, 0, family) for at, family in enumerate(families)]
+    rules.append((_RET, 0, 0, _EPERM))
     # netlink is always "raw"; elsewhere raw sockets are refused
     rules += [(_JEQ, 4, 0, _AF_NETLINK), (_LD_ABS, 0, 0, _ARGS + 8), (_AND, 0, 0, _SOCK_TYPE_MASK)]
-    rules += [(_JEQ, 0, 1, _SOCK_RAW), (_RET, 0, 0, eperm)]
+    rules += [(_JEQ, 0, 1, _SOCK_RAW), (_RET, 0, 0, _EPERM)]
     return rules
-
-
-def _unless(number: int, rules: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """Run `rules` for this call, then allow it; skip them for any other."""
-    body = [*rules, (_RET, 0, 0, _ALLOW)]
-    return [(_JEQ, 0, len(body), number), *body]

@@ -10,6 +10,10 @@ import os
 import platform
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWCGROUP = 0x0200_0000
 CLONE_NEWUTS = 0x0400_0000
@@ -57,6 +61,38 @@ _OPEN_TREE, _MOVE_MOUNT, _CLOSE_RANGE, _MOUNT_SETATTR = 428, 429, 436, 442
 _libc = ctypes.CDLL(None, use_errno=True)
 _unlocked = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter lock: needed around a clone
 _python = ctypes.pythonapi
+_int, _long, _ulong = ctypes.c_int, ctypes.c_long, ctypes.c_ulong
+_bytes, _pointer = ctypes.c_char_p, ctypes.c_void_p
+
+
+def _function(name: str, *types: type) -> Callable[..., int]:
+    """A C function with declared types: several times cheaper to call, and a sandbox takes a hundred calls."""
+    return ctypes.CFUNCTYPE(_long if name == "syscall" else _int, *types, use_errno=True)((name, _libc))
+
+
+_c_prctl = _function("prctl", _int, _ulong, _pointer, _ulong, _ulong)
+_c_mount = _function("mount", _bytes, _bytes, _bytes, _ulong, _bytes)
+_c_umount2 = _function("umount2", _bytes, _int)
+_c_unshare = _function("unshare", _int)
+_c_setns = _function("setns", _int, _int)
+_c_capset = _function("capset", _bytes, _bytes)
+_c_sethostname = _function("sethostname", _bytes, _long)
+_c_pivot_root = _function("syscall", _long, _bytes, _bytes)
+_c_open_tree = _function("syscall", _long, _long, _bytes, _long)
+_c_mount_setattr = _function("syscall", _long, _long, _bytes, _long, _bytes, _long)
+_c_move_mount = _function("syscall", _long, _long, _bytes, _long, _bytes, _long)
+_c_close_range = _function("syscall", _long, _long, _long, _long)
+
+
+def _read(path: str, default: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return default
+
+
+LAST_CAP = int(_read("/proc/sys/kernel/cap_last_cap", "40"))
 
 
 class _SockFprog(ctypes.Structure):
@@ -86,27 +122,27 @@ def clone(flags: int) -> int:
 
 
 def unshare(flags: int) -> None:
-    _checked(_libc.unshare(flags), "unshare")
+    _checked(_c_unshare(flags), "unshare")
 
 
 def setns(fd: int, kind: int) -> None:
-    _checked(_libc.setns(fd, kind), "setns")
+    _checked(_c_setns(fd, kind), "setns")
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     _checked(
-        _libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(data)),
+        _c_mount(source.encode(), os.fsencode(target), kind.encode(), flags, os.fsencode(data)),
         f"mount {kind} on {target}",
     )
 
 
 def unmount(target: str) -> None:
-    _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
+    _checked(_c_umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
 
 
 def pivot_root_here() -> None:
     """Make the current directory, a mount, the root; the old root is let go of at once."""
-    _checked(_libc.syscall(ctypes.c_long(_PIVOT_ROOT), b".", b"."), "pivot_root")
+    _checked(_c_pivot_root(_PIVOT_ROOT, b".", b"."), "pivot_root")
     unmount(".")
     os.chdir("/")
 
@@ -114,7 +150,7 @@ def pivot_root_here() -> None:
 def clone_tree(path: str, attributes: int, *, clear: int = 0, userns: int | None = None) -> int:
     """A detached copy of the mounts at `path` with these attributes; `userns` maps ownership (an idmapped mount)."""
     tree = _checked(
-        _libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE),
+        _c_open_tree(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE),
         f"open_tree {path}",
     )
     if userns is not None:
@@ -122,7 +158,7 @@ def clone_tree(path: str, attributes: int, *, clear: int = 0, userns: int | None
     packed = struct.pack("QQQQ", attributes, clear, 0, userns or 0)
     try:
         _checked(
-            _libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, packed, len(packed)),
+            _c_mount_setattr(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, packed, len(packed)),
             f"mount_setattr {path}",
         )
     except OSError:
@@ -135,7 +171,7 @@ def attach_tree(tree: int, target: str) -> None:
     """Mount a detached tree on `target` and close its descriptor."""
     try:
         _checked(
-            _libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH),
+            _c_move_mount(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH),
             f"move_mount on {target}",
         )
     finally:
@@ -152,19 +188,18 @@ def close_descriptors(keep: set[int]) -> None:
     low = 0
     for fd in [*sorted(keep), 1 << 31]:
         if fd > low:
-            _checked(_libc.syscall(_CLOSE_RANGE, low, min(fd - 1, (1 << 31) - 1), 0), "close_range")
+            _checked(_c_close_range(_CLOSE_RANGE, low, min(fd - 1, (1 << 31) - 1), 0), "close_range")
         low = fd + 1
 
 
 def keep_capabilities(kept: tuple[int, ...]) -> None:
     """Leave `kept` permitted and effective, nothing inheritable, ambient or in the bounding set."""
-    last = int(_read("/proc/sys/kernel/cap_last_cap", "40"))
-    for number in range(last + 1):
+    for number in range(LAST_CAP + 1):
         _prctl(_PR_CAPBSET_DROP, number)
     mask = sum(1 << number for number in kept)
     header = struct.pack("Ii", 0x20080522, 0)
     data = struct.pack("IIIIII", mask, mask, 0, 0, 0, 0)
-    _checked(_libc.capset(header, data), "capset")
+    _checked(_c_capset(header, data), "capset")
 
 
 def no_new_privs() -> None:
@@ -183,12 +218,12 @@ def install_filter(program: bytes) -> None:
     """Load a seccomp program (struct sock_filter[]); needs no_new_privs. It holds for all children too."""
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = _SockFprog(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-    _checked(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(fprog), 0, 0), "seccomp")
+    _checked(_c_prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(fprog), 0, 0), "seccomp")
 
 
 def set_host_name(name: str) -> None:
     text = name.encode()
-    _checked(_libc.sethostname(text, len(text)), "sethostname")
+    _checked(_c_sethostname(text, len(text)), "sethostname")
 
 
 def blank_command_line() -> None:
@@ -206,13 +241,4 @@ def blank_command_line() -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    zero = ctypes.c_ulong(0)
-    _checked(_libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {option}")
-
-
-def _read(path: str, default: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read()
-    except OSError:
-        return default
+    _checked(_c_prctl(option, value, None, 0, 0), f"prctl {option}")

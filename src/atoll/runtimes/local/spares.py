@@ -1,0 +1,74 @@
+"""Spares: a few sandboxes made ahead, of the default shape, that only lack a name, limits and a main process.
+
+The node takes one when it fits what is asked for and makes the next when it has nothing better to do.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from atoll.runtimes.local.box import Box
+    from atoll.sidekick.loop import Loop, Timer
+
+# what is built into a sandbox's root and cannot be changed when it is assigned
+SHAPE = ("network", "disk_bytes", "inodes", "layers")
+REFILL_AFTER_S = 0.004
+RETRY_S = 5.0
+
+
+class Spares:
+    """At most `shape_counts[n]["count"]` spares of each shape; `make` and `discard` are the node's."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        wanted: list[dict[str, Any]],
+        make: Callable[[dict[str, Any]], Box],
+        discard: Callable[[Box], None],
+    ) -> None:
+        self._loop = loop
+        self._wanted = wanted
+        self._make = make
+        self._discard = discard
+        self._waiting: list[tuple[dict[str, Any], Box]] = []
+        self._timer: Timer | None = None
+        self._stopped = False
+
+    def take(self, request: dict[str, Any]) -> Box | None:
+        """A prepared spare of the request's shape, if there is one."""
+        for at, (shape, box) in enumerate(self._waiting):
+            if box.birth is not None and box.birth.prepared and all(shape[n] == request[n] for n in SHAPE):
+                del self._waiting[at]
+                return box
+        return None
+
+    def all(self) -> list[Box]:
+        return [box for _, box in self._waiting]
+
+    def forget(self, box: Box) -> None:
+        """It ended."""
+        self._waiting = [(shape, other) for shape, other in self._waiting if other is not box]
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def refill_soon(self, after_s: float = REFILL_AFTER_S) -> None:
+        """Make one when the requests at hand are done."""
+        if self._timer is None and not self._stopped:
+            self._timer = self._loop.after(after_s, self._refill)
+
+    def _refill(self) -> None:
+        self._timer = None
+        for shape in self._wanted:
+            if self._stopped or sum(1 for have, _ in self._waiting if have is shape) >= shape["count"]:
+                continue
+            try:
+                self._waiting.append((shape, self._make(shape)))
+            except Exception:  # no slots, no memory: try again later
+                self.refill_soon(RETRY_S)
+                return
+            self.refill_soon()
+            return
