@@ -29,7 +29,11 @@ class KeyUse:
 
 
 class Records(ABC):
-    """The store of facts. Returned objects are what is stored now; errors are Unavailable when it is down."""
+    """The store of facts. Returned objects are what is stored now, moments in UTC.
+
+    Every method may be called concurrently, between `start` and `close`. Each is one transaction. Unavailable when the
+    store is down, locked or slow; unless its message says that a commit's fate is unknown, nothing was changed then.
+    """
 
     @abstractmethod
     async def start(self) -> None:
@@ -79,7 +83,7 @@ class Records(ABC):
 
     @abstractmethod
     async def prune_sandboxes(self, ended_before: datetime) -> int:
-        """Delete records that ended before; returns how many."""
+        """Delete records that ended before that moment; returns how many. Live ones stay, however old."""
 
     # keys
 
@@ -89,7 +93,7 @@ class Records(ABC):
 
     @abstractmethod
     async def swap_key(self, key: ApiKey, event: Event | None) -> ApiKey:
-        """As `swap_sandbox`, for a key."""
+        """As `swap_sandbox`, for a key; its `last_used_at` is the use log's and stays as stored."""
 
     @abstractmethod
     async def find_key(self, key_hash: str) -> ApiKey | None:
@@ -104,7 +108,9 @@ class Records(ABC):
 
     @abstractmethod
     async def log_key_use(self, uses: Sequence[KeyUse]) -> None:
-        """Append to `api_key_usage` and set each key's `last_used_at`; not mutations, no events."""
+        """Append to `api_key_usage` and move each key's `last_used_at` forward; no mutations, so neither events nor
+        new versions. Text that the store cannot hold is replaced, not refused: it is the client's.
+        """
 
     @abstractmethod
     async def prune_key_use(self, before: datetime) -> int: ...

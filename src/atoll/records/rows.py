@@ -130,12 +130,12 @@ def key_of(row: Row) -> ApiKey:
 def key_use_row(use: KeyUse) -> dict[str, Any]:
     return {
         "key_id": use.key_id,
-        "endpoint": use.endpoint,
-        "method": use.method,
+        "endpoint": _clean(use.endpoint),
+        "method": _clean(use.method),
         "status_code": use.status_code,
         "at": use.at,
         "ip_address": use.ip_address,
-        "user_agent": use.user_agent,
+        "user_agent": None if use.user_agent is None else _clean(use.user_agent),
     }
 
 
@@ -155,6 +155,11 @@ def event_row(event: Event) -> dict[str, Any]:
 def event_of(row: Row) -> Event:
     plain = {name: value for name, value in row.items() if name != "detail"}
     return Event(detail=json.loads(row["detail"]), **plain)
+
+
+def _clean(text: str) -> str:
+    """The client's own words, without what a database refuses."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def _differing(value: object, default: object, names: tuple[str, ...]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, StaleVersion, Unavailable
 from atoll.domain.event import Event
@@ -41,7 +41,7 @@ class MemoryRecords(Records):
             raise Conflict(f"sandbox {sandbox.id} exists")
         if quota is not None and self._live(sandbox.owner) >= quota:
             raise QuotaExceeded(f"{quota} live sandboxes are the limit")
-        self._sandboxes[sandbox.id] = sandbox
+        self._sandboxes[sandbox.id] = replace(sandbox, created_at=sandbox.created_at.astimezone(UTC))
         self._log(event)
         self.writes += 1
 
@@ -108,7 +108,7 @@ class MemoryRecords(Records):
             raise NotFound(f"key {key.id} not found")
         if stored.version != key.version:
             raise StaleVersion()
-        after = self._keys[key.id] = replace(key, version=key.version + 1)
+        after = self._keys[key.id] = replace(key, version=key.version + 1, last_used_at=stored.last_used_at)
         self._log(event)
         return after
 
