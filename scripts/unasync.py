@@ -76,18 +76,15 @@ def _swap(word: str) -> str:
     return _WORDS.get(word) or _FUNCTION.sub(r"\1", _NAME.sub(r"\1", word))
 
 
-def twins() -> dict[Path, str]:
-    """What every file of `_sync/` should contain."""
-    return {
-        SDK / "_sync" / path.name: sync_of(path.read_text(), path.name)
-        for path in sorted((SDK / "_async").glob("*.py"))
-    }
+def twins() -> dict[str, str]:
+    """What every file of `_sync/` should contain, by its name."""
+    return {path.name: sync_of(path.read_text(), path.name) for path in sorted((SDK / "_async").glob("*.py"))}
 
 
-def stale() -> dict[Path, str | None]:
-    """Files of `_sync/` that are not what their source says, with what they should contain; None: they have no source."""
-    wanted = twins()
-    there = set((SDK / "_sync").glob("*.py"))
+def stale(sync: Path = SDK / "_sync") -> dict[Path, str | None]:
+    """Files of `_sync/` that are not what their source says, with what they should hold; None: no source."""
+    wanted = {sync / name: text for name, text in twins().items()}
+    there = set(sync.glob("*.py"))
     wrong: dict[Path, str | None] = {
         path: text for path, text in wanted.items() if not path.exists() or path.read_text() != text
     }

@@ -93,6 +93,8 @@ class AsyncProcess:
             chunk = self._digest(message)
             if chunk is not None:
                 return chunk
+            if self.exit_code is not None:
+                await socket.close()
         return None
 
     async def write(self, data: bytes | str) -> None:

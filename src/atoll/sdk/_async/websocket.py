@@ -35,6 +35,7 @@ class AsyncWebSocket:
         self._guard = threading.Lock()  # around the protocol's state, never held while waiting
         self._sending = AsyncLock()
         self._owed: list[bytes] = []  # pongs that a busy sender will take along
+        self._answered = False  # frames, even a Close, may come with the answer to the handshake
         self._messages: deque[bytes] = deque()
         self._partial: list[bytes] = []
 
@@ -95,7 +96,7 @@ class AsyncWebSocket:
         request.headers["User-Agent"] = f"atoll/{__version__}"
         self._protocol.send_request(request)
         await self._wire.send(b"".join(self._protocol.data_to_send()))
-        while self._protocol.handshake_exc is None and self._protocol.state is not OPEN:
+        while self._protocol.handshake_exc is None and not self._answered:
             await self._pump(OPEN_TIMEOUT_S)
         error = self._protocol.handshake_exc
         if error is None:
@@ -114,6 +115,7 @@ class AsyncWebSocket:
         except OSError as error:
             raise Dropped from error
         with self._guard:
+            fresh = not self._answered
             if data:
                 self._protocol.receive_data(data)
             else:
@@ -124,7 +126,7 @@ class AsyncWebSocket:
             self._owed += owed
         if owed and not self._sending.locked():
             await self._pay()
-        ended = not data or self._protocol.state in (CLOSING, CLOSED)
+        ended = not data or (not fresh and self._protocol.state in (CLOSING, CLOSED))
         if ended and not self._messages and self._protocol.handshake_exc is None:
             raise Dropped
 
@@ -148,6 +150,7 @@ class AsyncWebSocket:
 
     def _take(self, event: object) -> None:
         if isinstance(event, Response):
+            self._answered = True
             self.headers = {name.lower(): value for name, value in event.headers.raw_items()}
         elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
             self._partial.append(bytes(event.data))

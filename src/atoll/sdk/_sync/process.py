@@ -93,6 +93,8 @@ class Process:
             chunk = self._digest(message)
             if chunk is not None:
                 return chunk
+            if self.exit_code is not None:
+                socket.close()
         return None
 
     def write(self, data: bytes | str) -> None:

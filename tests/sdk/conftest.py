@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from atoll.sdk._async import http as async_http
+from atoll.sdk._sync import http as sync_http
+from tests.sdk.cutting_proxy import CuttingProxy
+from tests.sdk.stand_in import KEY, StandIn
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A server that ATOLL_URL and ATOLL_API_KEY name."""
+    stand_in = StandIn(tmp_path)
+    monkeypatch.setenv("ATOLL_URL", stand_in.url)
+    monkeypatch.setenv("ATOLL_API_KEY", KEY)
+    monkeypatch.setenv("ATOLL_DATA", str(tmp_path / "data"))
+    yield stand_in
+    sync_http.close_pools()
+    async_http.close_pools()
+    stand_in.close()
+
+
+@pytest.fixture
+def proxy(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[CuttingProxy]:
+    """A proxy before that server, which ATOLL_URL then names."""
+    proxy = CuttingProxy(server.port)
+    monkeypatch.setenv("ATOLL_URL", proxy.url)
+    yield proxy
+    proxy.close()
