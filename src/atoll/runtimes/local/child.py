@@ -58,7 +58,7 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
     listener = _listen(spec["folder"])
     if rooted:
         sys.unshare(sys.CLONE_NEWCGROUP)
-    rootfs.build(spec, host)
+    writable = rootfs.build(spec, host)
     sys.set_host_name(HOST_NAME)
     if spec["network"] == "none":
         host["loopback_up"]()
@@ -69,7 +69,7 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
             file.writelines(f"nameserver {address}\n" for address in spec["resolvers"])
     _bound_files_and_cores()
     _drop(spec, host, rooted)
-    keep = {0, 1, 2, listener.fileno(), control.fileno(), *counters.fds.values()}
+    keep = {0, 1, 2, writable, listener.fileno(), control.fileno(), *counters.fds.values()}
     if oom_score >= 0:
         keep.add(oom_score)
     sys.close_descriptors(keep)

@@ -6,6 +6,7 @@ after a restart. It holds no secret and opens no network; when it dies, sidekick
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import json
@@ -59,6 +60,7 @@ class Node:
         self.count = 0
         name = settings["name"]
         self.cgroups = Cgroups(name) if self.rooted else None
+        self.born_into_cgroup = True  # until the kernel says that it cannot
         self.slots = Slots(self.boxes_folder) if self.rooted else None
         self.rootless_slots = 0
         self.network = Network(name, settings["interface_prefix"], resolvers=settings["resolvers"])
@@ -118,11 +120,14 @@ class Node:
         self.loop.watch(listener.fileno(), READ, lambda _events: self._accept(listener))
         self.loop.after(0.0, self._prepare_slots)
         syscalls.become_subreaper()
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self.loop, "running", False))
+        signal.signal(signal.SIGTERM, self._terminate)
         gc.collect()
         gc.freeze()
         self.spares.refill_soon()
         self.loop.run()
+
+    def _terminate(self, _signal: int, _frame: object) -> None:
+        self.loop.running = False
 
     def _make_spare(self, shape: dict[str, Any]) -> Box:
         return self._prepare(shape, f"{self.boxes_folder}/.spare-{os.getpid()}-{self.count}")
@@ -287,7 +292,7 @@ class Node:
         if not self.rooted:
             flags |= syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWCGROUP
         ours, theirs = socket.socketpair()
-        pid = syscalls.clone(flags)
+        pid = self._clone_into(box, spec, flags)
         if pid == 0:
             child.become(spec, self.host, theirs)
         theirs.close()
@@ -300,6 +305,24 @@ class Node:
         elif box.network != "none":
             self.network.attach(box.slot, pid)
             box.birth.go()
+
+    def _clone_into(self, box: Box, spec: dict[str, Any], flags: int) -> int:
+        """Clone, straight into the v2 cgroup where the kernel can (5.7); elsewhere the child moves itself."""
+        place = self.cgroups.birthplace(box.key) if self.cgroups is not None else None
+        if place is None:
+            return syscalls.clone(flags)
+        if self.born_into_cgroup:
+            group = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return syscalls.clone(flags, group)
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.EINVAL):
+                    raise
+                self.born_into_cgroup = False
+            finally:
+                os.close(group)
+        spec["cgroup_joins"].append(f"{place}/cgroup.procs")
+        return syscalls.clone(flags)
 
     def _take_slot(self) -> int:
         if self.slots is None:

@@ -38,8 +38,11 @@ MASKED_FILES = (
 MASKED_FOLDERS = ("/proc/acpi", "/proc/asound", "/proc/scsi")
 
 
-def build(spec: dict[str, Any], host: dict[str, Any]) -> None:
-    """Build the root and make it this process's. `host` is what the node found out once (see Node.host)."""
+def build(spec: dict[str, Any], host: dict[str, Any]) -> int:
+    """Build the root and make it this process's. `host` is what the node found out once (see Node.host).
+
+    Returns an O_PATH descriptor of the writable layer, by which `bake` finds it.
+    """
     rooted: bool = host["rooted"]
     base: int = spec["uid_base"] if rooted else os.getuid() - UID
     sys.mount("none", "/", "", sys.MS_REC | sys.MS_PRIVATE)
@@ -50,6 +53,7 @@ def build(spec: dict[str, Any], host: dict[str, Any]) -> None:
     for name in ("u", "w", "r"):
         os.mkdir(name, 0o755)
     _make_writable(base, rooted)
+    writable = os.open("u", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     _mount_overlay(spec, host, rooted)
     os.chdir("r")
     for source in host["binds"]:
@@ -58,6 +62,7 @@ def build(spec: dict[str, Any], host: dict[str, Any]) -> None:
     sys.mount("proc", "proc", "proc", _SAFE | sys.MS_NOEXEC | (sys.MS_RDONLY if rooted else 0))
     _mask_proc(host, rooted)
     sys.pivot_root_here()
+    return writable
 
 
 def find_masks() -> list[str]:

@@ -56,6 +56,7 @@ _SECCOMP_MODE_FILTER = 2
 
 MACHINE = platform.machine()
 _CLONE, _PIVOT_ROOT = {"x86_64": (56, 155), "aarch64": (220, 41)}.get(MACHINE, (0, 0))
+_CLONE3, _CLONE_INTO_CGROUP = 435, 0x2_0000_0000
 _OPEN_TREE, _MOVE_MOUNT, _CLOSE_RANGE, _MOUNT_SETATTR = 428, 429, 436, 442
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -106,11 +107,19 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
-def clone(flags: int) -> int:
-    """fork(2) into new namespaces. Only for a single-threaded process; returns 0 in the child."""
-    _python.PyOS_BeforeFork()
+def clone(flags: int, cgroup: int | None = None) -> int:
+    """fork(2) into new namespaces, and into the v2 cgroup that the descriptor `cgroup` is of.
+
+    Only for a single-threaded process; returns 0 in the child.
+    """
     zero = ctypes.c_long(0)
-    pid: int = _unlocked.syscall(ctypes.c_long(_CLONE), ctypes.c_long(flags | _SIGCHLD), zero, zero, zero, zero)
+    if cgroup is None:
+        arguments = (ctypes.c_long(_CLONE), ctypes.c_long(flags | _SIGCHLD), zero, zero, zero, zero)
+    else:
+        packed = struct.pack("=11Q", flags | _CLONE_INTO_CGROUP, 0, 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, cgroup)
+        arguments = (ctypes.c_long(_CLONE3), packed, ctypes.c_long(len(packed)))
+    _python.PyOS_BeforeFork()
+    pid: int = _unlocked.syscall(*arguments)
     number = ctypes.get_errno()
     if pid == 0:
         _python.PyOS_AfterFork_Child()

@@ -1,0 +1,147 @@
+"""Doctor: make a probe sandbox, run the probe in it, look at it from outside, and say what holds and what to mend."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atoll.domain import errors
+from atoll.domain.process import ProcessSpec
+from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec
+from atoll.runtimes.base import Capability, Check, Report
+from atoll.runtimes.local.probe import PROGRAM
+from atoll.runtimes.local.slots import FIRST_UID
+
+if TYPE_CHECKING:
+    from atoll.runtimes.local.runtime import LocalRuntime
+
+PROBE_S = 30.0
+LIMITS = Resources(cpu_millis=500, memory_bytes=64 * 2**20, pids=32, disk_bytes=8 * 2**20, inodes=512, timeout_s=60.0)
+
+_USERNS_SYSCTL = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+_USERNS_CLONE = Path("/proc/sys/kernel/unprivileged_userns_clone")
+_USERNS_MAX = Path("/proc/sys/user/max_user_namespaces")
+
+# what a rule that did not hold usually lacks
+_FIXES = {
+    "cpu_bounded": "mount the cpu cgroup controller: systemd hosts have it; in a container add --cgroupns=host",
+    "memory_bounded": "mount the memory cgroup controller (boot with cgroup_enable=memory where it is off)",
+    "pids_bounded": "mount the pids cgroup controller",
+    "identity": "run as root: an ordinary user's sandboxes all carry that user's own id",
+    "outgoing_network": "run as root on a kernel with nf_tables and veth (CONFIG_NF_TABLES, CONFIG_VETH)",
+    "python3": "install python3 for the sandboxes: apt-get install python3",
+}
+
+
+async def examine(runtime: LocalRuntime) -> Report:
+    """A report of this host; tier `unavailable` with the reason when no sandbox can be made."""
+    name = "sess_" + secrets.token_hex(6)
+    try:
+        await runtime.make(name, SandboxSpec(resources=LIMITS))
+    except errors.AtollError as error:
+        return Report("unavailable", (Check("sandbox", False, error.message, _namespace_fix()),))
+    try:
+        async with asyncio.timeout(PROBE_S):
+            checks = [Check("sandbox", True, "made"), *await _inside(runtime, name), *await _outside(runtime, name)]
+    finally:
+        await runtime.destroy(name)
+    checks.append(await _network(runtime))
+    return Report("root" if Capability.LIMITS in runtime.capabilities else _lesser_tier(), tuple(checks))
+
+
+def unavailable(error: errors.AtollError) -> Report:
+    """The report of a host on which the node itself cannot start."""
+    return Report("unavailable", (Check("node", False, error.message, _namespace_fix()),))
+
+
+def _lesser_tier() -> str:
+    return "root" if os.geteuid() == 0 else "rootless"
+
+
+async def _inside(runtime: LocalRuntime, name: str) -> list[Check]:
+    limits = {"disk_bytes": LIMITS.disk_bytes, "inodes": LIMITS.inodes}
+    program = f"LIMITS = {json.dumps(limits)}\n{PROGRAM}"
+    result = await runtime.sidekick(name).run(ProcessSpec(("python3", "-I", "-"), stdin=True), stdin=program.encode())
+    if result.exit.code != 0:
+        said = result.stderr.decode(errors="replace").strip()
+        return [Check("python3", False, said or f"exit {result.exit.code}", _FIXES["python3"])]
+    found = json.loads(result.stdout)
+    return [Check(rule, ok, detail, "" if ok else _fix(rule)) for rule, (ok, detail) in found.items()]
+
+
+async def _outside(runtime: LocalRuntime, name: str) -> list[Check]:
+    """What only the host can see: whose files they are, and that the limits are set."""
+    sidekick = runtime.sidekick(name)
+    started = await sidekick.run(ProcessSpec(("sh", "-c", "sleep 30 & echo $!")))
+    found = await runtime.find(name)
+    assert found is not None
+    owner = await asyncio.to_thread(_uid_of, found.handle["pid"])
+    checks = [
+        Check(
+            "identity",
+            owner >= FIRST_UID,
+            f"its root is host user {owner}",
+            "" if owner >= FIRST_UID else _fix("identity"),
+        )
+    ]
+    forks = "i=0; while [ $i -lt 64 ]; do sleep 5 & i=$((i+1)); done"
+    bomb = await sidekick.run(ProcessSpec(("sh", "-c", forks), timeout_s=5))
+    bounded = bomb.exit.code != 0 or b"fork" in bomb.stderr.lower() or started.exit.code != 0
+    checks.append(Check("pids_bounded", bounded, "fork fails at the limit", "" if bounded else _fix("pids_bounded")))
+    await runtime.destroy(name)
+    await runtime.make(name, SandboxSpec(resources=LIMITS))
+    hog = await runtime.sidekick(name).run(ProcessSpec(("python3", "-c", "x = bytearray(256 << 20)"), timeout_s=10))
+    killed = hog.exit.oom_killed
+    checks.append(Check("memory_bounded", killed, f"exit {hog.exit.code}", "" if killed else _fix("memory_bounded")))
+    before = await runtime.stats(name)
+    spin = await runtime.sidekick(name).run(ProcessSpec(("sh", "-c", "while :; do :; done"), timeout_s=1))
+    share = ((await runtime.stats(name)).cpu_s - before.cpu_s) / max(spin.exit.duration_s, 0.1)
+    fits = share < 0.75
+    checks.append(Check("cpu_bounded", fits, f"{share:.2f} of a core at 0.5", "" if fits else _fix("cpu_bounded")))
+    return checks
+
+
+async def _network(runtime: LocalRuntime) -> Check:
+    name = "sess_" + secrets.token_hex(6)
+    try:
+        await runtime.make(name, SandboxSpec(resources=LIMITS, network=NetworkMode.OUTGOING))
+        await runtime.destroy(name)
+    except errors.AtollError as error:
+        return Check("outgoing_network", False, error.message, _fix("outgoing_network"))
+    return Check("outgoing_network", True, "veth and packet filter work")
+
+
+def _uid_of(pid: int) -> int:
+    with open(f"/proc/{pid}/status") as file:
+        line = next(line for line in file if line.startswith("Uid:"))
+    return int(line.split()[1])
+
+
+def _fix(rule: str) -> str:
+    return _FIXES.get(rule, "report this: the rule should hold on every host; docs/isolation.md says how it is made")
+
+
+def _namespace_fix() -> str:
+    if os.geteuid() == 0:
+        return "give this process CAP_SYS_ADMIN: in a container, run it with --privileged or on the host itself"
+    if _flag(_USERNS_SYSCTL) == "1":
+        return "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu 24.04 restricts user namespaces)"
+    if _flag(_USERNS_CLONE) == "0":
+        return "sudo sysctl -w kernel.unprivileged_userns_clone=1"
+    if _flag(_USERNS_MAX) == "0":
+        return "sudo sysctl -w user.max_user_namespaces=65536"
+    if shutil.which("python3") is None:
+        return _FIXES["python3"]
+    return "run as root, or on a kernel with user namespaces (CONFIG_USER_NS)"
+
+
+def _flag(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

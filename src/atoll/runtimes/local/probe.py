@@ -1,0 +1,62 @@
+"""The probe: what `doctor` runs inside a sandbox to see for itself that the isolation rules hold there.
+
+Standard library only, in one text: it is written into the probe sandbox and run by the sandbox's own python3.
+"""
+
+PROGRAM = r'''
+import ctypes, errno, json, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+out = {}
+
+def check(name, ok, detail):
+    out[name] = [bool(ok), str(detail)[:300]]
+
+def fails(call, *wanted):
+    """Whether the call fails with one of these errors."""
+    ctypes.set_errno(0)
+    try:
+        result = call()
+    except OSError as error:
+        return error.errno in wanted, errno.errorcode.get(error.errno, error.errno)
+    if isinstance(result, int) and result < 0:
+        number = ctypes.get_errno()
+        return number in wanted, errno.errorcode.get(number, number)
+    return False, "it succeeded"
+
+DENIED = (errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOSYS)
+status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
+check("capabilities", all(int(status["Cap" + n], 16) == 0 for n in ("Prm", "Eff", "Bnd", "Amb", "Inh")), status["CapBnd"])
+check("no_new_privs", status["NoNewPrivs"].strip() == "1", status["NoNewPrivs"])
+check("seccomp", status["Seccomp"].strip() == "2", status["Seccomp"])
+writes = ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger"]
+opened = [p for p in writes if not fails(lambda: os.close(os.open(p, os.O_WRONLY)), *DENIED)[0]]
+check("proc_sys", not opened, opened or "not writable")
+
+def reads(path):
+    try:
+        with open(path, "rb") as file:
+            return bool(file.read(64))
+    except OSError:
+        return False
+
+told = [p for p in ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/kallsyms", "/proc/kmsg", "/proc/key-users", "/sys/firmware") if reads(p)]
+check("kernel_information", not told, told or "masked")
+groups = [fails(lambda: libc.mount(b"x", b"/mnt", b"cgroup2", 0, None), *DENIED), (not os.path.exists("/sys/fs/cgroup/cgroup.procs"), "mounted")]
+check("cgroups", all(ok for ok, _ in groups), groups)
+check("mount", fails(lambda: libc.mount(b"x", b"/mnt", b"tmpfs", 0, None), *DENIED)[0], "mount(2) refused")
+check("user_namespaces", fails(lambda: libc.unshare(0x10000000), *DENIED)[0], "unshare(2) refused")
+check("foreign_processes", sum(n.isdigit() for n in os.listdir("/proc")) < 16, len(os.listdir("/proc")))
+check("raw_sockets", fails(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1), *DENIED)[0], "refused")
+check("packet_sockets", fails(lambda: socket.socket(17, socket.SOCK_RAW, 0), *DENIED, errno.EAFNOSUPPORT)[0], "refused")
+links = sorted(name for _, name in socket.if_nameindex())
+check("network", "lo" in links and len(links) <= 2, links)
+check("devices", fails(lambda: os.mknod("/tmp/x", 0o20666, os.makedev(1, 1)), *DENIED)[0], "mknod refused")
+usr = os.statvfs("/usr")
+check("programs_read_only", usr.f_flag & os.ST_RDONLY and usr.f_flag & os.ST_NOSUID, usr.f_flag)
+root = os.statvfs("/")
+check("disk_bounded", root.f_blocks * root.f_frsize <= LIMITS["disk_bytes"], root.f_blocks * root.f_frsize)
+check("inodes_bounded", 0 < root.f_files <= LIMITS["inodes"], root.f_files)
+fds = [os.readlink("/proc/self/fd/" + n) for n in os.listdir("/proc/self/fd") if n not in "012" and os.path.exists("/proc/self/fd/" + n)]
+check("descriptors", all(f.startswith("/proc/") for f in fds), fds)
+print(json.dumps(out))
+'''
