@@ -113,10 +113,8 @@ class _Server(uvicorn.Server):
 
 async def _let_go(server: uvicorn.Server) -> None:
     """Requests that outlived the drain were cancelled: let them end before what they use is closed."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(FORCED_DRAIN_S):
-            while server.server_state.tasks:
-                await asyncio.sleep(0.01)
+    if server.server_state.tasks:
+        await asyncio.wait(server.server_state.tasks, timeout=FORCED_DRAIN_S)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
 from atoll.app import Application
 from atoll.domain.errors import Unauthenticated
 from atoll.domain.key import DEFAULT_SCOPES, KeyKind, Scope
@@ -19,7 +21,6 @@ from atoll.serve import listening
 from atoll.settings import Settings
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime
 from atoll.testing.memory_records import MemoryRecords
-from websockets.asyncio.client import ClientConnection, connect
 
 ALICE = "sk_" + "a1" * 32
 BOB = "sk_" + "b0" * 32

@@ -35,13 +35,19 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     _check_length(request, limit_bytes)
     parts: list[bytes] = []
     size = 0
+    more = True
     try:
         async with asyncio.timeout(BODY_S):
-            async for part in request.stream():
+            while more:  # not `request.stream()`: this is the hot path, and most bodies are one message
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                part = message.get("body", b"")
                 size += len(part)
                 if size > limit_bytes:
                     raise TooLarge(f"the body is larger than {limit_bytes} bytes")
                 parts.append(part)
+                more = message.get("more_body", False)
     except TimeoutError:
         raise DeadlineExceeded(f"the body did not arrive within {BODY_S:g} s") from None
     return b"".join(parts)
@@ -147,25 +153,23 @@ async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
 
     To be called once the body has been read, since it listens for what comes after.
     """
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        await _cancel(task, watcher)
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
 
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _cancel(*tasks: asyncio.Future[Any]) -> None:
-    running = [task for task in tasks if not task.done()]
-    for task in running:
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
         task.cancel()
-    if running:
-        await asyncio.wait(running)
+
+    watcher = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if gone and task.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watcher.cancel()

@@ -54,9 +54,7 @@ class CommandLabels:
 
     def _forget_rare(self) -> None:
         # Halving keeps the order among the frequent names and drops those seen once.
-        self._seen = {
-            name: uses // 2 or 1 for name, uses in self._seen.items() if uses > 1 or name in self.named
-        }
+        self._seen = {name: uses // 2 or 1 for name, uses in self._seen.items() if uses > 1 or name in self.named}
 
 
 class ExecCounts(Collector):
@@ -82,9 +80,7 @@ class ExecCounts(Collector):
             _add(self._counts[OTHER], command, uses)
 
     def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(
-            "sandbox_exec", "Commands run in sandboxes", labels=("sandbox_id", "command")
-        )
+        family = CounterMetricFamily("sandbox_exec", "Commands run in sandboxes", labels=("sandbox_id", "command"))
         for sandbox_id, counts in self._counts.items():
             for command, uses in counts.items():
                 family.add_metric((sandbox_id, command), uses)

@@ -14,9 +14,9 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from atoll.telemetry import logs
 from atoll.telemetry.metrics import UNMATCHED, Metrics
 
-_log = structlog.get_logger("atoll.request")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _RESPONSES = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 QUIET = frozenset({"/health", "/health/ready", "/metrics"})  # asked for every few seconds by machines
@@ -30,6 +30,7 @@ class Trace:
     request_id: str
     route: str = UNMATCHED  # the template, such as /v1/sessions/{id}
     key_id: str | None = None
+    sandbox_id: str | None = None
     peer: str | None = None
     status: int = 0
 
@@ -83,6 +84,7 @@ class Tracing:
         if trace.route in QUIET and trace.status < 400:
             return
         fields: dict[str, Any] = {
+            "request_id": trace.request_id,
             "method": scope.get("method", "WEBSOCKET"),
             "route": trace.route,
             "status": trace.status,
@@ -90,9 +92,11 @@ class Tracing:
         }
         if trace.key_id is not None:
             fields["key_id"] = trace.key_id
+        if trace.sandbox_id is not None:
+            fields["sandbox_id"] = trace.sandbox_id
         if trace.peer is not None:
             fields["peer"] = trace.peer
-        _log.info("request", **fields)
+        logs.request(fields)
 
 
 def _request_id(scope: Scope) -> str:
