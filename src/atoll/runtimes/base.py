@@ -37,6 +37,7 @@ class Check:
     ok: bool
     detail: str
     fix: str = ""
+    isolates: bool = True  # False for what bounds or adds, rather than keeps apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Report:
 
     @property
     def isolated(self) -> bool:
-        return self.tier != "unavailable" and all(check.ok for check in self.checks)
+        """Whether every rule holds but those that only bound resources or add the network."""
+        return self.tier != "unavailable" and all(check.ok for check in self.checks if check.isolates)
 
 
 @dataclass(frozen=True, slots=True)

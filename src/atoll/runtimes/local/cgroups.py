@@ -186,10 +186,7 @@ class Counters:
     def usage(self) -> dict[str, float]:
         """`{"cpu_s", "memory_peak_bytes"}`; zero where the host does not count."""
         text = self._text("cpu")
-        if text.startswith("usage_usec"):
-            cpu_s = int(text.split()[1]) / 1e6
-        else:
-            cpu_s = int(text or 0) / 1e9
+        cpu_s = int(text.split()[1]) / 1e6 if text.startswith("usage_usec") else int(text or 0) / 1e9
         return {"cpu_s": cpu_s, "memory_peak_bytes": int(self._text("peak") or 0)}
 
     def oom_kills(self) -> int:

@@ -23,6 +23,8 @@ _ERRORS: dict[str, type[errors.AtollError]] = {
     for kind in (errors.InvalidInput, errors.NotFound, errors.Conflict, errors.Unsupported, errors.Unavailable)
 }
 
+_PACKAGE_FOLDER = str(Path(__file__).resolve().parents[3])
+
 # isolated from the environment and the user's packages; only this package's own folder is added
 _PROGRAM = (
     "import json, sys; sys.path.insert(0, sys.argv[1]);"
@@ -152,7 +154,6 @@ class NodeClient:
         """Start the node in a session of its own, with nothing of our environment and none of our descriptors."""
         run = self._data / "run"
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        package_folder = str(Path(__file__).resolve().parents[3])
         log = os.open(run / "node.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -161,7 +162,7 @@ class NodeClient:
                 "-S",
                 "-c",
                 _PROGRAM,
-                package_folder,
+                _PACKAGE_FOLDER,
                 str(self._data),
                 json.dumps(self._settings),
                 stdin=asyncio.subprocess.DEVNULL,
