@@ -95,7 +95,7 @@ class Server(_Section):
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for part in value:
-            ip_network(part)
+            ip_network(part, strict=False)
         return value
 
 

@@ -23,6 +23,7 @@ POINTS: frozenset[str] = frozenset(
         "sandboxes.end.destroyed",  # the sandbox is gone, its final usage is not stored
         "sandboxes.exit.saved",  # the main process ended and its log is saved, the record says RUNNING
         "templates.build.baked",  # the layer has its partial name
+        "keys.mint.written",  # the owner key is in its file, the records do not know it
         "records.migrate.begun",  # the migrations' transaction is open, nothing is changed
         "records.migrate.stepped",  # one migration has run, nothing is committed
         "records.migrate.done",  # all have, nothing is committed
