@@ -18,11 +18,15 @@ from starlette.websockets import WebSocket
 
 import atoll
 from atoll.records.base import Records
+from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
+from atoll.services.deadline import deadline
+from atoll.services.keys import Keys
 from atoll.services.limits import Limits
+from atoll.services.owner_key import OwnerKey, prepare
 from atoll.services.sandboxes import Sandboxes
-from atoll.settings import Settings
-from atoll.surfaces.door import Door, DoorLimits
+from atoll.settings import DAY_S, Settings
+from atoll.surfaces.door import Door, DoorLimits, is_loopback
 from atoll.surfaces.execbox.answers import Error
 from atoll.surfaces.execbox.errors import ExecboxDialect
 from atoll.surfaces.execbox.routes import operations as execbox_operations
@@ -42,12 +46,13 @@ START_S = 120.0  # for a part to get ready; migrations of a large database are t
 class Application:
     """One server's parts, and the ASGI application that serves them between the two ends of `running`."""
 
-    def __init__(self, settings: Settings, records: Records, runtime: Runtime, keys: Any = None) -> None:
+    def __init__(self, settings: Settings, records: Records, runtime: Runtime, keys: Keys | None = None) -> None:
         self.settings = settings
         self.records = records
         self.runtime = runtime
         self.metrics = Metrics()
-        self.keys = keys
+        self.keys = keys or Keys(records, cache_s=settings.keys.cache_s, use_queue_items=settings.keys.use_queue_items)
+        self.owner_key: OwnerKey | None = None  # from the start on, where this server may hold one
         self.sandboxes = Sandboxes(
             records,
             runtime,
@@ -69,12 +74,20 @@ class Application:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Start every part in order; at the end, or when one cannot start, close those that did."""
+        lock = DataFolderLock(self.settings.folder)
         async with AsyncExitStack() as stack:
-            await _started(stack, "the records", self.records.start, self.records.close)
-            await _started(stack, "the keys", self.keys.start, self.keys.close)
-            await _started(stack, "the runtime", self.runtime.start, self.runtime.close)
-            await _started(stack, "the sandboxes", self.sandboxes.start, self.sandboxes.close)
+            await asyncio.to_thread(lock.acquire)
+            stack.callback(lock.release)
+            await _started(stack, "opening the records", self.records.start, self.records.close)
+            await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
+            await _started(stack, "starting the runtime", self.runtime.start, self.runtime.close)
+            await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
             yield
+
+    async def _prepare_keys(self) -> None:
+        await self.keys.start()
+        may_mint = is_loopback(self.settings.server.host)
+        self.owner_key = await prepare(self.keys, self.settings.folder.owner_key, may_mint=may_mint)
 
     def _operations(self) -> list[Operation]:
         probes = {"records": self.records.ping, "runtime": lambda: self.runtime.find(NOBODY)}
@@ -138,7 +151,8 @@ def service_limits(settings: Settings) -> Limits:
         output_bytes_max=settings.limits.run_output_bytes,
         stdin_bytes_max=settings.server.body_bytes,
         reconcile_every_s=sandboxes.reconcile_s,
-        ended_kept_s=sandboxes.ended_retention_days * 86_400,
+        ended_kept_s=sandboxes.ended_retention_days * DAY_S,
+        key_use_kept_s=settings.keys.use_retention_days * DAY_S,
     )
 
 
@@ -159,5 +173,5 @@ async def _started(
 ) -> None:
     """Start a part and remember to close it; also after a start that failed half-way."""
     stack.push_async_callback(close)
-    async with asyncio.timeout(START_S):
+    async with deadline(START_S, what):
         await start()

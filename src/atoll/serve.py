@@ -18,6 +18,7 @@ import uvicorn
 
 from atoll.app import Application, create_app
 from atoll.domain.errors import Unavailable
+from atoll.services.owner_key import OwnerKey
 from atoll.settings import Settings
 from atoll.surfaces.transport import PING_INTERVAL_S, PING_TIMEOUT_S, Http, WebSocket
 from atoll.telemetry import logs
@@ -33,7 +34,7 @@ class Ready:
     """What whoever started the server may want to tell."""
 
     url: str
-    minted_key: str | None  # the owner key's text, when this start made it; shown nowhere else
+    owner_key: OwnerKey | None  # `minted` when this start made it: to be shown once
 
 
 async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None) -> None:
@@ -48,7 +49,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None
         async with app.running(), listening(app) as url:
             _log.info("ready", url=url, runtime=app.runtime.name)
             if ready is not None:
-                ready(Ready(url, app.minted_key))
+                ready(Ready(url, app.owner_key))
             await stop.wait()
             _log.info("draining", drain_s=settings.server.drain_s)
     finally:

@@ -52,6 +52,8 @@ class KeyRing:
 
     async def close(self) -> None: ...
 
+    async def create(self, *_: Any, **__: Any) -> None: ...
+
     async def authenticate(self, text: str) -> Principal:
         self.looks += 1
         await asyncio.sleep(0)

@@ -186,8 +186,8 @@ def bearer(scope: Scope) -> str | None:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether the peer is on this machine."""
-    if address.startswith("127.") or address == "::1":
+    """Whether an address, or a host to listen on, is this machine's own; a name is only when it is `localhost`."""
+    if address in ("127.0.0.1", "::1", "localhost"):
         return True
     return _is_address(address) and ip_address(address).is_loopback
 
