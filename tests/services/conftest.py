@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from atoll.domain.key import DEFAULT_SCOPES, KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox, SandboxSpec, SandboxState

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+
 from atoll.domain.errors import Conflict, Forbidden, InvalidInput, NotFound, QuotaExceeded
 from atoll.domain.ids import SANDBOX_ID, new_sandbox_id
 from atoll.domain.key import KeyKind, Scope
@@ -269,7 +270,7 @@ async def test_a_second_stop_waits_for_the_first_and_a_later_one_is_a_conflict(h
     both = await asyncio.gather(house.sandboxes.stop(ALICE, sandbox.id), house.sandboxes.stop(ALICE, sandbox.id))
     assert [one.state for one in both] == [S.STOPPED, S.STOPPED]
     for end in (house.sandboxes.stop, house.sandboxes.kill):
-        with pytest.raises(Conflict, match="^session already stopped$"):
+        with pytest.raises(Conflict, match=r"^session already stopped$"):
             await end(ALICE, sandbox.id)
 
 
@@ -325,7 +326,7 @@ async def test_a_kill_before_the_make_wins(house: House) -> None:
     await until(lambda: house.records.writes == 1)
     sandbox_id = (await house.sandboxes.list(ALICE))[0].id
     await house.sandboxes.kill(ALICE, sandbox_id)
-    with pytest.raises(Conflict, match="^session already killed$"):
+    with pytest.raises(Conflict, match=r"^session already killed$"):
         await creating
     assert not house.host.sandboxes
     assert await house.state(sandbox_id) is S.KILLED

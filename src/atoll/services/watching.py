@@ -46,7 +46,7 @@ class Watching:
             try:
                 async for ended in self._access.runtime.events():
                     delay_s = RETRY_FIRST_S
-                    self._access.background.spawn(self._ended(ended), f"ended {ended.id}")
+                    await self._take(ended)
                 _log.warning("runtime.events_ended")
             except AtollError as error:
                 _log.warning("runtime.events_failed", error=error.message)
@@ -55,14 +55,18 @@ class Watching:
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_MAX_S)
 
-    async def _ended(self, ended: Ended) -> None:
+    async def _take(self, ended: Ended) -> None:
+        """Record it before the next one is asked for: the runtime forgets it then. One that is still being made
+        must not hold up the others."""
         live = self._access.lives.get(ended.id)
         if live is None:
             sandbox = await self._access.records.get_sandbox(ended.id)
             if sandbox is None or not sandbox.live:
                 return
             live = self._access.lives.add(sandbox)
-        await self._endings.ended_by_runtime(live, ended)
+        task = self._access.background.spawn(self._endings.ended_by_runtime(live, ended), f"ended {ended.id}")
+        if live.made.is_set():
+            await asyncio.wait({task})
 
     async def _follow_main(self, live: Live) -> None:
         access, delay_s = self._access, RETRY_FIRST_S

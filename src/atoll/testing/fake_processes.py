@@ -113,11 +113,11 @@ class FakeProcess:
         """Conflict when it has ended. Without a handler of its own a program dies of it."""
         if self.exit is not None:
             raise Conflict(f"process {self.id} has ended")
-        if number in self.ignored and number != signal.SIGKILL or number in _HARMLESS:
+        if (number in self.ignored and number != signal.SIGKILL) or number in _HARMLESS:
             return
         self._signal = number
-        if self._task is not None:
-            self._task.cancel()
+        if self._task is not None:  # soon: a program that was never begun could not end
+            asyncio.get_running_loop().call_soon(self._task.cancel)
 
     def stop(self, grace_s: float) -> None:
         """TERM now, KILL after the grace."""

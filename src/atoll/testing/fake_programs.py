@@ -277,9 +277,10 @@ async def _simple(context: Context, words: list[str]) -> int:
 
 def _exists(context: Context, path: str) -> bool:
     try:
-        return context.files.read(path) is not None
+        context.files.read(path)
     except AtollError:
         return False
+    return True
 
 
 PROGRAMS: dict[str, Command] = {

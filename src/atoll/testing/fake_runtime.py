@@ -384,7 +384,11 @@ def _save_layer(files: FakeFiles, destination: Path) -> None:
 
 
 def _load_layer(files: FakeFiles, source: Path) -> None:
-    for node in json.loads((source / "files.json").read_text()):
+    try:
+        nodes = json.loads((source / "files.json").read_text())
+    except OSError:
+        raise InvalidInput(f"layer {source} does not exist", field="layers") from None
+    for node in nodes:
         if node["kind"] == "directory":
             files.make_dir(node["path"])
         elif node["kind"] == "symlink":
