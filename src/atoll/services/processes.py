@@ -39,9 +39,16 @@ class Processes:
         return await self._start(live, spec)
 
     async def attach(
-        self, principal: Principal, sandbox_id: str, process_id: str = MAIN, *, offset: int = 0
+        self,
+        principal: Principal,
+        sandbox_id: str,
+        process_id: str = MAIN,
+        *,
+        offset: int = 0,
+        output_only: bool = False,
     ) -> ProcessStream:
-        """Replay the output from byte `offset`, then follow; stdin goes in when it is open. Needs `execute`.
+        """Replay the output from byte `offset`, then follow; stdin goes in when it is open. Needs `execute`, or
+        `read` for a caller that promises with `output_only` to put nothing in.
 
         The main process of a sandbox that ended by itself is replayed from its saved log and then has `exit` set.
         Conflict `session not running: status=<s>` where no log is kept. NotFound for the process.
@@ -49,10 +56,11 @@ class Processes:
         access = self._access
         if offset < 0:
             raise InvalidInput("offset must not be negative", field="offset")
-        sandbox = await access.find(principal, sandbox_id, Scope.EXECUTE)
+        scope = Scope.READ if output_only else Scope.EXECUTE
+        sandbox = await access.find(principal, sandbox_id, scope)
         if not sandbox.live:
             return await self._saved(sandbox, process_id, offset)
-        live = await access.running(principal, sandbox_id, Scope.EXECUTE)
+        live = await access.running(principal, sandbox_id, scope)
         if process_id == MAIN and not sandbox.spec.command:
             raise Conflict("session has no main process: start one with exec")
         stream = _Metered(access, live, process_id)
