@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import sys
 
 USER = "user"
@@ -70,8 +70,30 @@ class HostTemplate:
         self.path = path
 
 
+def learn(folder: str) -> HostTemplate:
+    """`build` in a child of its own: what it has to import would stay in the node and in all its clones."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            template = build(folder)
+            os.write(writing, json.dumps([template.layer, template.binds, template.path]).encode())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    if not said:
+        raise OSError(f"the host template could not be made in {folder}")
+    return HostTemplate(*json.loads(said))
+
+
 def build(folder: str) -> HostTemplate:
     """Make the lower layer in `folder` (replacing an older one) and find the host's programs."""
+    import shutil
+
     partial = folder + ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(f"{partial}/etc", mode=0o755)
@@ -107,6 +129,8 @@ def _foreign_prefix(program: str) -> str | None:
     for folder in ("/usr/local/bin", "/usr/bin", "/bin"):
         if os.access(f"{folder}/{program}", os.X_OK) and _inside_system(os.path.realpath(f"{folder}/{program}")):
             return None
+    import shutil
+
     found = shutil.which(program)
     real = os.path.realpath(found) if found else ""
     if program == "python3" and (not found or not _is_binary(real)):
@@ -131,6 +155,8 @@ def _is_binary(path: str) -> bool:
 
 
 def _fill_etc(etc: str) -> None:
+    import shutil
+
     for name in _ETC_COPIES:
         source, target = f"/etc/{name}", f"{etc}/{name}"
         os.makedirs(os.path.dirname(target), exist_ok=True)

@@ -87,7 +87,7 @@ class Node:
         mount_point, dev = f"{self.run_folder}/mnt", f"{self.run_folder}/dev"
         for folder in (self.boxes_folder, mount_point, dev):
             os.makedirs(folder, mode=0o700, exist_ok=True)
-        template = host_template.build(f"{self.data}/templates/host")
+        template = host_template.learn(f"{self.data}/templates/host")
         if self.rooted:
             # mounts of ours stay out of the host's table
             syscalls.unshare(syscalls.CLONE_NEWNS)
@@ -230,7 +230,6 @@ class Node:
         self.boxes[box.id] = box
         if self.cgroups is not None:
             self.cgroups.limit(box.key, request["cpu_millis"], request["memory_bytes"], request["pids"])
-        box.save()
 
         def ready(error: str | None) -> None:
             if error is None:
