@@ -10,6 +10,7 @@ import base64
 import fcntl
 import os
 import pty
+import shlex
 import shutil
 import signal
 import socket
@@ -474,7 +475,7 @@ class App:
             if socket.url.path.endswith("/exec"):
                 offset = 0
                 process = await self.box(socket).start(
-                    query.getlist("cmd"),
+                    shlex.split(query["cmd"]) if len(query.getlist("cmd")) == 1 else query.getlist("cmd"),
                     tty=query.get("tty") == "true",
                     size=(int(query.get("cols", 80)), int(query.get("rows", 24))),
                     work_dir=query.get("workdir"),

@@ -17,6 +17,7 @@ from atoll.sdk import (
     NotFound,
     Unauthenticated,
 )
+from tests.sdk.cutting_proxy import CuttingProxy
 from tests.sdk.stand_in import StandIn
 
 
@@ -220,6 +221,16 @@ def test_logs_are_the_main_processs_output(server: StandIn) -> None:
         assert b"".join(sandbox.follow_logs()) == b"one\ntwo\n"
         assert sandbox.logs() == "one\ntwo\n"
         assert b"".join(sandbox.follow_logs(offset=4)) == b"two\n"
+
+
+def test_followed_logs_go_on_after_a_cut(server: StandIn, proxy: CuttingProxy) -> None:
+    with Sandbox.create(command="echo one; sleep 0.5; echo two; sleep 0.5; echo three") as sandbox:
+        seen = b""
+        for piece in sandbox.follow_logs():
+            seen += piece
+            if piece.startswith((b"one", b"two")):
+                proxy.cut_all()
+    assert seen == b"one\ntwo\nthree\n"
 
 
 def test_pause_resume_and_keepalive_are_calls(server: StandIn) -> None:

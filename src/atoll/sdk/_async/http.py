@@ -119,7 +119,7 @@ class AsyncBody:
                 yield parser.take()
             if parser.done or self._wire is None:
                 break
-            parser.feed(await self._receive(self._wire))
+            await self._feed(self._wire)
         self._finish()
 
     async def read(self, bytes_max: int = REPLY_BYTES_MAX) -> bytes:
@@ -139,9 +139,9 @@ class AsyncBody:
             self._wire.close()
             self._wire = None
 
-    async def _receive(self, wire: AsyncWire) -> bytes:
+    async def _feed(self, wire: AsyncWire) -> None:
         try:
-            return await wire.receive(self._timeout_s)
+            self._parser.feed(await wire.receive(self._timeout_s))
         except BaseException as error:
             self.close()
             raise _translated(self._pool, error, self._timeout_s) from error

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from atoll.domain.errors import Conflict, NotFound
+from atoll.domain.errors import AtollError, Conflict, NotFound
 from atoll.domain.process import MAIN, ProcessInfo
 from atoll.sdk._async.api import AsyncApi, connect
 from atoll.sdk._async.files import AsyncFiles
 from atoll.sdk._async.process import AsyncProcess, start_process
+from atoll.sdk._async.retry import AsyncRetry
 from atoll.sdk._io import AsyncBackground, async_call
 from atoll.sdk.errors import CommandFailed
 from atoll.sdk.http1 import target_of
@@ -211,11 +212,20 @@ class AsyncSandbox:
         return (await body.read()).decode("utf-8", "replace")
 
     async def follow_logs(self, *, offset: int = 0) -> AsyncIterator[bytes]:
-        """The main process's output from byte `offset`, until the process ends."""
-        target = target_of(f"{self._base}/logs", follow=True, offset=offset)
-        async with await self._api.stream(target, timeout_s=None) as body:
-            async for piece in body:
-                yield piece
+        """The main process's output from byte `offset`, until the process ends; goes on after a lost connection."""
+        retry = AsyncRetry()
+        while True:
+            target = target_of(f"{self._base}/logs", follow=True, offset=offset)
+            try:
+                async with await self._api.stream(target, timeout_s=None) as body:
+                    offset = max(offset, int(body.headers.get("atoll-offset") or offset))
+                    async for piece in body:
+                        offset += len(piece)
+                        retry.reset()
+                        yield piece
+                return
+            except AtollError as error:
+                await retry.after(error)
 
     async def url(self, port: int) -> str:
         """Where that port of the sandbox is reached from here. NotFound unless it was declared in `ports`."""

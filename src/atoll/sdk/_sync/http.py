@@ -120,7 +120,7 @@ class Body:
                 yield parser.take()
             if parser.done or self._wire is None:
                 break
-            parser.feed(self._receive(self._wire))
+            self._feed(self._wire)
         self._finish()
 
     def read(self, bytes_max: int = REPLY_BYTES_MAX) -> bytes:
@@ -140,9 +140,9 @@ class Body:
             self._wire.close()
             self._wire = None
 
-    def _receive(self, wire: Wire) -> bytes:
+    def _feed(self, wire: Wire) -> None:
         try:
-            return wire.receive(self._timeout_s)
+            self._parser.feed(wire.receive(self._timeout_s))
         except BaseException as error:
             self.close()
             raise _translated(self._pool, error, self._timeout_s) from error

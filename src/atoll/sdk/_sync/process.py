@@ -7,28 +7,25 @@ on at its offset, so that no output is lost or seen twice.
 
 from __future__ import annotations
 
-import random
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from atoll.domain.errors import Conflict, DeadlineExceeded, Internal, InvalidInput, RateLimited, Unavailable
+from atoll.domain.errors import AtollError, Conflict, DeadlineExceeded, InvalidInput
 from atoll.domain.process import MAIN, Exit
 from atoll.sdk import frames
-from atoll.sdk._io import Lock, sleep
+from atoll.sdk._io import Lock
 from atoll.sdk._sync.api import Api
-from atoll.sdk.errors import ConnectionFailed, Dropped
+from atoll.sdk._sync.retry import RECONNECT_S, Retry
+from atoll.sdk.errors import Dropped
 from atoll.sdk.http1 import target_of
 from atoll.sdk.values import Chunk, exit_of
 
 if TYPE_CHECKING:
     from atoll.sdk._sync.websocket import WebSocket
-
-RECONNECT_S = 60.0  # how long to look for a server that went away
-_PAUSE_FIRST_S = 0.05
-_PAUSE_MAX_S = 2.0
 
 
 class Process:
@@ -161,7 +158,7 @@ class Process:
         if isinstance(frame, str):
             if frame.startswith("invalid binary message"):
                 return None  # one frame of ours was not taken; the stream goes on
-            raise Internal(frame)
+            raise Conflict(frame)  # the process or its sandbox is gone
         data = frame.data
         if self._skip:
             seen = min(self._skip, len(data))
@@ -199,16 +196,14 @@ class Process:
                 self._try_send(frames.stdin_close())
 
     def _find_again(self) -> WebSocket:
-        until = time.monotonic() + self.reconnect_s
-        pause_s = _PAUSE_FIRST_S
+        retry = Retry(self.reconnect_s)
         while True:
             try:
                 return self._api.websocket(_attach_target(self.sandbox_id, self.id, self.offset))
-            except (ConnectionFailed, Unavailable, DeadlineExceeded, RateLimited):
-                if time.monotonic() + pause_s > until or self._closed:
+            except AtollError as error:
+                if self._closed:
                     raise
-            sleep(pause_s * random.uniform(0.5, 1.0))  # not all clients at once
-            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+                retry.after(error)
 
     def _try_send(self, frame: bytes) -> None:
         try:
@@ -257,7 +252,8 @@ def start_process(
         timeoutMs=max(1, round(timeout * 1000)) if timeout is not None else None,
         stdin=None if stdin else "false",
     )
-    target += "".join(f"&cmd={quote(word, safe='')}" for word in argv)
+    words = argv if len(argv) > 1 else [shlex.quote(argv[0])]  # a single word would be split
+    target += "".join(f"&cmd={quote(word, safe='')}" for word in words)
     target += "".join(f"&env={quote(f'{name}={value}', safe='')}" for name, value in env.items())
     socket = api.websocket(target)
     process_id = socket.headers.get("atoll-process", "")

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from atoll.domain.errors import Conflict, NotFound
+from atoll.domain.errors import AtollError, Conflict, NotFound
 from atoll.domain.process import MAIN, ProcessInfo
 from atoll.sdk._io import Background, call
 from atoll.sdk._sync.api import Api, connect
 from atoll.sdk._sync.files import Files
 from atoll.sdk._sync.process import Process, start_process
+from atoll.sdk._sync.retry import Retry
 from atoll.sdk.errors import CommandFailed
 from atoll.sdk.http1 import target_of
 from atoll.sdk.requests import Command, argv_of, create_body, run_body
@@ -211,10 +212,20 @@ class Sandbox:
         return (body.read()).decode("utf-8", "replace")
 
     def follow_logs(self, *, offset: int = 0) -> Iterator[bytes]:
-        """The main process's output from byte `offset`, until the process ends."""
-        target = target_of(f"{self._base}/logs", follow=True, offset=offset)
-        with self._api.stream(target, timeout_s=None) as body:
-            yield from body
+        """The main process's output from byte `offset`, until the process ends; goes on after a lost connection."""
+        retry = Retry()
+        while True:
+            target = target_of(f"{self._base}/logs", follow=True, offset=offset)
+            try:
+                with self._api.stream(target, timeout_s=None) as body:
+                    offset = max(offset, int(body.headers.get("atoll-offset") or offset))
+                    for piece in body:
+                        offset += len(piece)
+                        retry.reset()
+                        yield piece
+                return
+            except AtollError as error:
+                retry.after(error)
 
     def url(self, port: int) -> str:
         """Where that port of the sandbox is reached from here. NotFound unless it was declared in `ports`."""
