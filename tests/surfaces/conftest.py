@@ -28,6 +28,7 @@ OWNER = "sk_" + "0e" * 32
 READER = "sk_" + "4e" * 32  # alice's sandboxes, with the scope read alone
 EXECUTOR = "sk_" + "e4" * 32
 WRITER = "sk_" + "34" * 32
+KEY_NAMES = ("ALICE", "BOB", "OWNER", "READER", "EXECUTOR", "WRITER")
 
 
 def _principals() -> dict[str, Principal]:
@@ -114,12 +115,15 @@ async def open_house(tmp_path: Path) -> AsyncIterator[Opener]:
         records: MemoryRecords | None = None,
         host: FakeHost | None = None,
         keys: KeyRing | None = None,
+        keep: bool = False,
         **settings: Any,
     ) -> AsyncIterator[House]:
         tree = {"data": tmp_path, "runtime": "fake", "server": {"port": 0, "drain_s": 2}} | settings
         records, host, keys = records or MemoryRecords(), host or FakeHost(), keys or KeyRing()
         app = Application(Settings.model_validate(tree), records, FakeRuntime(host), keys)
         async with AsyncExitStack() as stack:
+            if not keep:
+                stack.push_async_callback(app.runtime.shutdown)  # sandboxes would outlive the server
             http = await stack.enter_async_context(httpx2.AsyncClient(timeout=10))
             await stack.enter_async_context(app.running())
             url = await stack.enter_async_context(listening(app))
@@ -136,6 +140,12 @@ async def open_house(tmp_path: Path) -> AsyncIterator[Opener]:
 async def house(open_house: Opener) -> AsyncIterator[House]:
     async with open_house() as opened:
         yield opened
+
+
+@pytest.fixture
+def keys() -> type:
+    """The texts of the keys that every house knows."""
+    return type("Keys", (), {name: text for name, text in globals().items() if name in KEY_NAMES})
 
 
 async def messages(socket: ClientConnection) -> list[bytes | str]:
