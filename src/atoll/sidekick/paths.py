@@ -92,6 +92,8 @@ def kernel_devices() -> set[int]:
             found.add(os.stat(folder).st_dev)
         except OSError:
             pass
+    # where one of them is not mounted it is a plain folder of the root, and that is for files
+    found.discard(os.stat("/").st_dev)
     return found
 
 
