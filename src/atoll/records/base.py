@@ -31,8 +31,9 @@ class KeyUse:
 class Records(ABC):
     """The store of facts. Returned objects are what is stored now, moments in UTC.
 
-    Every method may be called concurrently, between `start` and `close`. Each is one transaction. Unavailable when the
-    store is down, locked or slow; unless its message says that a commit's fate is unknown, nothing was changed then.
+    Every method may be called concurrently, between `start` and `close`. Each is one transaction: all of it or nothing.
+    Unavailable when the store is down, locked, full or slow; a connection may be lost during its commit, so after a
+    failed change look again before you repeat it.
     """
 
     @abstractmethod

@@ -11,14 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import structlog
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from atoll.domain.errors import Unavailable
+from atoll.domain.errors import AtollError, Unavailable
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
+
+_log = structlog.get_logger()
 
 RETRY_FIRST_S = 0.01
 RETRY_LONGEST_S = 0.5
@@ -61,8 +62,12 @@ class Database(ABC):
     async def _read(self, work: Work[T]) -> T: ...
 
     @abstractmethod
-    def _passes(self, error: DBAPIError) -> bool:
+    def _passes(self, error: Exception) -> bool:
         """Whether the same transaction may succeed a moment later."""
+
+    @abstractmethod
+    def _reason(self, error: Exception) -> str | None:
+        """What is wrong with the database, for the log; None when the error is not the database's but ours."""
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]], timeout_s: float | None = None) -> T:
         pause_s = RETRY_FIRST_S
@@ -73,9 +78,9 @@ class Database(ABC):
                 while True:
                     try:
                         return await attempt()
-                    except (OSError, TimeoutError, PoolTimeout) as error:
-                        last = error
-                    except DBAPIError as error:
+                    except AtollError:
+                        raise
+                    except Exception as error:
                         if not self._passes(error):
                             raise
                         last = error
@@ -84,8 +89,12 @@ class Database(ABC):
         except TimeoutError:
             if not timer.expired():
                 raise
+            _log.warning("records.no_answer", reason=None if last is None else self._reason(last))
             raise Unavailable("the database does not answer: try again in a moment") from last
         except CommitUnknown as error:
             raise Unavailable("the database went away during a commit: look before you try again") from error
-        except (OperationalError, InterfaceError) as error:
-            raise Unavailable("the database cannot do this now") from error
+        except Exception as error:
+            if isinstance(error, AtollError) or (reason := self._reason(error)) is None:
+                raise
+            _log.warning("records.failed", reason=reason)
+            raise Unavailable("the database cannot do this now: try again in a moment") from error

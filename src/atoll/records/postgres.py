@@ -11,6 +11,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from atoll.domain.errors import Unavailable, Unsupported
@@ -23,6 +24,8 @@ CONNECTION_AGE_S = 1_800
 # Serialization failure, deadlock, lock not available; and too many connections, or the server going down, coming up
 # or recovering.
 PASSING_STATES = frozenset({"40001", "40P01", "55P03", "53300", "57P01", "57P02", "57P03"})
+# Data, constraints, transaction state, syntax: what we asked was wrong.
+OUR_CLASSES = frozenset({"22", "23", "25", "26", "42"})
 
 
 class Postgres(Database):
@@ -61,8 +64,22 @@ class Postgres(Database):
             raise Unavailable("the database is not open")
         return self._engine
 
-    def _passes(self, error: DBAPIError) -> bool:
-        return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in PASSING_STATES
+    def _passes(self, error: Exception) -> bool:
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        return lost or isinstance(error, OSError | PoolTimeout) or _state(error) in PASSING_STATES
+
+    def _reason(self, error: Exception) -> str | None:
+        if isinstance(error, OSError | PoolTimeout):
+            return str(error) or type(error).__name__
+        state = _state(error)
+        if state is None:
+            return None if not isinstance(error, DBAPIError) else str(error.orig)
+        return None if state[:2] in OUR_CLASSES else f"{state}: {getattr(error, 'orig', error)}"
+
+
+def _state(error: Exception) -> str | None:
+    """The SQLSTATE; asyncpg's own errors, which a refused connection raises, have one as well."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None)
 
 
 async def _transaction(opened: AsyncEngine, work: Work[T]) -> T:

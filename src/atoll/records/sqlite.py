@@ -17,7 +17,7 @@ from typing import TypeVar, cast
 
 import structlog
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from atoll.domain.errors import Unavailable
@@ -156,9 +156,14 @@ class Sqlite(Database):
         except Exception:
             _log.warning("records.checkpoint_failed", exc_info=True)
 
-    def _passes(self, error: DBAPIError) -> bool:
-        code = getattr(error.orig, "sqlite_errorcode", 0) or 0
+    def _passes(self, error: Exception) -> bool:
+        code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) or 0
         return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+    def _reason(self, error: Exception) -> str | None:
+        # OperationalError: full, read-only, gone or broken below; plain DatabaseError: damaged.
+        mine = isinstance(error, OperationalError) or type(error) is DBAPIError
+        return str(cast(DBAPIError, error).orig) if mine else None
 
 
 def transaction(connection: Connection, work: Work[T], abandoned: threading.Event | None = None) -> T:
