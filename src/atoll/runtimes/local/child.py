@@ -18,6 +18,7 @@ from atoll.runtimes.local.cgroups import Counters
 from atoll.runtimes.local.host_template import GID, HOME, UID, USER
 from atoll.sidekick import main as sidekick
 from atoll.sidekick.identity import Identity
+from atoll.sidekick.spawn import spawn_on_pipes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
     sys.close_descriptors(keep)
     sys.install_filter(host["filter"])
 
+    who = Identity(UID, GID, separate=rooted)
+    if spec["spare"]:
+        _warm_up(who, host)
     control.send(PREPARED)
     config = receive_assignment(control)
 
@@ -85,7 +89,7 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
     gc.enable()
     sidekick.serve(
         listener,
-        Identity(UID, GID, separate=rooted),
+        who,
         {**config, "env": _environment(config, host)},
         usage=counters.usage,
         oom_count=counters.oom_kills,
@@ -126,6 +130,14 @@ def _drop(spec: dict[str, Any], host: dict[str, Any], rooted: bool) -> None:
     else:
         sys.keep_capabilities(())
         sys.not_dumpable()
+
+
+def _warm_up(who: Identity, host: dict[str, Any]) -> None:
+    """Run a program once, so that the first real one finds this root's directories and our own pages at hand."""
+    spawned = spawn_on_pipes(who, ["sh", "-c", "true"], {"PATH": host["path"]}, "/", stdin=False)
+    os.waitpid(spawned.pid, 0)
+    for fd in spawned.outputs:
+        os.close(fd)
 
 
 def _environment(config: dict[str, Any], host: dict[str, Any]) -> dict[str, str]:

@@ -130,7 +130,7 @@ class Node:
         self.loop.running = False
 
     def _make_spare(self, shape: dict[str, Any]) -> Box:
-        return self._prepare(shape, f"{self.boxes_folder}/.spare-{os.getpid()}-{self.count}")
+        return self._prepare(shape, f"{self.boxes_folder}/.spare-{os.getpid()}-{self.count}", spare=True)
 
     def _discard(self, box: Box) -> None:
         self._kill(box)
@@ -249,7 +249,7 @@ class Node:
         config = {name: request[name] for name in ("env", "work_dir", "main")}
         box.birth.assign({**config, "id": box.id, "ring_bytes": self.settings["ring_bytes"]}, ready)
 
-    def _prepare(self, request: dict[str, Any], folder: str) -> Box:
+    def _prepare(self, request: dict[str, Any], folder: str, *, spare: bool = False) -> Box:
         """Clone a child that builds itself a root of this shape and then waits for `_assign`."""
         if request["network"] != "none":
             self._start_network()
@@ -269,6 +269,7 @@ class Node:
                 **self._identity(slot),
                 "folder": folder,
                 "slot": slot,
+                "spare": spare,
                 "cgroup_joins": joins,
                 "counters": counters,
                 "resolvers": self.settings["resolvers"],
