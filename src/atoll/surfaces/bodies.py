@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +17,7 @@ from atoll.domain.errors import DeadlineExceeded, InvalidInput, TooLarge
 
 BODY_S = 30.0  # for a whole JSON body
 CHUNK_S = 60.0  # for the next bytes of an upload
+LINGER_S, LINGER_BYTES = 2.0, 64 * 2**20  # of a body that was refused
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -109,6 +111,26 @@ def _plain(detail: ErrorDetails) -> tuple[str, str]:
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`value` as JSON; dates as RFC 3339."""
     return Response(to_json(value), status, headers, "application/json")
+
+
+class Lingering(Response):
+    """A refusal of a body that is still coming: reads on for a little, so that the client reads the refusal.
+
+    A connection closed with unread bytes is reset, and a reset may overtake the answer.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": bytes(self.body), "more_body": True})
+        left = LINGER_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while left > 0:
+                    message = await receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        break
+                    left -= len(message.get("body", b""))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class Stream(Response):

@@ -102,6 +102,11 @@ class WebSocket(WebSocketsSansIOProtocol):
         if self.tasks and hasattr(self, "scope"):  # absent when the handshake was refused
             self.scope["extensions"][LOST] = self._lost  # type: ignore[index]
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # refused, which is complete too: else uvicorn logs an error
+
     def handle_ping(self) -> None:
         answer = b"".join(self.conn.data_to_send())
         if self.writable.is_set():

@@ -26,7 +26,7 @@ from atoll.domain.errors import (
     Unavailable,
     Unsupported,
 )
-from atoll.surfaces.bodies import Invalid
+from atoll.surfaces.bodies import Invalid, Lingering
 
 # The nearest ancestor of an error decides.
 TABLE: dict[type[AtollError], tuple[int, str]] = {
@@ -108,4 +108,5 @@ def _envelope(
     if details:
         body["field"] = details[0]["location"]
         body["errors"] = details
-    return Response(to_json(body), status, headers, "application/json")
+    kind = Lingering if status == 413 else Response
+    return kind(to_json(body), status, headers, "application/json")

@@ -72,9 +72,7 @@ class ProcessHandlers:
         follow = FOLLOW.flag(request)
         offset = OFFSET.number(request) or 0
         end = None if follow else await self._output_end(principal, sandbox_id, process_id)
-        stream = await self._processes.attach(
-            principal, sandbox_id, process_id, offset=offset, output_only=True
-        )
+        stream = await self._processes.attach(principal, sandbox_id, process_id, offset=offset, output_only=True)
         return Stream(
             _output(stream, end),
             headers={"atoll-offset": str(stream.first_offset), "x-content-type-options": "nosniff"},
