@@ -20,6 +20,7 @@ from atoll.runtimes.local.bake import bake
 from atoll.runtimes.local.birth import Birth
 from atoll.runtimes.local.box import ENDED_NAME, STATE_NAME, Box, boot_now, start_ticks, write_small
 from atoll.runtimes.local.cgroups import Cgroups, Counters
+from atoll.runtimes.local.disks import IMAGE_NAME, Disks
 from atoll.runtimes.local.idle import ask_idle
 from atoll.runtimes.local.network import Network, loopback_up
 from atoll.runtimes.local.node_wire import Client
@@ -63,6 +64,7 @@ class Node:
         self.born_into_cgroup = True  # until the kernel says that it cannot
         self.slots = Slots(self.boxes_folder) if self.rooted else None
         self.rootless_slots = 0
+        self.disks = Disks(f"{data}/disks")
         self.network = Network(name, settings["interface_prefix"], resolvers=settings["resolvers"])
         self.network_started = False
         self.host = self._learn_host()
@@ -258,6 +260,7 @@ class Node:
         box = Box(f"{slot}-{os.getpid()}-{self.count}", folder, slot, request["network"])
         try:
             os.mkdir(folder, 0o700)
+            image = self._make_image(folder, request)
             joins: list[str] = []
             counters: dict[str, str] = {}
             if self.cgroups is not None:
@@ -270,6 +273,7 @@ class Node:
                 "folder": folder,
                 "slot": slot,
                 "spare": spare,
+                "image": image,
                 "cgroup_joins": joins,
                 "counters": counters,
                 "resolvers": self.settings["resolvers"],
@@ -280,6 +284,14 @@ class Node:
             self._bury(box, quietly=True)
             raise
         return box
+
+    def _make_image(self, folder: str, request: dict[str, Any]) -> str | None:
+        """The disk of a sandbox that wants more than memory should hold; None where a tmpfs does."""
+        if not self.rooted or request["disk_bytes"] <= self.settings["memory_disk_bytes"]:
+            return None
+        path = f"{folder}/{IMAGE_NAME}"
+        self.disks.make(path, request["disk_bytes"], request["inodes"])
+        return path
 
     def _identity(self, slot: int) -> dict[str, int]:
         if self.slots is None:
@@ -518,6 +530,7 @@ class Node:
             write_small(f"{box.folder}/{ENDED_NAME}", ended)
             _remove(f"{box.folder}/{STATE_NAME}")
             _remove(f"{box.folder}/{child.SOCKET_NAME}")
+            _remove(f"{box.folder}/{IMAGE_NAME}")
             self.ended[box.id] = ended
             self.tell_all({"event": "ended", **ended})
         else:
@@ -557,7 +570,7 @@ def _remove(path: str) -> None:
 
 
 def _remove_folder(folder: str) -> None:
-    for name in (STATE_NAME, ENDED_NAME, child.SOCKET_NAME):
+    for name in (STATE_NAME, ENDED_NAME, IMAGE_NAME, child.SOCKET_NAME):
         _remove(f"{folder}/{name}")
     try:
         os.rmdir(folder)

@@ -25,7 +25,7 @@ def fails(call, *wanted):
 
 DENIED = (errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOSYS)
 status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
-check("capabilities", all(int(status["Cap" + n], 16) == 0 for n in ("Prm", "Eff", "Bnd", "Amb", "Inh")), 
+check("capabilities", all(int(status["Cap" + n], 16) == 0 for n in ("Prm", "Eff", "Bnd", "Amb", "Inh")),
       status["CapBnd"])
 check("no_new_privs", status["NoNewPrivs"].strip() == "1", status["NoNewPrivs"])
 check("seccomp", status["Seccomp"].strip() == "2", status["Seccomp"])

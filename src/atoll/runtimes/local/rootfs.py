@@ -1,6 +1,6 @@
 """The root of a sandbox, built by the child that becomes its sidekick: overlay, programs, /dev, /proc, then pivot.
 
-The writable layer is a tmpfs bounded in bytes and inodes; the template and its layers lie read-only below it.
+The writable layer, a tmpfs or an ext4 image, is bounded in bytes and inodes; the template lies read-only below it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 
 from atoll.runtimes.local import devices
 from atoll.runtimes.local import syscalls as sys
+from atoll.runtimes.local.disks import attach_loop
 from atoll.runtimes.local.host_template import GID, SHARED_FOLDERS, UID, WRITABLE_FOLDERS
 from atoll.sidekick.identity import Identity
 
@@ -47,9 +48,7 @@ def build(spec: dict[str, Any], host: dict[str, Any]) -> int:
     base: int = spec["uid_base"] if rooted else os.getuid() - UID
     sys.mount("none", "/", "", sys.MS_REC | sys.MS_PRIVATE)
     os.chdir(host["mount_point"])
-    limits = f"size={spec['disk_bytes']},nr_inodes={spec['inodes']},mode=755"
-    sys.mount("tmpfs", ".", "tmpfs", _SAFE, limits)
-    os.chdir(host["mount_point"])  # into the new mount
+    _mount_writable(spec, host)
     for name in ("u", "w", "r"):
         os.mkdir(name, 0o755)
     _make_writable(base, rooted)
@@ -63,6 +62,18 @@ def build(spec: dict[str, Any], host: dict[str, Any]) -> int:
     _mask_proc(host, rooted)
     sys.pivot_root_here()
     return writable
+
+
+def _mount_writable(spec: dict[str, Any], host: dict[str, Any]) -> None:
+    """Mount the writable layer here and stand in it: memory, or the image that the node made."""
+    if spec["image"] is None:
+        limits = f"size={spec['disk_bytes']},nr_inodes={spec['inodes']},mode=755"
+        sys.mount("tmpfs", ".", "tmpfs", _SAFE, limits)
+    else:
+        device, loop = attach_loop(spec["image"])
+        sys.mount(device, ".", "ext4", _SAFE, "")
+        os.close(loop)
+    os.chdir(host["mount_point"])
 
 
 def find_masks() -> list[str]:

@@ -21,6 +21,7 @@ DESTROY_S = 60.0
 BAKE_S = 330.0
 STREAM_LIMIT_BYTES = 2**20
 EVENT_BOUND = 10_000
+MEMORY_DISK_BYTES = 256 * 2**20  # a larger writable layer lies in an ext4 image instead
 
 
 class LocalRuntime(Runtime):
@@ -51,6 +52,7 @@ class LocalRuntime(Runtime):
             "resolvers": list(resolvers),
             "ring_bytes": ring_bytes,
             "boot_id": self._boot_id,
+            "memory_disk_bytes": MEMORY_DISK_BYTES,
             "spares": [{**_shape(SandboxSpec(resources=defaults or Resources())), "count": spares}],
         }
         self._node = NodeClient(self._data, settings, self._on_event)

@@ -1,0 +1,105 @@
+"""Disks: writable layers beyond what memory should hold: ext4 images of a fixed size and number of inodes.
+
+The node copies a ready-made empty image of the wanted shape (its holes cost nothing); the child that becomes the
+sandbox mounts it by a loop device that goes away with the mount.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+MKFS = ("/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4")
+IMAGE_NAME = "disk"
+TRIES = 50
+_LOOP_CTL_GET_FREE = 0x4C82
+_LOOP_CONFIGURE = 0x4C0A
+_AUTOCLEAR = 4
+_INFO = struct.Struct("=QQQQQIIII64s64s32sQQ")
+_CONFIG = struct.Struct("=II")
+
+
+class Disks:
+    """Empty images, one for each shape that was ever asked for, in `folder`."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        self._mkfs = next((path for path in MKFS if os.access(path, os.X_OK)), None)
+
+    @property
+    def available(self) -> bool:
+        return self._mkfs is not None and os.path.exists("/dev/loop-control")
+
+    def make(self, path: str, size_bytes: int, inodes: int) -> None:
+        """A new empty image at `path`; OSError when the host cannot."""
+        master = f"{self._folder}/{size_bytes}-{inodes}"
+        if not os.path.exists(master):
+            self._format(master, size_bytes, inodes)
+        copy_sparse(master, path)
+
+    def _format(self, master: str, size_bytes: int, inodes: int) -> None:
+        if self._mkfs is None:
+            raise OSError(errno.ENOENT, "mkfs.ext4 is missing: install e2fsprogs")
+        partial = f"{master}.partial"
+        with open(partial, "wb") as file:
+            file.truncate(size_bytes)
+        # a throw-away file system: no journal, nothing kept for root, tables written when they are needed
+        options = ["-q", "-F", "-m", "0", "-N", str(inodes), "-O", "^has_journal,^resize_inode"]
+        words = [self._mkfs, *options, "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", partial]
+        pid = os.posix_spawn(self._mkfs, words, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, setsigmask=())
+        _, status = os.waitpid(pid, 0)
+        if status != 0:
+            os.unlink(partial)
+            raise OSError(errno.EIO, f"mkfs.ext4 failed for {size_bytes} bytes and {inodes} inodes")
+        os.rename(partial, master)
+
+
+def copy_sparse(source: str, target: str) -> None:
+    """Copy a file's data and leave its holes."""
+    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(reading).st_size
+        os.ftruncate(writing, size)
+        at = 0
+        while at < size:
+            try:
+                start = os.lseek(reading, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # only a hole is left
+                    return
+                raise
+            at = os.lseek(reading, start, os.SEEK_HOLE)
+            os.lseek(writing, start, os.SEEK_SET)
+            left = at - start
+            while left:
+                left -= os.sendfile(writing, reading, at - left, left)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def attach_loop(image: str) -> tuple[str, int]:
+    """(a loop device over the image, its descriptor): mount it, then close; it frees itself when unmounted."""
+    backing = os.open(image, os.O_RDWR | os.O_CLOEXEC)
+    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for _ in range(TRIES):
+            number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+            device = f"/dev/loop{number}"
+            loop = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+            info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, _AUTOCLEAR, b"atoll", b"", b"", 0, 0)
+            try:
+                fcntl.ioctl(loop, _LOOP_CONFIGURE, _CONFIG.pack(backing, 4096) + info + bytes(64))
+                return device, loop
+            except OSError as error:
+                os.close(loop)
+                if error.errno != errno.EBUSY:  # somebody else took it first
+                    raise
+    finally:
+        os.close(backing)
+        os.close(control)
+    raise OSError(errno.EBUSY, "no free loop device")
