@@ -41,7 +41,7 @@ class PostgresServer:
         self.start()
 
     def start(self) -> None:
-        options = f"-k {self._folder} -c listen_addresses= -c fsync=off -c synchronous_commit=off"
+        options = f"-k {self._folder} -c listen_addresses= -c fsync=off"
         self._ctl("start", "-o", options, "-l", str(self._folder / "log"))
 
     def stop(self, mode: str = "fast") -> None:

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -150,9 +151,15 @@ class Sqlite(Database):
             self._waiting[threads] -= 1
 
     async def _move_wal(self) -> None:
-        # In a reader's thread: its fsync would otherwise hold up whoever made the unlucky commit.
+        # Most of it in a reader's thread: its fsync would otherwise hold up whoever made the unlucky commit. Then what
+        # came meanwhile in the writer's, where nothing can come meanwhile, so that the log begins again at its start.
+        def move(connection: Connection) -> None:
+            execute(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+
         try:
-            await self._read(lambda connection: execute(connection, "PRAGMA wal_checkpoint(PASSIVE)"))
+            await self._read(move)
+            if self._writer is not None:
+                await self._in(self._write_thread, partial(move, self._writer))
         except Exception:
             _log.warning("records.checkpoint_failed", exc_info=True)
 
