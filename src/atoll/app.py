@@ -132,7 +132,15 @@ def open_runtime(settings: Settings) -> Runtime:
         return FakeRuntime()
     from atoll.runtimes.local.runtime import LocalRuntime
 
-    return LocalRuntime(settings.data, ring_bytes=settings.limits.output_ring_bytes)
+    defaults = settings.limits.defaults
+    return LocalRuntime(
+        settings.data,
+        resolvers=settings.network.resolvers,
+        ring_bytes=settings.limits.output_ring_bytes,
+        spares=settings.sandboxes.spares,
+        spare_disk_bytes=defaults.disk_bytes,
+        spare_inodes=defaults.inodes,
+    )
 
 
 def service_limits(settings: Settings) -> Limits:

@@ -10,7 +10,7 @@ import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 from urllib.parse import urlsplit, urlunsplit
@@ -220,6 +220,23 @@ class SandboxSettings(_Section):
     """Days that the record of an ended sandbox is kept."""
     reconcile_s: float = Field(default=10.0, ge=0.1, le=3_600)
     """Seconds between comparisons of the records with what the runtime has."""
+    spares: int = Field(default=8, ge=0, le=200)
+    """Sandboxes of the default shape that are made ahead; each costs about 3 MB of memory."""
+
+
+class NetworkSettings(_Section):
+    resolvers: tuple[str, ...] = ()
+    """IPv4 name servers of sandboxes that may go out. Empty: the host's own, else 1.1.1.1 and 8.8.8.8."""
+
+    @field_validator("resolvers", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("resolvers")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(IPv4Address(part)) for part in value)
 
 
 class Images(_Section):
@@ -260,6 +277,7 @@ class Settings(_Section):
     rates: Rates = Rates()
     keys: KeySettings = KeySettings()
     sandboxes: SandboxSettings = SandboxSettings()
+    network: NetworkSettings = NetworkSettings()
     images: Images = Images()
     api: Api = Api()
     admin: Admin = Admin()
@@ -271,16 +289,16 @@ class Settings(_Section):
 
     @property
     def database_url(self) -> str:
-        """The database's SQLAlchemy URL, with its async driver."""
+        """The database's SQLAlchemy URL."""
         return self.database.url or database_url(f"sqlite:///{self.folder.database}")
 
 
 def database_url(text: str) -> str:
-    """The URL with Atoll's async driver: sqlite+aiosqlite or postgresql+asyncpg; else ValueError."""
+    """The URL as SQLAlchemy knows it, with the driver of ours; ValueError when it is neither kind."""
     parts = urlsplit(text)
     scheme = parts.scheme.partition("+")[0]
     if scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
-        return "sqlite+aiosqlite://" + text.partition("://")[2]
+        return "sqlite://" + text.partition("://")[2]
     if scheme in ("postgres", "postgresql"):
         return urlunsplit(parts._replace(scheme="postgresql+asyncpg"))
     raise ValueError("a database URL begins with sqlite:/// or postgresql://")

@@ -23,6 +23,7 @@ from atoll.runtimes.local.cgroups import Cgroups, Counters
 from atoll.runtimes.local.disks import IMAGE_NAME, Disks
 from atoll.runtimes.local.idle import ask_idle
 from atoll.runtimes.local.network import Network, loopback_up
+from atoll.runtimes.local.network_resolvers import resolvers
 from atoll.runtimes.local.node_wire import Client
 from atoll.runtimes.local.slots import Slots, uid_base
 from atoll.runtimes.local.spares import SHAPE, Spares
@@ -65,7 +66,8 @@ class Node:
         self.slots = Slots(self.boxes_folder) if self.rooted else None
         self.rootless_slots = 0
         self.disks = Disks(f"{data}/disks")
-        self.network = Network(name, settings["interface_prefix"], resolvers=settings["resolvers"])
+        self.resolvers = settings["resolvers"] or resolvers()
+        self.network = Network(name, settings["interface_prefix"], resolvers=self.resolvers)
         self.network_started = False
         self.host = self._learn_host()
         self.loop = Loop()
@@ -276,7 +278,7 @@ class Node:
                 "image": image,
                 "cgroup_joins": joins,
                 "counters": counters,
-                "resolvers": self.settings["resolvers"],
+                "resolvers": self.resolvers,
             }
             self._clone(box, spec)
         except BaseException:

@@ -27,8 +27,8 @@ MEMORY_DISK_BYTES = 256 * 2**20  # a larger writable layer lies in an ext4 image
 class LocalRuntime(Runtime):
     """One node and its sandboxes, all under `data`.
 
-    `resolvers`: name servers that sandboxes with a network ask. `spares`: how many sandboxes of the `defaults`
-    (disk and inodes; network none) are made ahead.
+    `resolvers`: name servers that sandboxes with a network ask; none given: the host's. `spares`: how many sandboxes
+    with network none and the given disk are made ahead.
     """
 
     name: ClassVar[str] = "local"
@@ -40,12 +40,14 @@ class LocalRuntime(Runtime):
         resolvers: tuple[str, ...] = (),
         ring_bytes: int = 2**20,
         spares: int = 8,
-        defaults: Resources | None = None,
+        spare_disk_bytes: int = 256 * 2**20,
+        spare_inodes: int = 65_536,
     ) -> None:
         self._data = data.resolve()
         self._events: asyncio.Queue[Ended] = asyncio.Queue(EVENT_BOUND)
         self._boot_id = BOOT_ID
         mark = hashlib.sha256(str(self._data).encode()).hexdigest()[:8]
+        shape = Resources(disk_bytes=spare_disk_bytes, inodes=spare_inodes)
         settings: dict[str, Any] = {
             "name": f"atoll-{mark}",
             "interface_prefix": f"at{mark[:6]}x",
@@ -53,7 +55,7 @@ class LocalRuntime(Runtime):
             "ring_bytes": ring_bytes,
             "boot_id": self._boot_id,
             "memory_disk_bytes": MEMORY_DISK_BYTES,
-            "spares": [{**_shape(SandboxSpec(resources=defaults or Resources())), "count": spares}],
+            "spares": [{**_shape(SandboxSpec(resources=shape)), "count": spares}],
         }
         self._node = NodeClient(self._data, settings, self._on_event)
 
