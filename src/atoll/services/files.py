@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from atoll.domain.errors import InvalidInput
+from atoll.domain.errors import AtollError, InvalidInput
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.process import FileEntry
@@ -49,8 +49,11 @@ class Files:
         if mode is not None and not 0 <= mode <= MODE_MAX:
             raise InvalidInput(f"mode must be within 0..{MODE_MAX:#o}", field="mode")
         # No deadline over the whole: the sidekick's client gives up a transfer that stalls.
-        async with self._access.inside(live, "writing the file", within_s=None):
-            return await self._sidekick(live).write_file(path, _counted_in(live, chunks), mode=mode)
+        try:
+            async with self._access.inside(live, "writing the file", within_s=None):
+                return await self._sidekick(live).write_file(path, _counted_in(live, chunks), mode=mode)
+        except _SourceBroke as broke:
+            raise broke.error from None
 
     async def list(self, principal: Principal, sandbox_id: str, path: str) -> list[FileEntry]:
         """The entries of a directory, sorted by name. Needs `read`."""
@@ -106,11 +109,21 @@ class Files:
             await _close(chunks)
 
 
+class _SourceBroke(AtollError):
+    """What the caller's own bytes come from broke off: no fault of the sandbox."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
 async def _counted_in(live: Live, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     try:
         async for chunk in chunks:
             live.bytes_in += len(chunk)
             yield chunk
+    except Exception as error:
+        raise _SourceBroke(error) from error
     finally:
         await _close(chunks)
 

@@ -87,7 +87,11 @@ class Sandboxes:
         """Reconcile records with the runtime once, re-adopt what runs, then keep watching until `close`."""
         await self.templates.start()
         self._loops.append(asyncio.create_task(self._watching.follow_events(), name="runtime events"))
-        await self.reconciler.run()
+        try:
+            await self.reconciler.run()
+        except BaseException:
+            await self.close()
+            raise
         self._loops.append(asyncio.create_task(self._reconcile_on_timer(), name="reconciler"))
         self._access.metrics.set_active(len(self._access.lives))
 

@@ -96,7 +96,8 @@ class SavedStream(ProcessStream):
         self.id = process_id
         self.pid = 0
         self.exit = None
-        self.first_offset = self.offset = max(first, offset)
+        end = first + sum(len(data) for _, data in output)
+        self.first_offset = self.offset = min(max(first, offset), end)
         self._start = first
         self._output = output
         self._exit = exit_
