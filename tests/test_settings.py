@@ -31,7 +31,7 @@ def test_every_setting_says_what_it_means() -> None:
 def test_defaults_hold_without_file_or_environment(env: dict[str, str], tmp_path: Path) -> None:
     settings = load(environ=env)
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8080)
-    assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path}/atoll.db"
+    assert settings.database_url == f"sqlite:///{tmp_path}/atoll.db"
     assert settings.limits.defaults.resources() == Resources()
 
 
@@ -58,7 +58,7 @@ def test_aliases_of_the_seeds_are_weaker_than_atoll_names_and_stronger_than_the_
     env |= {"PORT": "2222", "DB_PATH": "/srv/x.db", "ADMIN_API_KEY": "a" * 32, "OPENAI_API_KEY": "ignored"}
     settings = load(environ=env)
     assert settings.server.port == 2222
-    assert settings.database_url == "sqlite+aiosqlite:////srv/x.db"
+    assert settings.database_url == "sqlite:////srv/x.db"
     assert settings.admin.api_key is not None and settings.admin.api_key.get_secret_value() == "a" * 32
     assert "aaaa" not in repr(settings)
     env |= {"ATOLL_PORT": "3333", "DATABASE_URL": "postgres://u:p@h:5/db"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from atoll.domain import crash
 from atoll.domain.errors import Conflict, InvalidInput, Unavailable
+from atoll.domain.ids import SANDBOX_ID
 from atoll.records import postgres, sql, sqlite
 from atoll.records.prepared import Prepared, translated
 from atoll.records.sql import SqlRecords, open_records
@@ -397,3 +399,39 @@ async def test_c01_a_mutation_and_its_event_are_stored_together_or_not_at_all(tm
 def test_postgres_is_told_its_time_limits() -> None:
     engine = postgres.engine("postgresql://u@h/d", connections=3, statement_s=5)
     assert engine.url.drivername == "postgresql+asyncpg"
+
+
+WRITER = """
+import asyncio, sys
+from atoll.records.sql import open_records
+from atoll.testing.records_conformance import event, sandbox
+async def main():
+    records = open_records(sys.argv[1])
+    await records.start()
+    async def write():
+        while True:
+            made = sandbox()
+            await records.add_sandbox(made, event(made.id))
+            print(made.id, flush=True)
+    await asyncio.gather(*[write() for _ in range(4)])
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("acknowledged", [1, 40])
+async def test_c01_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, acknowledged: int) -> None:
+    url = f"sqlite:///{tmp_path}/atoll.db"
+    writer = await asyncio.create_subprocess_exec(sys.executable, "-c", WRITER, url, stdout=asyncio.subprocess.PIPE)
+    assert writer.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            told = [(await writer.stdout.readline()).decode().strip() for _ in range(acknowledged)]
+    finally:
+        writer.kill()
+        await writer.wait()
+    told += (await writer.stdout.read()).decode().split()
+    async with opened(url) as records:
+        stored = {made.id for made in await records.list_sandboxes(limit=100_000)}
+        assert set(filter(SANDBOX_ID.match, told)) <= stored
+        assert len(stored) >= acknowledged
+        assert stored == {happened.target for happened in await records.list_events(limit=100_000)}

@@ -39,7 +39,7 @@ PING_S = 1.0
 
 
 def open_records(url: str, *, connections: int = 8, timeout_s: float = 5.0) -> SqlRecords:
-    """The store at a sqlite:/// or postgresql:// URL (an async driver's name in it is fine), not started yet."""
+    """The store at a sqlite:/// or postgresql:// URL (a driver's name in it is fine), not started yet."""
     parsed = make_url(url)
     kind = parsed.get_backend_name()
     if kind == "sqlite" and parsed.database and parsed.database != ":memory:":
