@@ -51,6 +51,7 @@ def table(
     made.chain(_OUTBOUND)
     _outbound(made, block, resolvers)
     made.base_chain("prerouting", nft.PREROUTING, nft.PRIORITY_RAW)
+    made.rule("prerouting", ours, nft.is_ipv6(), nft.count(), nft.drop(), comment="ipv6")
     made.rule("prerouting", ours, nft.source_has_no_way_back(), nft.count(), nft.drop(), comment="spoofed")
     made.rule("prerouting", ours, nft.jump(_OUTBOUND))
     made.base_chain("input", nft.INPUT, nft.PRIORITY_FILTER)
@@ -66,7 +67,6 @@ def table(
 
 
 def _outbound(made: nft.Table, block: str, resolvers: Sequence[str]) -> None:
-    made.rule(_OUTBOUND, nft.is_ipv6(), nft.count(), nft.drop(), comment="ipv6")
     _allow(made, _OUTBOUND, resolvers)
     for reason, network in (*FORBIDDEN, ("sandbox", block)):
         made.rule(_OUTBOUND, nft.destination_in(network), nft.count(), nft.drop(), comment=reason)

@@ -402,6 +402,7 @@ class Node:
                 "rooted": self.rooted,
                 "limits": sorted(self.cgroups.limits) if self.cgroups is not None else [],
                 "ended": list(self.ended.values()),
+                "settings": self.settings,
             }
         )
 
@@ -581,7 +582,12 @@ def _remove_folder(folder: str) -> None:
 
 
 def main(data: str, settings: dict[str, Any]) -> None:
-    """Run the node of a data folder until it is told to stop; says `ready` on stdout once it serves."""
+    """Run the node of a data folder until it is told to stop; says `ready` on stdout once it serves.
+
+    Goes on in a child: whoever started it is not its parent and need not wait for its end.
+    """
+    if os.fork():
+        os._exit(0)
     os.umask(0o022)
     os.makedirs(f"{data}/run", mode=0o700, exist_ok=True)
     lock = os.open(f"{data}/run/node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

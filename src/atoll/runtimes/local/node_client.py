@@ -32,6 +32,13 @@ _PROGRAM = (
 )
 
 
+_ONCE = ("make",)  # not known whether the node did it before it died; everything else can be asked again
+
+
+class NodeDown(errors.Unavailable):
+    """The node went down; the next one is being started."""
+
+
 class NodeClient:
     """A connection to the node of a data folder, kept up until `close`. `on_event` gets what the node tells."""
 
@@ -49,10 +56,18 @@ class NodeClient:
         self.hello: dict[str, Any] = {}
 
     async def start(self) -> None:
-        """Connect, starting the node if need be. Unavailable with the node's own words when it cannot start."""
+        """Connect, starting the node if need be. Unavailable with the node's own words when it cannot start.
+
+        A node of other settings or another version of Atoll gives way to a new one; sandboxes do not notice.
+        """
         reader = await self._connect_or_start()
         self._keeper = asyncio.create_task(self._keep(reader), name="node")
         await self._greet()
+        if self.hello["settings"] != self._settings:
+            self._up.clear()
+            await self._ask("shutdown", {"destroy": False})
+            async with asyncio.timeout(START_S):
+                await self._up.wait()
 
     async def close(self) -> None:
         """Hang up; the node goes on."""
@@ -64,17 +79,25 @@ class NodeClient:
         self._hang_up()
 
     async def ask(self, op: str, *, timeout_s: float = ANSWER_S, **fields: Any) -> dict[str, Any]:
-        """The node's answer; its error as one of domain/errors.py; Unavailable while the node is down."""
+        """The node's answer, from the next node if this one dies over it; its error as one of domain/errors.py.
+
+        NodeDown when it dies over a `make`: then nothing of that sandbox remains.
+        """
         try:
             async with asyncio.timeout(timeout_s):
-                await self._up.wait()
-                return await self._ask(op, fields)
+                while True:
+                    await self._up.wait()
+                    try:
+                        return await self._ask(op, fields)
+                    except NodeDown:
+                        if op in _ONCE:
+                            raise
         except TimeoutError:
             raise errors.DeadlineExceeded("the node did not answer in time") from None
 
     async def _ask(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
         if self._writer is None:
-            raise errors.Unavailable("the node is down")
+            raise NodeDown
         self._count += 1
         number = self._count
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -132,7 +155,7 @@ class NodeClient:
             self._writer = None
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(errors.Unavailable("the node went down"))
+                future.set_exception(NodeDown())
 
     async def _connect_or_start(self) -> StreamReader:
         reader = await self._connect()
@@ -178,6 +201,7 @@ class NodeClient:
         try:
             async with asyncio.timeout(START_S):
                 line = await process.stdout.readline()
+                await process.wait()
         except TimeoutError:
             line = b""
         if line != b"ready\n":

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import atoll
 from atoll.domain import errors
 from atoll.domain.sandbox import Resources, SandboxSpec, Usage
 from atoll.runtimes.base import Capability, Ended, Found, Handle, Report, Runtime
@@ -54,6 +55,7 @@ class LocalRuntime(Runtime):
             "resolvers": list(resolvers),
             "ring_bytes": ring_bytes,
             "boot_id": self._boot_id,
+            "version": atoll.__version__,
             "memory_disk_bytes": MEMORY_DISK_BYTES,
             "spares": [{**_shape(SandboxSpec(resources=shape)), "count": spares}],
         }
