@@ -57,7 +57,14 @@ class House:
 
     def build(self, runtime: Runtime | None = None) -> None:
         self.runtime = runtime or FakeRuntime(self.host)
-        self.sandboxes = Sandboxes(self.records, self.runtime, self.data, limits=self.limits, aliases=self.aliases)
+        self.sandboxes = Sandboxes(
+            self.records,
+            self.runtime,
+            self.data,
+            limits=self.limits,
+            aliases=self.aliases,
+            boot_id=lambda: self.host.boot_id,
+        )
 
     async def restart(self, runtime: Runtime | None = None) -> None:
         await self.sandboxes.close()

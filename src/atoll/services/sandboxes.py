@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -56,10 +56,11 @@ class Sandboxes:
         public_host: str = "127.0.0.1",
         clock: Clock = utc_now,
         metrics: Metrics | None = None,
+        boot_id: Callable[[], str] | None = None,
     ) -> None:
         """`data` is the data folder (`logs/` and `layers/` below it are ours); `aliases` map image names to templates;
         `public_host` stands in the URLs of exposed ports, whose listeners bind to 127.0.0.1. Records and runtime are
-        started before and closed after this."""
+        started before and closed after this. `boot_id` tells one life of the machine from another."""
         limits = limits or Limits()
         self._access = access = Access(
             records=records,
@@ -79,7 +80,7 @@ class Sandboxes:
         self.processes = Processes(access)
         self.files = Files(access)
         self.ports = Ports(access, public_host)
-        self.reconciler = Reconciler(access, self._endings, self.templates, self._watching.adopt)
+        self.reconciler = Reconciler(access, self._endings, self.templates, self._watching.adopt, boot_id=boot_id)
         self._makings = Makings(access, self._endings, self.templates, self._listeners, self._watching.adopt)
         self._loops: list[asyncio.Task[None]] = []
 
