@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from bench import crowd, interactive, running
 from bench.figures import Report
 from bench.server import Server, server
 
+WIDTH = 150  # of the table where there is no terminal to ask
 OUT = Path(__file__).parents[1] / "build" / "bench.json"
 
 
@@ -44,7 +46,7 @@ def main() -> None:
     names = chosen.only.split(",") if chosen.only else list(every)
     if unknown := [name for name in names if name not in every]:
         arguments.error(f"no such part: {', '.join(unknown)}")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     report = Report()
     with server() as up:
         for name in names:

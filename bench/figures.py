@@ -94,8 +94,7 @@ class Report:
         for heading in ("value", "p95", "p99"):
             table.add_column(heading, justify="right")
         table.add_column("unit")
-        table.add_column("ratio", justify="right")
-        table.add_column("against")
+        table.add_column("ratio")
         table.add_column("goal")
         for row in self.rows.values():
             ratio = self.ratio(row)
@@ -105,8 +104,7 @@ class Report:
                 text(row.p95),
                 text(row.p99),
                 row.unit,
-                f"{ratio:.2f}x" if ratio is not None else "",
-                self.rows[row.against].label if row.against and ratio is not None else "",
+                f"{ratio:.2f}x {row.against}" if ratio is not None else "",
                 row.goal,
             )
         console.print(table)
@@ -124,4 +122,4 @@ def rounded(value: float | None) -> float | None:
 def text(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.2f}"
