@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from atoll.domain import crash
-from atoll.domain.errors import AtollError
+from atoll.domain.errors import AtollError, Unavailable
 from atoll.domain.ids import new_sandbox_id
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import ENDED, Resources, Sandbox, SandboxSpec, SandboxState
@@ -287,6 +287,67 @@ async def test_records_that_go_down_at_any_write_leave_what_comes_to_agree(house
     for record in await records.list_sandboxes(removed=None):
         assert record.live is (record.id in house.host.sandboxes)
     assert set(house.host.sandboxes) <= {record.id for record in await records.list_sandboxes()}
+
+
+class Unsure(MemoryRecords):
+    """Loses its connection in the middle of a commit: the nth write is done, and looks failed."""
+
+    lose_at = 0
+
+    async def swap_sandbox(self, sandbox, event):
+        after = await super().swap_sandbox(sandbox, event)
+        self._lose()
+        return after
+
+    async def add_sandbox(self, sandbox, event, *, quota=None):
+        await super().add_sandbox(sandbox, event, quota=quota)
+        self._lose()
+
+    def _lose(self) -> None:
+        self.lose_at -= 1
+        if self.lose_at == 0:
+            raise Unavailable("the connection was lost")
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+@pytest.mark.parametrize("end", ["stop", "kill", "exit"])
+async def test_a_write_that_landed_and_looked_failed_comes_to_agree(house: House, at: int, end: str) -> None:
+    await house.sandboxes.close()
+    house.records = records = Unsure()
+    house.build()
+    await house.sandboxes.start()
+    records.lose_at = at
+    try:
+        sandbox = await house.create("sleep", "0.02" if end == "exit" else "100")
+        if end == "exit":
+            await asyncio.sleep(0.1)
+        else:
+            await getattr(house.sandboxes, end)(ALICE, sandbox.id)
+    except AtollError:
+        pass
+    await house.sandboxes.reconciler.run()
+    await house.sandboxes.reconciler.run()
+    if end == "exit":
+        await until(lambda: not house.host.sandboxes)
+    for record in await records.list_sandboxes(removed=None):
+        assert record.live is (record.id in house.host.sandboxes)
+    assert set(house.host.sandboxes) <= {record.id for record in await records.list_sandboxes()}
+    assert len(house.sandboxes._access.lives) == len(house.host.sandboxes)
+
+
+@pytest.mark.parametrize("how", ["exit", "timeout"])
+async def test_an_end_while_the_records_are_down_is_recorded_when_they_are_back(house: House, how: str) -> None:
+    if how == "exit":
+        sandbox = await house.create("sh", "-c", "sleep 0.1; exit 3")
+    else:
+        sandbox = await house.create(resources=Resources(timeout_s=0.1))
+    house.records.down = True
+    await asyncio.sleep(0.3)
+    house.records.down = False
+    await until(lambda: _ended(house, sandbox))
+    record = await house.record(sandbox)
+    assert (record.reason, record.exit_code) == (("exited", 3) if how == "exit" else ("timeout", None))
+    await until(lambda: not house.host.sandboxes)
 
 
 async def test_old_records_logs_and_key_uses_are_pruned(house: House) -> None:

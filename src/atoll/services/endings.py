@@ -78,7 +78,7 @@ class Endings:
         event = self._access.event("sandbox.killed", live.sandbox, actor=actor, request_id=request_id)
         with live.held():
             await self._end(live, SandboxState.KILLED, event, reason=reason)
-            return await self._clear(live)
+            return await self.clear(live)
 
     async def main_exited(self, live: Live, exit_: Exit) -> None:
         """Its main process ended: keep the output, record the end, let attached clients read it, destroy."""
@@ -108,7 +108,7 @@ class Endings:
                     await live.main_idle.wait()
             except DeadlineExceeded:
                 _log.info("sandbox.clients_cut", sandbox_id=sandbox.id, clients=live.main_clients)
-            await self._clear(live)
+            await self.clear(live)
 
     async def ended_by_runtime(self, live: Live, ended: Ended) -> None:
         """The runtime says that it ended by itself; nothing of it is left but the record."""
@@ -136,7 +136,7 @@ class Endings:
                 await self._end(live, state, event, reason=reason, measured=usage)
             except Conflict:
                 return
-            await self._clear(live)
+            await self.clear(live)
 
     async def destroy(self, live: Live) -> Usage | None:
         """Its final usage; None when it did not exist or could not be destroyed in time (the reconciler goes on)."""
@@ -177,7 +177,7 @@ class Endings:
                 raise
             raise Conflict(f"session already {live.sandbox.state}") from None
 
-    async def _clear(self, live: Live) -> Sandbox:
+    async def clear(self, live: Live) -> Sandbox:
         """Destroy a sandbox whose end is stored, and store what it used in all."""
         crash.point("sandboxes.end.recorded")
         await self._listeners.close(live.sandbox.id)

@@ -150,7 +150,7 @@ class Lives:
                 try:
                     stored = await self._records.swap_sandbox(after, event)
                 except StaleVersion:
-                    await self._reread(live)
+                    await self.reread(live)
                     continue
                 live.sandbox = stored
                 live.set_counted(counters)
@@ -159,7 +159,8 @@ class Lives:
                 return stored
         raise StaleVersion()
 
-    async def _reread(self, live: Live) -> None:
+    async def reread(self, live: Live) -> None:
+        """Take what is stored now. NotFound when there is no record any more."""
         stored = await self._records.get_sandbox(live.sandbox.id)
         if stored is None:
             raise NotFound("sandbox not found")

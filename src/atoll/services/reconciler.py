@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from atoll.domain.errors import AtollError, Conflict
+from atoll.domain.errors import AtollError, Conflict, NotFound
 from atoll.domain.ids import SANDBOX_ID
 from atoll.domain.sandbox import LIVE, Sandbox, SandboxState
 from atoll.runtimes.base import Handle
@@ -81,6 +81,7 @@ class Reconciler:
                 steps.append(self._claim(live, found[sandbox.id], outcome))
             else:
                 steps.append(self._end_missing(live, outcome))
+        steps += [self._refresh(live) for live in access.lives if live.sandbox.id not in recorded]
         steps += [self._reap(sandbox_id, outcome) for sandbox_id in found.keys() - recorded.keys()]
         await _each(steps)
         self._orphans = {key: seen for key, seen in self._orphans.items() if key in found}
@@ -105,6 +106,18 @@ class Reconciler:
         await access.records.prune_key_use(now - timedelta(seconds=limits.key_use_kept_s))
         await asyncio.to_thread(saved_log.prune, access.data, now.timestamp() - limits.ended_kept_s)
         await self._templates.prune({layer for live in access.lives for layer in live.sandbox.spec.layers})
+
+    async def _refresh(self, live: Live) -> None:
+        """What this process holds for live and the records did not list: a write may have landed that looked failed."""
+        if live.busy or not live.made.is_set():
+            return
+        try:
+            await self._access.lives.reread(live)
+        except NotFound:
+            self._access.lives.forget(live)
+            return
+        if not live.sandbox.live:
+            await self._endings.clear(live)
 
     async def _claim(self, live: Live, handle: Handle, outcome: Outcome) -> None:
         """Take over a sandbox that is recorded as live and exists."""

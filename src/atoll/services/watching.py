@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import structlog
 
-from atoll.domain.errors import AtollError
+from atoll.domain.errors import AtollError, Unavailable
 from atoll.domain.process import MAIN
 from atoll.domain.sandbox import SandboxState
 from atoll.runtimes.base import Ended, Handle
@@ -20,6 +20,7 @@ _log = structlog.get_logger()
 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 5.0
+RECORD_TRIES = 12
 
 
 class Watching:
@@ -59,29 +60,41 @@ class Watching:
         """Record it before the next one is asked for: the runtime forgets it then. One that is still being made
         must not hold up the others."""
         live = self._access.lives.get(ended.id)
-        if live is None:
-            sandbox = await self._access.records.get_sandbox(ended.id)
-            if sandbox is None or not sandbox.live:
-                return
-            live = self._access.lives.add(sandbox)
-        task = self._access.background.spawn(self._endings.ended_by_runtime(live, ended), f"ended {ended.id}")
-        if live.made.is_set():
+        task = self._access.background.spawn(self._record(ended), f"ended {ended.id}")
+        if live is None or live.made.is_set():
             await asyncio.wait({task})
+
+    async def _record(self, ended: Ended) -> None:
+        """The end into the records, also when they are down for a moment; after that the reconciler finds it lost."""
+        delay_s = RETRY_FIRST_S
+        for _ in range(RECORD_TRIES):
+            try:
+                live = self._access.lives.get(ended.id)
+                if live is None:
+                    sandbox = await self._access.records.get_sandbox(ended.id)
+                    if sandbox is None or not sandbox.live:
+                        return
+                    live = self._access.lives.add(sandbox)
+                await self._endings.ended_by_runtime(live, ended)
+                return
+            except Unavailable as error:
+                _log.warning("sandbox.end_unrecorded", sandbox_id=ended.id, error=error.message)
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MAX_S)
 
     async def _follow_main(self, live: Live) -> None:
         access, delay_s = self._access, RETRY_FIRST_S
         while live.sandbox.state is SandboxState.RUNNING:
             try:
                 exit_ = await access.runtime.sidekick(live.sandbox.id).wait(MAIN)
+                await self._endings.main_exited(live, exit_)
+                return
             except Exception as error:
                 _log.info("sandbox.watch_cut", sandbox_id=live.sandbox.id, error=str(error))
                 if live.sandbox.state is SandboxState.RUNNING and not live.busy:
                     await access.look(live)
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, RETRY_MAX_S)
-                continue
-            await self._endings.main_exited(live, exit_)
-            return
 
     async def _reopen(self, live: Live) -> None:
         """After a restart the listeners are gone; a port that somebody took meanwhile gets another number."""
