@@ -17,6 +17,7 @@ NOTICE = "# Made by scripts/unasync.py from ../_async/{name}: change that file, 
 
 _WORDS = {
     "_async": "_sync",
+    "_async_io": "_io",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
     "__aiter__": "__iter__",

@@ -1,25 +1,21 @@
-"""The few operations that differ between waiting and awaiting; everything above is written once, in `_async/`.
+"""What differs when the SDK waits: connections, locks, pauses and files. `_async_io` has the same for awaiting.
 
-Each name exists twice, `Async...` and plain: the script that makes `_sync/` from `_async/` swaps one for the other.
+The script that makes `_sync/` from `_async/` swaps one for the other; everything above is written once.
 """
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import os
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ssl
-
-T = TypeVar("T")
 
 RECEIVE_BYTES = 262_144
 SEND_TIMEOUT_S = 60.0
@@ -27,136 +23,24 @@ SEND_TIMEOUT_S = 60.0
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 
-def _prepare(sock: socket.socket) -> None:
+def prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _readable(sock: socket.socket) -> bool:
+def readable(sock: socket.socket) -> bool:
     """Whether something, be it the end, can be read from `sock` now."""
     poll = select.poll()
     poll.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
     return bool(poll.poll(0))
 
 
-def _tls_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     import ssl
 
     return ssl.create_default_context()
-
-
-class AsyncWire:
-    """One TCP connection. Errors are OSError; TimeoutError is one of them."""
-
-    __slots__ = ("_sock",)
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    @staticmethod
-    async def open(host: str, port: int, tls: bool, timeout_s: float) -> AsyncWire:
-        async with asyncio.timeout(timeout_s):
-            if tls:
-                return await _AsyncTlsWire.connect(host, port)
-            return AsyncWire(await _async_connect(host, port))
-
-    async def send(self, data: bytes) -> None:
-        async with asyncio.timeout(SEND_TIMEOUT_S):
-            await asyncio.get_running_loop().sock_sendall(self._sock, data)
-
-    async def receive(self, timeout_s: float | None) -> bytes:
-        """What has arrived, at most RECEIVE_BYTES; b"" at the end."""
-        if timeout_s is None:
-            return await asyncio.get_running_loop().sock_recv(self._sock, RECEIVE_BYTES)
-        async with asyncio.timeout(timeout_s):
-            return await asyncio.get_running_loop().sock_recv(self._sock, RECEIVE_BYTES)
-
-    def pending(self) -> bool:
-        """Whether `receive` would return at once; on an idle connection that means that it has ended."""
-        return _readable(self._sock)
-
-    def usable(self) -> bool:
-        """Whether this event loop can use it."""
-        return True
-
-    def shutdown(self) -> None:
-        """End both directions, so that a reader in another task wakes up."""
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-
-    def close(self) -> None:
-        self._sock.close()
-
-
-class _AsyncTlsWire(AsyncWire):
-    """The same over TLS, through asyncio's streams: they belong to one event loop."""
-
-    __slots__ = ("_loop", "_reader", "_writer")
-
-    def __init__(self, sock: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        super().__init__(sock)
-        self._reader = reader
-        self._writer = writer
-        self._loop = asyncio.get_running_loop()
-
-    @staticmethod
-    async def connect(host: str, port: int) -> _AsyncTlsWire:
-        sock = await _async_connect(host, port)
-        try:
-            reader, writer = await asyncio.open_connection(
-                sock=sock, ssl=_tls_context(), server_hostname=host, limit=RECEIVE_BYTES
-            )
-        except BaseException:
-            sock.close()
-            raise
-        return _AsyncTlsWire(sock, reader, writer)
-
-    async def send(self, data: bytes) -> None:
-        async with asyncio.timeout(SEND_TIMEOUT_S):
-            self._writer.write(data)
-            await self._writer.drain()
-
-    async def receive(self, timeout_s: float | None) -> bytes:
-        async with asyncio.timeout(timeout_s):
-            return await self._reader.read(RECEIVE_BYTES)
-
-    def pending(self) -> bool:
-        return self._reader.at_eof() or self._writer.is_closing()
-
-    def usable(self) -> bool:
-        return asyncio.get_running_loop() is self._loop
-
-    def shutdown(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if not self._loop.is_closed():
-            self._writer.close()
-
-
-async def _async_connect(host: str, port: int) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    failure: OSError = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in addresses:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            _prepare(sock)
-            await loop.sock_connect(sock, address)
-        except OSError as error:
-            sock.close()
-            failure = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise failure
 
 
 class Wire:
@@ -175,9 +59,9 @@ class Wire:
     def open(host: str, port: int, tls: bool, timeout_s: float) -> Wire:
         sock = socket.create_connection((host, port), timeout_s)
         try:
-            _prepare(sock)
+            prepare(sock)
             if tls:
-                sock = _tls_context().wrap_socket(sock, server_hostname=host)
+                sock = tls_context().wrap_socket(sock, server_hostname=host)
             sock.settimeout(None)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT_S))
         except BaseException:
@@ -207,7 +91,7 @@ class Wire:
 
     def pending(self) -> bool:
         """Whether `receive` would return at once; on an idle connection that means that it has ended."""
-        return _readable(self._sock)
+        return readable(self._sock)
 
     def usable(self) -> bool:
         return True
@@ -229,66 +113,23 @@ def _timeval(seconds: float) -> bytes:
     return struct.pack("@ll", micros // 1_000_000, micros % 1_000_000)
 
 
-AsyncLock = asyncio.Lock
 Lock = threading.Lock
-
-
-async def async_sleep(seconds: float) -> None:
-    await asyncio.sleep(seconds)
 
 
 def sleep(seconds: float) -> None:
     time.sleep(seconds)
 
 
-async def async_read(file: IO[bytes], size: int) -> bytes:
-    """Disk reads belong in a thread; files in memory do not."""
-    if hasattr(file, "getbuffer"):
-        return file.read(size)
-    return await asyncio.to_thread(file.read, size)
-
-
 def read(file: IO[bytes], size: int) -> bytes:
     return file.read(size)
-
-
-async def async_write(file: IO[bytes], data: bytes) -> None:
-    if hasattr(file, "getbuffer"):
-        file.write(data)
-    else:
-        await asyncio.to_thread(file.write, data)
 
 
 def write(file: IO[bytes], data: bytes) -> None:
     file.write(data)
 
 
-async def async_call(function: Callable[[Any], Any], argument: object) -> None:
-    """Call back; a coroutine function is awaited."""
-    answer = function(argument)
-    if inspect.isawaitable(answer):
-        await answer
-
-
 def call(function: Callable[[Any], Any], argument: object) -> None:
     function(argument)
-
-
-class AsyncBackground:
-    """A call that goes on beside the caller; `join` waits for it and raises what it raised."""
-
-    def __init__(self, function: Callable[..., Awaitable[Any]], *arguments: object) -> None:
-        self._task = asyncio.ensure_future(function(*arguments))
-
-    async def join(self) -> None:
-        await self._task
-
-    async def cancel(self) -> None:
-        """Give it up. Its connection must be closed already: the sync twin can only wait for the end."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        if not self._task.cancelled():
-            self._task.exception()  # looked at: nobody is to be told
 
 
 class Background:

@@ -91,7 +91,9 @@ class TemplateInfo:
     """A template that `image` can name."""
 
     name: str
-    description: str = ""
+    kind: str = "builtin"  # builtin, alias (a name of another), layer (baked from setup and files)
+    base: str = ""  # what it was made from, or stands for
+    size_bytes: int = 0
     raw: Json = field(default_factory=dict[str, Any], repr=False, compare=False)
 
 
@@ -172,11 +174,15 @@ def entry_of(value: Json) -> FileEntry:
     )
 
 
-def template_of(value: Json | str) -> TemplateInfo:
+def template_of(value: Json) -> TemplateInfo:
     """One object of `/v1/templates`."""
-    if isinstance(value, str):
-        return TemplateInfo(value)
-    return TemplateInfo(str(value.get("name") or ""), str(value.get("description") or ""), value)
+    return TemplateInfo(
+        name=str(value["name"]),
+        kind=str(value.get("kind") or "builtin"),
+        base=str(value.get("base") or ""),
+        size_bytes=int(value.get("sizeBytes") or 0),
+        raw=value,
+    )
 
 
 def _ports(network: Json) -> tuple[PortAddress, ...]:

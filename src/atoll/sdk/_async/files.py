@@ -16,7 +16,7 @@ from atoll.domain.errors import Internal, NotFound
 from atoll.domain.process import FileEntry
 from atoll.sdk._async.api import CALL_TIMEOUT_S, AsyncApi
 from atoll.sdk._async.http import AsyncUpload
-from atoll.sdk._io import async_write
+from atoll.sdk._async_io import async_write
 from atoll.sdk.http1 import target_of
 from atoll.sdk.values import entry_of
 

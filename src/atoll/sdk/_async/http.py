@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import IO
 
 from atoll.domain.errors import AtollError, DeadlineExceeded, TooLarge
-from atoll.sdk._io import AsyncWire, async_read, forget_in_child
+from atoll.sdk._async_io import AsyncWire, async_read
+from atoll.sdk._io import forget_in_child
 from atoll.sdk.errors import ConnectionFailed
 from atoll.sdk.http1 import AnswerParser, BrokenAnswer, Reply
 

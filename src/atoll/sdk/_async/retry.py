@@ -6,7 +6,7 @@ import random
 import time
 
 from atoll.domain.errors import AtollError
-from atoll.sdk._io import async_sleep
+from atoll.sdk._async_io import async_sleep
 
 RECONNECT_S = 60.0  # how long to look for a server that went away
 _PAUSE_FIRST_S = 0.05

@@ -14,7 +14,7 @@ from atoll.sdk._async.api import AsyncApi, connect
 from atoll.sdk._async.files import AsyncFiles
 from atoll.sdk._async.process import AsyncProcess, start_process
 from atoll.sdk._async.retry import AsyncRetry
-from atoll.sdk._io import AsyncBackground, async_call
+from atoll.sdk._async_io import AsyncBackground, async_call
 from atoll.sdk.errors import CommandFailed
 from atoll.sdk.http1 import target_of
 from atoll.sdk.requests import Command, argv_of, create_body, run_body
@@ -208,8 +208,17 @@ class AsyncSandbox:
 
     async def logs(self) -> str:
         """The main process's output so far, as text."""
-        body = await self._api.stream(f"{self._base}/logs", timeout_s=CREATE_TIMEOUT_S)
-        return (await body.read()).decode("utf-8", "replace")
+        pieces: list[bytes] = []
+        async for piece in self.read_logs():
+            pieces.append(piece)
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    async def read_logs(self, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The main process's output so far, from byte `offset`, as far as it is kept."""
+        target = target_of(f"{self._base}/logs", offset=offset or None)
+        async with await self._api.stream(target, timeout_s=CREATE_TIMEOUT_S) as body:
+            async for piece in body:
+                yield piece
 
     async def follow_logs(self, *, offset: int = 0) -> AsyncIterator[bytes]:
         """The main process's output from byte `offset`, until the process ends; goes on after a lost connection."""

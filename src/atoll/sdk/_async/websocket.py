@@ -18,7 +18,7 @@ from websockets.uri import parse_uri
 from atoll import __version__
 from atoll.domain.errors import AtollError
 from atoll.sdk._async.http import AsyncPool
-from atoll.sdk._io import AsyncLock, AsyncWire
+from atoll.sdk._async_io import AsyncLock, AsyncWire
 from atoll.sdk.errors import Dropped, error_of
 
 OPEN_TIMEOUT_S = 30.0

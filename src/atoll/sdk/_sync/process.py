@@ -20,7 +20,7 @@ from atoll.sdk import frames
 from atoll.sdk._io import Lock
 from atoll.sdk._sync.api import Api
 from atoll.sdk._sync.retry import RECONNECT_S, Retry
-from atoll.sdk.errors import Dropped
+from atoll.sdk.errors import ConnectionFailed, Dropped
 from atoll.sdk.http1 import target_of
 from atoll.sdk.values import Chunk, exit_of
 
@@ -41,7 +41,7 @@ class Process:
         self.offset = offset
         self.lost_bytes = 0  # output that the sandbox no longer had when this stream came (back) for it
         self.exit_code: int | None = None
-        self.reconnect_s = RECONNECT_S
+        self.reconnect_s = RECONNECT_S  # 0: never
         self.on_reconnect: Callable[[bool], None] | None = None  # called with False when it drops, True when it is back
         self._api = api
         self._socket = socket
@@ -186,6 +186,8 @@ class Process:
             if self._socket is not lost:
                 return
             lost.close()
+            if self.reconnect_s <= 0:
+                raise ConnectionFailed("the connection to the process was lost")
             self._tell(False)
             self._socket = self._find_again()
             self._align()

@@ -208,8 +208,16 @@ class Sandbox:
 
     def logs(self) -> str:
         """The main process's output so far, as text."""
-        body = self._api.stream(f"{self._base}/logs", timeout_s=CREATE_TIMEOUT_S)
-        return (body.read()).decode("utf-8", "replace")
+        pieces: list[bytes] = []
+        for piece in self.read_logs():
+            pieces.append(piece)
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    def read_logs(self, *, offset: int = 0) -> Iterator[bytes]:
+        """The main process's output so far, from byte `offset`, as far as it is kept."""
+        target = target_of(f"{self._base}/logs", offset=offset or None)
+        with self._api.stream(target, timeout_s=CREATE_TIMEOUT_S) as body:
+            yield from body
 
     def follow_logs(self, *, offset: int = 0) -> Iterator[bytes]:
         """The main process's output from byte `offset`, until the process ends; goes on after a lost connection."""

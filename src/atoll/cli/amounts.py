@@ -1,0 +1,55 @@
+"""Amounts as people write them on a command line: 512m, 1.5g, 90s, 5m, NAME=VALUE; the commands' options use it."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from atoll.cli.failure import MISUSED, Failed
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+_BYTES = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+def megabytes(text: str | None, option: str) -> int | None:
+    """`512`, `512m`, `1.5g`, `64MiB` -> MiB; a bare number is MiB."""
+    if text is None:
+        return None
+    number, unit = _split(text, option)
+    factor = _BYTES.get(unit.removesuffix("b").removesuffix("i"))
+    if factor is None or not number * factor >= 2**20:
+        raise Failed(f"{option} must look like 512m or 2g (1m at least), not {text!r}", MISUSED)
+    return round(number * factor / 2**20)
+
+
+def seconds(text: str | None, option: str) -> float | None:
+    """`90`, `90s`, `1.5m`, `200ms` -> seconds."""
+    if text is None:
+        return None
+    number, unit = _split(text, option)
+    factor = _SECONDS.get(unit)
+    if factor is None or number <= 0:
+        raise Failed(f"{option} must look like 30s, 5m or 200ms, not {text!r}", MISUSED)
+    return number * factor
+
+
+def environment(pairs: list[str]) -> dict[str, str]:
+    """NAME=VALUE, or NAME alone for the value that it has here."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name:
+            raise Failed(f"--env must look like NAME=VALUE or NAME, not {pair!r}", MISUSED)
+        if equals:
+            found[name] = value
+        elif name in os.environ:
+            found[name] = os.environ[name]
+    return found
+
+
+def _split(text: str, option: str) -> tuple[float, str]:
+    found = _AMOUNT.fullmatch(text.strip().lower())
+    if found is None:
+        raise Failed(f"{option} must be a number with a unit, not {text!r}", MISUSED)
+    return float(found[1]), found[2]

@@ -1,0 +1,37 @@
+"""Options that several commands have, so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+# What follows the first plain word belongs to the command that is to be run.
+COMMAND_FOLLOWS = {"allow_interspersed_args": False}
+
+CommandWords = Annotated[list[str], typer.Argument(metavar="[--] COMMAND...", help="The program and its arguments.")]
+Interactive = Annotated[
+    bool, typer.Option("--interactive", "-i", help="Send what is typed here. Pipes and files are always sent.")
+]
+Terminal = Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal. Enter ~ . leaves it running.")]
+Environment = Annotated[
+    list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME for its value here; repeatable.")
+]
+Workdir = Annotated[str | None, typer.Option("--workdir", "-w", help="Where in the sandbox it starts.")]
+SandboxName = Annotated[str, typer.Argument(metavar="SANDBOX", help="Its id, the beginning of it, or its name.")]
+SandboxNames = Annotated[list[str], typer.Argument(metavar="SANDBOX...", help="Ids, beginnings of ids, or names.")]
+DataFolder = Annotated[
+    str | None, typer.Option("--data", help="The data folder; default: ATOLL_DATA, else this user's own.")
+]
+
+
+def reads_stdin(interactive: bool) -> bool:
+    """Whether this command's input goes to the sandbox: always when it is no terminal, else when asked for."""
+    return interactive or (sys.stdin is not None and not os.isatty(0))
+
+
+def with_term(env: dict[str, str]) -> dict[str, str]:
+    """The environment for a terminal like this one."""
+    return {"TERM": os.environ.get("TERM", "xterm-256color"), **env}

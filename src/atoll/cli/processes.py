@@ -1,0 +1,141 @@
+"""`atoll exec`, `shell` and `attach`: processes in a sandbox that exists, on this terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atoll.cli import options
+from atoll.cli.failure import OURS, explain
+
+if TYPE_CHECKING:
+    from atoll.sdk import AsyncSandbox
+
+PANEL = "Sandboxes"
+
+
+def add_to(app: typer.Typer) -> None:
+    add = {"rich_help_panel": PANEL, "no_args_is_help": True}
+    app.command("exec", context_settings=options.COMMAND_FOLLOWS, **add)(exec_)  # type: ignore[arg-type]
+    app.command("shell", rich_help_panel=PANEL)(shell)
+    app.command("attach", **add)(attach)  # type: ignore[arg-type]
+
+
+def exec_(
+    sandbox: options.SandboxName,
+    command: options.CommandWords,
+    interactive: options.Interactive = False,
+    terminal: options.Terminal = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the process's id and leave it.")] = False,
+    env: options.Environment = None,
+    workdir: options.Workdir = None,
+    timeout: Annotated[str | None, typer.Option("--timeout", help="End it after this time, such as 30s.")] = None,
+) -> None:
+    """Run a command in a sandbox: [bold]atoll exec mybox -- ls -l[/bold]. Its exit code is this command's."""
+    from atoll.cli import amounts
+
+    how: dict[str, Any] = {
+        "env": amounts.environment(env or []),
+        "cwd": workdir,
+        "timeout": amounts.seconds(timeout, "--timeout"),
+    }
+    _finish(_exec(sandbox, command, how, interactive, terminal, detach))
+
+
+def shell(
+    sandbox: Annotated[
+        str | None, typer.Argument(metavar="[SANDBOX]", help="Its id or name; without one a new sandbox is made.")
+    ] = None,
+    workdir: options.Workdir = None,
+    env: options.Environment = None,
+) -> None:
+    """Open a shell in a sandbox; without a sandbox, in a new one that is removed at the end."""
+    from atoll.cli import amounts
+
+    how: dict[str, Any] = {"env": amounts.environment(env or []), "cwd": workdir}
+    _finish(_shell(sandbox, how))
+
+
+def attach(
+    sandbox: options.SandboxName,
+    process: Annotated[str, typer.Option("--process", help="Which process; atoll exec -d prints its id.")] = "main",
+    offset: Annotated[int, typer.Option("--offset", help="Show its output from this byte on.")] = 0,
+) -> None:
+    """See the output of a process from its beginning, as far as it is kept, and go on with it."""
+    _finish(_attach(sandbox, process, offset))
+
+
+def _finish(work: Coroutine[Any, Any, int]) -> None:
+    import asyncio
+
+    try:
+        code = asyncio.run(work)
+    except Exception as error:
+        code = explain(error, OURS)
+    raise typer.Exit(code)
+
+
+async def _exec(
+    name: str, command: list[str], how: dict[str, Any], interactive: bool, terminal: bool, detach: bool
+) -> int:
+    from atoll.cli import session
+    from atoll.cli.finding import find
+
+    sandbox = await find(name)
+    if terminal:
+        how |= {"tty": session.terminal_size(), "env": options.with_term(how["env"])}
+    reads_stdin = not detach and options.reads_stdin(interactive)
+    process = await sandbox.exec(command, stdin=reads_stdin or terminal, **how)
+    if detach:
+        await process.close()
+        typer.echo(process.id)
+        return 0
+    outcome = await session.follow(process, tty=terminal, reads_stdin=reads_stdin)
+    if outcome.left:
+        _say_goes_on(sandbox, process.id)
+    return outcome.code
+
+
+async def _shell(name: str | None, how: dict[str, Any]) -> int:
+    from atoll.cli import session
+    from atoll.cli.finding import find
+    from atoll.sdk import AsyncSandbox
+
+    how["env"] = options.with_term(how["env"])
+    sandbox = await find(name) if name else await AsyncSandbox.create()
+    try:
+        process = await sandbox.terminal(*session.terminal_size(), **how)
+        outcome = await session.follow(process, tty=True, reads_stdin=True)
+    except BaseException:
+        if name is None:
+            await sandbox.kill(remove=True)
+        raise
+    if outcome.left:
+        _say_goes_on(sandbox, process.id)
+    elif name is None:
+        await sandbox.kill(remove=True)
+    return outcome.code
+
+
+async def _attach(name: str, process_id: str, offset: int) -> int:
+    from atoll.cli import session
+    from atoll.cli.finding import find
+
+    sandbox = await find(name)
+    terminal = sandbox.created.raw.get("tty") is True if process_id == "main" else False
+    if process_id != "main":
+        terminal = any(info.id == process_id and info.tty for info in await sandbox.processes())
+    process = await sandbox.attach(process_id, offset=offset)
+    if terminal:
+        await process.resize(*session.terminal_size())
+    outcome = await session.follow(process, tty=terminal, reads_stdin=options.reads_stdin(terminal))
+    if outcome.left:
+        _say_goes_on(sandbox, process_id)
+    return outcome.code
+
+
+def _say_goes_on(sandbox: AsyncSandbox, process_id: str) -> None:
+    which = "" if process_id == "main" else f" --process {process_id}"
+    typer.echo(f"\nit goes on: atoll attach {sandbox.id}{which}", err=True)

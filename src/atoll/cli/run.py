@@ -1,0 +1,120 @@
+"""`atoll run`: a new sandbox with one command as its main process, on this terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atoll.cli import options
+from atoll.cli.failure import OURS, explain
+
+if TYPE_CHECKING:
+    from atoll.sdk import AsyncSandbox
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("run", rich_help_panel="Sandboxes", no_args_is_help=True, context_settings=options.COMMAND_FOLLOWS)(run)
+
+
+def run(
+    command: options.CommandWords,
+    image: Annotated[str, typer.Option("--image", help="The template to make it of.")] = "host",
+    remove: Annotated[bool, typer.Option("--rm", help="Forget the sandbox when the command has ended.")] = False,
+    interactive: options.Interactive = False,
+    terminal: options.Terminal = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print its id and leave it running.")] = False,
+    cpus: Annotated[float | None, typer.Option("--cpus", help="CPUs it may use, such as 0.5.")] = None,
+    memory: Annotated[str | None, typer.Option("--memory", "-m", help="Memory, such as 512m or 2g.")] = None,
+    disk: Annotated[str | None, typer.Option("--disk", help="Writable space, such as 256m.")] = None,
+    timeout: Annotated[str | None, typer.Option("--timeout", help="End it after this time, such as 30s.")] = None,
+    idle: Annotated[str | None, typer.Option("--idle", help="End it after so long without use.")] = None,
+    network: Annotated[str, typer.Option("--network", help="none, outgoing or exposed.")] = "none",
+    env: options.Environment = None,
+    publish: Annotated[
+        list[int] | None, typer.Option("--publish", "-p", help="A port inside to make reachable; implies exposed.")
+    ] = None,
+    workdir: options.Workdir = None,
+    name: Annotated[str | None, typer.Option("--name", help="A name to call it by.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --detach: print JSON.")] = False,
+) -> None:
+    """Make a sandbox and run a command in it: [bold]atoll run --rm -- python3 -c 'print(1)'[/bold].
+
+    Its input, output and exit code are this command's. Without --rm it can be looked at afterwards (atoll logs).
+    """
+    import asyncio
+
+    from atoll.cli import amounts
+
+    wanted: dict[str, Any] = {
+        "image": image,
+        "command": command,
+        "cpus": cpus,
+        "memory_mb": amounts.megabytes(memory, "--memory"),
+        "disk_mb": amounts.megabytes(disk, "--disk"),
+        "timeout": amounts.seconds(timeout, "--timeout"),
+        "idle_timeout": amounts.seconds(idle, "--idle"),
+        "network": network,
+        "env": amounts.environment(env or []),
+        "ports": publish,
+        "cwd": workdir,
+        "name": name,
+    }
+    try:
+        code = asyncio.run(_run(wanted, remove, interactive, terminal, detach, as_json))
+    except Exception as error:
+        code = explain(error, OURS)
+    raise typer.Exit(code)
+
+
+async def _run(
+    wanted: dict[str, Any], remove: bool, interactive: bool, terminal: bool, detach: bool, as_json: bool
+) -> int:
+    from atoll.cli import session
+    from atoll.sdk import AsyncSandbox
+
+    if terminal:
+        wanted["tty"] = session.terminal_size()
+        wanted["env"] = options.with_term(wanted["env"])
+    sandbox = await AsyncSandbox.create(**wanted)
+    if detach:
+        _print_made(sandbox, as_json)
+        return 0
+    try:
+        if wanted["ports"]:
+            _print_ports(sandbox)
+        process = await sandbox.attach()
+        reads_stdin = options.reads_stdin(interactive)
+        outcome = await session.follow(process, tty=terminal, reads_stdin=reads_stdin)
+    except BaseException:
+        await _end(sandbox, remove)
+        raise
+    if outcome.left and not remove:
+        typer.echo(f"\n{sandbox.id} goes on: atoll attach {sandbox.id}", err=True)
+        return 0
+    if remove:
+        await _end(sandbox, remove)
+    return 130 if outcome.left else outcome.code
+
+
+async def _end(sandbox: AsyncSandbox, remove: bool) -> None:
+    from atoll.domain.errors import AtollError
+
+    try:
+        await sandbox.kill(remove=remove)
+    except AtollError as error:
+        explain(error)
+
+
+def _print_made(sandbox: AsyncSandbox, as_json: bool) -> None:
+    from atoll.cli import output
+
+    if as_json:
+        output.print_json(sandbox.created.raw)
+    else:
+        typer.echo(sandbox.id)
+
+
+def _print_ports(sandbox: AsyncSandbox) -> None:
+    for port in sandbox.created.ports:
+        typer.echo(f"port {port.container_port} is at {port.url}", err=True)

@@ -1,0 +1,117 @@
+"""`atoll ps`, `logs`, `stop`, `kill` and `rm`: look at sandboxes and end them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atoll.cli import options, output
+from atoll.cli.failure import Failed
+
+if TYPE_CHECKING:
+    from atoll.sdk import SandboxInfo
+
+PANEL = "Sandboxes"
+_COMMAND_CHARS = 40
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("ps", rich_help_panel=PANEL)(ps)
+    for name, function in {"logs": logs, "stop": stop, "kill": kill, "rm": rm}.items():
+        app.command(name, rich_help_panel=PANEL, no_args_is_help=True)(function)
+
+
+def ps(
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Those that have ended too.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Ids only.")] = False,
+    as_json: output.Json = False,
+) -> None:
+    """List sandboxes, the newest first, with what they use."""
+    from atoll.sdk import Sandbox
+
+    found = [info for info in Sandbox.list() if everything or info.live]
+    if as_json:
+        output.print_json([info.raw for info in found])
+    elif quiet:
+        for info in found:
+            typer.echo(info.id)
+    else:
+        columns = ("ID", "NAME", "IMAGE", "COMMAND", "STATE", "AGE", "CPU", "MEMORY", "NETWORK")
+        output.print_table(columns, map(_row, found), empty="no sandboxes" if everything else "no live sandboxes")
+
+
+def logs(
+    sandbox: options.SandboxName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the process ends.")] = False,
+    offset: Annotated[int, typer.Option("--offset", help="From this byte on.")] = 0,
+) -> None:
+    """Show the output of a sandbox's main process, as far as it is kept."""
+    import asyncio
+
+    asyncio.run(_logs(sandbox, follow, offset))
+
+
+def stop(sandboxes: options.SandboxNames) -> None:
+    """End sandboxes: TERM to everything in them, a grace time, then KILL."""
+    for found in _each(sandboxes):
+        found.stop()
+        typer.echo(found.id)
+
+
+def kill(sandboxes: options.SandboxNames) -> None:
+    """End sandboxes at once."""
+    for found in _each(sandboxes):
+        found.kill()
+        typer.echo(found.id)
+
+
+def rm(
+    sandboxes: options.SandboxNames,
+    force: Annotated[bool, typer.Option("--force", "-f", help="End those that run.")] = False,
+) -> None:
+    """Forget sandboxes that have ended; with --force end them first."""
+    for found in _each(sandboxes):
+        if found.created.live and not force:
+            raise Failed(f"{found.id} is {found.created.state}: stop it first, or use --force")
+        found.kill(remove=True)
+        typer.echo(found.id)
+
+
+def _each(names: list[str]):  # type: ignore[no-untyped-def]
+    """The sandboxes of those names, each looked up once."""
+    from atoll.cli.finding import pick
+    from atoll.domain.ids import SANDBOX_ID
+    from atoll.sdk import Sandbox
+
+    known = [] if all(SANDBOX_ID.match(name) for name in names) else list(Sandbox.list())
+    for name in names:
+        yield Sandbox.connect(name if SANDBOX_ID.match(name) else pick(name, known).id)
+
+
+async def _logs(name: str, follow: bool, offset: int) -> None:
+    import sys
+
+    from atoll.cli.finding import find
+
+    sandbox = await find(name)
+    async for piece in sandbox.follow_logs(offset=offset) if follow else sandbox.read_logs(offset=offset):
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+
+
+def _row(info: SandboxInfo) -> tuple[object, ...]:
+    command = " ".join(info.command)
+    ended = f" ({info.exit_code})" if info.exit_code is not None else ""
+    ports = " ".join(f"{port.container_port}->{port.host_port}" for port in info.ports)
+    return (
+        info.id,
+        info.name,
+        info.image,
+        command if len(command) <= _COMMAND_CHARS else command[: _COMMAND_CHARS - 1] + "…",
+        info.state + ended + (f" {info.reason}" if info.reason and info.reason != info.state else ""),
+        output.age(info.created_at),
+        f"{info.usage.cpu_s:.2f}s",
+        output.size(info.usage.memory_peak_bytes),
+        f"{info.network} {ports}".strip(),
+    )

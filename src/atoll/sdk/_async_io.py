@@ -1,0 +1,170 @@
+"""What differs when the SDK awaits: connections, locks, pauses and files. `_io` has the same for waiting.
+
+The script that makes `_sync/` from `_async/` swaps one for the other; everything above is written once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+from collections.abc import Awaitable, Callable
+from typing import IO, Any
+
+from atoll.sdk._io import RECEIVE_BYTES, SEND_TIMEOUT_S, prepare, readable, tls_context
+
+AsyncLock = asyncio.Lock
+
+
+class AsyncWire:
+    """One TCP connection. Errors are OSError; TimeoutError is one of them."""
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    @staticmethod
+    async def open(host: str, port: int, tls: bool, timeout_s: float) -> AsyncWire:
+        async with asyncio.timeout(timeout_s):
+            if tls:
+                return await _AsyncTlsWire.connect(host, port)
+            return AsyncWire(await _async_connect(host, port))
+
+    async def send(self, data: bytes) -> None:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await asyncio.get_running_loop().sock_sendall(self._sock, data)
+
+    async def receive(self, timeout_s: float | None) -> bytes:
+        """What has arrived, at most RECEIVE_BYTES; b"" at the end."""
+        if timeout_s is None:
+            return await asyncio.get_running_loop().sock_recv(self._sock, RECEIVE_BYTES)
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.get_running_loop().sock_recv(self._sock, RECEIVE_BYTES)
+
+    def pending(self) -> bool:
+        """Whether `receive` would return at once; on an idle connection that means that it has ended."""
+        return readable(self._sock)
+
+    def usable(self) -> bool:
+        """Whether this event loop can use it."""
+        return True
+
+    def shutdown(self) -> None:
+        """End both directions, so that a reader in another task wakes up."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class _AsyncTlsWire(AsyncWire):
+    """The same over TLS, through asyncio's streams: they belong to one event loop."""
+
+    __slots__ = ("_loop", "_reader", "_writer")
+
+    def __init__(self, sock: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(sock)
+        self._reader = reader
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+
+    @staticmethod
+    async def connect(host: str, port: int) -> _AsyncTlsWire:
+        sock = await _async_connect(host, port)
+        try:
+            reader, writer = await asyncio.open_connection(
+                sock=sock, ssl=tls_context(), server_hostname=host, limit=RECEIVE_BYTES
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return _AsyncTlsWire(sock, reader, writer)
+
+    async def send(self, data: bytes) -> None:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            self._writer.write(data)
+            await self._writer.drain()
+
+    async def receive(self, timeout_s: float | None) -> bytes:
+        async with asyncio.timeout(timeout_s):
+            return await self._reader.read(RECEIVE_BYTES)
+
+    def pending(self) -> bool:
+        return self._reader.at_eof() or self._writer.is_closing()
+
+    def usable(self) -> bool:
+        return asyncio.get_running_loop() is self._loop
+
+    def shutdown(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self._loop.is_closed():
+            self._writer.close()
+
+
+async def _async_connect(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in addresses:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            prepare(sock)
+            await loop.sock_connect(sock, address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure
+
+
+async def async_sleep(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def async_read(file: IO[bytes], size: int) -> bytes:
+    """Disk reads belong in a thread; files in memory do not."""
+    if hasattr(file, "getbuffer"):
+        return file.read(size)
+    return await asyncio.to_thread(file.read, size)
+
+
+async def async_write(file: IO[bytes], data: bytes) -> None:
+    if hasattr(file, "getbuffer"):
+        file.write(data)
+    else:
+        await asyncio.to_thread(file.write, data)
+
+
+async def async_call(function: Callable[[Any], Any], argument: object) -> None:
+    """Call back; a coroutine function is awaited."""
+    answer = function(argument)
+    if inspect.isawaitable(answer):
+        await answer
+
+
+class AsyncBackground:
+    """A call that goes on beside the caller; `join` waits for it and raises what it raised."""
+
+    def __init__(self, function: Callable[..., Awaitable[Any]], *arguments: object) -> None:
+        self._task = asyncio.ensure_future(function(*arguments))
+
+    async def join(self) -> None:
+        await self._task
+
+    async def cancel(self) -> None:
+        """Give it up. Its connection must be closed already: the sync twin can only wait for the end."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.exception()  # looked at: nobody is to be told
