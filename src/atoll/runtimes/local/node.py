@@ -6,7 +6,6 @@ after a restart. It holds no secret and opens no network; when it dies, sidekick
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import gc
 import json
@@ -15,64 +14,68 @@ import signal
 import socket
 import sys as python
 
-from atoll.runtimes.local import child, devices, host_template, rootfs, seccomp, syscalls
+from atoll.runtimes.local import syscalls
 from atoll.runtimes.local.bake import bake
-from atoll.runtimes.local.birth import Birth
-from atoll.runtimes.local.box import ENDED_NAME, STATE_NAME, Box, boot_now, start_ticks, write_small
+from atoll.runtimes.local.box import ENDED_NAME, Box, boot_now, usage_of, write_small
+from atoll.runtimes.local.burial import Burials, remove_folder
 from atoll.runtimes.local.cgroups import Cgroups, Counters
-from atoll.runtimes.local.disks import IMAGE_NAME, Disks
-from atoll.runtimes.local.idle import ask_idle
-from atoll.runtimes.local.network import Network, loopback_up
+from atoll.runtimes.local.deadlines import Deadlines
+from atoll.runtimes.local.disks import Disks
+from atoll.runtimes.local.host import learn_host
+from atoll.runtimes.local.making import Maker
+from atoll.runtimes.local.network import Network
 from atoll.runtimes.local.network_resolvers import resolvers
 from atoll.runtimes.local.node_wire import Client
-from atoll.runtimes.local.slots import Slots, uid_base
-from atoll.runtimes.local.spares import SHAPE, Spares
+from atoll.runtimes.local.slots import Slots
+from atoll.runtimes.local.spares import Spares
 from atoll.sidekick.loop import READ, Loop
 from atoll.sidekick.protocol import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from atoll.runtimes.local.node_wire import Operation, Reply
 
 PROTOCOL = 1
-REMOVE_RETRY_S = 0.005
-REMOVE_RETRIES = 2000
-IDLE_RECHECK_S = 5.0
 SLOTS_AHEAD = 64
+SLOT_PAUSE_S = 0.002
 MAX_CLIENTS = 16
 
 
 class Node:
-    """All sandboxes of one data folder on this machine."""
+    """All sandboxes of one data folder on this machine, and what a server may ask of them."""
 
     def __init__(self, data: str, settings: dict[str, Any]) -> None:
-        self.data = data
-        self.run_folder = f"{data}/run"
         self.boxes_folder = f"{data}/run/sandboxes"
+        os.makedirs(self.boxes_folder, mode=0o700, exist_ok=True)
         self.settings = settings
-        self.rooted = os.geteuid() == 0
+        rooted = os.geteuid() == 0
         self.boxes: dict[str, Box] = {}
         self.by_pid: dict[int, Box] = {}
         self.ended: dict[str, dict[str, Any]] = {}
         self.clients: list[Client] = []
         self.stopping = False
-        self.count = 0
-        name = settings["name"]
-        self.cgroups = Cgroups(name) if self.rooted else None
-        self.born_into_cgroup = True  # until the kernel says that it cannot
-        self.slots = Slots(self.boxes_folder) if self.rooted else None
-        self.rootless_slots = 0
-        self.disks = Disks(f"{data}/disks")
-        self.resolvers = settings["resolvers"] or resolvers()
-        self.network = Network(name, settings["interface_prefix"], resolvers=self.resolvers)
-        self.network_started = False
-        self.host = self._learn_host()
+        name, servers = settings["name"], settings["resolvers"] or resolvers()
+        self.cgroups = Cgroups(name) if rooted else None
+        self.slots = Slots(self.boxes_folder) if rooted else None
+        self.network = Network(name, settings["interface_prefix"], resolvers=servers)
+        host = learn_host(data, self.network, rooted=rooted)
         self.loop = Loop()
-        self.spares = Spares(self.loop, settings["spares"], self._make_spare, self._discard)
         self.loop.on_child = self._on_child
+        self.burials = Burials(self.loop, self.cgroups, self.slots, self.network, self._buried)
+        self.deadlines = Deadlines(self.loop, self._end)
+        self.maker = Maker(
+            self.loop,
+            {**settings, "resolvers": servers},
+            host,
+            self.cgroups,
+            self.slots,
+            self.network,
+            Disks(f"{data}/disks"),
+            self.burials,
+        )
+        self.spares = Spares(self.loop, settings["spares"], self._make_spare)
         self._operations: dict[str, Operation] = {
             "hello": self.hello,
             "make": self.make,
@@ -84,34 +87,6 @@ class Node:
             "forget": self.forget,
             "bake": self.bake,
             "shutdown": self.shutdown,
-        }
-
-    def _learn_host(self) -> dict[str, Any]:
-        """What every sandbox needs of this host, found out once."""
-        mount_point, dev = f"{self.run_folder}/mnt", f"{self.run_folder}/dev"
-        for folder in (self.boxes_folder, mount_point, dev):
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-        template = host_template.learn(f"{self.data}/templates/host")
-        if self.rooted:
-            # mounts of ours stay out of the host's table
-            syscalls.unshare(syscalls.CLONE_NEWNS)
-            syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-            syscalls.mount(
-                "tmpfs", dev, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, "size=64k,nr_inodes=64,mode=755"
-            )
-            devices.fill(dev, with_nodes=True)
-        return {
-            "rooted": self.rooted,
-            "mount_point": mount_point,
-            "layer": template.layer,
-            "empty": f"{template.layer}/sys",
-            "binds": template.binds,
-            "path": template.path,
-            "dev": dev,
-            "masks": rootfs.find_masks(),
-            "filter": seccomp.program(syscalls.MACHINE),
-            "loopback_up": loopback_up,
-            "configure_inside": self.network.configure_inside,
         }
 
     # life of the node
@@ -134,19 +109,17 @@ class Node:
         self.loop.running = False
 
     def _make_spare(self, shape: dict[str, Any]) -> Box:
-        return self._prepare(shape, f"{self.boxes_folder}/.spare-{os.getpid()}-{self.count}", spare=True)
-
-    def _discard(self, box: Box) -> None:
-        self._kill(box)
+        box = self.maker.prepare(shape, f"{self.boxes_folder}/.spare-{os.getpid()}-{self.maker.count}", spare=True)
+        self.by_pid[box.pid] = box
+        return box
 
     def _prepare_slots(self) -> None:
         """User namespaces are made ahead, one at a time, while nothing else is to be done."""
         if self.slots is not None and self.slots.prepare(SLOTS_AHEAD):
-            self.loop.after(0.002, self._prepare_slots)
+            self.loop.after(SLOT_PAUSE_S, self._prepare_slots)
 
     def _adopt(self) -> None:
         """Find the sandboxes of an earlier node again; what has no living sidekick is buried and told."""
-        taken: set[int] = set()
         for name in os.listdir(self.boxes_folder):
             folder = f"{self.boxes_folder}/{name}"
             if os.path.exists(f"{folder}/{ENDED_NAME}"):
@@ -155,37 +128,33 @@ class Node:
                 continue
             box = Box.load(folder)
             if box is None:
-                _remove_folder(folder)  # a spare, or one that was never named: its cgroup is cleared below
-                continue
-            self.boxes[name] = box
-            taken.add(box.slot)
-            if box.alive and box.ready:
-                box.pidfd = os.pidfd_open(box.pid)
-                self.loop.watch(box.pidfd, READ, lambda _events, box=box: self._sidekick_ended(box))
-                box.counters = Counters(self.cgroups.counters(box.key)) if self.cgroups is not None else None
-                self.by_pid[box.pid] = box
-                self._arm(box)
+                remove_folder(folder)  # a spare, or one that was never named: its cgroup is cleared below
             else:
-                box.reason = box.reason or "lost"
-                self._kill(box)
-                self._bury(box)
+                self.boxes[name] = box
+        taken = {box.slot for box in self.boxes.values()}
         if self.slots is not None:
             self.slots.reserve(taken)
-        if self.cgroups is not None:
-            for name in self.cgroups.list() - {box.key for box in self.boxes.values()}:
-                self.cgroups.kill(name)
-                for pid in self.cgroups.members(name):
-                    _kill(pid)
-                self.loop.after(0.05, lambda name=name: self._remove_group(name, REMOVE_RETRIES, lambda: None))
-        if self.rooted:
-            self._remove_stray_links(taken)
-
-    def _remove_stray_links(self, taken: set[int]) -> None:
-        for slot in self.network.list_links():
-            if slot not in taken:
+            for slot in set(self.network.list_links()) - taken:
                 self.network.detach(slot)
-        if any(box.network != "none" for box in self.boxes.values()):
-            self._start_network()
+            if any(box.network != "none" for box in self.boxes.values()):
+                self.maker.start_network()
+        if self.cgroups is not None:
+            for key in self.cgroups.list() - {box.key for box in self.boxes.values()}:
+                self.burials.clear_group(key)
+        for box in list(self.boxes.values()):
+            self._adopt_box(box)
+
+    def _adopt_box(self, box: Box) -> None:
+        if not (box.alive and box.ready):
+            box.reason = box.reason or "lost"
+            self.burials.kill(box)
+            self.burials.bury(box)
+            return
+        box.pidfd = os.pidfd_open(box.pid)
+        self.loop.watch(box.pidfd, READ, lambda _events: self._sidekick_ended(box))
+        box.counters = Counters(self.cgroups.counters(box.key)) if self.cgroups is not None else None
+        self.by_pid[box.pid] = box
+        self.deadlines.arm(box)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -196,10 +165,6 @@ class Node:
             sock.close()
             return
         self.clients.append(Client(self.loop, sock, self._operations, self.clients.remove))
-
-    def tell_all(self, message: dict[str, Any]) -> None:
-        for client in list(self.clients):
-            client.send(message)
 
     # requests
 
@@ -214,17 +179,15 @@ class Node:
         box = self.spares.take(request)
         try:
             if box is None:
-                box = self._prepare(request, folder)
+                box = self.maker.prepare(request, folder)
+                self.by_pid[box.pid] = box
             else:
                 os.rename(box.folder, folder)
             self._assign(box, request, folder, reply)
-        except BaseException as error:
+        except OSError as error:
             if box is not None:
-                self._kill(box)
-                self._bury(box, quietly=True)
-            if isinstance(error, OSError):
-                raise Refused("unavailable", f"the sandbox could not be made: {error}") from None
-            raise
+                self.burials.kill(box)
+            raise Refused("unavailable", f"the sandbox could not be made: {error}") from None
         finally:
             self.spares.refill_soon()
 
@@ -239,7 +202,7 @@ class Node:
             if error is None:
                 box.ready = True
                 box.save()
-                self._arm(box)
+                self.deadlines.arm(box)
                 reply({"pid": box.pid, "boot_id": self.settings["boot_id"]})
                 return
             answer = {"error": {"code": "unavailable", "message": error}}
@@ -247,115 +210,11 @@ class Node:
             if box.gone:
                 reply(answer)
             else:
-                self._kill(box)
+                self.burials.kill(box)
 
         assert box.birth is not None
         config = {name: request[name] for name in ("env", "work_dir", "main")}
         box.birth.assign({**config, "id": box.id, "ring_bytes": self.settings["ring_bytes"]}, ready)
-
-    def _prepare(self, request: dict[str, Any], folder: str, *, spare: bool = False) -> Box:
-        """Clone a child that builds itself a root of this shape and then waits for `_assign`."""
-        if request["network"] != "none":
-            self._start_network()
-        slot = self._take_slot()
-        self.count += 1
-        box = Box(f"{slot}-{os.getpid()}-{self.count}", folder, slot, request["network"])
-        try:
-            os.mkdir(folder, 0o700)
-            image = self._make_image(folder, request)
-            joins: list[str] = []
-            counters: dict[str, str] = {}
-            if self.cgroups is not None:
-                joins = self.cgroups.make(box.key)
-                counters = self.cgroups.counters(box.key)
-                box.counters = Counters(counters)
-            spec = {
-                **{name: request[name] for name in SHAPE},
-                **self._identity(slot),
-                "folder": folder,
-                "slot": slot,
-                "spare": spare,
-                "image": image,
-                "cgroup_joins": joins,
-                "counters": counters,
-                "resolvers": self.resolvers,
-            }
-            self._clone(box, spec)
-        except BaseException:
-            self._kill(box)
-            self._bury(box, quietly=True)
-            raise
-        return box
-
-    def _make_image(self, folder: str, request: dict[str, Any]) -> str | None:
-        """The disk of a sandbox that wants more than memory should hold; None where a tmpfs does."""
-        if not self.rooted or request["disk_bytes"] <= self.settings["memory_disk_bytes"]:
-            return None
-        path = f"{folder}/{IMAGE_NAME}"
-        self.disks.make(path, request["disk_bytes"], request["inodes"])
-        return path
-
-    def _identity(self, slot: int) -> dict[str, int]:
-        if self.slots is None:
-            return {}
-        return {"uid_base": uid_base(slot), "userns": self.slots.userns(slot)}
-
-    def _clone(self, box: Box, spec: dict[str, Any]) -> None:
-        flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET
-        flags |= syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
-        if not self.rooted:
-            flags |= syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWCGROUP
-        ours, theirs = socket.socketpair()
-        pid = self._clone_into(box, spec, flags)
-        if pid == 0:
-            child.become(spec, self.host, theirs)
-        theirs.close()
-        box.pid, box.ticks = pid, start_ticks(pid)
-        self.by_pid[pid] = box
-        box.birth = Birth(self.loop, ours)
-        if not self.rooted:
-            _map_to_self(pid)
-            box.birth.go()
-        elif box.network != "none":
-            self.network.attach(box.slot, pid)
-            box.birth.go()
-
-    def _clone_into(self, box: Box, spec: dict[str, Any], flags: int) -> int:
-        """Clone, straight into the v2 cgroup where the kernel can (5.7); elsewhere the child moves itself."""
-        place = self.cgroups.birthplace(box.key) if self.cgroups is not None else None
-        if place is None:
-            return syscalls.clone(flags)
-        if self.born_into_cgroup:
-            group = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                return syscalls.clone(flags, group)
-            except OSError as error:
-                if error.errno not in (errno.ENOSYS, errno.EINVAL):
-                    raise
-                self.born_into_cgroup = False
-            finally:
-                os.close(group)
-        spec["cgroup_joins"].append(f"{place}/cgroup.procs")
-        return syscalls.clone(flags)
-
-    def _take_slot(self) -> int:
-        if self.slots is None:
-            self.rootless_slots += 1
-            return self.rootless_slots
-        try:
-            return self.slots.take()
-        except OSError as error:
-            raise Refused("unavailable", str(error)) from None
-
-    def _start_network(self) -> None:
-        if not self.rooted:
-            raise Refused("not_supported", "network outgoing needs root: without it a sandbox has its loopback only")
-        if not self.network_started:
-            try:
-                self.network.start()
-            except OSError as error:
-                raise Refused("not_supported", f"network outgoing is not possible on this host: {error}") from None
-            self.network_started = True
 
     def list(self, _request: dict[str, Any], reply: Reply) -> None:
         reply({"sandboxes": {box.id: {"pid": box.pid} for box in self.boxes.values() if box.ready and not box.gone}})
@@ -367,17 +226,17 @@ class Node:
             reply({"usage": None})
             return
         box.when_gone.append(lambda usage: reply({"usage": usage}))
-        self._kill(box)
+        self.burials.kill(box)
 
     def deadline(self, request: dict[str, Any], reply: Reply) -> None:
         box = self._get(request)
         box.limits = request["limits"]
         box.save()
-        self._arm(box)
+        self.deadlines.arm(box)
         reply({})
 
     def stats(self, request: dict[str, Any], reply: Reply) -> None:
-        reply({"usage": _usage(self._get(request))})
+        reply({"usage": usage_of(self._get(request))})
 
     def freeze(self, request: dict[str, Any], reply: Reply) -> None:
         box = self._get(request)
@@ -391,7 +250,7 @@ class Node:
     def forget(self, request: dict[str, Any], reply: Reply) -> None:
         """The server has recorded this end."""
         if self.ended.pop(request["id"], None) is not None:
-            _remove_folder(f"{self.boxes_folder}/{request['id']}")
+            remove_folder(f"{self.boxes_folder}/{request['id']}")
         reply({})
 
     def hello(self, _request: dict[str, Any], reply: Reply) -> None:
@@ -399,7 +258,7 @@ class Node:
             {
                 "protocol": PROTOCOL,
                 "pid": os.getpid(),
-                "rooted": self.rooted,
+                "rooted": self.cgroups is not None,
                 "limits": sorted(self.cgroups.limits) if self.cgroups is not None else [],
                 "ended": list(self.ended.values()),
                 "settings": self.settings,
@@ -424,16 +283,15 @@ class Node:
         def leave(_usage: dict[str, Any] | None = None) -> None:
             if self.boxes or self.spares.all():
                 return
-            if self.network_started or self.rooted:
-                self.network.stop()
             if self.cgroups is not None:
+                self.network.stop()
                 self.cgroups.clear()
             reply({})
             self.loop.running = False
 
         for box in [*self.boxes.values(), *self.spares.all()]:
             box.when_gone.append(leave)
-            self._kill(box)
+            self.burials.kill(box)
         leave()
 
     def _get(self, request: dict[str, Any]) -> Box:
@@ -444,46 +302,9 @@ class Node:
 
     # ends
 
-    def _arm(self, box: Box) -> None:
-        """Set the timer for the first thing that may be due: a hard limit, or a look at idleness."""
-        if box.timer is not None:
-            box.timer.cancel()
-        deadline = box.next_deadline()
-        idle = box.limits.get("idle_s")
-        waits = [] if deadline is None else [deadline[0] - boot_now()]
-        if idle is not None:
-            waits.append(min(max(idle / 4, 0.05), IDLE_RECHECK_S))
-        if waits:
-            box.timer = self.loop.after(max(0.0, min(waits)), lambda: self._due(box))
-
-    def _due(self, box: Box) -> None:
-        if box.gone:
-            return
-        deadline = box.next_deadline()
-        if deadline is not None and boot_now() >= deadline[0]:
-            self._end(box, deadline[1])
-            return
-        idle = box.limits.get("idle_s")
-        if idle is not None and not box.frozen:
-            ask_idle(self.loop, box.folder, lambda idle_s: self._idle_told(box, idle_s))
-        self._arm(box)
-
-    def _idle_told(self, box: Box, idle_s: float) -> None:
-        limit = box.limits.get("idle_s")
-        if limit is not None and idle_s >= limit:
-            self._end(box, "idle")
-
     def _end(self, box: Box, reason: str) -> None:
         box.reason = box.reason or reason
-        self._kill(box)
-
-    def _kill(self, box: Box) -> None:
-        if self.cgroups is not None:
-            self.cgroups.kill(box.key)
-        if box.alive:
-            _kill(box.pid)
-            if box.frozen and self.cgroups is not None:
-                self.cgroups.freeze(box.key, frozen=False)
+        self.burials.kill(box)
 
     def _on_child(self, pid: int, _status: int) -> None:
         box = self.by_pid.get(pid)
@@ -491,94 +312,26 @@ class Node:
             self._sidekick_ended(box)
 
     def _sidekick_ended(self, box: Box) -> None:
+        self.by_pid.pop(box.pid, None)
         if not box.reason and not box.when_gone:
             box.reason = "lost"
-        self._bury(box)
+        self.burials.bury(box)
 
-    def _bury(self, box: Box, *, quietly: bool = False) -> None:
-        """Free all that the sandbox had; then tell who waits for it, or everybody when it ended by itself."""
-        if box.gone:
-            return
-        box.gone = True
-        self.by_pid.pop(box.pid, None)
-        if box.timer is not None:
-            box.timer.cancel()
-        if box.birth is not None:
-            box.birth.close("the sandbox ended while it was made")
-        if box.pidfd >= 0:
-            self.loop.forget(box.pidfd)
-            os.close(box.pidfd)
-        usage = _usage(box)
-        if box.counters is not None:
-            box.counters.close()
-        if box.network != "none":
-            self.network.detach(box.slot)
-        if self.cgroups is not None:
-            self.cgroups.kill(box.key)  # what may have joined on its way out
-        self._remove_group(box.key, REMOVE_RETRIES, lambda: self._buried(box, usage, quietly))
-
-    def _remove_group(self, name: str, retries: int, then: Callable[[], None]) -> None:
-        if self.cgroups is None or self.cgroups.remove(name) or retries == 0:
-            then()
-        else:
-            self.loop.after(REMOVE_RETRY_S, lambda: self._remove_group(name, retries - 1, then))
-
-    def _buried(self, box: Box, usage: dict[str, Any], quietly: bool) -> None:
+    def _buried(self, box: Box, usage: dict[str, Any]) -> None:
+        """Nothing is left of it: tell who waits for that, or everybody when it ended by itself."""
         self.boxes.pop(box.id, None)
         self.spares.forget(box)
-        if self.slots is not None:
-            self.slots.give_back(box.slot)
-        if box.reason and not box.when_gone and not quietly and box.ready:
+        if box.ready and box.reason and not box.when_gone:
             ended = {"id": box.id, "reason": box.reason, "usage": usage}
             write_small(f"{box.folder}/{ENDED_NAME}", ended)
-            _remove(f"{box.folder}/{STATE_NAME}")
-            _remove(f"{box.folder}/{child.SOCKET_NAME}")
-            _remove(f"{box.folder}/{IMAGE_NAME}")
+            remove_folder(box.folder, keep=ENDED_NAME)
             self.ended[box.id] = ended
-            self.tell_all({"event": "ended", **ended})
+            for client in list(self.clients):
+                client.send({"event": "ended", **ended})
         else:
-            _remove_folder(box.folder)
+            remove_folder(box.folder)
         for call in box.when_gone:
             call(usage)
-
-
-def _usage(box: Box) -> dict[str, Any]:
-    counted: dict[str, Any] = {} if box.counters is None else box.counters.usage()
-    return {"duration_s": boot_now() - box.started, **counted}
-
-
-def _map_to_self(pid: int) -> None:
-    uid, gid = os.getuid(), os.getgid()
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{host_template.UID} {uid} 1"),
-        ("gid_map", f"{host_template.GID} {gid} 1"),
-    ):
-        with open(f"/proc/{pid}/{name}", "w") as file:
-            file.write(text)
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-
-
-def _remove_folder(folder: str) -> None:
-    for name in (STATE_NAME, ENDED_NAME, IMAGE_NAME, child.SOCKET_NAME):
-        _remove(f"{folder}/{name}")
-    try:
-        os.rmdir(folder)
-    except OSError:
-        pass
 
 
 def main(data: str, settings: dict[str, Any]) -> None:
@@ -598,7 +351,8 @@ def main(data: str, settings: dict[str, Any]) -> None:
     syscalls.blank_command_line()
     node = Node(data, settings)
     os.chdir(f"{data}/run")
-    _remove("node.sock")
+    if os.path.lexists("node.sock"):
+        os.unlink("node.sock")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     listener.bind("node.sock")
     os.chmod("node.sock", 0o600)

@@ -20,19 +20,17 @@ RETRY_S = 5.0
 
 
 class Spares:
-    """At most `shape_counts[n]["count"]` spares of each shape; `make` and `discard` are the node's."""
+    """At most `shape_counts[n]["count"]` spares of each shape; `make` is the node's."""
 
     def __init__(
         self,
         loop: Loop,
         wanted: list[dict[str, Any]],
         make: Callable[[dict[str, Any]], Box],
-        discard: Callable[[Box], None],
     ) -> None:
         self._loop = loop
         self._wanted = wanted
         self._make = make
-        self._discard = discard
         self._waiting: list[tuple[dict[str, Any], Box]] = []
         self._timer: Timer | None = None
         self._stopped = False

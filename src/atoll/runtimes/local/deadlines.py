@@ -1,0 +1,52 @@
+"""Deadlines: the hard limits and the idleness of every sandbox, watched from outside it."""
+
+from __future__ import annotations
+
+from atoll.runtimes.local.box import Box, boot_now
+from atoll.runtimes.local.idle import ask_idle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atoll.sidekick.loop import Loop
+
+IDLE_RECHECK_S = 5.0
+IDLE_RECHECK_MIN_S = 0.05
+
+
+class Deadlines:
+    """Calls `end(box, reason)` when a limit is reached: timeout, max_age or idle."""
+
+    def __init__(self, loop: Loop, end: Callable[[Box, str], None]) -> None:
+        self._loop = loop
+        self._end = end
+
+    def arm(self, box: Box) -> None:
+        """Set the timer for the first thing that may be due: a hard limit, or a look at idleness."""
+        if box.timer is not None:
+            box.timer.cancel()
+        deadline = box.next_deadline()
+        idle = box.limits.get("idle_s")
+        waits = [] if deadline is None else [deadline[0] - boot_now()]
+        if idle is not None:
+            waits.append(min(max(idle / 4, IDLE_RECHECK_MIN_S), IDLE_RECHECK_S))
+        if waits:
+            box.timer = self._loop.after(max(0.0, min(waits)), lambda: self._due(box))
+
+    def _due(self, box: Box) -> None:
+        if box.gone:
+            return
+        deadline = box.next_deadline()
+        if deadline is not None and boot_now() >= deadline[0]:
+            self._end(box, deadline[1])
+            return
+        idle = box.limits.get("idle_s")
+        if idle is not None and not box.frozen:
+            ask_idle(self._loop, box.folder, lambda idle_s: self._idle_told(box, idle_s))
+        self.arm(box)
+
+    def _idle_told(self, box: Box, idle_s: float) -> None:
+        limit = box.limits.get("idle_s")
+        if limit is not None and idle_s >= limit and not box.gone:
+            self._end(box, "idle")

@@ -1,0 +1,42 @@
+"""Host: what every sandbox of this node needs of the machine, found out and set up once when the node starts."""
+
+from __future__ import annotations
+
+import os
+
+from atoll.runtimes.local import devices, host_template, rootfs, seccomp, syscalls
+from atoll.runtimes.local.network import loopback_up
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from atoll.runtimes.local.network import Network
+
+_DEV_OPTIONS = "size=64k,nr_inodes=64,mode=755"
+
+
+def learn_host(data: str, network: Network, *, rooted: bool) -> dict[str, Any]:
+    """Facts for `child.become`. As root the node leaves the host's mount namespace: its mounts are its own."""
+    mount_point, dev = f"{data}/run/mnt", f"{data}/run/dev"
+    for folder in (mount_point, dev):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    template = host_template.learn(f"{data}/templates/host")
+    if rooted:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+        syscalls.mount("tmpfs", dev, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, _DEV_OPTIONS)
+        devices.fill(dev, with_nodes=True)
+    return {
+        "rooted": rooted,
+        "mount_point": mount_point,
+        "layer": template.layer,
+        "empty": f"{template.layer}/sys",
+        "binds": template.binds,
+        "path": template.path,
+        "dev": dev,
+        "masks": rootfs.find_masks(),
+        "filter": seccomp.program(syscalls.MACHINE),
+        "loopback_up": loopback_up,
+        "configure_inside": network.configure_inside,
+    }
