@@ -21,6 +21,7 @@ FRAGMENTS_MAX = 10_000  # of one message: empty ones would be free otherwise
 PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 15.0  # so that a peer that vanished is noticed before the second ping
 PEER_GONE_MS = 40_000  # bytes that the peer's machine has not acknowledged for so long end the connection
+LINGER_S, QUIET_S = 2.0, 0.2  # that a peer who broke the rules has to read why, in all and after its last bytes
 CLOSE_TOO_LARGE, CLOSE_RESTART = 1009, 1012
 LOST = "atoll.lost"  # in a WebSocket's extensions: an Event, set when the connection is gone, read or not
 
@@ -84,6 +85,7 @@ class WebSocket(WebSocketsSansIOProtocol):
     """RFC 6455 without extensions, with backpressure for pings too."""
 
     _pong: bytes | None = None
+    _failed_at: float | None = None
     _lost: asyncio.Event
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -127,6 +129,35 @@ class WebSocket(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
             return
         super().handle_cont(event)
+
+    def data_received(self, data: bytes) -> None:
+        if self._failed_at is None:
+            super().data_received(data)
+        else:
+            self._linger(self._failed_at)
+
+    def handle_parser_exception(self) -> None:
+        """Send the close frame, then read what is still coming for a while: closing with unread bytes would reset the
+        connection, and the peer would never learn the code."""
+        if self._failed_at is not None:
+            return
+        self._failed_at = self.loop.time()
+        assert self.conn.close_sent is not None
+        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.stop_keepalive()
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self._linger(self._failed_at)
+
+    def _linger(self, since: float) -> None:
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        left_s = max(0.0, since + LINGER_S - self.loop.time())
+        self.close_timer = self.loop.call_later(min(QUIET_S, left_s), self.transport.close)
 
     def keepalive_timeout(self) -> None:
         if self.read_paused:

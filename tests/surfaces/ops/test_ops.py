@@ -1,0 +1,114 @@
+"""Health, readiness and metrics, as machines ask for them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from atoll.surfaces.ops import health
+
+
+async def test_health_is_one_object_for_every_monitor(house: Any) -> None:
+    answer = await house.call("GET", "/health", None)
+    body = answer.json()
+    assert (answer.status_code, body["status"]) == (200, "healthy")
+    assert {"version", "service", "project", "timestamp", "uptime", "checks"} <= set(body)
+    assert isinstance(body["uptime"], int)
+    assert body["checks"] == {"records": {"status": "healthy"}, "runtime": {"status": "healthy"}}
+
+
+async def test_a_part_that_is_down_is_a_503_that_tells_no_secrets(house: Any, monkeypatch: Any) -> None:
+    async def broken(_: str) -> None:
+        raise OSError("/var/lib/secret")
+
+    monkeypatch.setattr(house.app.runtime, "find", broken)
+    for path, word in (("/health", "unhealthy"), ("/health/ready", "not_ready")):
+        answer = await house.call("GET", path, None)
+        assert (answer.status_code, answer.json()["status"]) == (503, word)
+        assert answer.json()["checks"]["runtime"] == {"status": "unhealthy", "detail": "OSError"}
+        assert answer.json()["checks"]["records"] == {"status": "healthy"}
+        assert "secret" not in answer.text
+
+
+async def test_a_part_that_hangs_is_a_503_in_time(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(house.records, "ping", hang)
+    monkeypatch.setattr(health, "PROBE_S", 0.1)
+    house.app.operations[0]  # the probes were taken at the start: they go through the attribute
+    async with asyncio.timeout(5):
+        answer = await house.call("GET", "/health/ready", None)
+    assert answer.status_code in (200, 503)
+
+
+async def test_readiness_counts_the_live_sandboxes(house: Any) -> None:
+    assert (await house.call("GET", "/health/ready", None)).json()["sandboxes_active"] == 0
+    session = await house.create()
+    ready = await house.call("GET", "/health/ready", None)
+    assert (ready.status_code, ready.json()["status"], ready.json()["sandboxes_active"]) == (200, "ready", 1)
+    await house.call("DELETE", f"/v1/sessions/{session['id']}")
+    assert (await house.call("GET", "/health/ready", None)).json()["sandboxes_active"] == 0
+
+
+async def test_the_parts_are_asked_once_however_often_health_is(house: Any, monkeypatch: Any) -> None:
+    asked = 0
+    find = house.app.runtime.find
+
+    async def counted(sandbox_id: str) -> Any:
+        nonlocal asked
+        asked += 1
+        return await find(sandbox_id)
+
+    monkeypatch.setattr(house.app.runtime, "find", counted)
+    await asyncio.gather(*(house.call("GET", "/health", None) for _ in range(30)))
+    assert asked <= 2
+
+
+async def scrape(house: Any) -> dict[str, float]:
+    answer = await house.call("GET", "/metrics", None)
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    samples: dict[str, float] = {}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return samples
+
+
+async def test_metrics_have_the_promised_names(house: Any) -> None:
+    session = await house.create()
+    await house.exec(session["id"], ["/bin/true"])
+    await house.call("GET", f"/v1/sessions/{session['id']}/files?path=/none")
+    await house.call("GET", "/no/such/path")
+    found = await scrape(house)
+    assert found["sandbox_created_total"] == 1
+    assert found["sandbox_active"] == 1
+    assert found[f"sandbox_exec_total{{command=true,sandbox_id={session['id']}}}"] == 1
+    assert found["sandbox_exec_duration_seconds_count"] == 1
+    assert found["http_requests_total{method=POST,path=/v1/sessions,status=201}"] == 1
+    assert found["http_requests_total{method=GET,path=/v1/sessions/{id}/files,status=404}"] == 1
+    assert found["http_requests_total{method=GET,path=unmatched,status=404}"] == 1
+    bounds = ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "+Inf"]
+    for bound in bounds:
+        assert f"http_request_duration_seconds_bucket{{le={bound},method=POST,path=/v1/sessions}}" in found
+
+
+async def test_an_ended_sandbox_is_no_label_any_more(house: Any) -> None:
+    session = await house.create()
+    await house.exec(session["id"], ["true"])
+    await house.call("DELETE", f"/v1/sessions/{session['id']}")
+    found = await scrape(house)
+    assert not [name for name in found if session["id"] in name]
+    assert found["sandbox_exec_total{command=true,sandbox_id=other}"] == 1
+
+
+async def test_what_clients_type_makes_no_series(house: Any) -> None:
+    for number in range(30):
+        await house.call("GET", f"/nothing/{number}")
+        await house.call(f"X{number}", "/v1/sessions")
+    series = [name for name in await scrape(house) if name.startswith("http_requests_total")]
+    assert len(series) <= 4
