@@ -199,7 +199,9 @@ class LifecycleChecks(Suite):
                 found = await after.list()
                 assert [(item.id, item.handle) for item in found] == [(sandbox_id, handle)]
                 inside = after.sidekick(sandbox_id)
-                assert await read_all(await inside.attach(job_id)) == b"late\n"
+                job = await inside.attach(job_id)
+                assert await read_all(job) == b"late\n"
+                await job.close()
                 stream = await inside.attach(MAIN)
                 await stream.write_stdin(b"after\n")
                 await stream.close_stdin()
