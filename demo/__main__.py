@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 import sys
 import time
 import urllib.error
@@ -24,9 +25,10 @@ PROGRAM = Path(__file__).with_name("mandelbrot.py")
 FOLDER = "/tmp/demo"
 PORT = 8000
 PAGE_TIMEOUT_S = 10.0
+MORE = 20
 WHAT_IT_SEES = (
     'echo "user      $(id -u)"; echo "host name $(hostname)"; echo "processes $(ls -d /proc/[0-9]* | wc -l)";'
-    ' echo "network   $(ls /sys/class/net 2>/dev/null | tr "\\n" " ")"; echo "/root     $(ls /root 2>&1 | head -1)"'
+    ' echo "network   $(tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d "\\n")"; ls -d /root/* 2>&1 | head -1'
 )
 
 
@@ -118,6 +120,20 @@ def tour(steps: Steps, sandbox: Sandbox, reachable: bool) -> None:
 
     with steps.step("end it"):
         sandbox.kill()
+    with steps.step(f"make {MORE} more, one after another, hear an echo from each, end them"):
+        median = median_ms(MORE)
+    show(f"    the median of them took [bold]{median:.1f} ms[/] to its echo")
+
+
+def median_ms(count: int) -> float:
+    """The median time from asking for a sandbox to its first output, of so many."""
+    times: list[float] = []
+    for _ in range(count):
+        began = time.perf_counter()
+        with Sandbox.create() as sandbox:
+            sandbox.run("echo hi", check=True)
+            times.append((time.perf_counter() - began) * 1e3)
+    return statistics.median(times)
 
 
 def main() -> int:

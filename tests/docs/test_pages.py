@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from atoll.app import create_app
 from atoll.domain.errors import AtollError
+from atoll.settings import Settings
 from atoll.surfaces.execbox.errors import TABLE
+from atoll.surfaces.operation import WEBSOCKET
 from atoll.telemetry.metrics import Metrics
+from atoll.testing.fake_runtime import FakeRuntime
+from atoll.testing.memory_records import MemoryRecords
 from tests.docs.blocks import PAGES, ROOT
 
 DOCS = ROOT / "docs"
@@ -56,3 +62,41 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_names_a_path_of_somebodys_machine(page: Path) -> None:
     assert not re.search(r"/(work|home/(?!user\b)\w+|Users)/", page.read_text())
+
+
+def commands() -> dict[str, list[str]]:
+    """Every command's words with its options, from the program itself."""
+    from typer.main import get_command
+
+    from atoll.cli.main import application
+
+    found: dict[str, list[str]] = {}
+
+    def walk(command: Any, words: list[str]) -> None:
+        for name, one in getattr(command, "commands", {}).items():
+            walk(one, [*words, name])
+        if not hasattr(command, "commands"):
+            shown = [part for part in command.params if not getattr(part, "hidden", False)]
+            found[" ".join(words)] = [name for part in shown for name in part.opts if name.startswith("--")]
+
+    walk(get_command(application([])), ["atoll"])
+    return found
+
+
+@pytest.mark.parametrize(("command", "names"), commands().items())
+def test_every_command_and_option_is_on_the_page(command: str, names: list[str]) -> None:
+    page = (DOCS / "cli.md").read_text().replace("\n", " ")
+    assert command in page or f"`{command.split()[-1]}`" in page, f"docs/cli.md does not know {command}"
+    for name in names:
+        assert f"`{name}" in page or f" {name} " in page, f"docs/cli.md does not know {command} {name}"
+
+
+def test_every_route_is_on_the_page() -> None:
+    routes = re.findall(r"`(GET|POST|PUT|DELETE) (/[^`?]*)`", (DOCS / "api.md").read_text())
+    assert set(routes) == served()
+
+
+def served() -> set[tuple[str, str]]:
+    """Method and path of everything that the application serves."""
+    application = create_app(Settings(), runtime=FakeRuntime(), records=MemoryRecords())
+    return {("GET" if one.method == WEBSOCKET else one.method, one.path) for one in application.operations}
