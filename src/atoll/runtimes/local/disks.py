@@ -47,7 +47,8 @@ class Disks:
         with open(partial, "wb") as file:
             file.truncate(size_bytes)
         # a throw-away file system: no journal, nothing kept for root, tables written when they are needed
-        options = ["-q", "-F", "-m", "0", "-N", str(inodes), "-O", "^has_journal,^resize_inode"]
+        # the loop device's sectors are 4096 bytes: the smaller blocks that mkfs chooses below 512 MB would not mount
+        options = ["-q", "-F", "-b", "4096", "-m", "0", "-N", str(inodes), "-O", "^has_journal,^resize_inode"]
         words = [self._mkfs, *options, "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", partial]
         pid = os.posix_spawn(self._mkfs, words, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, setsigmask=())
         _, status = os.waitpid(pid, 0)
