@@ -128,6 +128,17 @@ def test_n02_a_destination_that_the_host_turns_into_a_private_one_is_dropped(ali
         assert alice.tcp(PUBLIC) == alice.address
 
 
+@pytest.mark.parametrize(("asked", "reason"), [(planted.HOST, "host"), ("10.200.0.5", "private")])
+def test_n02_a_forbidden_destination_that_the_host_turns_into_a_public_one_is_dropped(
+    alice: Sandbox, network: Network, asked: str, reason: str
+) -> None:
+    with Translation(asked, PUBLIC):
+        assert alice.tcp(asked) is None
+        assert dropped(network, reason) >= 1
+        without_policy(network)
+        assert alice.tcp(asked) == alice.address
+
+
 def test_n03_the_loopback_of_the_host_is_out_of_reach_even_with_route_localnet(
     world: World, alice: Sandbox, network: Network
 ) -> None:
@@ -467,6 +478,23 @@ def test_a_block_that_the_host_already_uses_is_left_alone(world: World) -> None:
     network = world.network()
     network.start()
     assert network.addresses(0) == ("100.65.0.0", "100.65.0.1")
+
+
+def test_sandboxes_with_addresses_of_another_range_are_apart_too(world: World) -> None:
+    network = world.network(address_range="198.51.0.0/16")
+    network.start()
+    alice, bob = world.sandbox(network, 1), world.sandbox(network, 2)
+    assert alice.address == "198.51.0.3"
+    assert alice.udp(PUBLIC) == planted.HOST
+    assert alice.udp(bob.address) is None
+    assert alice.udp("198.51.0.99") is None
+    assert dropped(network, "sandbox") == 2
+
+
+@pytest.mark.parametrize("address_range", ["100.64.0.0/17", "100.64.0.1/10", "100.64.0.0/x", "100.64/10", ""])
+def test_ranges_that_are_too_small_or_none_are_refused(world: World, address_range: str) -> None:
+    with pytest.raises(OSError, match=r"is smaller than|is not a network"):
+        world.network(address_range=address_range)
 
 
 def test_the_way_out_s_mtu_is_the_sandbox_s(world: World) -> None:

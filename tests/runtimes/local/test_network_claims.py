@@ -9,6 +9,7 @@ import pytest
 
 from atoll.runtimes.local import network_claims
 from atoll.runtimes.local.network_claims import Claims
+from tests.runtimes.local import planted
 
 
 @pytest.fixture
@@ -89,3 +90,14 @@ def test_a_link_in_its_place_is_not_followed(path: str, tmp_path: Path) -> None:
     with pytest.raises(OSError), Claims(path):
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a network namespace: needs root")
+def test_each_network_namespace_has_a_file_of_its_own() -> None:
+    namespace = planted.Namespace()
+    try:
+        assert namespace.run(network_claims.default_path) != network_claims.default_path()
+        assert namespace.run(network_claims.default_path) == namespace.run(network_claims.default_path)
+    finally:
+        namespace.close()

@@ -14,7 +14,7 @@ import struct
 from atoll.runtimes.local import network_links as links
 from atoll.runtimes.local import network_rules
 from atoll.runtimes.local.netlink import HEADER_BYTES, ROUTE, Datagram, Netlink
-from atoll.runtimes.local.network_claims import DEFAULT_PATH, Claims
+from atoll.runtimes.local.network_claims import Claims, default_path
 from atoll.runtimes.local.nftables import Nftables
 
 TYPE_CHECKING = False
@@ -56,7 +56,7 @@ class Network:
         mtu_bytes: int | None = None,
         new_connections_per_s: int = 500,
         connections: int = 8192,
-        claims_path: str = DEFAULT_PATH,
+        claims_path: str | None = None,
     ) -> None:
         self.name = _checked_name(name)
         self.prefix = _checked_prefix(prefix)
@@ -67,7 +67,7 @@ class Network:
         self._mtu_bytes = mtu_bytes or 0
         self._new_connections_per_s = new_connections_per_s
         self._connections = connections
-        self._claims_path = claims_path
+        self._claims_path = claims_path or default_path()
         self._block = 0  # the first address of ours, as a number; 0 before `start`
         self._forwarding = False
         self._ipv6 = os.path.exists(_IPV6_SYSCTL)
@@ -250,9 +250,8 @@ class Network:
         with Claims(self._claims_path) as claims:
             before = _read_sysctl("ip_forward")
             if before == "0":
-                if claims.forwarding_before is None:
-                    claims.forwarding_before = before
-                    claims.save()
+                claims.forwarding_before = before
+                claims.save()
                 _write_sysctl("ip_forward", "1")
         self._forwarding = True
 
@@ -321,10 +320,13 @@ def _address_text(number: int) -> str:
 def _parse_network(network: str) -> tuple[int, int]:
     """First address, as a number, and length of "a.b.c.d/n"."""
     address, _, length = network.partition("/")
-    first, bits = int.from_bytes(socket.inet_aton(address), "big"), int(length or 32)
-    if not 0 < bits <= 32 or first & ((1 << (32 - bits)) - 1):
-        raise OSError(errno.EINVAL, f"{network} is not a network")
-    return first, bits
+    try:
+        first, bits = int.from_bytes(socket.inet_pton(socket.AF_INET, address), "big"), int(length)
+        if 0 < bits <= 32 and not first & ((1 << (32 - bits)) - 1):
+            return first, bits
+    except (OSError, ValueError):
+        pass
+    raise OSError(errno.EINVAL, f"{network!r} is not a network of IPv4 addresses")
 
 
 def _overlap(first: int, bits: int, other: int, other_bits: int) -> bool:

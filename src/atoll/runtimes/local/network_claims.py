@@ -14,17 +14,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-DEFAULT_PATH = "/run/atoll/network"
+FOLDER = "/run/atoll"
 _SIZE_LIMIT_BYTES = 64 * 1024
 _LOCK_TIMEOUT_S = 5.0
 _LOCK_POLL_S = 0.01
 _LAST_LINE = "end"
 
 
+def default_path() -> str:
+    """Each network namespace has a file of its own, as it has tables and settings of its own."""
+    return f"{FOLDER}/network-{os.stat('/proc/self/ns/net').st_ino}"
+
+
 class Claims:
     """The file, locked from `with` to the end of its block; `save` writes it, or removes it when it says nothing."""
 
-    def __init__(self, path: str = DEFAULT_PATH) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
         self.forwarding_before: str | None = None  # ip_forward before the first server changed it; None: unchanged
         self.servers: dict[str, tuple[str, str]] = {}  # name -> interface prefix, block of addresses
