@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from atoll.runtimes.local.cgroups import Cgroups
-    from atoll.runtimes.local.network import Network
     from atoll.runtimes.local.slots import Slots
     from atoll.sidekick.loop import Loop
 
@@ -31,13 +30,11 @@ class Burials:
         loop: Loop,
         cgroups: Cgroups | None,
         slots: Slots | None,
-        network: Network,
         buried: Callable[[Box, dict[str, Any]], None],
     ) -> None:
         self._loop = loop
         self._cgroups = cgroups
         self._slots = slots
-        self._network = network
         self._buried = buried
 
     def kill(self, box: Box) -> None:
@@ -67,8 +64,7 @@ class Burials:
         usage = usage_of(box)
         if box.counters is not None:
             box.counters.close()
-        if box.network != "none":
-            self._network.detach(box.slot)
+        # Its link goes with its network namespace; to wait for that would stop the node for tens of milliseconds.
         if self._cgroups is not None:
             self._cgroups.kill(box.key)  # what may have joined on its way out
         self._remove_group(box.key, REMOVE_RETRIES, lambda: self._freed(box, usage))

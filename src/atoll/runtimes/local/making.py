@@ -117,6 +117,8 @@ class Maker:
         flags = _NAMESPACES
         if self._slots is None:
             flags |= syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWCGROUP
+        if box.network != "none":
+            self._network.prepare(box.slot)
         ours, theirs = socket.socketpair()
         pid = self._clone_into_group(box, spec, flags)
         if pid == 0:

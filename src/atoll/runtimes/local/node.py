@@ -63,7 +63,7 @@ class Node:
         host = learn_host(data, self.network, rooted=rooted)
         self.loop = Loop()
         self.loop.on_child = self._on_child
-        self.burials = Burials(self.loop, self.cgroups, self.slots, self.network, self._buried)
+        self.burials = Burials(self.loop, self.cgroups, self.slots, self._buried)
         self.deadlines = Deadlines(self.loop, self._end)
         self.maker = Maker(
             self.loop,

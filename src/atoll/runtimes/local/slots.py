@@ -15,6 +15,7 @@ FIRST_UID = 0x7000_0000  # above what containers of other tools are given
 IDS = 65_536
 BLOCK = 1024
 BLOCKS = 31
+ROTATION = 64
 CLAIMS = "/run/atoll/slots"
 
 
@@ -33,7 +34,8 @@ class Slots:
         return self._free.pop()
 
     def give_back(self, slot: int) -> None:
-        self._free.append(slot)
+        """Some others are taken before it again: by then the kernel has removed the link that it may have had."""
+        self._free.insert(max(0, len(self._free) - ROTATION), slot)
 
     def reserve(self, slots: set[int]) -> None:
         """These are in use by sandboxes that were adopted: hold their blocks."""
