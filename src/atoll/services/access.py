@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -102,6 +103,9 @@ class Access:
         answers = True
         if live.sandbox.state is SandboxState.RUNNING and not live.busy:
             answers = await self.look(live)
+            if not answers and live.sandbox.state is SandboxState.RUNNING:
+                # It may have ended just now: the runtime's word on that is on its way.
+                await _at_most(self.limits.missing_grace_s, live.ended)
         if live.sandbox.state is not SandboxState.RUNNING:
             raise not_running(live.sandbox)
         if not answers:
@@ -146,6 +150,14 @@ class Access:
             detail={name: value for name, value in detail.items() if value is not None},
             at=self.clock(),
         )
+
+
+async def _at_most(seconds: float, event: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
 
 
 def not_running(sandbox: Sandbox) -> Conflict:

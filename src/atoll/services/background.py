@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import structlog
 
+from atoll.domain.errors import AtollError
+
 T = TypeVar("T")
 _log = structlog.get_logger()
 
@@ -48,5 +50,8 @@ class Background:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("background.failed", task=task.get_name(), exc_info=task.exception())
+        fault = None if task.cancelled() else task.exception()
+        if isinstance(fault, AtollError):
+            _log.info("background.refused", task=task.get_name(), error=fault.message)
+        elif fault is not None:
+            _log.error("background.failed", task=task.get_name(), exc_info=fault)

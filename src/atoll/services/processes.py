@@ -6,18 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from atoll.domain.errors import Conflict, Internal, InvalidInput, NotFound
+import structlog
+
+from atoll.domain.errors import AtollError, Conflict, Internal, InvalidInput, NotFound
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.process import MAIN, Exit, ProcessInfo, ProcessSpec, RunResult
 from atoll.domain.sandbox import Sandbox
 from atoll.services import saved_log
 from atoll.services.access import Access, not_running
+from atoll.services.deadline import deadline
 from atoll.services.lives import Live
 from atoll.services.paths import absolute
 from atoll.services.specs import check_process_spec
 from atoll.sidekick.client import ProcessStream, SidekickClient
 from atoll.sidekick.protocol import STDERR, STDOUT
+
+_log = structlog.get_logger()
 
 SIGNAL_MAX = 64
 PROCESS_ID_CHARS_MAX = 64
@@ -101,6 +106,8 @@ class Processes:
         try:
             async with access.inside(live, "the command", within_s=within_s):
                 return await _collected(stream, stdin if spec.stdin or stdin else None, most)
+        except (Conflict, NotFound):
+            raise  # there is nothing left to end
         except BaseException:
             if live.sandbox.live:
                 access.background.spawn(self._end(live, stream.id), "run.end")
@@ -162,8 +169,12 @@ class Processes:
         return stream
 
     async def _end(self, live: Live, process_id: str) -> None:
-        async with self._access.inside(live, "ending the command", within_s=self._access.limits.call_s):
-            await self._sidekick(live).stop(process_id, 0)
+        """End a command that nobody waits for any more."""
+        try:
+            async with deadline(self._access.limits.call_s, "ending the command"):
+                await self._sidekick(live).stop(process_id, 0)
+        except AtollError as error:
+            _log.info("process.end_cut", sandbox_id=live.sandbox.id, error=error.message)
 
     async def _saved(self, sandbox: Sandbox, process_id: str, offset: int) -> ProcessStream:
         if process_id == MAIN:
