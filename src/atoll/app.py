@@ -32,7 +32,7 @@ from atoll.surfaces.execbox.errors import ExecboxDialect
 from atoll.surfaces.execbox.routes import operations as execbox_operations
 from atoll.surfaces.openapi import document
 from atoll.surfaces.operation import Operation
-from atoll.surfaces.ops.health import Health
+from atoll.surfaces.ops.health import Health, Probe
 from atoll.surfaces.ops.pages import Pages
 from atoll.surfaces.ops.routes import operations as ops_operations
 from atoll.surfaces.routing import PathRoute, routes
@@ -90,7 +90,10 @@ class Application:
         self.owner_key = await prepare(self.keys, self.settings.folder.owner_key, may_mint=may_mint)
 
     def _operations(self) -> list[Operation]:
-        probes = {"records": self.records.ping, "runtime": lambda: self.runtime.find(NOBODY)}
+        probes: dict[str, Probe] = {
+            "records": lambda: self.records.ping(),
+            "runtime": lambda: self.runtime.find(NOBODY),
+        }
         health = Health(probes, self.metrics, atoll.__version__)
         pages = Pages(self.openapi) if self.settings.api.docs else None
         return [

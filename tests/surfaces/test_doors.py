@@ -169,3 +169,11 @@ async def test_authorisation_goes_by_the_matched_route_and_not_by_the_host_heade
 
 async def processes(house: Any, session_id: str) -> list[dict[str, Any]]:
     return (await house.call("GET", f"/v1/sessions/{session_id}/processes")).json()["processes"]
+
+
+async def test_an_unknown_query_parameter_is_named_to_those_who_are_let_in(house: Any) -> None:
+    session = await house.create()
+    assert (await house.call("DELETE", f"/v1/sessions/{session['id']}?remvoe=true", None)).status_code == 401
+    answer = await house.call("DELETE", f"/v1/sessions/{session['id']}?remvoe=true")
+    assert (answer.status_code, answer.json()["field"]) == (400, "remvoe")
+    assert (await house.call("GET", f"/v1/sessions/{session['id']}")).json()["status"] == "running"

@@ -124,4 +124,11 @@ class Operation:
     public: bool = False
     tag: str = "sessions"
     description: str = ""
-    path_descriptions: tuple[tuple[str, str], ...] = ()
+
+    def check_query(self, request: HTTPConnection) -> None:
+        """InvalidInput for a parameter that is not declared: a misspelt one would be ignored in silence."""
+        known = {parameter.name for parameter in self.parameters}
+        for name in request.query_params:
+            if name not in known:
+                shown = name[:64].encode(errors="replace").decode()
+                raise InvalidInput(f"unknown query parameter {shown!r}", field=shown)

@@ -83,6 +83,8 @@ class PathRoute(BaseRoute):
                 self._door.admit_anyone(scope)
                 return await cast(PublicHandler, operation.handler)(request)
             principal = await self._door.admit(scope)
+            if scope["query_string"]:
+                operation.check_query(request)
             return await cast(Handler, operation.handler)(request, principal)
         except AtollError as error:
             if isinstance(error, Internal):
@@ -113,6 +115,8 @@ class PathRoute(BaseRoute):
                 await socket.send_denial_response(response)
                 return
             principal = await self._door.admit(scope)
+            if scope["query_string"]:
+                operation.check_query(socket)
             with self._door.socket(principal):
                 await cast(SocketHandler, operation.handler)(socket, principal)
         except WebSocketDisconnect:

@@ -1,0 +1,114 @@
+"""Schemathesis against the whole document on the fake runtime (Q01): no fault, every answer as documented."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS
+
+from atoll.app import Application
+from atoll.domain.key import KeyKind
+from atoll.serve import listening
+from atoll.settings import Settings
+from atoll.testing.fake_runtime import FakeHost, FakeRuntime
+from atoll.testing.memory_records import MemoryRecords
+
+EXAMPLES = 8
+# What a document cannot say: which images exist, and which sessions are in which state.
+EXCLUDED = ("positive_data_acceptance", "ignored_auth")  # the second: test_doors, for every route
+
+
+class Running:
+    """A server in a thread of its own, since schemathesis calls and waits."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self.url = self.key = ""
+
+    def __enter__(self) -> Running:
+        self._thread.start()
+        assert self._ready.wait(20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    async def _serve(self) -> None:
+        tree = {"data": self._data, "runtime": "fake", "server": {"port": 0, "drain_s": 1}}
+        app = Application(Settings.model_validate(tree), MemoryRecords(), FakeRuntime(FakeHost()))
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with app.running(), listening(app) as self.url:
+            self.key = (await app.keys.create("fuzz", kind=KeyKind.OWNER)).text
+            self._ready.set()
+            await self._stop.wait()
+        await app.runtime.shutdown()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with tempfile.TemporaryDirectory() as folder, Running(Path(folder)) as server:
+        yield server
+
+
+def document() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Settings.model_validate({"data": folder, "runtime": "fake"})
+        return Application(tree, MemoryRecords(), FakeRuntime(FakeHost())).openapi()
+
+
+SCHEMA = schemathesis.openapi.from_dict(document())
+OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
+def test_q01_every_answer_is_as_documented(operation: Any, mode: GenerationMode, running: Running) -> None:
+    headers = {"Authorization": f"Bearer {running.key}"}
+    checks = [check for check in CHECKS.get_all() if check.__name__ not in EXCLUDED]
+    bare = operation.definition.raw
+    plain_get = bare.get("x-websocket") or not (bare.get("parameters") or bare.get("requestBody"))
+    if mode is GenerationMode.NEGATIVE and plain_get:
+        return  # nothing that could be wrong; a WebSocket path answers every plain GET with 426
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+    def try_it(case: Any) -> None:
+        if "id" in case.path_parameters and mode is GenerationMode.POSITIVE:
+            case.path_parameters["id"] = a_session(running, headers)
+        case.call_and_validate(base_url=running.url, headers=headers, checks=checks, timeout=10)
+
+    try:
+        try_it()
+    except Unsatisfiable:
+        pass  # any text is a good path parameter
+
+
+def a_session(running: Running, headers: dict[str, str]) -> str:
+    """One that runs: the last one, or another when it was stopped or killed."""
+    found = httpx2.get(f"{running.url}/v1/sessions?status=running&limit=1", headers=headers).json()["sessions"]
+    if found:
+        return found[0]["id"]
+    body = {"image": "host", "network": "none"}
+    return httpx2.post(f"{running.url}/v1/sessions", headers=headers, json=body).json()["id"]
