@@ -1,11 +1,12 @@
 """The code blocks of a Markdown page; the tests of the docs run those whose info string says `run`.
 
 A block "sh run" or "python run" is run. A block "text output" after it is what it printed;
-`...` in such a line stands for anything, and a line that is only `...` for any lines.
+`...` in such a line stands for anything, and a line that is only `...` for any lines. "sh run root" is run by root only.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ def runnable(page: Path) -> list[Block]:
 def _runnable(page: Path, fences: list[tuple[list[str], str, int]]) -> Iterator[Block]:
     text = page.read_text()
     for at, (info, body, start) in enumerate(fences):
-        if info[1:] != ["run"]:
+        if info[1:] != ["run"] and not (info[1:] == ["run", "root"] and os.geteuid() == 0):
             continue
         following = fences[at + 1] if at + 1 < len(fences) else ([], "", 0)
         output = following[1] if following[0] == ["text", "output"] else None
