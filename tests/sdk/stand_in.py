@@ -204,6 +204,7 @@ class Box:
             "createdAt": self.created.isoformat(),
             "name": self.body.get("name"),
             "command": self.body.get("command") or [],
+            "tty": self.body.get("tty", False),
             "exitCode": main.code if main else None,
             "reason": None if self.status == "running" else "exited" if self.status == "stopped" else self.status,
             "endedAt": self.ended and self.ended.isoformat(),
@@ -556,7 +557,9 @@ class StandIn:
         self._socket.close()
 
     def _abort(self) -> None:
-        """As a killed server does, leave no connection open."""
+        """As a killed server does, take no connection any more and leave none open."""
+        for server in self._server.servers:
+            server.close()
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()
 

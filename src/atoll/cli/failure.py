@@ -8,6 +8,7 @@ from atoll.domain.errors import AtollError, InvalidInput, RateLimited
 
 FAILED = 1
 MISUSED = 2
+TIMED_OUT = 124  # as timeout(1) has it
 OURS = 125  # run, exec, shell, attach: Atoll failed, and no code of the command's is known
 
 

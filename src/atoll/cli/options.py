@@ -27,6 +27,11 @@ DataFolder = Annotated[
 ]
 
 
+def words(command: list[str]) -> list[str]:
+    """The command's words, without the -- that sets it off."""
+    return command[1:] if command[:1] == ["--"] else command
+
+
 def reads_stdin(interactive: bool) -> bool:
     """Whether this command's input goes to the sandbox: always when it is no terminal, else when asked for."""
     return interactive or (sys.stdin is not None and not os.isatty(0))

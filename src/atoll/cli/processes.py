@@ -41,7 +41,7 @@ def exec_(
         "cwd": workdir,
         "timeout": amounts.seconds(timeout, "--timeout"),
     }
-    _finish(_exec(sandbox, command, how, interactive, terminal, detach))
+    _finish(_exec(sandbox, options.words(command), how, interactive, terminal, detach))
 
 
 def shell(
@@ -92,7 +92,7 @@ async def _exec(
         await process.close()
         typer.echo(process.id)
         return 0
-    outcome = await session.follow(process, tty=terminal, reads_stdin=reads_stdin)
+    outcome = await session.follow(sandbox, process, tty=terminal, reads_stdin=reads_stdin)
     if outcome.left:
         _say_goes_on(sandbox, process.id)
     return outcome.code
@@ -107,7 +107,7 @@ async def _shell(name: str | None, how: dict[str, Any]) -> int:
     sandbox = await find(name) if name else await AsyncSandbox.create()
     try:
         process = await sandbox.terminal(*session.terminal_size(), **how)
-        outcome = await session.follow(process, tty=True, reads_stdin=True)
+        outcome = await session.follow(sandbox, process, tty=True, reads_stdin=True)
     except BaseException:
         if name is None:
             await sandbox.kill(remove=True)
@@ -130,7 +130,7 @@ async def _attach(name: str, process_id: str, offset: int) -> int:
     process = await sandbox.attach(process_id, offset=offset)
     if terminal:
         await process.resize(*session.terminal_size())
-    outcome = await session.follow(process, tty=terminal, reads_stdin=options.reads_stdin(terminal))
+    outcome = await session.follow(sandbox, process, tty=terminal, reads_stdin=options.reads_stdin(terminal))
     if outcome.left:
         _say_goes_on(sandbox, process_id)
     return outcome.code

@@ -48,7 +48,7 @@ def run(
 
     wanted: dict[str, Any] = {
         "image": image,
-        "command": command,
+        "command": options.words(command),
         "cpus": cpus,
         "memory_mb": amounts.megabytes(memory, "--memory"),
         "disk_mb": amounts.megabytes(disk, "--disk"),
@@ -85,7 +85,7 @@ async def _run(
             _print_ports(sandbox)
         process = await sandbox.attach()
         reads_stdin = options.reads_stdin(interactive)
-        outcome = await session.follow(process, tty=terminal, reads_stdin=reads_stdin)
+        outcome = await session.follow(sandbox, process, tty=terminal, reads_stdin=reads_stdin)
     except BaseException:
         await _end(sandbox, remove)
         raise

@@ -17,11 +17,12 @@ from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from atoll.cli.failure import OURS, say
+from atoll.cli.failure import OURS, TIMED_OUT, say
 from atoll.domain.errors import AtollError, Conflict, NotFound
+from atoll.domain.process import MAIN
 
 if TYPE_CHECKING:
-    from atoll.sdk import AsyncProcess
+    from atoll.sdk import AsyncProcess, AsyncSandbox
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 READ_BYTES = 65_536
@@ -33,10 +34,11 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, sign
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a session ended: with the process's exit code, or because the person left it running."""
+    """How a session ended: with the process's exit code, or because the person left it running, or with the sandbox."""
 
     code: int
     left: bool = False
+    lost: str = ""  # what the server said when the sandbox was gone under the process
 
 
 def terminal_size() -> tuple[int, int]:
@@ -45,11 +47,31 @@ def terminal_size() -> tuple[int, int]:
     return found.columns, found.lines
 
 
-async def follow(process: AsyncProcess, *, tty: bool, reads_stdin: bool) -> Outcome:
+async def follow(sandbox: AsyncSandbox, process: AsyncProcess, *, tty: bool, reads_stdin: bool) -> Outcome:
     """Connect this program's streams with the process until its end. With `tty` this terminal becomes its own.
 
     SIGINT and its like go to the process; a third SIGINT gives up. With a terminal, Enter ~ . leaves it running.
     """
+    outcome = await _follow(process, tty, reads_stdin)
+    if outcome.lost:
+        return Outcome(await _explain_loss(sandbox, process.id, outcome.lost))
+    return outcome
+
+
+async def _explain_loss(sandbox: AsyncSandbox, process_id: str, said: str) -> int:
+    """Say why the sandbox ended; the exit code that tells the most."""
+    try:
+        info = await sandbox.info()
+    except AtollError:
+        say(f"the sandbox is gone: {said}")
+        return OURS
+    if process_id == MAIN and info.exit_code is not None:
+        return info.exit_code
+    say(f"the sandbox has ended: {info.reason or said}" if not info.live else said)
+    return TIMED_OUT if info.reason == "timeout" else OURS
+
+
+async def _follow(process: AsyncProcess, tty: bool, reads_stdin: bool) -> Outcome:
     raw = tty and os.isatty(STDIN)
     session = _Session(process, raw)
     process.reconnect_s = WAITS_FOR_SERVER_S
@@ -105,8 +127,7 @@ class _Session:
             await asyncio.wait(_running, timeout=1)
             return Outcome(128 + signal.SIGPIPE)
         except (Conflict, NotFound) as error:
-            say(f"the sandbox has ended: {error.message}")
-            return Outcome(OURS)
+            return Outcome(OURS, lost=error.message)
         if self._process.lost_bytes:
             say(f"{self._process.lost_bytes} bytes of output came while nobody was connected and are lost")
         assert self._process.exit_code is not None

@@ -263,7 +263,8 @@ class AsyncSandbox:
         try:
             await self._api.call("DELETE", target)
         except Conflict:
-            pass
+            if remove:  # it ended just now, by itself: the record is still there
+                await self._api.call("DELETE", target)
 
 
 async def _collect(

@@ -262,7 +262,8 @@ class Sandbox:
         try:
             self._api.call("DELETE", target)
         except Conflict:
-            pass
+            if remove:  # it ended just now, by itself: the record is still there
+                self._api.call("DELETE", target)
 
 
 def _collect(

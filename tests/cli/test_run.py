@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+
+from tests.cli.conftest import Atoll
+from tests.sdk.cutting_proxy import CuttingProxy
+from tests.sdk.stand_in import StandIn
+from tests.sdk.test_process import MANY_LINES, MANY_LINES_TEXT
+
+
+def test_output_error_and_exit_code_are_the_commands(atoll: Atoll) -> None:
+    done = atoll("run", "--rm", "--", "sh", "-c", "echo out; echo err >&2; exit 42")
+    assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 42)
+
+
+def test_options_end_where_the_command_begins(atoll: Atoll) -> None:
+    assert atoll("run", "--rm", "echo", "--rm", "-it", "--", "x").stdout == "--rm -it -- x\n"
+
+
+def test_a_pipe_is_sent_through(atoll: Atoll) -> None:
+    data = os.urandom(300_000).hex()
+    done = atoll("run", "--rm", "--", "cat", stdin=data)
+    assert done.stdout == data
+
+
+def test_a_file_is_sent_through(atoll: Atoll) -> None:
+    with open(__file__, "rb") as file:
+        out, _ = atoll.start("run", "--rm", "cat", stdin=file).communicate(timeout=30)
+        file.seek(0)
+        assert out == file.read()
+
+
+def test_without_input_the_command_sees_its_end(atoll: Atoll) -> None:
+    running = atoll.start("run", "--rm", "cat")
+    assert running.communicate(timeout=30) == (b"", b"")
+    assert running.returncode == 0
+
+
+def test_rm_forgets_and_its_absence_remembers(atoll: Atoll, server: StandIn) -> None:
+    assert atoll("run", "--rm", "--", "true").returncode == 0
+    assert server.routes.boxes == {}
+    assert atoll("run", "--name", "kept", "--", "echo", "said").returncode == 0
+    assert atoll("logs", "kept").stdout == "said\n"
+
+
+def test_every_option_reaches_the_server(atoll: Atoll, server: StandIn) -> None:
+    done = atoll(
+        "run", "-d", "--name", "n", "--cpus", "0.5", "--memory", "1g", "--disk", "64m", "--timeout", "1.5m",
+        "--idle", "90s", "--network", "outgoing", "--env", "A=b=c", "-e", "TERM", "-p", "8000", "-w", "/", "--json",
+        "--", "sleep", "60",
+    )  # fmt: skip
+    made = json.loads(done.stdout)
+    body = server.routes.boxes[made["id"]].body
+    assert body == {
+        "image": "host", "name": "n", "command": ["sleep", "60"], "network": "outgoing", "workDir": "/",
+        "env": {"A": "b=c", "TERM": "xterm"}, "ports": [{"container": 8000}],
+        "resources": {"cpuMillis": 500, "memoryMB": 1024, "diskMB": 64, "timeoutMs": 90_000, "idleMs": 90_000},
+    }  # fmt: skip
+
+
+def test_detached_it_prints_the_id_and_goes_on(atoll: Atoll, server: StandIn) -> None:
+    done = atoll("run", "-d", "--", "sleep", "60")
+    assert server.routes.boxes[done.stdout.strip()].status == "running"
+
+
+def test_a_wrong_amount_is_misuse(atoll: Atoll) -> None:
+    done = atoll("run", "--memory", "lots", "--", "true")
+    assert done.returncode in (2, 125)
+    assert "--memory" in done.stderr
+
+
+def test_a_failure_of_ours_is_125_and_one_line(atoll: Atoll, server: StandIn) -> None:
+    done = atoll("run", "--image", "nonesuch", "--", "true")
+    assert (done.returncode, done.stderr) == (125, "atoll: no such image\n")
+    atoll.environment["ATOLL_API_KEY"] = "sk_wrong"
+    done = atoll("run", "--", "true")
+    assert done.returncode == 125
+    assert "a valid API key is required" in done.stderr
+
+
+def test_a_cut_in_the_middle_of_output_loses_and_doubles_nothing(atoll: Atoll, proxy: CuttingProxy) -> None:
+    atoll.environment["ATOLL_URL"] = proxy.url
+    proxy.cuts = [5_000, 90_000]
+    done = atoll("run", "--rm", "--", "sh", "-c", MANY_LINES)
+    assert hashlib.sha256(done.stdout.encode()).digest() == hashlib.sha256(MANY_LINES_TEXT).digest()
+    assert proxy.streams == 3
+    assert done.stderr == ""
+
+
+def test_ctrl_c_goes_to_the_command(atoll: Atoll) -> None:
+    command = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.1; done"
+    running = atoll.start(
+        "run",
+        "--rm",
+        "--",
+        "sh",
+        "-c",
+        command,
+    )
+    assert running.stdout
+    assert running.stdout.readline() == b"ready\n"
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=20)
+    assert (out, running.returncode) == (b"caught\n", 5)
+
+
+def test_a_third_ctrl_c_leaves_a_command_that_will_not_end(atoll: Atoll, server: StandIn) -> None:
+    command = "trap '' INT; echo ready; while :; do sleep 0.1; done"
+    running = atoll.start("run", "--", "sh", "-c", command)
+    assert running.stdout
+    running.stdout.readline()
+    for _ in range(3):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    _, err = running.communicate(timeout=20)
+    (box,) = server.routes.boxes.values()
+    assert f"atoll attach {box.id}" in err.decode()
+    assert box.status == "running"
+
+
+def test_a_reader_that_has_seen_enough_ends_it_all(atoll: Atoll, server: StandIn) -> None:
+    running = atoll.start("run", "--rm", "--", "yes")
+    assert running.stdout
+    running.stdout.readline()
+    running.stdout.close()
+    assert running.wait(20) == 128 + signal.SIGPIPE
+    assert running.stderr
+    assert running.stderr.read() == b""
+    running.stderr.close()
+    assert server.routes.boxes == {}
