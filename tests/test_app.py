@@ -1,0 +1,164 @@
+"""The application as a whole: first start, refusals, restarts, and letting go of what a failed start had taken."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from atoll.app import Application, create_app, door_limits, service_limits
+from atoll.domain.errors import AtollError, Conflict, Unavailable
+from atoll.serve import listening
+from atoll.settings import Settings
+from atoll.testing.fake_runtime import FakeHost, FakeRuntime
+
+
+def settings(data: Path, **more: Any) -> Settings:
+    return Settings.model_validate({"data": data, "runtime": "fake", "server": {"port": 0, "drain_s": 1}} | more)
+
+
+async def call(url: str, key: str, method: str = "GET", path: str = "/v1/sessions", **more: Any) -> httpx2.Response:
+    async with httpx2.AsyncClient() as http:
+        return await http.request(method, url + path, headers={"authorization": f"Bearer {key}"}, **more)
+
+
+async def test_the_first_start_makes_the_owner_key_and_later_ones_keep_it(tmp_path: Path) -> None:
+    texts = []
+    for minted in (True, False):
+        app = create_app(settings(tmp_path))
+        async with app.running(), listening(app) as url:
+            assert app.owner_key is not None and app.owner_key.minted is minted
+            assert (await call(url, app.owner_key.text)).status_code == 200
+            assert (await call(url, "sk_" + "0" * 64)).status_code == 401
+            texts.append(app.owner_key.text)
+    kept = tmp_path / "owner.key"
+    assert texts[0] == texts[1] == kept.read_text().strip()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "atoll.example"])
+async def test_a12_where_others_can_reach_it_no_start_without_a_key(tmp_path: Path, host: str) -> None:
+    app = create_app(settings(tmp_path, server={"host": host, "port": 0}))
+    with pytest.raises(Conflict, match="atoll keys create"):
+        async with app.running():
+            pass
+    assert not (tmp_path / "owner.key").exists()
+    assert not await keys_in(tmp_path)
+
+
+async def test_a12_a_key_that_exists_is_enough_there(tmp_path: Path) -> None:
+    made = create_app(settings(tmp_path))
+    async with made.running():
+        text = (await made.keys.create("mine")).text
+    (tmp_path / "owner.key").unlink()
+    app = create_app(settings(tmp_path, server={"host": "0.0.0.0", "port": 0}))
+    async with app.running(), listening(app) as url:
+        assert url.startswith("http://127.0.0.1:")  # where this machine reaches it
+        assert app.owner_key is None
+        assert (await call(url, text)).status_code == 200
+
+
+async def test_c09_a_second_server_on_the_same_folder_refuses(tmp_path: Path) -> None:
+    first = create_app(settings(tmp_path))
+    async with first.running():
+        with pytest.raises(Conflict, match="in use by another atoll server"):
+            async with create_app(settings(tmp_path)).running():
+                pass
+        await first.records.ping()  # the first is not disturbed
+    async with create_app(settings(tmp_path)).running():
+        pass
+
+
+async def test_a_start_that_fails_lets_go_of_all_it_had(tmp_path: Path) -> None:
+    class Broken(FakeRuntime):
+        async def start(self) -> None:
+            raise Unavailable("no user namespaces here")
+
+    with pytest.raises(Unavailable, match="no user namespaces"):
+        async with create_app(settings(tmp_path), runtime=Broken(FakeHost())).running():
+            pass
+    app = create_app(settings(tmp_path))
+    async with app.running(), listening(app):
+        pass
+
+
+async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    first = create_app(settings(tmp_path / "a"))
+    async with first.running(), listening(first) as url:
+        port = int(url.rpartition(":")[2])
+        second = create_app(settings(tmp_path / "b", server={"port": port}))
+        async with second.running():
+            with pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
+                async with listening(second):
+                    pass
+
+
+async def test_c08_a_new_server_finds_the_sandboxes_of_the_last_one(tmp_path: Path) -> None:
+    host = FakeHost()
+    first = create_app(settings(tmp_path), runtime=FakeRuntime(host))
+    async with first.running(), listening(first) as url:
+        assert first.owner_key is not None
+        key = first.owner_key.text
+        body = {"image": "host", "command": ["sh"], "network": "exposed", "ports": [{"container": 80}]}
+        session = (await call(url, key, "POST", json=body)).json()
+    second = create_app(settings(tmp_path), runtime=FakeRuntime(host))
+    async with second.running(), listening(second) as url:
+        path = f"/v1/sessions/{session['id']}"
+        found = (await call(url, key, path=path)).json()
+        assert (found["status"], found["network"]) == ("running", session["network"])  # its ports too
+        result = await call(url, key, "POST", path + "/exec", json={"command": ["echo", "still here"]})
+        assert result.json()["stdout"] == "still here\n"
+        await call(url, key, "DELETE", path)
+    await second.runtime.shutdown()
+
+
+async def test_a_revoked_key_is_refused_on_the_next_request(tmp_path: Path) -> None:
+    app = create_app(settings(tmp_path))
+    async with app.running(), listening(app) as url:
+        made = await app.keys.create("short-lived")
+        assert (await call(url, made.text)).status_code == 200
+        await app.keys.revoke(made.key.id)
+        assert (await call(url, made.text)).status_code == 401
+
+
+async def test_requests_are_written_to_the_use_log(tmp_path: Path) -> None:
+    app = create_app(settings(tmp_path))
+    async with app.running(), listening(app) as url:
+        made = await app.keys.create("watched")
+        await call(url, made.text)
+    async with create_app(settings(tmp_path)).running():
+        pass
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "atoll.db") as database:
+        rows = database.execute("select endpoint, method, status_code, ip_address from api_key_usage").fetchall()
+    database.close()
+    assert ("/v1/sessions", "GET", 200, "127.0.0.1") in rows
+
+
+def test_settings_reach_the_services_and_the_door(tmp_path: Path) -> None:
+    changed = settings(
+        tmp_path,
+        limits={"max_sandboxes_per_key": 7, "ws_per_key": 8, "maxima": {"pids": 1000}},
+        rates={"key_burst": 9, "enabled": False},
+        keys={"use_retention_days": 1},
+        server={"trusted_proxies": "10.0.0.0/8, 192.0.2.1"},
+    )
+    limits, door = service_limits(changed), door_limits(changed)
+    assert (limits.sandboxes_per_key, limits.pids_max, limits.key_use_kept_s) == (7, 1000, 86_400)
+    assert (door.sockets_per_key, door.key_burst, door.enabled) == (8, 9, False)
+    assert [str(network) for network in door.trusted_proxies] == ["10.0.0.0/8", "192.0.2.1/32"]
+
+
+async def keys_in(data: Path) -> list[Any]:
+    app: Application = create_app(settings(data))
+    await app.records.start()
+    try:
+        return await app.records.list_keys(include_revoked=True)
+    except AtollError:
+        return []
+    finally:
+        await app.records.close()
