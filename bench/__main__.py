@@ -48,13 +48,16 @@ def main() -> None:
         arguments.error(f"no such part: {', '.join(unknown)}")
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     report = Report()
+    load = os.getloadavg()[0]
     with server() as up:
         for name in names:
             with console.status(f"measuring {name} ..."):
                 every[name](report, up)
     report.write(chosen.json)
     kernel, cores = platform.release(), os.cpu_count()
-    report.show(console, f"Atoll, {cores} cores, Linux {kernel}, Python {platform.python_version()}")
+    python = platform.python_version()
+    # Other people's work on the machine is in every figure: say how much there was.
+    report.show(console, f"Atoll, {cores} cores, Linux {kernel}, Python {python}, load before {load:.1f}")
     console.print(f"figures: {os.path.relpath(chosen.json)}")
 
 

@@ -1,7 +1,7 @@
 """The code blocks of a Markdown page; the tests of the docs run those whose info string says `run`.
 
-A block "sh run" or "python run" is run. A block "text output" after it is what it printed;
-`...` in such a line stands for anything, and a line that is only `...` for any lines. "sh run root" is run by root only.
+A block "sh run" or "python run" is run, "sh run root" by root only. A block "text output" after it is what it printed;
+`...` in such a line stands for anything, and a line that is only `...` for any lines.
 """
 
 from __future__ import annotations
