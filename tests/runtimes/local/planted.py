@@ -23,7 +23,7 @@ from atoll.runtimes.local.network import Network, loopback_up
 
 CLONE_NEWNET = 0x40000000
 DEADLINE_S = 20
-PATIENCE_S = 0.25  # after which a packet that did not come counts as dropped
+PATIENCE_S = 0.35  # after which a packet that did not come counts as dropped
 PORT = 7007
 DNS_PORT = 53
 
@@ -209,6 +209,8 @@ class World:
         configure([links.default_route(77, INTERNET), route6("::", 0, 77, "2001:db8::2")])
         self.internet.run(_plant)
         write_sysctl("ipv6/conf/all/forwarding", "1")
+        for name in ("ip_forward", "conf/all/route_localnet", "conf/default/route_localnet"):
+            write_sysctl(f"ipv4/{name}", "0")  # a new namespace begins with what the machine has
 
 
 class Sandbox:

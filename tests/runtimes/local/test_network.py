@@ -359,6 +359,19 @@ def test_a_table_belongs_to_its_node_where_the_kernel_can(world: World, network:
         stranger.close()
 
 
+def test_a_table_whose_owner_is_about_to_go_is_waited_for(world: World) -> None:
+    node = os.fork()
+    if node == 0:
+        world.network().start()
+        time.sleep(0.2)
+        os._exit(0)
+    network = world.network()
+    wait_for(lambda: "atoll-test" in network._filter.tables())
+    network.start()
+    os.waitpid(node, 0)
+    assert world.sandbox(network, 1).udp(PUBLIC) == planted.HOST
+
+
 def test_a_flushed_table_is_noticed_and_written_again(network: Network, alice: Sandbox) -> None:
     assert network.refresh()
     without_policy(network)

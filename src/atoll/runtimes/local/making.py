@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from atoll.runtimes.local.network import Network
     from atoll.sidekick.loop import Loop
 
+NETWORK_LOOK_S = 5.0
 _NAMESPACES = (
     syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 )
@@ -82,6 +83,15 @@ class Maker:
             except OSError as error:
                 raise Refused("not_supported", f"network outgoing is not possible on this host: {error}") from None
             self._network_started = True
+            self._loop.after(NETWORK_LOOK_S, self._look_at_network)
+
+    def _look_at_network(self) -> None:
+        """Somebody may have flushed the packet filter, where the kernel lets others do so."""
+        try:
+            self._network.refresh()
+        except OSError:
+            pass  # it is tried again
+        self._loop.after(NETWORK_LOOK_S, self._look_at_network)
 
     def _take_slot(self) -> int:
         self.count += 1

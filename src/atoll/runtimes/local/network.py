@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import struct
+import time
 
 from atoll.runtimes.local import network_links as links
 from atoll.runtimes.local import network_rules
@@ -34,6 +35,8 @@ _NAME_LENGTH_MAX = 64
 _OUR_INDEXES = 0x40000000  # interface numbers from here on, which the kernel reaches last when it counts
 _OUR_GROUPS = 0x61740000
 _PREPARED_MAX = 1024
+_OWNER_TIMEOUT_S = 0.5
+_OWNER_POLL_S = 0.02
 
 
 class Network:
@@ -94,7 +97,7 @@ class Network:
             self._block = self._claim_block(claims)
             claims.save()
             self._tolerate(links.swallow(self._block, BLOCK_BITS), "reserving addresses", errno.EEXIST)
-            self._filter.replace(self._table())
+            self._write_table()
         if not self._mtu_bytes:
             self._mtu_bytes = self._uplink_mtu_bytes()
 
@@ -232,6 +235,17 @@ class Network:
         except OSError as error:
             if error.errno != harmless:
                 raise
+
+    def _write_table(self) -> None:
+        """A node that was killed owns its table until the children that it was just making have let go of it."""
+        deadline = time.monotonic() + _OWNER_TIMEOUT_S
+        while True:
+            try:
+                return self._filter.replace(self._table())
+            except PermissionError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_OWNER_POLL_S)
 
     def _table(self) -> network_rules.nft.Table:
         return network_rules.table(
