@@ -62,8 +62,12 @@ class NodeClient:
         """
         reader = await self._connect_or_start()
         self._keeper = asyncio.create_task(self._keep(reader), name="node")
-        await self._greet()
-        if self.hello["settings"] != self._settings:
+        try:
+            await self._greet()
+        except NodeDown:  # it was just shutting down: the keeper starts another
+            async with asyncio.timeout(START_S):
+                await self._up.wait()
+        if self.hello.get("settings") != self._settings:
             self._up.clear()
             await self._ask("shutdown", {"destroy": False})
             async with asyncio.timeout(START_S):
