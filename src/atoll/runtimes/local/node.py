@@ -137,7 +137,10 @@ class Node:
             for slot in set(self.network.list_links()) - taken:
                 self.network.detach(slot)
             if any(box.network != "none" for box in self.boxes.values()):
-                self.maker.start_network()
+                try:
+                    self.maker.start_network()
+                except Refused as refused:  # the sandboxes live on; the next one with a network is told
+                    python.stderr.write(f"{refused.message}\n")
         if self.cgroups is not None:
             for key in self.cgroups.list() - {box.key for box in self.boxes.values()}:
                 self.burials.clear_group(key)
