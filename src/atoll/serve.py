@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable
@@ -25,6 +26,7 @@ from atoll.telemetry import logs
 
 _log = structlog.get_logger("atoll.serve")
 BACKLOG = 2048
+FILES = 65_536
 KEEP_ALIVE_S = 75
 FORCED_DRAIN_S = 1.0  # that cancelled requests get to let go
 
@@ -40,6 +42,7 @@ class Ready:
 async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT. Raises what keeps the server from starting, before `ready` is called."""
     logs.configure(settings.logs.format, settings.logs.level)
+    _raise_file_limit()
     app = create_app(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -116,6 +119,14 @@ async def _let_go(server: uvicorn.Server) -> None:
     """Requests that outlived the drain were cancelled: let them end before what they use is closed."""
     if server.server_state.tasks:
         await asyncio.wait(server.server_state.tasks, timeout=FORCED_DRAIN_S)
+
+
+def _raise_file_limit() -> None:
+    """Each stream holds two descriptors, and the usual limit is 1,024; sandboxes have a limit of their own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import structlog
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from atoll.domain.errors import DeadlineExceeded, InvalidInput, TooLarge
+from atoll.domain.errors import AtollError, DeadlineExceeded, InvalidInput, TooLarge
 
+_log = structlog.get_logger("atoll.surface")
 BODY_S = 30.0  # for a whole JSON body
 CHUNK_S = 60.0  # for the next bytes of an upload
 LINGER_S, LINGER_BYTES = 2.0, 64 * 2**20  # of a body that was refused
@@ -164,6 +166,9 @@ class Stream(Response):
 
         try:
             await unless_disconnected(receive, deliver())
+        except AtollError as error:
+            # The status is out already: all that can tell the client is a body that breaks off.
+            _log.info("stream.cut", error=error.message)
         finally:
             close = getattr(self._pieces, "aclose", None)
             if close is not None:

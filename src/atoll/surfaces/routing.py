@@ -75,6 +75,9 @@ class PathRoute(BaseRoute):
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> Response:
         operation = self._by_method.get(scope["method"])
+        if operation is None and scope["method"] == "HEAD":  # monitors ask so; what is public is small
+            found = self._by_method.get("GET")
+            operation = found if found is not None and found.public else None
         request = Request(scope, receive, send)
         try:
             if operation is None:

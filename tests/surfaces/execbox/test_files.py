@@ -10,6 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from atoll.domain.errors import Conflict
+
 MIB = 2**20
 
 
@@ -135,6 +137,29 @@ async def test_f07_an_upload_beyond_any_disk_is_a_413(open_house: Any) -> None:
         found = await house.call("POST", files(session, "?path=/tmp/a"), content=endless())
         assert [answer.json()["code"] for answer in (told, found)] == ["TOO_LARGE", "TOO_LARGE"]
         assert (await house.call("GET", files(session, "?path=/tmp/a"))).status_code == 404
+
+
+async def test_a_download_that_breaks_inside_breaks_off_outside(
+    house: Any, session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.call("POST", files(session, "?path=/tmp/a"), content=b"x" * 1000)
+    entry = await house.app.sandboxes.files.stat(house.keys.principals["sk_" + "a1" * 32], session["id"], "/tmp/a")
+    closed = []
+
+    async def read(*_: Any) -> Any:
+        async def pieces() -> AsyncIterator[bytes]:
+            try:
+                yield b"x" * 10
+                raise Conflict("the sandbox has ended")
+            finally:
+                closed.append(True)
+
+        return entry, pieces()
+
+    monkeypatch.setattr(house.app.sandboxes.files, "read", read)
+    with pytest.raises(httpx2.RemoteProtocolError):
+        await house.call("GET", files(session, "?path=/tmp/a"))
+    assert closed == [True]
 
 
 async def test_a_large_file_streams_through_without_being_held(

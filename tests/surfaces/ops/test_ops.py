@@ -20,6 +20,13 @@ async def test_health_is_one_object_for_every_monitor(house: Any) -> None:
     assert body["checks"] == {"records": {"status": "healthy"}, "runtime": {"status": "healthy"}}
 
 
+async def test_a_monitor_may_ask_without_wanting_the_body(house: Any) -> None:
+    answer = await house.call("HEAD", "/health", None)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert (await house.call("HEAD", "/v1/sessions", None)).status_code == 401
+    assert (await house.call("HEAD", "/v1/sessions")).status_code == 405
+
+
 async def test_a_part_that_is_down_is_a_503_that_tells_no_secrets(house: Any, monkeypatch: Any) -> None:
     async def broken(_: str) -> None:
         raise OSError("/var/lib/secret")
