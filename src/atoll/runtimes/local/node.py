@@ -289,6 +289,8 @@ class Node:
             if self.cgroups is not None:
                 self.network.stop()
                 self.cgroups.clear()
+            if self.slots is not None:
+                self.slots.release()
             reply({})
             self.loop.running = False
 

@@ -57,6 +57,14 @@ class Slots:
                 return True
         return False
 
+    def release(self) -> None:
+        """Give every block back; no sandbox may be left."""
+        while self._locks:
+            fd = self._locks.pop()
+            os.ftruncate(fd, 0)
+            os.close(fd)
+        self._free.clear()
+
     def _claim_block(self, wanted: int | None = None) -> None:
         os.makedirs(CLAIMS, mode=0o755, exist_ok=True)
         for block in range(BLOCKS) if wanted is None else (wanted,):
