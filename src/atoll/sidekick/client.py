@@ -73,7 +73,9 @@ class Link:
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self.writer.wait_closed()
-        except (OSError, TimeoutError):
+        except TimeoutError:
+            self.writer.transport.abort()  # what nobody reads would hold it open
+        except OSError:
             pass
 
 
