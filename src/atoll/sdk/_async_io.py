@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import IO, Any
 
-from atoll.sdk._io import RECEIVE_BYTES, SEND_TIMEOUT_S, prepare, readable, tls_context
+from atoll.sdk._io import RECEIVE_BYTES, SEND_TIMEOUT_S, prepare, readable
 
 AsyncLock = asyncio.Lock
 
@@ -25,11 +25,13 @@ class AsyncWire:
         self._sock = sock
 
     @staticmethod
-    async def open(host: str, port: int, tls: bool, timeout_s: float) -> AsyncWire:
+    async def open(host: str, port: int, timeout_s: float) -> AsyncWire:
         async with asyncio.timeout(timeout_s):
-            if tls:
-                return await _AsyncTlsWire.connect(host, port)
             return AsyncWire(await _async_connect(host, port))
+
+    @property
+    def sock(self) -> socket.socket:
+        return self._sock
 
     async def send(self, data: bytes) -> None:
         async with asyncio.timeout(SEND_TIMEOUT_S):
@@ -46,9 +48,9 @@ class AsyncWire:
         """Whether `receive` would return at once; on an idle connection that means that it has ended."""
         return readable(self._sock)
 
-    def usable(self) -> bool:
-        """Whether this event loop can use it."""
-        return True
+    def receive_now(self) -> bytes:
+        """What has arrived, for when `pending` says so."""
+        return self._sock.recv(RECEIVE_BYTES)
 
     def shutdown(self) -> None:
         """End both directions, so that a reader in another task wakes up."""
@@ -59,52 +61,6 @@ class AsyncWire:
 
     def close(self) -> None:
         self._sock.close()
-
-
-class _AsyncTlsWire(AsyncWire):
-    """The same over TLS, through asyncio's streams: they belong to one event loop."""
-
-    __slots__ = ("_loop", "_reader", "_writer")
-
-    def __init__(self, sock: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        super().__init__(sock)
-        self._reader = reader
-        self._writer = writer
-        self._loop = asyncio.get_running_loop()
-
-    @staticmethod
-    async def connect(host: str, port: int) -> _AsyncTlsWire:
-        sock = await _async_connect(host, port)
-        try:
-            reader, writer = await asyncio.open_connection(
-                sock=sock, ssl=tls_context(), server_hostname=host, limit=RECEIVE_BYTES
-            )
-        except BaseException:
-            sock.close()
-            raise
-        return _AsyncTlsWire(sock, reader, writer)
-
-    async def send(self, data: bytes) -> None:
-        async with asyncio.timeout(SEND_TIMEOUT_S):
-            self._writer.write(data)
-            await self._writer.drain()
-
-    async def receive(self, timeout_s: float | None) -> bytes:
-        async with asyncio.timeout(timeout_s):
-            return await self._reader.read(RECEIVE_BYTES)
-
-    def pending(self) -> bool:
-        return self._reader.at_eof() or self._writer.is_closing()
-
-    def usable(self) -> bool:
-        return asyncio.get_running_loop() is self._loop
-
-    def shutdown(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if not self._loop.is_closed():
-            self._writer.close()
 
 
 async def _async_connect(host: str, port: int) -> socket.socket:

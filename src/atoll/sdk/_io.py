@@ -12,10 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import ssl
+from typing import IO, Any
 
 RECEIVE_BYTES = 262_144
 SEND_TIMEOUT_S = 60.0
@@ -37,12 +34,6 @@ def readable(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def tls_context() -> ssl.SSLContext:
-    import ssl
-
-    return ssl.create_default_context()
-
-
 class Wire:
     """One TCP connection. Errors are OSError; TimeoutError is one of them.
 
@@ -56,18 +47,20 @@ class Wire:
         self._receive_timeout_s: float | None = None
 
     @staticmethod
-    def open(host: str, port: int, tls: bool, timeout_s: float) -> Wire:
+    def open(host: str, port: int, timeout_s: float) -> Wire:
         sock = socket.create_connection((host, port), timeout_s)
         try:
             prepare(sock)
-            if tls:
-                sock = tls_context().wrap_socket(sock, server_hostname=host)
             sock.settimeout(None)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(SEND_TIMEOUT_S))
         except BaseException:
             sock.close()
             raise
         return Wire(sock)
+
+    @property
+    def sock(self) -> socket.socket:
+        return self._sock
 
     def send(self, data: bytes) -> None:
         try:
@@ -84,17 +77,14 @@ class Wire:
             return self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             raise TimeoutError("the server does not answer") from None
-        except OSError as error:
-            if type(error).__name__ == "SSLWantReadError":
-                raise TimeoutError("the server does not answer") from None
-            raise
 
     def pending(self) -> bool:
         """Whether `receive` would return at once; on an idle connection that means that it has ended."""
         return readable(self._sock)
 
-    def usable(self) -> bool:
-        return True
+    def receive_now(self) -> bytes:
+        """What has arrived, for when `pending` says so."""
+        return self._sock.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
 
     def shutdown(self) -> None:
         """End both directions, so that a reader in another thread wakes up."""

@@ -1,7 +1,7 @@
 """Connections to one server, kept alive and shared by all sandboxes of the process; `AsyncApi` speaks through them.
 
 Requests are single buffers and answers go through llhttp: about 0.1 ms of client time for a request, where general
-HTTP clients take five times as much. One pool serves any number of keys and, without TLS, any number of event loops.
+HTTP clients take five times as much. One pool serves any number of keys and of event loops.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class AsyncPool:
                 wire, since = self._idle.pop()
             except IndexError:  # another thread was faster
                 break
-            if wire.usable() and now - since < IDLE_MAX_S and not wire.pending():
+            if now - since < IDLE_MAX_S and not wire.pending():
                 return wire, True
             wire.close()
         return await self.connect(), False
@@ -53,7 +53,11 @@ class AsyncPool:
     async def connect(self) -> AsyncWire:
         """A new connection; ConnectionFailed."""
         try:
-            return await AsyncWire.open(self.host, self.port, self.tls, CONNECT_TIMEOUT_S)
+            if self.tls:
+                from atoll.sdk._async.tls import AsyncTlsWire
+
+                return await AsyncTlsWire.open_tls(self.host, self.port, CONNECT_TIMEOUT_S)
+            return await AsyncWire.open(self.host, self.port, CONNECT_TIMEOUT_S)
         except OSError as error:
             raise self.failed(error) from error
 
@@ -127,12 +131,17 @@ class AsyncBody:
         """All of it; TooLarge beyond `bytes_max`."""
         pieces: list[bytes] = []
         size = 0
-        async for piece in self:
+        while True:
+            piece = self._parser.take()
             pieces.append(piece)
             size += len(piece)
             if size > bytes_max:
                 self.close()
                 raise TooLarge(f"the answer is longer than {bytes_max} bytes")
+            if self._parser.done or self._wire is None:
+                break
+            await self._feed(self._wire)
+        self._finish()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
