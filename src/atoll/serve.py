@@ -94,14 +94,28 @@ async def listening(app: Application) -> AsyncGenerator[str]:
         await server.accepting(task)
         yield _url(listener)
     finally:
-        server.should_exit = True
+        server.stop()
         with suppress(asyncio.CancelledError):
             await task
         await _let_go(server)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own ideas about signals and exits."""
+    """uvicorn without its own ideas about signals and exits, and without ten looks at a flag each second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._stop.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):  # 0 renews the date that answers carry
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._stop.wait()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         await self._serve(sockets)
