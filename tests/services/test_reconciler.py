@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, Unavailable
+from atoll.domain.errors import AtollError, Conflict, Unavailable
 from atoll.domain.ids import new_sandbox_id
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import ENDED, Resources, Sandbox, SandboxSpec, SandboxState
@@ -111,6 +111,16 @@ async def test_a_main_process_is_watched_again_after_a_restart(house: House) -> 
     await stream.close()
     await until(lambda: _ended(house, sandbox))
     assert (await house.record(sandbox)).exit_code == 6
+
+
+async def test_a_paused_sandbox_is_still_known_as_paused_after_a_restart(house: House) -> None:
+    sandbox = await recorded(house, S.RUNNING, made=True)
+    await FakeRuntime(house.host).pause(sandbox.id)
+    await house.sandboxes.reconciler.run()
+    with pytest.raises(Conflict, match="paused"):
+        await house.sandboxes.processes.run(ALICE, sandbox.id, ProcessSpec(("echo", "hi")))
+    await house.sandboxes.resume(ALICE, sandbox.id)
+    assert (await house.sandboxes.processes.run(ALICE, sandbox.id, ProcessSpec(("echo", "hi")))).stdout == b"hi\n"
 
 
 async def test_a_main_process_that_ended_while_the_server_was_down_is_recorded(house: House) -> None:

@@ -59,6 +59,7 @@ class Found:
 
     id: str
     handle: Handle
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import structlog
 from atoll.domain.errors import AtollError, Conflict, NotFound
 from atoll.domain.ids import SANDBOX_ID
 from atoll.domain.sandbox import LIVE, Sandbox, SandboxState
-from atoll.runtimes.base import Handle
+from atoll.runtimes.base import Found, Handle
 from atoll.services import saved_log
 from atoll.services.access import Access
 from atoll.services.deadline import deadline
@@ -70,7 +70,7 @@ class Reconciler:
             for sandbox in await access.records.list_sandboxes(states=LIVE, removed=None, limit=RECORDS_MAX)
         }
         async with deadline(access.limits.call_s, "listing the runtime's sandboxes"):
-            found = {item.id: item.handle for item in await access.runtime.list()}
+            found = {item.id: item for item in await access.runtime.list()}
         steps: list[Awaitable[None]] = []
         for sandbox in recorded.values():
             live = access.lives.get(sandbox.id)
@@ -119,8 +119,9 @@ class Reconciler:
         if not live.sandbox.live:
             await self._endings.clear(live)
 
-    async def _claim(self, live: Live, handle: Handle, outcome: Outcome) -> None:
+    async def _claim(self, live: Live, found: Found, outcome: Outcome) -> None:
         """Take over a sandbox that is recorded as live and exists."""
+        handle = found.handle
         state = live.sandbox.state
         try:
             if state is SandboxState.STOPPING:
@@ -132,6 +133,7 @@ class Reconciler:
                 await self._access.lives.move(live, SandboxState.RUNNING, event, handle=handle)
             elif live.watched:
                 return
+            live.paused = found.paused
             await self._adopt(live, handle)
             outcome.adopted.append(live.sandbox.id)
         except Conflict:

@@ -247,7 +247,7 @@ class FakeRuntime(Runtime):
         _save_layer(_sandbox(self.host, sandbox_id).files, Path(destination))
 
     def _found(self, sandbox_id: str) -> Found:
-        return Found(sandbox_id, {"boot_id": self.host.boot_id})
+        return Found(sandbox_id, {"boot_id": self.host.boot_id}, paused=_sandbox(self.host, sandbox_id).frozen)
 
 
 class FakeSidekick(SidekickClient):

@@ -220,7 +220,8 @@ class Node:
         box.birth.assign({**config, "id": box.id, "ring_bytes": self.settings["ring_bytes"]}, ready)
 
     def list(self, _request: dict[str, Any], reply: Reply) -> None:
-        reply({"sandboxes": {box.id: {"pid": box.pid} for box in self.boxes.values() if box.ready and not box.gone}})
+        there = [box for box in self.boxes.values() if box.ready and not box.gone]
+        reply({"sandboxes": {box.id: {"pid": box.pid, "frozen": box.frozen} for box in there}})
 
     def destroy(self, request: dict[str, Any], reply: Reply) -> None:
         box = self.boxes.get(request["id"])

@@ -91,7 +91,7 @@ class LocalRuntime(Runtime):
     async def list(self) -> list[Found]:
         answer = await self._node.ask("list")
         return [
-            Found(name, {"version": 1, "pid": box["pid"], "boot_id": self._boot_id})
+            Found(name, {"version": 1, "pid": box["pid"], "boot_id": self._boot_id}, paused=box["frozen"])
             for name, box in answer["sandboxes"].items()
         ]
 

@@ -73,7 +73,8 @@ class AbilityChecks(Suite):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await read_until(stream, b"2\n")
-        assert await runtime.find(sandbox_id) is not None
+        found = await runtime.find(sandbox_id)
+        assert found is not None and found.paused
         await runtime.resume(sandbox_id)
         await runtime.resume(sandbox_id)
         again = await inside.attach(stream.id, 2)
