@@ -150,3 +150,4 @@ async def test_o6_neither_the_key_nor_an_environment_is_in_the_log(tmp_path: Pat
     requests = [json.loads(line) for line in log.splitlines() if '"request"' in line]
     assert len(requests) == 4
     assert {line["route"] for line in requests} == {"/v1/sessions", "/v1/sessions/{id}/exec"}
+    assert [line.get("sandbox_id") for line in requests] == [session, session, session, None]

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from atoll.domain.errors import AtollError, Internal
+from atoll.domain.ids import SANDBOX_ID
 from atoll.surfaces.door import Door
 from atoll.surfaces.operation import WEBSOCKET, Handler, Operation, PublicHandler, SocketHandler
 from atoll.telemetry.trace import trace_of
@@ -59,7 +60,12 @@ class PathRoute(BaseRoute):
         return Match.FULL, {"path_params": found.groupdict()}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        trace_of(scope).route = self.path
+        trace = trace_of(scope)
+        trace.route = self.path
+        sandbox_id: str | None = scope["path_params"].get("id")
+        if sandbox_id is not None and SANDBOX_ID.match(sandbox_id):
+            trace.sandbox_id = sandbox_id
+            structlog.contextvars.bind_contextvars(sandbox_id=sandbox_id)
         if scope["type"] == "websocket":
             await self._handle_socket(scope, receive, send)
             return
@@ -67,9 +73,8 @@ class PathRoute(BaseRoute):
             response = await self._respond(scope, receive, send)
             await response(scope, receive, send)
         except ClientDisconnect:
-            trace_of(scope).status = trace_of(scope).status or 499  # nginx's word for it; nobody reads an answer
+            trace.status = trace.status or 499  # nginx's word for it; nobody reads an answer
         finally:
-            trace = trace_of(scope)
             if trace.key_id is not None:
                 self._door.note_use(scope, trace.key_id, trace.status)
 

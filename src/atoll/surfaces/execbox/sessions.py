@@ -39,6 +39,7 @@ class Sessions:
         work = self._sandboxes.create(principal, spec, name=body.name, request_id=request_id)
         # A client that goes away meanwhile never learns the id: the service then kills what it made.
         sandbox = await unless_disconnected(request.receive, work)
+        trace_of(request.scope).sandbox_id = sandbox.id
         return json_response(self._session(sandbox), 201)
 
     async def get(self, request: Request, principal: Principal) -> Response:
