@@ -21,6 +21,7 @@ class Atoll:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.environment = environment
+        self.started: list[subprocess.Popen[bytes]] = []
         self.terminals: list[Terminal] = []
 
     def __call__(self, *words: str, stdin: str | bytes = b"", timeout: float = 30) -> subprocess.CompletedProcess[str]:
@@ -32,7 +33,19 @@ class Atoll:
     def start(self, *words: str, stdin: Any = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         """Without waiting for its end; stdout and stderr are pipes."""
         pipe = subprocess.PIPE
-        return subprocess.Popen([*ATOLL, *words], env=self.environment, stdin=stdin, stdout=pipe, stderr=pipe)
+        process = subprocess.Popen([*ATOLL, *words], env=self.environment, stdin=stdin, stdout=pipe, stderr=pipe)
+        self.started.append(process)
+        return process
+
+    def close(self) -> None:
+        for terminal in self.terminals:
+            terminal.close()
+        for process in self.started:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
 
     def on_terminal(self, *words: str, size: tuple[int, int] = (80, 24)) -> Terminal:
         terminal = Terminal([*ATOLL, *words], self.environment, size)
@@ -67,8 +80,7 @@ def atoll(server: StandIn, tmp_path: Path) -> Iterator[Atoll]:
     """The command line with a server to speak to."""
     atoll = Atoll(_environment(ATOLL_URL=server.url, ATOLL_API_KEY=KEY, ATOLL_DATA=str(tmp_path / "data")))
     yield atoll
-    for terminal in atoll.terminals:
-        terminal.close()
+    atoll.close()
 
 
 @pytest.fixture
@@ -82,7 +94,6 @@ def alone(tmp_path: Path) -> Iterator[Callable[..., Atoll]]:
 
     yield make
     for atoll in made:
-        for terminal in atoll.terminals:
-            terminal.close()
+        atoll.close()
         if (tmp_path / "data" / "server.lock").exists():
             atoll("down", timeout=60)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -43,6 +44,12 @@ def test_a_pipe_goes_in_and_comes_out(atoll: Atoll, box: Path) -> None:
     assert atoll("cp", "-", "box:/piped", stdin="from a pipe").returncode == 0
     assert (box / "piped").read_text() == "from a pipe"
     assert atoll("cp", "box:/piped", "-").stdout == "from a pipe"
+
+
+def test_json_says_how_much_moved(atoll: Atoll, box: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("12345")
+    said = json.loads(atoll("cp", "--json", str(tmp_path / "file"), "box:/file").stdout)
+    assert said == {"source": str(tmp_path / "file"), "destination": "box:/file", "bytes": 5}
 
 
 def test_a_folder_goes_in_with_its_links_and_modes(atoll: Atoll, box: Path, tmp_path: Path) -> None:

@@ -40,6 +40,19 @@ def test_without_input_the_command_sees_its_end(atoll: Atoll) -> None:
     assert running.returncode == 0
 
 
+def test_json_is_one_object_at_the_end(atoll: Atoll) -> None:
+    done = atoll("run", "--rm", "--json", "--", "sh", "-c", "cat; echo err >&2; kill -9 $$", stdin="out")
+    said = json.loads(done.stdout)
+    assert said["id"].startswith("sess_")
+    assert {key: said[key] for key in ("process", "exit_code", "signal", "stdout", "stderr", "truncated")} == {
+        "process": "main", "exit_code": 137, "signal": 9, "stdout": "out", "stderr": "err\n", "truncated": False,
+    }  # fmt: skip
+    assert done.returncode == 137
+    atoll("run", "-d", "--name", "box", "--", "sleep", "60")
+    said = json.loads(atoll("exec", "--json", "box", "--", "echo", "hi").stdout)
+    assert (said["exit_code"], said["stdout"]) == (0, "hi\n")
+
+
 def test_rm_forgets_and_its_absence_remembers(atoll: Atoll, server: StandIn) -> None:
     assert atoll("run", "--rm", "--", "true").returncode == 0
     assert server.routes.boxes == {}

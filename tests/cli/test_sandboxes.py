@@ -76,6 +76,14 @@ def test_stop_kill_and_rm(atoll: Atoll, server: StandIn) -> None:
     assert server.routes.boxes == {}
 
 
+def test_json_on_what_ends_sandboxes_and_on_logs(atoll: Atoll) -> None:
+    ids = [atoll("run", "-d", "--", "sh", "-c", "echo said; sleep 60").stdout.strip() for _ in range(2)]
+    assert json.loads(atoll("logs", "--json", ids[0]).stdout) == {"id": ids[0], "offset": 0, "output": "said\n"}
+    assert json.loads(atoll("stop", "--json", ids[0]).stdout) == {"id": ids[0], "done": "stopped"}
+    lines = atoll("rm", "-f", "--json", *ids).stdout.splitlines()
+    assert [json.loads(line) for line in lines] == [{"id": one, "done": "removed"} for one in ids]
+
+
 def test_a_sandbox_goes_by_its_name_or_the_beginning_of_its_id(atoll: Atoll) -> None:
     box = atoll("run", "-d", "--name", "mine", "--", "sleep", "60").stdout.strip()
     for name in (box, "mine", box[:12], box.removeprefix("sess_")[:8]):

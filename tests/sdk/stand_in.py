@@ -19,6 +19,7 @@ import termios
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,8 @@ class LocalProcess:
     def kill(self, number: int) -> None:
         if self.process is None or self.process.returncode is not None:
             raise Refused(409, "CONFLICT", "the process has ended")
-        os.killpg(self.process.pid, number)
+        with suppress(ProcessLookupError):  # it ended just now
+            os.killpg(self.process.pid, number)
 
     def ended(self) -> dict[str, Any]:
         code = self.code or 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from atoll.cli import output
 from atoll.cli.failure import MISUSED, Failed, say
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def cp(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A local path, or SANDBOX:PATH; - is the input.")],
     destination: Annotated[str, typer.Argument(metavar="DEST", help="The same; - is the output.")],
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    as_json: output.Json = False,
 ) -> None:
     """Copy a file or a folder: [bold]atoll cp notes.txt mybox:/tmp/[/bold], [bold]atoll cp mybox:/etc .[/bold]"""
     import asyncio
@@ -36,11 +38,25 @@ def cp(
     there, here = _REMOTE.fullmatch(source), _REMOTE.fullmatch(destination)
     if bool(there) == bool(here):
         raise Failed("one of SOURCE and DEST must be SANDBOX:PATH, and the other a local path", MISUSED)
-    with _progress(quiet) as progress:
+    bytes_moved = 0
+    with _progress(quiet or as_json) as shown:
+
+        def progress(what: str, total: int | None) -> Callable[[int], None]:
+            show = shown(what, total)
+
+            def moved(count: int) -> None:
+                nonlocal bytes_moved
+                bytes_moved += count
+                show(count)
+
+            return moved
+
         if here:
             asyncio.run(_upload(source, here[1], here[2] or ".", progress))
         elif there:
             asyncio.run(_download(there[1], there[2] or ".", destination, progress))
+    if as_json:
+        output.print_json({"source": source, "destination": destination, "bytes": bytes_moved})
 
 
 Start = Callable[[str, int | None], Callable[[int], None]]  # (what, bytes in all) -> called with bytes moved
@@ -51,7 +67,7 @@ async def _upload(source: str, name: str, path: str, progress: Start) -> None:
 
     sandbox = await find(name)
     if source == "-":
-        await sandbox.files.write(path, sys.stdin.buffer)
+        progress("-", None)(await sandbox.files.write(path, sys.stdin.buffer))
         return
     local = Path(source)
     if not local.exists():
@@ -71,7 +87,7 @@ async def _download(name: str, path: str, destination: str, progress: Start) -> 
 
     sandbox = await find(name)
     if destination == "-":
-        await sandbox.files.download_into(path, sys.stdout.buffer)
+        await sandbox.files.download_into(path, sys.stdout.buffer, progress=progress("-", None))
         return
     local = Path(destination)
     if destination.endswith("/") and not local.is_dir():
@@ -113,8 +129,6 @@ def _progress(quiet: bool) -> Generator[Start]:
         return
     from rich import progress as bars
 
-    from atoll.cli.output import console
-
     columns = (
         bars.TextColumn("{task.description}"),
         bars.BarColumn(),
@@ -122,7 +136,7 @@ def _progress(quiet: bool) -> Generator[Start]:
         bars.TransferSpeedColumn(),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=console(stderr=True), transient=True) as shown:
+    with bars.Progress(*columns, console=output.console(stderr=True), transient=True) as shown:
 
         def start(what: str, total: int | None) -> Callable[[int], None]:
             task = shown.add_task(what, total=total)

@@ -22,6 +22,9 @@ Environment = Annotated[
 Workdir = Annotated[str | None, typer.Option("--workdir", "-w", help="Where in the sandbox it starts.")]
 SandboxName = Annotated[str, typer.Argument(metavar="SANDBOX", help="Its id, the beginning of it, or its name.")]
 SandboxNames = Annotated[list[str], typer.Argument(metavar="SANDBOX...", help="Ids, beginnings of ids, or names.")]
+ResultAsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object at the end: exit_code, stdout, stderr and more.")
+]
 DataFolder = Annotated[
     str | None, typer.Option("--data", help="The data folder; default: ATOLL_DATA, else this user's own.")
 ]

@@ -32,6 +32,7 @@ def exec_(
     env: options.Environment = None,
     workdir: options.Workdir = None,
     timeout: Annotated[str | None, typer.Option("--timeout", help="End it after this time, such as 30s.")] = None,
+    as_json: options.ResultAsJson = False,
 ) -> None:
     """Run a command in a sandbox: [bold]atoll exec mybox -- ls -l[/bold]. Its exit code is this command's."""
     from atoll.cli import amounts
@@ -41,7 +42,7 @@ def exec_(
         "cwd": workdir,
         "timeout": amounts.seconds(timeout, "--timeout"),
     }
-    _finish(_exec(sandbox, options.words(command), how, interactive, terminal, detach))
+    _finish(_exec(sandbox, options.words(command), how, interactive, terminal, detach, as_json))
 
 
 def shell(
@@ -78,9 +79,9 @@ def _finish(work: Coroutine[Any, Any, int]) -> None:
 
 
 async def _exec(
-    name: str, command: list[str], how: dict[str, Any], interactive: bool, terminal: bool, detach: bool
+    name: str, command: list[str], how: dict[str, Any], interactive: bool, terminal: bool, detach: bool, as_json: bool
 ) -> int:
-    from atoll.cli import session
+    from atoll.cli import output, session
     from atoll.cli.finding import find
 
     sandbox = await find(name)
@@ -90,9 +91,15 @@ async def _exec(
     process = await sandbox.exec(command, stdin=reads_stdin or terminal, **how)
     if detach:
         await process.close()
-        typer.echo(process.id)
+        if as_json:
+            output.print_json({"id": sandbox.id, "process": process.id})
+        else:
+            typer.echo(process.id)
         return 0
-    outcome = await session.follow(sandbox, process, tty=terminal, reads_stdin=reads_stdin)
+    keep = session.Kept() if as_json else None
+    outcome = await session.follow(sandbox, process, tty=terminal, reads_stdin=reads_stdin, keep=keep)
+    if keep is not None:
+        output.print_json(await keep.report(sandbox, process, outcome))
     if outcome.left:
         _say_goes_on(sandbox, process.id)
     return outcome.code

@@ -36,7 +36,7 @@ def run(
     ] = None,
     workdir: options.Workdir = None,
     name: Annotated[str | None, typer.Option("--name", help="A name to call it by.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="With --detach: print JSON.")] = False,
+    as_json: options.ResultAsJson = False,
 ) -> None:
     """Make a sandbox and run a command in it: [bold]atoll run --rm -- python3 -c 'print(1)'[/bold].
 
@@ -70,7 +70,7 @@ def run(
 async def _run(
     wanted: dict[str, Any], remove: bool, interactive: bool, terminal: bool, detach: bool, as_json: bool
 ) -> int:
-    from atoll.cli import session
+    from atoll.cli import output, session
     from atoll.sdk import AsyncSandbox
 
     if terminal:
@@ -85,7 +85,10 @@ async def _run(
             _print_ports(sandbox)
         process = await sandbox.attach()
         reads_stdin = options.reads_stdin(interactive)
-        outcome = await session.follow(sandbox, process, tty=terminal, reads_stdin=reads_stdin)
+        keep = session.Kept() if as_json else None
+        outcome = await session.follow(sandbox, process, tty=terminal, reads_stdin=reads_stdin, keep=keep)
+        if keep is not None:
+            output.print_json(await keep.report(sandbox, process, outcome))
     except BaseException:
         await _end(sandbox, remove)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ from atoll.cli import options, output
 from atoll.cli.failure import Failed
 
 if TYPE_CHECKING:
-    from atoll.sdk import SandboxInfo
+    from atoll.sdk import Sandbox, SandboxInfo
 
 PANEL = "Sandboxes"
 _COMMAND_CHARS = 40
@@ -45,40 +46,50 @@ def logs(
     sandbox: options.SandboxName,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the process ends.")] = False,
     offset: Annotated[int, typer.Option("--offset", help="From this byte on.")] = 0,
+    as_json: output.Json = False,
 ) -> None:
     """Show the output of a sandbox's main process, as far as it is kept."""
     import asyncio
 
-    asyncio.run(_logs(sandbox, follow, offset))
+    asyncio.run(_logs(sandbox, follow, offset, as_json))
 
 
-def stop(sandboxes: options.SandboxNames) -> None:
+def stop(sandboxes: options.SandboxNames, as_json: output.Json = False) -> None:
     """End sandboxes: TERM to everything in them, a grace time, then KILL."""
     for found in _each(sandboxes):
         found.stop()
-        typer.echo(found.id)
+        _tell(found.id, "stopped", as_json)
 
 
-def kill(sandboxes: options.SandboxNames) -> None:
+def kill(sandboxes: options.SandboxNames, as_json: output.Json = False) -> None:
     """End sandboxes at once."""
     for found in _each(sandboxes):
         found.kill()
-        typer.echo(found.id)
+        _tell(found.id, "killed", as_json)
 
 
 def rm(
     sandboxes: options.SandboxNames,
     force: Annotated[bool, typer.Option("--force", "-f", help="End those that run.")] = False,
+    as_json: output.Json = False,
 ) -> None:
     """Forget sandboxes that have ended; with --force end them first."""
     for found in _each(sandboxes):
         if found.created.live and not force:
             raise Failed(f"{found.id} is {found.created.state}: stop it first, or use --force")
         found.kill(remove=True)
-        typer.echo(found.id)
+        _tell(found.id, "removed", as_json)
 
 
-def _each(names: list[str]):  # type: ignore[no-untyped-def]
+def _tell(sandbox_id: str, done: str, as_json: bool) -> None:
+    """One line for each sandbox, as soon as it is done."""
+    if as_json:
+        output.print_json({"id": sandbox_id, "done": done})
+    else:
+        typer.echo(sandbox_id)
+
+
+def _each(names: list[str]) -> Iterator[Sandbox]:
     """The sandboxes of those names, each looked up once."""
     from atoll.cli.finding import pick
     from atoll.domain.ids import SANDBOX_ID
@@ -89,12 +100,17 @@ def _each(names: list[str]):  # type: ignore[no-untyped-def]
         yield Sandbox.connect(name if SANDBOX_ID.match(name) else pick(name, known).id)
 
 
-async def _logs(name: str, follow: bool, offset: int) -> None:
+async def _logs(name: str, follow: bool, offset: int, as_json: bool) -> None:
     import sys
 
     from atoll.cli.finding import find
 
     sandbox = await find(name)
+    if as_json:
+        pieces = sandbox.follow_logs(offset=offset) if follow else sandbox.read_logs(offset=offset)
+        data = b"".join([piece async for piece in pieces])
+        output.print_json({"id": sandbox.id, "offset": offset, "output": data.decode("utf-8", "replace")})
+        return
     async for piece in sandbox.follow_logs(offset=offset) if follow else sandbox.read_logs(offset=offset):
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()

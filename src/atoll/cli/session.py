@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from atoll.cli.failure import OURS, TIMED_OUT, say
 from atoll.domain.errors import AtollError, Conflict, NotFound
-from atoll.domain.process import MAIN
+from atoll.domain.process import MAIN, Exit
 
 if TYPE_CHECKING:
     from atoll.sdk import AsyncProcess, AsyncSandbox
@@ -28,6 +28,7 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 READ_BYTES = 65_536
 CTRL_C = b"\x03"
 WAITS_FOR_SERVER_S = 24 * 3600.0  # a person can end the waiting; a script has its own limits
+KEPT_BYTES_MAX = 8 * 2**20  # of each stream, with --json
 KEPT_CHUNKS = 64  # of input that waits for the process
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -47,12 +48,44 @@ def terminal_size() -> tuple[int, int]:
     return found.columns, found.lines
 
 
-async def follow(sandbox: AsyncSandbox, process: AsyncProcess, *, tty: bool, reads_stdin: bool) -> Outcome:
+class Kept:
+    """Output that is kept for one JSON object instead of being shown."""
+
+    def __init__(self) -> None:
+        self.truncated = False
+        self._streams = {"stdout": bytearray(), "stderr": bytearray()}
+
+    def add(self, stream: str, data: bytes) -> None:
+        kept = self._streams[stream]
+        self.truncated = self.truncated or len(kept) + len(data) > KEPT_BYTES_MAX
+        kept += data[: KEPT_BYTES_MAX - len(kept)]
+
+    async def report(self, sandbox: AsyncSandbox, process: AsyncProcess, outcome: Outcome) -> dict[str, object]:
+        """What `--json` prints."""
+        try:
+            end = await process.how_ended()
+        except AtollError:
+            end = Exit(outcome.code)
+        return {
+            "id": sandbox.id,
+            "process": process.id,
+            "exit_code": outcome.code,
+            "signal": end.signal,
+            "timed_out": end.timed_out or outcome.code == TIMED_OUT,
+            "duration_s": end.duration_s,
+            "truncated": self.truncated,
+            **{stream: data.decode("utf-8", "replace") for stream, data in self._streams.items()},
+        }
+
+
+async def follow(
+    sandbox: AsyncSandbox, process: AsyncProcess, *, tty: bool, reads_stdin: bool, keep: Kept | None = None
+) -> Outcome:
     """Connect this program's streams with the process until its end. With `tty` this terminal becomes its own.
 
     SIGINT and its like go to the process; a third SIGINT gives up. With a terminal, Enter ~ . leaves it running.
     """
-    outcome = await _follow(process, tty, reads_stdin)
+    outcome = await _follow(process, tty, reads_stdin, keep)
     if outcome.lost:
         return Outcome(await _explain_loss(sandbox, process.id, outcome.lost))
     return outcome
@@ -71,9 +104,9 @@ async def _explain_loss(sandbox: AsyncSandbox, process_id: str, said: str) -> in
     return TIMED_OUT if info.reason == "timeout" else OURS
 
 
-async def _follow(process: AsyncProcess, tty: bool, reads_stdin: bool) -> Outcome:
+async def _follow(process: AsyncProcess, tty: bool, reads_stdin: bool, keep: Kept | None) -> Outcome:
     raw = tty and os.isatty(STDIN)
-    session = _Session(process, raw)
+    session = _Session(process, raw, keep)
     process.reconnect_s = WAITS_FOR_SERVER_S
     process.on_reconnect = session.tell
     with _raw_terminal() if raw else contextlib.nullcontext():
@@ -81,7 +114,8 @@ async def _follow(process: AsyncProcess, tty: bool, reads_stdin: bool) -> Outcom
 
 
 class _Session:
-    def __init__(self, process: AsyncProcess, raw: bool) -> None:
+    def __init__(self, process: AsyncProcess, raw: bool, keep: Kept | None) -> None:
+        self._keep = keep
         self._process = process
         self._raw = raw
         self._connected = True
@@ -120,6 +154,9 @@ class _Session:
     async def _show_output(self) -> Outcome:
         try:
             async for stream, data in self._process:
+                if self._keep is not None:
+                    self._keep.add(stream, data)
+                    continue
                 _write_all(STDERR if stream == "stderr" else STDOUT, data)
         except BrokenPipeError:
             # Who read our output has gone: tell the process as a pipe would have.
