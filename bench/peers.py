@@ -1,4 +1,4 @@
-"""The same small thing done by other tools: an isolated /bin/true by bubblewrap, crun and docker.
+"""The same small thing done by other tools: an isolated `echo hi` by bubblewrap, crun and docker.
 
 `bench.interactive` runs this as a small process of its own and asks for one round of one tool at a time.
 """
@@ -18,7 +18,8 @@ from pathlib import Path
 
 from bench.floor import LIBC, MNT_DETACH, enter_private_mounts
 
-DOCKER_IMAGE = "atoll-bench:true"
+DOCKER_IMAGE = "atoll-bench:echo"
+ECHO = ["/bin/echo", "hi"]
 LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
 
 
@@ -38,7 +39,7 @@ def bubblewrap_argv() -> list[str]:
     links = [part for name, target in LINKS.items() for part in ("--symlink", target, f"/{name}")]
     return [
         *("bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--ro-bind", "/usr", "/usr"),
-        *(*links, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "/bin/true"),
+        *(*links, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", *ECHO),
     ]
 
 
@@ -51,7 +52,7 @@ def crun_bundle(bundle: Path) -> None:
         (rootfs / name).symlink_to(target)
     config = {
         "ociVersion": "1.0.2",
-        "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "cwd": "/", "env": ["PATH=/usr/bin"]},
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ECHO, "cwd": "/", "env": ["PATH=/usr/bin"]},
         "root": {"path": "rootfs", "readonly": True},
         "mounts": [
             {"destination": "/usr", "type": "bind", "source": "/usr", "options": ["bind", "ro"]},
@@ -64,12 +65,12 @@ def crun_bundle(bundle: Path) -> None:
 
 
 def docker_image() -> None:
-    """An image that holds /bin/true and the libraries it needs, and nothing else."""
-    listed = subprocess.run(["ldd", "/bin/true"], capture_output=True, text=True, check=True).stdout
+    """An image that holds /bin/echo and the libraries it needs, and nothing else."""
+    listed = subprocess.run(["ldd", "/bin/echo"], capture_output=True, text=True, check=True).stdout
     libraries = [word for word in listed.split() if word.startswith("/")]
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for path in ["/bin/true", *libraries]:
+        for path in ["/bin/echo", *libraries]:
             tar.add(os.path.realpath(path), arcname=path.lstrip("/"))
     subprocess.run(
         ["docker", "import", "-", DOCKER_IMAGE], input=packed.getvalue(), check=True, capture_output=True, timeout=60
@@ -83,25 +84,32 @@ def hide_the_second_hierarchy() -> None:
         LIBC.umount2(b"/sys/fs/cgroup/unified", MNT_DETACH)
 
 
-def run(argv: list[str]) -> float:
-    """Milliseconds of one whole run: start, /bin/true, and nothing left."""
+def run(argv: list[str]) -> tuple[float, float]:
+    """Milliseconds to the output of echo, and of the whole run, until nothing is left."""
+    program = shutil.which(argv[0]) or argv[0]
+    receive, send = os.pipe()
     began = time.perf_counter()
-    pid = os.posix_spawn(shutil.which(argv[0]) or argv[0], argv, os.environ)
+    pid = os.posix_spawn(program, argv, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, send, 1)])
+    os.close(send)
+    said = os.read(receive, 100)
+    heard = time.perf_counter()
     _, status = os.waitpid(pid, 0)
-    if status:
-        raise RuntimeError(f"{argv[0]} ended with {os.waitstatus_to_exitcode(status)}")
-    return (time.perf_counter() - began) * 1e3
+    ended = time.perf_counter()
+    os.close(receive)
+    if status or said != b"hi\n":
+        raise RuntimeError(f"{argv[0]} said {said!r} and ended with {os.waitstatus_to_exitcode(status)}")
+    return (heard - began) * 1e3, (ended - began) * 1e3
 
 
 def main() -> None:
-    """One round for each line on stdin; the line is the tool's name, the answer its milliseconds."""
+    """One round for each line on stdin; the line is the tool's name, the answer what `run` measured."""
     bundle = Path(tempfile.mkdtemp(prefix="atoll-crun-"))
     if os.getuid() == 0:
         hide_the_second_hierarchy()
     commands = {
         "bubblewrap": bubblewrap_argv(),
         "crun": ["crun", "run", "--bundle", str(bundle), f"atoll-bench-{os.getpid()}"],
-        "docker": ["docker", "run", "--rm", "--network", "none", DOCKER_IMAGE, "/bin/true"],
+        "docker": ["docker", "run", "--rm", "--network", "none", DOCKER_IMAGE, *ECHO],
     }
     prepared: set[str] = set()
     prepare = {"crun": lambda: crun_bundle(bundle), "docker": docker_image, "bubblewrap": lambda: None}
@@ -111,7 +119,7 @@ def main() -> None:
             if tool not in prepared:
                 prepare[tool]()
                 prepared.add(tool)
-            print(f"{run(commands[tool]):.4f}", flush=True)
+            print(*(f"{value:.4f}" for value in run(commands[tool])), flush=True)
     finally:
         shutil.rmtree(bundle)
         if "docker" in prepared:
