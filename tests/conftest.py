@@ -1,0 +1,30 @@
+"""What tests of several rooms share: the ground on which attacks run, with its oracles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.ground import Ground
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def battleground(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ground]:
+    """One runtime with alice in it, for all attacks of the session."""
+    ground = Ground(tmp_path_factory.mktemp("ground") / "data")
+    try:
+        await ground.settle()
+        yield ground
+    finally:
+        await asyncio.shield(ground.leave())
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def ground(battleground: Ground) -> AsyncIterator[Ground]:
+    """The battleground; afterwards every oracle is asked."""
+    await battleground.begin()
+    yield battleground
+    await battleground.end()
