@@ -10,6 +10,7 @@ import pytest
 
 from atoll.app import create_app
 from atoll.domain.errors import AtollError
+from atoll.services.limits import Limits
 from atoll.settings import Settings
 from atoll.surfaces.execbox.errors import TABLE
 from atoll.surfaces.operation import WEBSOCKET
@@ -19,6 +20,7 @@ from atoll.testing.memory_records import MemoryRecords
 from tests.docs.blocks import PAGES, ROOT
 
 DOCS = ROOT / "docs"
+BOUNDS = (Settings().limits.defaults, Settings().limits.maxima)
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#([^)\s]+))?\)")
 
 
@@ -100,3 +102,44 @@ def served() -> set[tuple[str, str]]:
     """Method and path of everything that the application serves."""
     application = create_app(Settings(), runtime=FakeRuntime(), records=MemoryRecords())
     return {("GET" if one.method == WEBSOCKET else one.method, one.path) for one in application.operations}
+
+
+def amount(number: float) -> str:
+    """As the limits page writes it: 512 MiB, 8 GiB, 32,768."""
+    for size, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if number >= size and number % size == 0:
+            return f"{number // size:.0f} {unit}"
+    return f"{number:,.0f}"
+
+
+@pytest.mark.parametrize(
+    ("row", "numbers"),
+    [
+        ("CPU", [f"{Settings().limits.defaults.cpu_millis}", f"{Settings().limits.maxima.cpu_millis // 1000} CPUs"]),
+        ("memory", [amount(each.memory_bytes) for each in BOUNDS]),
+        ("processes and threads", [f"{each.pids:,}" for each in BOUNDS]),
+        ("writable layer", [amount(each.disk_bytes) for each in BOUNDS]),
+        ("files and directories", [f"{each.inodes:,}" for each in BOUNDS]),
+        ("JSON body", [amount(Settings().server.body_bytes)]),
+        ("WebSocket message", [amount(Settings().server.frame_bytes)]),
+        ("output in the answer", [amount(Settings().limits.run_output_bytes)]),
+        ("output kept", [amount(Settings().limits.output_ring_bytes)]),
+        ("the main process's log", [amount(Limits().log_bytes_max)]),
+        ("arguments", [f"{Limits().argv_max:,}", amount(Limits().argv_bytes_max)]),
+        ("environment", [f"{Limits().env_max:,}", amount(Limits().env_bytes_max)]),
+        ("ports", [str(Limits().ports_max)]),
+        ("live sandboxes of", [str(Settings().limits.max_sandboxes_per_key)]),
+        ("live sandboxes in", [f"{Settings().limits.max_sandboxes:,}"]),
+        ("open WebSockets", [str(Settings().limits.ws_per_key)]),
+        ("requests of", [f"{Settings().rates.key_per_s:g}", str(Settings().rates.key_burst)]),
+        ("requests from", [f"{Settings().rates.address_per_s:g}", str(Settings().rates.address_burst)]),
+        ("records of", [f"{Settings().sandboxes.ended_retention_days:g} days"]),
+        ("use log", [f"{Settings().keys.use_retention_days:g} days"]),
+        ("baked template", [str(Limits().layers_max)]),
+    ],
+)
+def test_the_limits_page_has_the_programs_own_numbers(row: str, numbers: list[str]) -> None:
+    lines = [line for line in (DOCS / "limits.md").read_text().splitlines() if line.startswith(f"| {row}")]
+    assert len(lines) == 1, f"docs/limits.md has {len(lines)} rows that begin with {row}"
+    for number in numbers:
+        assert number in lines[0], f"docs/limits.md: {row} should say {number}"
