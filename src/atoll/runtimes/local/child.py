@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SOCKET_NAME = "sidekick"
 HOST_NAME = "atoll"
 LISTEN_BACKLOG = 512
-OOM_SCORE_TENANT = 500
 OPEN_FILES = 16_384
 
 
@@ -76,7 +75,7 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
     sys.close_descriptors(keep)
     sys.install_filter(host["filter"])
 
-    who = Identity(UID, GID, separate=rooted)
+    who = Identity(UID, GID, separate=rooted, oom_score=oom_score)
     if spec["spare"]:
         _warm_up(who, host)
     control.send(PREPARED)
