@@ -18,7 +18,7 @@ from atoll.runtimes.local.slots import BLOCK, CLAIMS, uid_base
 # what changes by itself, or with the number of processes
 _VOLATILE = (
     "random", "pty/nr", "ns_last_pid", "dentry-state", "file-nr", "inode-nr", "inode-state", "aio-nr",
-    "sched_domain", "stat_refresh", "compact_memory", "drop_caches",
+    "quota/", "sched_domain", "stat_refresh", "compact_memory", "drop_caches",
 )  # fmt: skip
 _SYSCTL_FOLDERS = ("/proc/sys/kernel", "/proc/sys/vm", "/proc/sys/fs")
 

@@ -58,6 +58,7 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
     listener = _listen(spec["folder"])
     if rooted:
         sys.unshare(sys.CLONE_NEWCGROUP)
+        _bound_system_v(spec["shm_bytes"])
     writable = rootfs.build(spec, host)
     sys.set_host_name(HOST_NAME)
     if spec["network"] == "none":
@@ -106,6 +107,14 @@ def _listen(folder: str) -> socket.socket:
     os.fchdir(here)
     os.close(here)
     return listener
+
+
+def _bound_system_v(shm_bytes: int) -> None:
+    """System V's segments, queues and semaphores outlive the programs that made them."""
+    for name, value in (("shmall", shm_bytes // resource.getpagesize()), ("msgmni", 64), ("sem", "250 32000 100 128")):
+        fd = os.open(f"/proc/sys/kernel/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(fd, str(value).encode())
+        os.close(fd)
 
 
 def _bound_files_and_cores() -> None:

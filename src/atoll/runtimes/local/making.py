@@ -116,8 +116,8 @@ class Maker:
         return spec
 
     def _make_image(self, folder: str, shape: dict[str, Any]) -> str | None:
-        """The disk of a sandbox that wants more than memory should hold; None where a tmpfs does."""
-        if self._slots is None or shape["disk_bytes"] <= self._settings["memory_disk_bytes"]:
+        """The disk of a sandbox that wants more than its memory should hold; None where a tmpfs does."""
+        if self._slots is None or shape["disk_in_memory"]:
             return None
         path = f"{folder}/{IMAGE_NAME}"
         self._disks.make(path, shape["disk_bytes"], shape["inodes"])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _SAFE = sys.MS_NOSUID | sys.MS_NODEV
 _READ_ONLY = sys.ATTR_RDONLY | sys.ATTR_NOSUID | sys.ATTR_NODEV
-SHM_BYTES = 64 * 2**20
+TERMINALS = 128
 
 # What /proc tells about the machine rather than about the sandbox. All of /proc is read-only besides, and what only
 # the host's root may open (kpagecount, slabinfo, vmallocinfo) a tenant cannot: its root is nobody out there.
@@ -57,7 +57,7 @@ def build(spec: dict[str, Any], host: dict[str, Any]) -> int:
     os.chdir("r")
     for source in host["binds"]:
         sys.bind(source, "." + source, _READ_ONLY)
-    _mount_dev(host, base, rooted)
+    _mount_dev(spec, host, base, rooted)
     sys.mount("proc", "proc", "proc", _SAFE | sys.MS_NOEXEC | (sys.MS_RDONLY if rooted else 0))
     _mask_proc(host, rooted)
     sys.pivot_root_here()
@@ -118,16 +118,17 @@ def _layer_folders(spec: dict[str, Any], rooted: bool) -> list[str]:
     return folders
 
 
-def _mount_dev(host: dict[str, Any], base: int, rooted: bool) -> None:
+def _mount_dev(spec: dict[str, Any], host: dict[str, Any], base: int, rooted: bool) -> None:
     if rooted:
         sys.bind(host["dev"], "dev", devices.ATTRIBUTES)
     else:
         sys.mount("tmpfs", "dev", "tmpfs", sys.MS_NOSUID | sys.MS_NOEXEC, "size=64k,nr_inodes=64,mode=755")
         devices.fill("dev", with_nodes=False)
     group = f",gid={base + 5}" if rooted else ""
-    options = f"newinstance,ptmxmode=0666,mode=620{group}"
+    # the kernel has a few thousand terminals for all: nobody may take them away from others
+    options = f"newinstance,ptmxmode=0666,mode=620,max={TERMINALS}{group}"
     sys.mount("devpts", "dev/pts", "devpts", sys.MS_NOSUID | sys.MS_NOEXEC, options)
-    sys.mount("tmpfs", "dev/shm", "tmpfs", _SAFE, f"size={SHM_BYTES},nr_inodes=4096,mode=1777")
+    sys.mount("tmpfs", "dev/shm", "tmpfs", _SAFE, f"size={spec['shm_bytes']},nr_inodes=4096,mode=1777")
 
 
 def _mask_proc(host: dict[str, Any], rooted: bool) -> None:

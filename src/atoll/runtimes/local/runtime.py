@@ -23,6 +23,8 @@ BAKE_S = 330.0
 STREAM_LIMIT_BYTES = 2**20
 EVENT_BOUND = 10_000
 MEMORY_DISK_BYTES = 256 * 2**20  # a larger writable layer lies in an ext4 image instead
+SHM_BYTES = 64 * 2**20
+INODE_BYTES = 1024  # what the kernel holds for each file of a tmpfs
 
 
 class LocalRuntime(Runtime):
@@ -56,7 +58,6 @@ class LocalRuntime(Runtime):
             "ring_bytes": ring_bytes,
             "boot_id": self._boot_id,
             "version": atoll.__version__,
-            "memory_disk_bytes": MEMORY_DISK_BYTES,
             "spares": [{**_shape(SandboxSpec(resources=shape)), "count": spares}],
         }
         self._node = NodeClient(self._data, settings, self._on_event)
@@ -177,9 +178,16 @@ def _request(sandbox_id: str, spec: SandboxSpec) -> dict[str, Any]:
 
 def _shape(spec: SandboxSpec) -> dict[str, Any]:
     """What is built into a sandbox's root and link: a spare one must have the same."""
+    resources = spec.resources
+    shm_bytes = min(SHM_BYTES, resources.memory_bytes // 8)
+    # what lies in memory stays there when its program is killed, and must leave the sidekick room: /dev/shm and
+    # System V's segments have `shm_bytes` each
+    lasting = resources.disk_bytes + 2 * shm_bytes + resources.inodes * INODE_BYTES
     return {
         "network": spec.network.value,
-        "disk_bytes": spec.resources.disk_bytes,
-        "inodes": spec.resources.inodes,
+        "disk_bytes": resources.disk_bytes,
+        "disk_in_memory": resources.disk_bytes <= MEMORY_DISK_BYTES and lasting <= resources.memory_bytes * 15 // 16,
+        "inodes": resources.inodes,
+        "shm_bytes": shm_bytes,
         "layers": list(spec.layers),
     }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from atoll.sidekick.loop import Loop, Timer
 
 # what is built into a sandbox's root and cannot be changed when it is assigned
-SHAPE = ("network", "disk_bytes", "inodes", "layers")
+SHAPE = ("network", "disk_bytes", "disk_in_memory", "inodes", "shm_bytes", "layers")
 REFILL_AFTER_S = 0.004
 RETRY_S = 5.0
 

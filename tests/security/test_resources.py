@@ -1,0 +1,96 @@
+"""Group R: a tenant who takes all it can get is bounded, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from atoll.domain.errors import AtollError
+from atoll.domain.process import ProcessSpec
+from atoll.domain.sandbox import Resources, SandboxSpec
+from atoll.sidekick import protocol
+from tests.ground import ROOT_ONLY, Ground, Tenant, until
+from tests.oracles import children
+
+pytestmark = ROOT_ONLY
+
+MB = 2**20
+
+
+async def destroyed_within(tenant: Tenant, seconds: float) -> None:
+    started = time.monotonic()
+    await tenant.runtime.destroy(tenant.id)
+    assert time.monotonic() - started < seconds
+
+
+async def test_r02_programs_are_ended_before_their_sidekick_when_memory_runs_out(ground: Ground) -> None:
+    mallory = await ground.make(memory_bytes=96 * MB)
+    await mallory.start("sleep", "100")
+    sidekick = await mallory.pid()
+    (program,) = children(sidekick)
+    assert Path(f"/proc/{program}/oom_score_adj").read_text() == "1000\n"
+    assert Path(f"/proc/{sidekick}/oom_score_adj").read_text() == "0\n"
+    # small programs hold nothing themselves: the memory is in a file
+    fills = "exec 2>&1; for i in 1 2 3 4 5 6; do (sleep 20 & wait) & done; cat /dev/zero > /dev/shm/a; cat /dev/zero > /tmp/a"
+    for _ in range(3):
+        await mallory.sh(fills, timeout_s=10)
+        assert await mallory.pid() == sidekick
+    await mallory.sh("rm -f /tmp/a /dev/shm/a")
+    assert await mallory.answers()
+
+
+async def test_r02_system_v_memory_is_bounded_too(ground: Ground) -> None:
+    mallory = await ground.make(memory_bytes=128 * MB)
+    script = """
+import ctypes, json
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+kept = queued = sets = 0
+for _ in range(64):  # segments that nobody has attached any more
+    segment = libc.shmget(0, ctypes.c_size_t(1 << 20), 0o1600)
+    if segment < 0:
+        break
+    address = libc.shmat(segment, None, 0)
+    ctypes.memset(address, 1, 1 << 20)
+    libc.shmdt(ctypes.c_void_p(address))
+    kept += 1
+for _ in range(4096):
+    queue = libc.msgget(0, 0o1600)
+    if queue < 0:
+        break
+    while libc.msgsnd(queue, (1).to_bytes(8, "little") + bytes(4096), ctypes.c_size_t(4096), 0o4000) == 0:
+        queued += 1
+while sets < 40_000 and libc.semget(0, 250, 0o1600) >= 0:
+    sets += 1
+print(json.dumps([kept, queued, sets]))
+"""
+    kept, queued, sets = await mallory.told(script)
+    assert kept == 16
+    assert queued <= 64 * 4
+    assert sets <= 128
+    assert await mallory.answers()
+
+
+async def test_r02_terminals_of_one_tenant_do_not_use_up_the_hosts(ground: Ground) -> None:
+    mallory = await ground.make()
+    count = await mallory.told(
+        "import json, os\nmasters = []\ntry:\n    while len(masters) < 2000: masters.append(os.open('/dev/ptmx', os.O_RDWR))\n"
+        "except OSError: pass\nprint(json.dumps(len(masters)))"
+    )
+    assert count == 128
+
+
+async def test_r02_a_full_disk_of_a_small_sandbox_leaves_it_alive(ground: Ground) -> None:
+    for memory in (32 * MB, 64 * MB, 512 * MB):
+        mallory = await ground.make(memory_bytes=memory)
+        for _ in range(2):
+            await mallory.sh(
+                "cat /dev/zero > /dev/shm/a; cat /dev/zero > /tmp/a; i=0; while : > /tmp/f$i; do i=$((i+1)); done"
+            )
+            assert await mallory.answers()
+        await ground.runtime.destroy(mallory.id)
