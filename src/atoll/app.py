@@ -162,6 +162,7 @@ def service_limits(settings: Settings) -> Limits:
         output_bytes_max=settings.limits.run_output_bytes,
         stdin_bytes_max=settings.server.body_bytes,
         reconcile_every_s=sandboxes.reconcile_s,
+        orphan_grace_s=sandboxes.orphan_grace_s,
         ended_kept_s=sandboxes.ended_retention_days * DAY_S,
         key_use_kept_s=settings.keys.use_retention_days * DAY_S,
     )
