@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -49,7 +49,12 @@ async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with app.running(), listening(app) as url:
+        # the port first: a server that cannot have it starts no part of it
+        listener = _listen(settings.server.host, settings.server.port)
+        async with AsyncExitStack() as stack:
+            stack.callback(listener.close)
+            await stack.enter_async_context(app.running())
+            url = await stack.enter_async_context(listening(app, listener))
             _log.info("ready", url=url, runtime=app.runtime.name)
             if ready is not None:
                 ready(Ready(url, app.owner_key))
@@ -61,13 +66,13 @@ async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None
 
 
 @asynccontextmanager
-async def listening(app: Application) -> AsyncGenerator[str]:
+async def listening(app: Application, listener: socket.socket | None = None) -> AsyncGenerator[str]:
     """Accept connections for an application that is running; its URL. At the end open requests get `drain_s`.
 
     WebSockets are closed at once with 1012 "service restart": their processes go on, and clients come back.
     """
     settings = app.settings.server
-    listener = _listen(settings.host, settings.port)
+    listener = listener or _listen(settings.host, settings.port)
     server = _Server(
         uvicorn.Config(
             app,

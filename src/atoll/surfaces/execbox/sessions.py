@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atoll.domain.errors import Conflict
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox, Usage
 from atoll.services.sandboxes import Sandboxes
@@ -73,7 +74,10 @@ class Sessions:
             return json_response({"status": answers.status(sandbox.state)})
         sandbox = await self._sandboxes.get(principal, sandbox_id)
         if sandbox.live:
-            sandbox = await self._sandboxes.kill(principal, sandbox_id, request_id=request_id)
+            try:
+                sandbox = await self._sandboxes.kill(principal, sandbox_id, request_id=request_id)
+            except Conflict:  # it ended by itself in this moment: that is as good
+                sandbox = await self._sandboxes.get(principal, sandbox_id)
         await self._sandboxes.remove(principal, sandbox_id, request_id=request_id)
         return json_response({"status": answers.status(sandbox.state), "removed": True})
 
