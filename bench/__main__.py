@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from bench.figures import Report
 from bench.server import Server, server
 
 WIDTH = 150  # of the table where there is no terminal to ask
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 OUT = Path(__file__).parents[1] / "build" / "bench.json"
 
 
@@ -40,6 +43,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(prog="make bench", description=__doc__)
     arguments.add_argument("--quick", action="store_true", help="few samples: does it all work?")
     arguments.add_argument("--only", metavar="PART,...", help=f"some of: {', '.join(parts(True))}")
+    arguments.add_argument("--readme", action="store_true", help="put the figures into README.md too")
     arguments.add_argument("--json", type=Path, default=OUT, help="where the figures go")
     chosen = arguments.parse_args()
     every = parts(chosen.quick)
@@ -54,11 +58,21 @@ def main() -> None:
             with console.status(f"measuring {name} ..."):
                 every[name](report, up)
     report.write(chosen.json)
-    kernel, cores = platform.release(), os.cpu_count()
-    python = platform.python_version()
+    machine = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
     # Other people's work on the machine is in every figure: say how much there was.
-    report.show(console, f"Atoll, {cores} cores, Linux {kernel}, Python {python}, load before {load:.1f}")
+    title = f"Atoll, {machine}, load before {load:.1f}"
+    report.show(console, title)
+    if chosen.readme:
+        into_readme(f"{title} ({date.today()}):\n\n{report.markdown()}")
     console.print(f"figures: {os.path.relpath(chosen.json)}")
+
+
+def into_readme(text: str) -> None:
+    """Replace what stands between the marks of the README's figures."""
+    page = README.read_text()
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

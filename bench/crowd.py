@@ -17,11 +17,11 @@ SETTLE_S = 2.0
 
 def crowd(report: Report, server: Server, *, idle: int, live: int, asks: int) -> None:
     """Weigh `idle` sandboxes, then grow to `live` and ask the API `asks` times, then see that nothing is left."""
+    time.sleep(SETTLE_S)  # what is made ahead is there
     traces = Traces.now()
     before = set(parents())
     own = {server.pid, *nodes(server)}
     pss_before = sum(pss_bytes(pid) for pid in own)
-    time.sleep(SETTLE_S)
     available = available_bytes()
     made = asyncio.run(make(idle))
     try:

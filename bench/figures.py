@@ -109,6 +109,18 @@ class Report:
             )
         console.print(table)
 
+    def markdown(self) -> str:
+        """The measured rows as a table for a page."""
+        lines = ["| what | median | p99 | ratio |", "|---|---|---|---|"]
+        for row in self.rows.values():
+            if row.value is None:
+                continue
+            ratio = self.ratio(row)
+            against = f"{ratio:.1f}x {row.against}" if ratio is not None else ""
+            p99 = "" if row.p99 is None else f"{text(row.p99)} {row.unit}"
+            lines.append(f"| {row.label} | {text(row.value)} {row.unit} | {p99} | {against} |".replace("  ", " "))
+        return "\n".join(lines)
+
 
 def at(ordered: Sequence[float], quantile: float) -> float:
     """The nearest-rank quantile of sorted values."""
