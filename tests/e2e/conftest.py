@@ -12,6 +12,12 @@ from tests.e2e.machine import assert_nothing_left, until
 from tests.e2e.server import Server
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="the full isolation tier needs root")
+# The reconciler's own times are half a minute together: enough for people, too much for tests.
+QUICK = """
+[sandboxes]
+reconcile_s = 0.5
+orphan_grace_s = 1.0
+"""
 FAULTS = ("Traceback", '"level": "error"', '"level":"error"', "background.failed", "RuntimeWarning", "never awaited")
 
 
@@ -44,7 +50,7 @@ def server(shared_server: Server) -> Generator[Server]:
 
 @pytest.fixture(scope="module")
 def _mortal(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
-    server = Server(tmp_path_factory.mktemp("mortal") / "data")
+    server = Server(tmp_path_factory.mktemp("mortal") / "data", QUICK)
     server.start()
     yield server
     server.down()
