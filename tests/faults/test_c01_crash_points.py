@@ -15,7 +15,7 @@ from collections.abc import Callable
 import pytest
 
 from atoll.domain.crash import POINTS
-from tests.e2e.conftest import _mortal, mortal, needs_root, new_server  # noqa: F401
+from tests.e2e.conftest import needs_root
 from tests.e2e.machine import until
 from tests.e2e.server import Server
 
@@ -51,7 +51,7 @@ def test_c01_each_registered_point_is_in_a_case() -> None:
 
 
 @at("create")
-def test_c01_create(mortal: Server, point: str) -> None:  # noqa: F811
+def test_c01_create(mortal: Server, point: str) -> None:
     server = mortal
     known = {one["id"] for one in server.sessions()}
 
@@ -75,7 +75,7 @@ def test_c01_create(mortal: Server, point: str) -> None:  # noqa: F811
 
 
 @at("create with setup")
-def test_c01_create_with_setup(mortal: Server, point: str) -> None:  # noqa: F811
+def test_c01_create_with_setup(mortal: Server, point: str) -> None:
     server = mortal
     setup = [f"echo baked > /home/user/{point}"]
     die_at(server, point, lambda: server.create(setup=setup))
@@ -87,7 +87,7 @@ def test_c01_create_with_setup(mortal: Server, point: str) -> None:  # noqa: F81
 
 
 @at("stop")
-def test_c01_stop(mortal: Server, point: str) -> None:  # noqa: F811
+def test_c01_stop(mortal: Server, point: str) -> None:
     server = mortal
     sandbox = server.create(["sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"])
     die_at(server, point, lambda: server.http.post(f"/v1/sessions/{sandbox}/stop"))
@@ -100,7 +100,7 @@ def test_c01_stop(mortal: Server, point: str) -> None:  # noqa: F811
 
 
 @at("kill")
-def test_c01_kill(mortal: Server, point: str) -> None:  # noqa: F811
+def test_c01_kill(mortal: Server, point: str) -> None:
     server = mortal
     sandbox = server.create(["sleep", "1000"])
     die_at(server, point, lambda: server.http.delete(f"/v1/sessions/{sandbox}"))
@@ -112,7 +112,7 @@ def test_c01_kill(mortal: Server, point: str) -> None:  # noqa: F811
 
 
 @at("exit")
-def test_c01_exit_of_the_main_process(mortal: Server, point: str) -> None:  # noqa: F811
+def test_c01_exit_of_the_main_process(mortal: Server, point: str) -> None:
     server = mortal
     sandbox = server.create(["sh", "-c", "read line; echo $line; exit 7"])
     die_at(server, point, lambda: server.attach(sandbox).send(b"\x01\x00\x00\x00\x04bye\n"))
@@ -124,7 +124,7 @@ def test_c01_exit_of_the_main_process(mortal: Server, point: str) -> None:  # no
 
 
 @at("first start")
-def test_c01_first_start(new_server: Callable[..., Server], point: str) -> None:  # noqa: F811
+def test_c01_first_start(new_server: Callable[..., Server], point: str) -> None:
     server = new_server()
     assert not server.launch({"ATOLL_CRASH_AT": point}), f"{point} is not reached"
     assert server.ended() == -signal.SIGKILL
@@ -138,7 +138,7 @@ def test_c01_first_start(new_server: Callable[..., Server], point: str) -> None:
 
 
 @at("key create")
-def test_c01_key_create(mortal: Server, point: str) -> None:  # noqa: F811
+def test_c01_key_create(mortal: Server, point: str) -> None:
     """A key whose making was cut short has no text that anybody knows; it is there and can be revoked, or it is not."""
     server = mortal
     name = f"cut {point}"
@@ -151,7 +151,7 @@ def test_c01_key_create(mortal: Server, point: str) -> None:  # noqa: F811
 
 
 @at("key revoke")
-def test_c01_key_revoke(mortal: Server, point: str) -> None:  # noqa: F811
+def test_c01_key_revoke(mortal: Server, point: str) -> None:
     server = mortal
     key_id, text = server.new_key()
     server.cli("keys", "revoke", key_id, env={"ATOLL_CRASH_AT": point}, code=-signal.SIGKILL)
@@ -163,8 +163,8 @@ def test_c01_key_revoke(mortal: Server, point: str) -> None:  # noqa: F811
     assert_whole(server)
 
 
-def test_c01_upload_cut_by_kill9_leaves_the_old_file(mortal: Server) -> None:  # noqa: F811
-    """There is no point inside an upload: it is killed half-way. The old file is whole, nothing half-made lies about."""
+def test_c01_upload_cut_by_kill9_leaves_the_old_file(mortal: Server) -> None:
+    """There is no point inside an upload: it is killed half-way. The old file is whole, nothing half-made is left."""
     server = mortal
     sandbox = server.create()
     server.sh(sandbox, "mkdir /tmp/d && printf old > /tmp/d/file")
@@ -196,7 +196,7 @@ def test_c01_upload_cut_by_kill9_leaves_the_old_file(mortal: Server) -> None:  #
     assert_whole(server)
 
 
-def test_c01_exec_cut_by_kill9_goes_on_and_can_be_found(mortal: Server) -> None:  # noqa: F811
+def test_c01_exec_cut_by_kill9_goes_on_and_can_be_found(mortal: Server) -> None:
     server = mortal
     sandbox = server.create()
     failed: list[Exception] = []

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import _mortal, mortal, needs_root  # noqa: F401
+from tests.e2e.conftest import needs_root
 from tests.e2e.machine import running, until
 from tests.e2e.server import Server
 
 pytestmark = [pytest.mark.root, needs_root]
 
 
-def test_c07_a_sandbox_without_a_record_is_destroyed_after_its_grace(mortal: Server) -> None:  # noqa: F811
+def test_c07_a_sandbox_without_a_record_is_destroyed_after_its_grace(mortal: Server) -> None:
     server = mortal
     forgotten = server.create(["sleep", "1000"], network="exposed", ports=[{"container": 80}])
     kept = server.create(["sleep", "1000"])
@@ -34,7 +34,7 @@ def test_c07_a_sandbox_without_a_record_is_destroyed_after_its_grace(mortal: Ser
     assert server.http.get(f"/v1/sessions/{forgotten}").status_code == 404
 
 
-def test_c07_a_record_without_a_sandbox_gets_an_honest_end(mortal: Server) -> None:  # noqa: F811
+def test_c07_a_record_without_a_sandbox_gets_an_honest_end(mortal: Server) -> None:
     """Its cgroup was killed by somebody else while nobody looked."""
     server = mortal
     sandbox = server.create(["sleep", "1000"])
@@ -48,7 +48,7 @@ def test_c07_a_record_without_a_sandbox_gets_an_honest_end(mortal: Server) -> No
     assert server.machine.node() == pid
 
 
-def test_c07_killing_node_or_sidekick_is_recorded_within_seconds(mortal: Server) -> None:  # noqa: F811
+def test_c07_killing_node_or_sidekick_is_recorded_within_seconds(mortal: Server) -> None:
     server = mortal
     lost, kept = server.create(["sleep", "1001"]), server.create(["sleep", "1002"])
     (main,) = [pid for pid in sleepers(server) if "1001" in Path(f"/proc/{pid}/cmdline").read_text()]
@@ -63,7 +63,7 @@ def test_c07_killing_node_or_sidekick_is_recorded_within_seconds(mortal: Server)
     assert server.sh(fresh, "echo new") == "new\n"
 
 
-def test_c07_stray_groups_of_ours_go_and_those_of_others_stay(mortal: Server) -> None:  # noqa: F811
+def test_c07_stray_groups_of_ours_go_and_those_of_others_stay(mortal: Server) -> None:
     server = mortal
     node = server.machine.node()
     top = f"/sys/fs/cgroup/pids/{server.machine.name}"
@@ -80,7 +80,7 @@ def test_c07_stray_groups_of_ours_go_and_those_of_others_stay(mortal: Server) ->
         assert os.path.isdir(others)
 
 
-def test_c07_servers_side_by_side_leave_each_other_alone(mortal: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_c07_servers_side_by_side_leave_each_other_alone(mortal: Server, tmp_path: Path) -> None:
     server = mortal
     ours = server.create(["sleep", "1000"], network="exposed", ports=[{"container": 80}])
     other = Server(tmp_path / "other").start()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from atoll.sdk import Sandbox
-from tests.e2e.conftest import _mortal, mortal, needs_root  # noqa: F401
+from tests.e2e.conftest import needs_root
 from tests.e2e.machine import until
 from tests.e2e.server import Server
 from tests.faults.test_c01_crash_points import assert_whole
@@ -23,7 +23,7 @@ BOTH_WAYS = pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids
 
 
 @BOTH_WAYS
-def test_c08_everything_is_there_after_a_restart_under_load(mortal: Server, how: signal.Signals) -> None:  # noqa: F811
+def test_c08_everything_is_there_after_a_restart_under_load(mortal: Server, how: signal.Signals) -> None:
     server = mortal
     witness = server.create(["sh", "-c", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"])
     node, load = server.machine.node(), Load(server)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.conftest import _mortal, mortal, needs_root  # noqa: F401
+from tests.e2e.conftest import needs_root
 from tests.e2e.server import Server, free_port
 
 pytestmark = [pytest.mark.root, needs_root]
 
 
 @pytest.mark.parametrize("words", [[], ["--detach"]], ids=["foreground", "detached"])
-def test_c09_a_second_server_refuses(mortal: Server, words: list[str]) -> None:  # noqa: F811
+def test_c09_a_second_server_refuses(mortal: Server, words: list[str]) -> None:
     server = mortal
     sandbox, node = server.create(["sleep", "1000"]), server.machine.node()
     said = server.cli("up", "--port", str(free_port()), *words, code=1).stderr.decode()
@@ -23,7 +23,7 @@ def test_c09_a_second_server_refuses(mortal: Server, words: list[str]) -> None: 
     assert server.cli("ps", "-q").stdout.decode().split() == [sandbox], "the note leads to another server"
 
 
-def test_c09_a_taken_port_is_said_and_leaves_the_folder_free(mortal: Server, new_server_of_mine: Server) -> None:  # noqa: F811
+def test_c09_a_taken_port_is_said_and_leaves_the_folder_free(mortal: Server, new_server_of_mine: Server) -> None:
     other = new_server_of_mine
     done = other.cli("up", "--port", str(mortal.port), code=1)
     assert f"127.0.0.1:{mortal.port}" in done.stderr.decode()

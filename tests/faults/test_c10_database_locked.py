@@ -1,4 +1,4 @@
-"""C10: somebody else holds the database's write lock: changes are refused with 503, what runs goes on, nothing is lost."""
+"""C10: somebody else holds the database's write lock: changes are a 503, what runs goes on, nothing is lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.conftest import needs_root, new_server  # noqa: F401
+from tests.e2e.conftest import needs_root
 from tests.e2e.machine import until
 from tests.e2e.server import Server, drain
 from tests.faults.test_c01_crash_points import assert_whole
@@ -26,7 +26,7 @@ orphan_grace_s = 1.0
 """
 
 
-def test_c10_a_locked_database_is_a_503_and_what_runs_goes_on(new_server: Callable[..., Server]) -> None:  # noqa: F811
+def test_c10_a_locked_database_is_a_503_and_what_runs_goes_on(new_server: Callable[..., Server]) -> None:
     server = new_server(SETTINGS).start()
     sandbox = server.create(["sleep", "1000"])
     ends = server.create(["sh", "-c", "echo bye; sleep 0.5; exit 6"])
