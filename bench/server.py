@@ -49,8 +49,18 @@ def server() -> Iterator[Server]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        subprocess.run([ATOLL, "down", "--data", str(data)], capture_output=True, timeout=DOWN_TIMEOUT_S)
-        shutil.rmtree(data, ignore_errors=True)
+        take_down(data)
+
+
+def take_down(data: Path) -> None:
+    """End the server with all it had, then remove its folder; the folder stays when that does not work."""
+    # Settings that it was started with say nothing about how to end it, and wrong ones would stop us.
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("ATOLL_")}
+    argv = [ATOLL, "down", "--data", str(data)]
+    down = subprocess.run(argv, env=ours, capture_output=True, text=True, timeout=DOWN_TIMEOUT_S)
+    if down.returncode:
+        raise RuntimeError(f"`{' '.join(argv)}` failed:\n{down.stderr}")
+    shutil.rmtree(data, ignore_errors=True)
 
 
 def free_port() -> int:
