@@ -421,6 +421,10 @@ async def test_usage_counts_bytes_and_commands_live_and_at_the_end(house: House)
     assert (usage.bytes_in, usage.bytes_out, usage.exec_count) == (1005, 1008, 2)
     assert usage.duration_s > 0
     assert usage.memory_peak_bytes > 0
+    usages = await house.sandboxes.usages(ALICE, await house.sandboxes.list(ALICE))
+    assert usages[sandbox.id].bytes_out == 1008
+    assert usages[sandbox.id].duration_s >= usage.duration_s
+    assert await house.sandboxes.usages(BOB, [sandbox]) == {}
     await house.sandboxes.reconciler.flush_usage()
     await house.sandboxes.reconciler.flush_usage()
     assert (await house.record(sandbox)).usage.bytes_in == 1005

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -251,6 +251,15 @@ class Sandboxes:
         if live is None:
             return sandbox.usage
         return live.usage(await self._endings.measure(live) if sandbox.live else None)
+
+    async def usages(self, principal: Principal, sandboxes: Iterable[Sandbox]) -> dict[str, Usage]:
+        """What each of the principal's own used until now, by id; sandboxes as `list` gave them. Needs `read`."""
+        principal.require(Scope.READ)
+        lives = self._access.lives
+        found = {one.id: one.usage for one in sandboxes if one.owner == principal.id}
+        live = [known for known in map(lives.get, found) if known is not None and known.sandbox.live]
+        measured = await asyncio.gather(*(self._endings.measure(one) for one in live))
+        return found | {one.sandbox.id: one.usage(used) for one, used in zip(live, measured, strict=True)}
 
     async def _abandon(self, live: Live) -> None:
         """Kill what was made for a caller that went away."""

@@ -53,7 +53,8 @@ class Sessions:
         status = STATUS.text(request)
         limit = min(LIMIT.number(request) or self._list_items, self._list_items)
         found = await self._sandboxes.list(principal, states=answers.states(status) if status else None, limit=limit)
-        return json_response({"sessions": [self._session(one) for one in found]})
+        used = await self._sandboxes.usages(principal, found)
+        return json_response({"sessions": [self._session(one, used[one.id]) for one in found]})
 
     async def stop(self, request: Request, principal: Principal) -> Response:
         grace_ms = GRACE.number(request)
