@@ -222,8 +222,8 @@ class SandboxSettings(_Section):
     """Seconds between comparisons of the records with what the runtime has."""
     orphan_grace_s: float = Field(default=30.0, ge=0, le=3_600)
     """Seconds that a sandbox without a record is left alone before it is destroyed."""
-    spares: int = Field(default=8, ge=0, le=200)
-    """Sandboxes of the default shape that are made ahead; each costs about 3 MB of memory."""
+    spares: int = Field(default=16, ge=0, le=200)
+    """Sandboxes of the default shape made ahead, and as many with a network once one was asked for; 3 MB each."""
 
 
 class NetworkSettings(_Section):

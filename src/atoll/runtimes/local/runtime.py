@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import atoll
 from atoll.domain import errors
-from atoll.domain.sandbox import Resources, SandboxSpec, Usage
+from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec, Usage
 from atoll.runtimes.base import Capability, Ended, Found, Handle, Report, Runtime
 from atoll.runtimes.local.box import BOOT_ID
 from atoll.runtimes.local.node_client import NodeClient, open_unix
@@ -58,7 +58,11 @@ class LocalRuntime(Runtime):
             "ring_bytes": ring_bytes,
             "boot_id": self._boot_id,
             "version": atoll.__version__,
-            "spares": [{**_shape(SandboxSpec(resources=shape)), "count": spares}],
+            "spares": [
+                # a host whose sandboxes never go out is left without links and rules
+                {**_shape(SandboxSpec(resources=shape, network=network)), "count": spares, "when_asked": asked}
+                for network, asked in ((NetworkMode.NONE, False), (NetworkMode.OUTGOING, True))
+            ],
         }
         self._node = NodeClient(self._data, settings, self._on_event)
 
@@ -184,7 +188,8 @@ def _shape(spec: SandboxSpec) -> dict[str, Any]:
     # System V's segments have `shm_bytes` each
     lasting = resources.disk_bytes + 2 * shm_bytes + resources.inodes * INODE_BYTES
     return {
-        "network": spec.network.value,
+        # what exposed adds, the listeners outside, is not the node's
+        "network": "none" if spec.network is NetworkMode.NONE else "outgoing",
         "disk_bytes": resources.disk_bytes,
         "disk_in_memory": resources.disk_bytes <= MEMORY_DISK_BYTES and lasting <= resources.memory_bytes * 15 // 16,
         "inodes": resources.inodes,

@@ -20,7 +20,10 @@ RETRY_S = 5.0
 
 
 class Spares:
-    """At most `shape_counts[n]["count"]` spares of each shape; `make` is the node's."""
+    """At most `count` spares of each wanted shape, of some only once one was asked for (`when_asked`).
+
+    `make` is the node's.
+    """
 
     def __init__(
         self,
@@ -29,7 +32,7 @@ class Spares:
         make: Callable[[dict[str, Any]], Box],
     ) -> None:
         self._loop = loop
-        self._wanted = wanted
+        self._wanted = [dict(shape) for shape in wanted]
         self._make = make
         self._waiting: list[tuple[dict[str, Any], Box]] = []
         self._timer: Timer | None = None
@@ -37,8 +40,11 @@ class Spares:
 
     def take(self, request: dict[str, Any]) -> Box | None:
         """A prepared spare of the request's shape, if there is one."""
+        for shape in self._wanted:
+            if shape["when_asked"] and _fits(shape, request):
+                shape["when_asked"] = False  # somebody wants these: from now on some are ready
         for at, (shape, box) in enumerate(self._waiting):
-            if box.birth is not None and box.birth.prepared and all(shape[n] == request[n] for n in SHAPE):
+            if box.birth is not None and box.birth.prepared and _fits(shape, request):
                 del self._waiting[at]
                 return box
         return None
@@ -61,7 +67,11 @@ class Spares:
     def _refill(self) -> None:
         self._timer = None
         for shape in self._wanted:
-            if self._stopped or sum(1 for have, _ in self._waiting if have is shape) >= shape["count"]:
+            if (
+                self._stopped
+                or shape["when_asked"]
+                or sum(1 for have, _ in self._waiting if have is shape) >= shape["count"]
+            ):
                 continue
             try:
                 self._waiting.append((shape, self._make(shape)))
@@ -70,3 +80,7 @@ class Spares:
                 return
             self.refill_soon()
             return
+
+
+def _fits(shape: dict[str, Any], request: dict[str, Any]) -> bool:
+    return all(shape[name] == request[name] for name in SHAPE)
