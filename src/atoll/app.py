@@ -72,14 +72,18 @@ class Application:
         await self._asgi(scope, receive, send)
 
     @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        """Start every part in order; at the end, or when one cannot start, close those that did."""
+    async def running(self, *, serving: bool = True) -> AsyncGenerator[None]:
+        """Start every part in order; at the end, or when one cannot start, close those that did.
+
+        Who only wants to end sandboxes serves nobody: then no key is asked for and none is made.
+        """
         lock = DataFolderLock(self.settings.folder)
         async with AsyncExitStack() as stack:
             await asyncio.to_thread(lock.acquire)
             stack.callback(lock.release)
             await _started(stack, "opening the records", self.records.start, self.records.close)
-            await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
+            if serving:
+                await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
             await _started(stack, "starting the runtime", self.runtime.start, self.runtime.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
             yield

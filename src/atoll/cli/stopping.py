@@ -57,7 +57,7 @@ async def end_sandboxes(settings: Settings) -> int:
 
     logs.configure(settings.logs.format, "error")
     app = create_app(settings)
-    async with app.running():
+    async with app.running(serving=False):
         count = await _kill_all(app)
         await app.runtime.shutdown()
     return count
