@@ -234,8 +234,8 @@ def test_keys_without_a_server_and_an_address_that_others_reach(new_server: Call
     assert not (server.data / "owner.key").exists()
     with server.client(text) as client:
         assert client.get("/v1/sessions").status_code == 200
-    json.loads(server.cli("down", "--json").stdout)
-    server.pid = 0
+    server.down()
+    assert not (server.data / "owner.key").exists()
     server.cli("keys", "revoke", key_id)
     server.cli(*where, code=1)
 
