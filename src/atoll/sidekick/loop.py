@@ -5,6 +5,7 @@ The sidekick runs on it inside each sandbox, and the local runtime's node outsid
 
 from __future__ import annotations
 
+import ctypes
 import heapq
 import os
 import select
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 GONE = select.EPOLLHUP | select.EPOLLERR
+COMPACT_TIMERS = 64
+_PTRACE_DETACH = 17
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Timer:
@@ -44,6 +49,7 @@ class Loop:
         self._epoll = select.epoll()
         self._watched: dict[int, Callable[[int], None]] = {}
         self._timers: list[Timer] = []
+        self._compact_at = COMPACT_TIMERS
         self._wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.on_child: Callable[[int, int], None] | None = None  # pid, wait status
         self.on_fault: Callable[[Exception], None] = _print_fault
@@ -67,6 +73,8 @@ class Loop:
 
     def after(self, delay_s: float, call: Callable[[], None]) -> Timer:
         timer = Timer(time.monotonic() + delay_s, call)
+        if len(self._timers) >= self._compact_at:
+            self._compact()
         heapq.heappush(self._timers, timer)
         return timer
 
@@ -87,7 +95,9 @@ class Loop:
                 return
             if pid == 0:
                 return
-            if self.on_child is not None:
+            if os.WIFSTOPPED(status):
+                _let_go(pid, os.WSTOPSIG(status))
+            elif self.on_child is not None:
                 self.on_child(pid, status)
 
     def _woken(self, _events: int) -> None:
@@ -96,6 +106,12 @@ class Loop:
         except BlockingIOError:
             pass
         self.reap()
+
+    def _compact(self) -> None:
+        """Drop cancelled timers: those of long deadlines would pile up until they are due."""
+        self._timers = [timer for timer in self._timers if timer.call is not None]
+        heapq.heapify(self._timers)
+        self._compact_at = max(COMPACT_TIMERS, 2 * len(self._timers))
 
     def _wait_s(self) -> float:
         while self._timers and self._timers[0].call is None:
@@ -116,6 +132,12 @@ class Loop:
             call()
         except Exception as error:  # a fault in one connection must not end all the others
             self.on_fault(error)
+
+
+def _let_go(pid: int, number: int) -> None:
+    """A child that asked its parent to trace it stops for us at every signal; it gets that and is no longer traced."""
+    passed_on = 0 if number == signal.SIGTRAP else number  # TRAP only says that it called exec
+    _libc.ptrace(_PTRACE_DETACH, pid, None, ctypes.c_void_p(passed_on))
 
 
 def _ignore(_signal: int, _frame: object) -> None:
