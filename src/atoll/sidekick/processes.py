@@ -16,7 +16,7 @@ from atoll.sidekick.loop import GONE, READ, WRITE, Loop, Timer
 from atoll.sidekick.protocol import STDERR, STDOUT, Refused
 from atoll.sidekick.ring import Ring
 from atoll.sidekick.spawn import Missing, resize, spawn_on_pipes, spawn_on_pty
-from atoll.sidekick.tree import signal_tree
+from atoll.sidekick.tree import Family, signal_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Process:
         self.exit: dict[str, Any] | None = None
         self.status: int | None = None
         self.timed_out = False
+        self.family: Family = {}  # whom TERM was sent to
         self.stdin = -1
         self.stdin_buffer = bytearray()
         self.stdin_closing = False
@@ -208,11 +209,11 @@ class Processes:
             raise Refused("conflict", f"process {process.id} has ended") from None
 
     def stop(self, process: Process, grace_s: float) -> None:
-        """TERM to the whole tree now, KILL after the grace."""
+        """TERM to the whole tree now, KILL after the grace to those of it that are still there."""
         if process.status is not None or process.exit is not None:
             return
-        signal_tree(process.pid, signal.SIGTERM)
-        process.timers.append(self._loop.after(grace_s, lambda: self._kill(process)))
+        process.family.update(signal_tree(process.pid, signal.SIGTERM))
+        self._loop.after(grace_s, lambda: self._kill(process))
 
     # the loop's calls
 
@@ -221,16 +222,16 @@ class Processes:
         self.stop(process, KILL_GRACE_S)
 
     def _kill(self, process: Process) -> None:
-        if process.status is None:
-            signal_tree(process.pid, signal.SIGKILL)
+        signal_tree(process.pid, signal.SIGKILL, process.family)
 
     def _on_child(self, pid: int, status: int) -> None:
         process = self._by_pid.pop(pid, None)
         if process is None:
             return  # an orphan that became ours
         process.status = status
+        self.last_active = time.monotonic()  # idleness begins when nothing runs any more
         if process.timed_out:
-            signal_tree(pid, signal.SIGKILL)
+            self._kill(process)
         for fd in process.outputs:
             process.after_end[fd] = _pending_bytes(fd)
         self._drain(process)
@@ -266,7 +267,8 @@ class Processes:
             "code": code,
             "signal": number,
             "timed_out": process.timed_out,
-            "oom_killed": number == signal.SIGKILL and self._oom_count() > process.oom_before,
+            # a shell passes the end of its child on as its own exit code
+            "oom_killed": code == 128 + signal.SIGKILL and self._oom_count() > process.oom_before,
             "duration_s": time.monotonic() - process.started,
         }
 

@@ -7,29 +7,33 @@ import signal
 
 ROUNDS = 8
 
+Family = dict[int, int]  # pid -> when it started, in clock ticks: together they name one process
 
-def signal_tree(leader: int, number: int) -> None:
-    """Send to the leader, its session and all descendants; KILL goes round until nobody new appears."""
-    seen: set[int] = set()
-    family = {leader}
+
+def signal_tree(leader: int, number: int, known: Family | None = None) -> Family:
+    """Send to the leader, its session and all descendants; KILL goes round until nobody new appears.
+
+    Returns whom it found: given as `known` to a later call, those are found again when their parents have ended.
+    """
+    reached: Family = {}
     for _ in range(ROUNDS):
-        family = _family(leader, family | seen)
-        new = family - seen
-        if not new:
-            return
+        family = _family(leader, {**(known or {}), **reached})
+        new = {pid: started for pid, started in family.items() if pid not in reached}
         for pid in new:
             try:
                 os.kill(pid, number)
             except (ProcessLookupError, PermissionError):
                 pass
-        seen |= new
-        if number != signal.SIGKILL:
-            return
+        reached.update(new)
+        if not new or number != signal.SIGKILL:
+            break
+    return reached
 
 
-def _family(leader: int, known: set[int]) -> set[int]:
+def _family(leader: int, known: Family) -> Family:
+    started: Family = {}
     parents: dict[int, int] = {}
-    members = {leader}
+    members: set[int] = set()
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -41,8 +45,8 @@ def _family(leader: int, known: set[int]) -> set[int]:
         pid, state, parent, session = int(name), fields[0], int(fields[1]), int(fields[3])
         if state == b"Z":
             continue
-        parents[pid] = parent
-        if session == leader or pid in known:
+        parents[pid], started[pid] = parent, int(fields[19])
+        if known[pid] == started[pid] if pid in known else leader in (pid, session):
             members.add(pid)
     grew = True
     while grew:
@@ -51,4 +55,4 @@ def _family(leader: int, known: set[int]) -> set[int]:
             if parent in members and pid not in members:
                 members.add(pid)
                 grew = True
-    return {pid for pid in members if pid in parents or pid == leader}
+    return {pid: started[pid] for pid in members}
