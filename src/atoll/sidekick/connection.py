@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 
-from atoll.sidekick.loop import GONE, READ, WRITE, Loop
+from atoll.sidekick.loop import GONE, READ, WRITE, Loop, Timer
 from atoll.sidekick.protocol import (
     ERROR,
     HEADER,
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 RECEIVE_BYTES = 262_144
 OUT_BOUND_BYTES = 524_288
+LINGER_S = 5.0
 
 
 class Connection:
-    """Frames in, frames out. A consumer takes `on_frame`, `on_writable` (room again) and `on_close`."""
+    """Frames in, frames out. A consumer takes `on_frame` and `on_writable` (room again), and says `when_closed`."""
 
     def __init__(self, loop: Loop, sock: socket.socket, request: Callable[[Connection, dict[str, Any]], None]) -> None:
         self._loop = loop
@@ -42,10 +43,12 @@ class Connection:
         self._request: Callable[[Connection, dict[str, Any]], None] | None = request
         self._reading = True
         self._finishing = False
-        self.closed = False
+        self._refused = False
+        self._lingering: Timer | None = None
+        self.closed = False  # for the consumer: nothing more comes or goes
         self.on_frame: Callable[[int, bytes], None] | None = None
         self.on_writable: Callable[[], None] | None = None
-        self.on_close: Callable[[], None] | None = None
+        self._on_close: Callable[[], None] | None = None
         sock.setblocking(False)
         self._watched = READ
         loop.watch(self._fd, READ, self._ready)
@@ -63,9 +66,10 @@ class Connection:
             self.send_json(RESULT, value)
         self._finishing = True
         if not self._out:
-            self.close()
+            self._end()
 
     def refuse(self, refused: Refused) -> None:
+        self._refused = True
         self.send_json(ERROR, {"code": refused.code, "message": refused.message, "field": refused.field})
         self.finish()
 
@@ -88,17 +92,48 @@ class Connection:
     def detach(self) -> tuple[socket.socket, bytes]:
         """Give the socket away, with what was read and not used: the loop no longer watches it."""
         self._loop.forget(self._fd)
+        self._fd = -1
         self.closed = True
         return self._sock, bytes(self._in)
 
+    def when_closed(self, call: Callable[[], None]) -> None:
+        """Call it once the client is gone, or at once when it is gone already."""
+        if self.closed:
+            call()
+        else:
+            self._on_close = call
+
     def close(self) -> None:
+        if self._fd < 0:
+            return
+        self._loop.forget(self._fd)
+        self._fd = -1
+        self._sock.close()
+        if self._lingering is not None:
+            self._lingering.cancel()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self.closed:
             return
         self.closed = True
-        self._loop.forget(self._fd)
-        self._sock.close()
-        if self.on_close is not None:
-            self.on_close()
+        if self._on_close is not None:
+            self._on_close()
+
+    def _end(self) -> None:
+        """Everything is sent. A client that was refused may still be sending: to close on it would lose our answer."""
+        if not self._refused:
+            self.close()
+            return
+        self._let_go()
+        self._in.clear()
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self._lingering = self._loop.after(LINGER_S, self.close)
+        self._loop.watch(self._fd, READ, self._ready)
 
     def _write(self, data: bytes) -> None:
         if self.closed:
@@ -128,7 +163,7 @@ class Connection:
     def _ready(self, events: int) -> None:
         if events & WRITE and self._out:
             self._flush()
-        if not self.closed and events & (READ | GONE):
+        if self._fd >= 0 and events & (READ | GONE):
             self._receive()
 
     def _flush(self) -> None:
@@ -143,7 +178,7 @@ class Connection:
             return
         self._rewatch()
         if self._finishing:
-            self.close()
+            self._end()
         elif self.on_writable is not None:
             self.on_writable()
 
@@ -157,11 +192,12 @@ class Connection:
         if not data:
             self.close()
             return
-        self._in += data
-        self._take_frames()
+        if not self._finishing:  # else it comes too late to matter
+            self._in += data
+            self._take_frames()
 
     def _take_frames(self) -> None:
-        while self._reading and not self.closed and len(self._in) >= HEADER.size:
+        while self._reading and not self._finishing and len(self._in) >= HEADER.size:
             kind, size = HEADER.unpack_from(self._in)
             if size > MAX_FRAME_BYTES:
                 self.refuse(Refused("too_large", f"a frame holds at most {MAX_FRAME_BYTES} bytes"))
@@ -188,7 +224,7 @@ class Connection:
             raise Refused("bad_request", "the first frame must be a request")
         try:
             value = json.loads(payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Refused("bad_request", "the request is not JSON") from None
         if not isinstance(value, dict):
             raise Refused("bad_request", "the request is not a JSON object")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 MAX_ENTRIES = 100_000
 MAX_REMOVALS = 2_000_000
+MAX_DEPTH = 256  # of what is removed at once
+MAX_LINKS = 40  # as the kernel
+LIST_PIECE = 2000
 
 
 def read(_sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
@@ -28,7 +31,6 @@ def read(_sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -
     path = clean(request.get("path"))
     fd = _open_regular(path)
     info = os.fstat(fd)
-    connection.send_json(RESULT, _entry(os.path.basename(path), info))
 
     def pump() -> None:
         while connection.room and not connection.closed:
@@ -40,7 +42,8 @@ def read(_sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -
             connection.send(DATA, data)
 
     connection.on_writable = pump
-    connection.on_close = lambda: os.close(fd)
+    connection.when_closed(lambda: os.close(fd))
+    connection.send_json(RESULT, _entry(os.path.basename(path), info))
     pump()
 
 
@@ -50,7 +53,7 @@ def write(_sidekick: Sidekick, connection: Connection, request: dict[str, Any]) 
     folder, name = os.path.split(path)
     mode = request.get("mode")
     directory, old_mode = _prepare(folder, name, path)
-    temporary = f".{name[:200]}.atoll-{os.urandom(6).hex()}"
+    temporary = f".atoll-{os.urandom(8).hex()}"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
     except OSError as error:
@@ -60,8 +63,11 @@ def write(_sidekick: Sidekick, connection: Connection, request: dict[str, Any]) 
     done = False
 
     def clean_up() -> None:
-        if not done:
-            os.unlink(temporary, dir_fd=directory)
+        try:
+            if not done:
+                os.unlink(temporary, dir_fd=directory)
+        except OSError:
+            pass  # somebody inside removed it first
         os.close(fd)
         os.close(directory)
 
@@ -81,45 +87,58 @@ def write(_sidekick: Sidekick, connection: Connection, request: dict[str, Any]) 
         except OSError as error:
             raise refusal(error, path) from None
 
-    connection.on_close = clean_up
+    connection.when_closed(clean_up)
     connection.on_frame = on_frame
 
 
 def list_directory(_sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
+    """RESULT {entries} in pieces, since an answer may be larger than a frame; an empty one ends it."""
     path = clean(request.get("path"))
-    entries: list[dict[str, Any]] = []
     try:
         fd = open_path(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with os.scandir(fd) as found:
-                for item in found:
-                    if len(entries) >= MAX_ENTRIES:
-                        raise Refused("too_large", f"path {path!r}: more than {MAX_ENTRIES} entries", "path")
-                    try:
-                        info = os.stat(item.name, dir_fd=fd, follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    entries.append(_entry(item.name, info))
-        finally:
-            os.close(fd)
     except OSError as error:
         if error.errno == errno.ENOTDIR:
             raise Refused("bad_request", f"path {path!r}: is not a directory", "path") from None
         raise refusal(error, path) from None
-    entries.sort(key=lambda entry: entry["name"])
-    # an answer may be larger than a frame: it travels in pieces, an empty one ends it
-    pieces = [entries[at : at + 2000] for at in range(0, len(entries), 2000)]
+    connection.when_closed(lambda: os.close(fd))
+    names = _names(fd, path)
+    # what a directory holds is the tenant's choice: of most entries only the names are kept here
+    pieces = iter([names[at : at + LIST_PIECE] for at in range(0, len(names), LIST_PIECE)])
 
     def pump() -> None:
         while connection.room and not connection.closed:
-            piece: list[dict[str, Any]] = pieces.pop(0) if pieces else []
-            connection.send_json(RESULT, {"entries": piece})
-            if not piece:
+            piece = next(pieces, None)
+            if piece is None:
+                connection.send_json(RESULT, {"entries": []})
                 connection.finish()
                 return
+            if entries := [entry for name in piece if (entry := _entry_at(fd, name)) is not None]:
+                connection.send_json(RESULT, {"entries": entries})
 
     connection.on_writable = pump
     pump()
+
+
+def _names(fd: int, path: str) -> list[str]:
+    names: list[str] = []
+    try:
+        with os.scandir(fd) as found:
+            for item in found:
+                if len(names) >= MAX_ENTRIES:
+                    raise Refused("too_large", f"path {path!r}: more than {MAX_ENTRIES} entries", "path")
+                names.append(item.name)
+    except OSError as error:
+        raise refusal(error, path) from None
+    names.sort()
+    return names
+
+
+def _entry_at(fd: int, name: str) -> dict[str, Any] | None:
+    """None when it is gone by now."""
+    try:
+        return _entry(name, os.stat(name, dir_fd=fd, follow_symlinks=False))
+    except OSError:
+        return None
 
 
 def stat_path(_sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
@@ -205,18 +224,32 @@ def _open_regular(path: str) -> int:
 
 
 def _final_target(path: str) -> str:
-    """Where a write to `path` lands: links are followed by name, inside this root."""
-    if os.path.basename(path) == "":
-        raise Refused("bad_request", f"path {path!r}: is a directory", "path")
+    """Where a write to `path` lands: a link in the last place is followed, also where nothing is there yet."""
+    target = path
+    for _ in range(MAX_LINKS):
+        folder, name = os.path.split(target)
+        if name in ("", ".", ".."):
+            raise Refused("bad_request", f"path {path!r}: is a directory", "path")
+        further = _linked(folder, name)
+        if further is None:
+            return target
+        target = further
+    raise Refused("bad_request", f"path {path!r}: too many symbolic links", "path")
+
+
+def _linked(folder: str, name: str) -> str | None:
+    """What a link leads to next; None when it is no link, or nothing."""
     try:
-        if not stat.S_ISLNK(os.lstat(path).st_mode):
-            return path
+        directory = open_path(folder, os.O_PATH | os.O_DIRECTORY)
     except OSError:
-        return path
-    target = os.path.realpath(path)
-    if os.path.islink(target):
-        raise Refused("bad_request", f"path {path!r}: too many symbolic links", "path")
-    return target
+        return None  # making the folder will tell
+    try:
+        # from where the folder really is: `..` in the link leads up from there
+        return os.path.join(os.readlink(f"/proc/self/fd/{directory}"), os.readlink(name, dir_fd=directory))
+    except OSError:
+        return None
+    finally:
+        os.close(directory)
 
 
 def _prepare(folder: str, name: str, path: str) -> tuple[int, int]:
@@ -275,22 +308,25 @@ def _remove_at(directory: int, name: str, path: str, *, recursive: bool) -> None
         os.unlink(name, dir_fd=directory)
         return
     if recursive:
-        _empty(directory, name, [MAX_REMOVALS], path)
+        _empty(directory, name, [MAX_REMOVALS], path, MAX_DEPTH)
     os.rmdir(name, dir_fd=directory)
 
 
-def _empty(directory: int, name: str, left: list[int], path: str) -> None:
+def _empty(directory: int, name: str, left: list[int], path: str, depth: int) -> None:
+    if depth == 0:
+        raise Refused("too_large", f"path {path!r}: more than {MAX_DEPTH} folders deep", "path")
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         with os.scandir(fd) as found:
-            for item in found:
-                left[0] -= 1
-                if left[0] < 0:
-                    raise Refused("too_large", f"path {path!r}: more than {MAX_REMOVALS} entries", "path")
-                if item.is_dir(follow_symlinks=False):
-                    _empty(fd, item.name, left, path)
-                    os.rmdir(item.name, dir_fd=fd)
-                else:
-                    os.unlink(item.name, dir_fd=fd)
+            items = list(found)
+        for item in items:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Refused("too_large", f"path {path!r}: more than {MAX_REMOVALS} entries", "path")
+            if item.is_dir(follow_symlinks=False):
+                _empty(fd, item.name, left, path, depth - 1)
+                os.rmdir(item.name, dir_fd=fd)
+            else:
+                os.unlink(item.name, dir_fd=fd)
     finally:
         os.close(fd)

@@ -5,10 +5,11 @@ A runtime calls `serve` in the process that it made pid 1 of the sandbox, after 
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 
-from atoll.sidekick.connection import Connection
+from atoll.sidekick.connection import LINGER_S, Connection
 from atoll.sidekick.files import make_directories
 from atoll.sidekick.identity import Identity
 from atoll.sidekick.loop import READ, Loop
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_CONNECTIONS = 1024
+MAX_TURNED_AWAY = 256
+ACCEPT_PAUSE_S = 0.1
+FAULTS_TOLD = 20
 
 
 def serve(
@@ -35,6 +39,7 @@ def serve(
 ) -> None:
     """Serve until SIGTERM. config: env, work_dir, ring_bytes and main (a `start` request's fields, or absent)."""
     loop = Loop()
+    loop.on_fault = _Faults().tell
     processes = Processes(loop, who, int(config["ring_bytes"]), oom_count)
     sidekick = Sidekick(loop, processes, config["env"], config["work_dir"])
     sidekick.usage = usage
@@ -49,16 +54,26 @@ def serve(
         while True:
             try:
                 sock, _ = listener.accept()
-            except OSError:
+            except BlockingIOError:
                 return
-            if connections >= MAX_CONNECTIONS:
+            except OSError:  # out of descriptors: it stays readable, and asking again at once would take all the time
+                loop.forget(listener.fileno())
+                loop.after(ACCEPT_PAUSE_S, listen)
+                return
+            if connections >= MAX_CONNECTIONS + MAX_TURNED_AWAY:
                 sock.close()
                 continue
             connections += 1
-            _Counted(loop, sock, sidekick.handle, gone)
+            if connections <= MAX_CONNECTIONS:
+                _Counted(loop, sock, sidekick.handle, gone)
+            else:
+                loop.after(LINGER_S, _Counted(loop, sock, _turn_away, gone).close)
+
+    def listen() -> None:
+        loop.watch(listener.fileno(), READ, accept)
 
     listener.setblocking(False)
-    loop.watch(listener.fileno(), READ, accept)
+    listen()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     _start_main(processes, config)
     ready()
@@ -89,6 +104,28 @@ def _start_main(processes: Processes, config: dict[str, Any]) -> None:
         )
     except Refused as refused:
         processes.fail("main", main["argv"], refused.message)
+
+
+def _turn_away(_connection: Connection, _request: dict[str, Any]) -> None:
+    raise Refused("unavailable", f"at most {MAX_CONNECTIONS} connections at once")
+
+
+class _Faults:
+    """Tells errors of our own on stderr, which is the node's log on the host: shortly, and not without end."""
+
+    def __init__(self) -> None:
+        self._left = FAULTS_TOLD
+
+    def tell(self, error: Exception) -> None:
+        if self._left == 0:
+            return
+        self._left -= 1
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "?"
+        # the text of the error may be a tenant's
+        os.write(2, f"sidekick: {type(error).__name__} at {where}\n".encode())
 
 
 class _Counted(Connection):

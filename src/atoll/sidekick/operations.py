@@ -9,6 +9,7 @@ import time
 
 from atoll.sidekick import files, ports
 from atoll.sidekick.connection import Connection
+from atoll.sidekick.fields import number, seconds, variables, words
 from atoll.sidekick.loop import Loop
 from atoll.sidekick.processes import Follower, Process, Processes
 from atoll.sidekick.protocol import EXIT, RESIZE, RESULT, STDIN, STDIN_CLOSE, Refused
@@ -32,11 +33,12 @@ class Sidekick:
         self.processes = processes
         self.env = env
         self.work_dir = work_dir
+        self.pipes = 0  # connections to ports, open or in the making
         self.usage: Callable[[], dict[str, Any]] = dict
 
     def handle(self, connection: Connection, request: dict[str, Any]) -> None:
         name = request.get("op", "")
-        operation = OPERATIONS.get(name)
+        operation = OPERATIONS.get(name) if isinstance(name, str) else None
         if operation is None:
             raise Refused("bad_request", f"op {name!r}: no such operation", "op")
         if name not in QUIET:
@@ -46,28 +48,27 @@ class Sidekick:
 
 def start(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
     process = sidekick.processes.start(
-        [str(word) for word in request["argv"]],
-        {**sidekick.env, **request.get("env", {})},
+        words(request.get("argv"), "argv"),
+        {**sidekick.env, **variables(request.get("env", {}), "env")},
         request.get("cwd") or sidekick.work_dir,
-        name=request.get("name"),
         tty=bool(request.get("tty")),
-        cols=int(request.get("cols", 80)),
-        rows=int(request.get("rows", 24)),
+        cols=number(request, "cols", 80, 0xFFFF),
+        rows=number(request, "rows", 24, 0xFFFF),
         stdin=bool(request.get("stdin")),
-        timeout_s=request.get("timeout_s"),
+        timeout_s=seconds(request, "timeout_s", None),
     )
     _follow(sidekick, connection, process, 0)
 
 
 def attach(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
-    _follow(sidekick, connection, sidekick.processes.get(request.get("process")), int(request.get("offset", 0)))
+    offset = number(request, "offset", 0, 1 << 62)
+    _follow(sidekick, connection, sidekick.processes.get(request.get("process")), offset)
 
 
 def _follow(sidekick: Sidekick, connection: Connection, process: Process, offset: int) -> None:
     """Stream output from `offset` on, then EXIT; take stdin, its end and sizes from the client."""
     processes = sidekick.processes
     offset = min(max(offset, process.ring.start), process.ring.end)
-    connection.send_json(RESULT, {"id": process.id, "pid": process.pid, "offset": offset})
 
     def pump() -> None:
         before = follower.offset
@@ -101,7 +102,8 @@ def _follow(sidekick: Sidekick, connection: Connection, process: Process, offset
     processes.follow(process, follower)
     connection.on_frame = on_frame
     connection.on_writable = pump
-    connection.on_close = lambda: processes.unfollow(process, follower)
+    connection.when_closed(lambda: processes.unfollow(process, follower))
+    connection.send_json(RESULT, {"id": process.id, "pid": process.pid, "offset": offset})
     pump()
 
 
@@ -117,22 +119,22 @@ def wait(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) ->
 
 def stop(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
     process = sidekick.processes.get(request.get("process"))
-    sidekick.processes.stop(process, min(float(request.get("grace_s", 10.0)), STOP_GRACE_MAX_S))
+    sidekick.processes.stop(process, min(seconds(request, "grace_s", 10.0) or 0.0, STOP_GRACE_MAX_S))
     wait(sidekick, connection, request)
 
 
 def _watch_end(sidekick: Sidekick, connection: Connection, process: Process, tell: Callable[[], None]) -> None:
     follower = Follower(1 << 62, tell)  # far ahead: it never holds output back
     sidekick.processes.follow(process, follower)
-    connection.on_close = lambda: sidekick.processes.unfollow(process, follower)
+    connection.when_closed(lambda: sidekick.processes.unfollow(process, follower))
     tell()
 
 
 def signal(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
-    number = request.get("signal")
-    if not isinstance(number, int) or not 0 < number < 65:
+    which = request.get("signal")
+    if not isinstance(which, int) or not 0 < which < 65:
         raise Refused("bad_request", "signal: expected a number from 1 to 64", "signal")
-    sidekick.processes.signal(sidekick.processes.get(request.get("process")), number)
+    sidekick.processes.signal(sidekick.processes.get(request.get("process")), which)
     connection.finish({})
 
 

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 
+from atoll.sidekick.fields import text
 from atoll.sidekick.protocol import Refused
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,6 +37,9 @@ _REFUSALS = {
     errno.EBUSY: ("conflict", "is in use (a mount point)"),
     errno.EXDEV: ("bad_request", "cannot move between file systems"),
     errno.EINVAL: ("bad_request", "invalid argument"),
+    errno.EAGAIN: ("conflict", "somebody holds a lease on it"),
+    errno.EMFILE: ("unavailable", "too many open files in the sidekick"),
+    errno.EFBIG: ("too_large", "larger than a file can be"),
 }
 
 
@@ -51,10 +55,9 @@ def refusal(error: OSError, path: str, field: str = "path") -> Refused:
 
 def clean(path: object, field: str = "path") -> str:
     """An absolute path with `.` and `..` resolved by name; Refused (bad_request) when it cannot be one."""
-    if not isinstance(path, str) or not path:
+    path = text(path, field)
+    if not path:
         raise Refused("bad_request", f"{field}: expected a non-empty path", field)
-    if "\0" in path:
-        raise Refused("bad_request", f"{field}: a path holds no NUL", field)
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise Refused("bad_request", f"{field}: at most {MAX_PATH_BYTES} bytes", field)
     return "/" + os.path.normpath("/" + path).lstrip("/")

@@ -6,7 +6,7 @@ import errno
 import socket
 
 from atoll.sidekick.connection import Connection
-from atoll.sidekick.loop import READ, WRITE, Loop
+from atoll.sidekick.loop import READ, WRITE
 from atoll.sidekick.protocol import RESULT, Refused, json_frame
 
 TYPE_CHECKING = False
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CONNECT_S = 5.0
 PIECE_BYTES = 262_144
 BOUND_BYTES = 524_288
+MAX_PIPES = 1024
+_LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 
 def dial(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
@@ -25,35 +27,83 @@ def dial(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) ->
     port = request.get("port")
     if not isinstance(port, int) or not 0 < port < 65_536:
         raise Refused("bad_request", "port: expected a number from 1 to 65535", "port")
-    upstream = _connect(port)
-    client, early = connection.detach()
-    Pipe(sidekick.loop, client, upstream, early)
+    if sidekick.pipes >= MAX_PIPES:
+        raise Refused("unavailable", f"at most {MAX_PIPES} connections to ports at once")
+    _Dialling(sidekick, connection, port).try_next()
 
 
-def _connect(port: int) -> socket.socket:
-    # loopback answers at once: no need to wait for it on the loop
-    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
-        try:
-            upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        except OSError:
-            continue
-        upstream.settimeout(CONNECT_S)
-        try:
-            upstream.connect((host, port))
-            upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return upstream
-        except OSError as error:
+class _Dialling:
+    """A connection to a port that is not there yet: a program that does not accept must not hold up the others."""
+
+    def __init__(self, sidekick: Sidekick, connection: Connection, port: int) -> None:
+        self._sidekick = sidekick
+        self._connection = connection
+        self._port = port
+        self._left = list(_LOOPBACK)
+        self._upstream: socket.socket | None = None
+        self._timer = sidekick.loop.after(CONNECT_S, self._refuse)
+        sidekick.pipes += 1
+        connection.pause()
+        connection.when_closed(self._give_up)
+
+    def try_next(self) -> None:
+        """The next address; it is over when there is none."""
+        while self._left:
+            family, host = self._left.pop(0)
+            try:
+                upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+            except OSError:
+                continue
+            number = upstream.connect_ex((host, self._port))
+            if number == 0:
+                self._connected(upstream)
+                return
+            if number == errno.EINPROGRESS:
+                self._upstream = upstream
+                self._sidekick.loop.watch(upstream.fileno(), WRITE, lambda _events: self._told())
+                return
             upstream.close()
-            if error.errno not in (errno.ECONNREFUSED, errno.EADDRNOTAVAIL):
-                break
-    raise Refused("unavailable", f"nothing listens on port {port} in the sandbox")
+        self._refuse()
+
+    def _told(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        assert upstream is not None
+        self._sidekick.loop.forget(upstream.fileno())
+        if upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+            self._connected(upstream)
+        else:
+            upstream.close()
+            self.try_next()
+
+    def _connected(self, upstream: socket.socket) -> None:
+        self._timer.cancel()
+        upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client, early = self._connection.detach()
+        Pipe(self._sidekick, client, upstream, early)
+
+    def _refuse(self) -> None:
+        self._drop_upstream()
+        self._connection.refuse(Refused("unavailable", f"nothing listens on port {self._port} in the sandbox"))
+
+    def _give_up(self) -> None:
+        """Refused, or the client is gone."""
+        self._timer.cancel()
+        self._sidekick.pipes -= 1
+        self._drop_upstream()
+
+    def _drop_upstream(self) -> None:
+        if self._upstream is not None:
+            self._sidekick.loop.forget(self._upstream.fileno())
+            self._upstream.close()
+            self._upstream = None
 
 
 class Pipe:
     """Bytes both ways between two sockets, half-closes kept, until both sides are done."""
 
-    def __init__(self, loop: Loop, client: socket.socket, upstream: socket.socket, early: bytes) -> None:
-        self._loop = loop
+    def __init__(self, sidekick: Sidekick, client: socket.socket, upstream: socket.socket, early: bytes) -> None:
+        self._sidekick = sidekick
+        self._loop = sidekick.loop
         self._sides = (client, upstream)
         for side in self._sides:
             side.setblocking(False)
@@ -124,6 +174,7 @@ class Pipe:
         if not self._open:
             return
         self._open = False
+        self._sidekick.pipes -= 1
         for side in self._sides:
             self._loop.forget(side.fileno())
             side.close()
