@@ -142,13 +142,14 @@ async def test_requests_are_written_to_the_use_log(tmp_path: Path) -> None:
 def test_settings_reach_the_services_and_the_door(tmp_path: Path) -> None:
     changed = settings(
         tmp_path,
-        limits={"max_sandboxes_per_key": 7, "ws_per_key": 8, "maxima": {"pids": 1000}},
+        limits={"max_sandboxes_per_key": 7, "max_sandboxes": 6, "ws_per_key": 8, "maxima": {"pids": 1000}},
         rates={"key_burst": 9, "enabled": False},
         keys={"use_retention_days": 1},
         server={"trusted_proxies": "10.0.0.0/8, 192.0.2.1"},
     )
     limits, door = service_limits(changed), door_limits(changed)
-    assert (limits.sandboxes_per_key, limits.pids_max, limits.key_use_kept_s) == (7, 1000, 86_400)
+    assert (limits.sandboxes_per_key, limits.sandboxes_max) == (7, 6)
+    assert (limits.pids_max, limits.key_use_kept_s) == (1000, 86_400)
     assert (door.sockets_per_key, door.key_burst, door.enabled) == (8, 9, False)
     assert [str(network) for network in door.trusted_proxies] == ["10.0.0.0/8", "192.0.2.1/32"]
 
