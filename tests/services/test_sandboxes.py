@@ -164,7 +164,7 @@ async def test_each_call_needs_its_scope(house: House, missing: Scope) -> None:
         ("resources.cpuMillis", SandboxSpec(resources=Resources(cpu_millis=8_001))),
         ("resources.memoryMB", SandboxSpec(resources=Resources(memory_bytes=2**40))),
         ("resources.memoryMB", SandboxSpec(resources=Resources(memory_bytes=-1))),
-        ("resources.storageMB", SandboxSpec(resources=Resources(disk_bytes=0))),
+        ("resources.diskMB", SandboxSpec(resources=Resources(disk_bytes=0))),
         ("resources.inodes", SandboxSpec(resources=Resources(inodes=1))),
         ("resources.pids", SandboxSpec(resources=Resources(pids=10**9))),
         ("resources.timeoutMs", SandboxSpec(resources=Resources(timeout_s=0))),

@@ -61,7 +61,7 @@ def _resources(asked: Resources, limits: Limits) -> None:
         limits.memory_bytes_max / mebibyte,
     )
     _within(
-        "resources.storageMB",
+        "resources.diskMB",
         asked.disk_bytes / mebibyte,
         limits.disk_bytes_min / mebibyte,
         limits.disk_bytes_max / mebibyte,
