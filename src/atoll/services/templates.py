@@ -162,13 +162,15 @@ class Templates:
         extra = len(self._layers) - self._limits.layers_max
         oldest = sorted(self._layers, key=lambda tag: self._layers[tag].last_used_at)
         victims = [tag for tag in oldest if str(self._folder / tag) not in in_use][: max(0, extra)]
-        for tag in victims:
-            # The name goes first, at once: a removal that is cut short leaves a partial for the next start to clear.
-            gone = self._folder / f"{tag}.gone.partial"
-            os.rename(self._folder / tag, gone)
+        gone = [self._folder / f"{tag}.gone.partial" for tag in victims]
+        # All names go at once, before anybody else's turn: a create that came in between would plan with one of them.
+        # A removal that is cut short leaves partials for the next start to clear.
+        for tag, partial in zip(victims, gone, strict=True):
+            os.rename(self._folder / tag, partial)
             (self._folder / f"{tag}.json").unlink(missing_ok=True)
             del self._layers[tag]
-            await asyncio.to_thread(self._clear, gone)
+        for partial in gone:
+            await asyncio.to_thread(self._clear, partial)
         return len(victims)
 
     # building
