@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, InvalidInput, Unsupported
+from atoll.domain.errors import AtollError, InvalidInput, Unavailable, Unsupported
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import BakedFile, SandboxState
 from atoll.runtimes.base import Capability
@@ -65,6 +66,36 @@ async def test_setup_and_files_are_there_and_are_built_once(house: House) -> Non
     tag = layer_tag("host", asked["setup"], asked["files"])
     assert first.spec.layers == (str(house.data / "layers" / tag),)
     assert layers(house) == [tag, f"{tag}.json"]
+
+
+FILES = {"files": (BakedFile("/a; true", b"true"), BakedFile("/b; true", b"true"))}
+SAME_TAG = [
+    {"files": (BakedFile("/a; true", b"true\0/b; true\0true"),)},  # one file that reads like both
+    {"setup": ("/a; true", "true", "/b; true", "true")},  # lines that read like paths and contents
+]
+
+
+@pytest.mark.parametrize("crafted", SAME_TAG)
+async def test_nobody_gets_the_layer_of_another_content_that_has_the_same_tag(
+    house: House, crafted: dict[str, Any]
+) -> None:
+    tags = {layer_tag("host", asked.get("setup", ()), asked.get("files", ())) for asked in (FILES, crafted)}
+    assert len(tags) == 1
+    await house.create(principal=BOB, **crafted)
+    sandbox = await house.create(**FILES)
+    result = await house.sandboxes.processes.run(ALICE, sandbox.id, ProcessSpec(("cat", "/a; true", "/b; true")))
+    assert result.stdout == b"truetrue"
+
+
+async def test_of_two_builds_under_one_tag_the_second_is_told_to_try_again(house: House) -> None:
+    await house.restart(Counting(house.host))
+    both = (house.create(**FILES), house.create(principal=BOB, **SAME_TAG[0]))
+    results = await asyncio.gather(*both, return_exceptions=True)
+    assert [str(result) for result in results if isinstance(result, Unavailable)] == [
+        "another build has taken this layer's tag: try again"
+    ]
+    assert (await house.create(principal=BOB, **SAME_TAG[0])).state is S.RUNNING
+    assert (await house.create(**FILES)).state is S.RUNNING
 
 
 async def test_everybody_who_needs_a_layer_waits_for_one_build(house: House) -> None:

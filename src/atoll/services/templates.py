@@ -56,6 +56,7 @@ class Plan:
 
     spec: SandboxSpec
     tag: str | None = None
+    content: str = ""  # see `content_digest`
     setup: tuple[str, ...] = ()
     files: tuple[BakedFile, ...] = ()
 
@@ -70,6 +71,19 @@ def layer_tag(base: str, setup: Iterable[str], files: Iterable[BakedFile]) -> st
     return TAG_PREFIX + digest.hexdigest()[:TAG_HEX]
 
 
+def content_digest(base: str, setup: Iterable[str], files: Iterable[BakedFile]) -> str:
+    """A digest that different contents cannot share, as they can a tag: there a setup line may read like a file's path,
+    a file with a NUL like two. Without it one tenant could bake what another's request then finds."""
+    digest = hashlib.sha256()
+    sorted_files = sorted(files, key=lambda file: file.path)
+    for group in ([base], setup, (file.path for file in sorted_files)):
+        parts = [part.encode() for part in group]
+        digest.update(b"%d\n" % len(parts) + b"".join(b"%d:%b" % (len(part), part) for part in parts))
+    for file in sorted_files:
+        digest.update(hashlib.sha256(file.content).digest())
+    return digest.hexdigest()
+
+
 @dataclass(slots=True)
 class _Layer:
     """The description beside a layer."""
@@ -80,6 +94,7 @@ class _Layer:
     size_bytes: int
     created_at: float
     last_used_at: float = 0.0
+    content: str = ""  # unknown where a crash came before the description was written
 
 
 @dataclass(slots=True)
@@ -87,6 +102,7 @@ class _Building:
     """Builders at work: the reconciler takes none of them for an orphan."""
 
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, "asyncio.Task[None]"])
+    contents: dict[str, str] = field(default_factory=dict[str, str])
     sandboxes: set[str] = field(default_factory=set[str])
 
 
@@ -134,19 +150,26 @@ class Templates:
             return Plan(replace(spec, layers=layers))
         if Capability.LAYERS not in self._runtime.capabilities:
             raise self._runtime.unsupported("bake setup and files into a template")
+        content = content_digest(base, spec.setup, spec.files)
         tag = layer_tag(base, spec.setup, spec.files)
+        if self._content(tag) not in (None, content):
+            tag = f"{tag}-{content[:TAG_HEX]}"
         # The contents are in the layer from now on: a record keeps the lines, for people, and no bytes.
         planned = replace(spec, files=(), layers=(*layers, str(self._folder / tag)))
         if tag in self._layers:
             self._use(tag)
             return Plan(planned)
-        return Plan(planned, tag, spec.setup, spec.files)
+        return Plan(planned, tag, content, spec.setup, spec.files)
 
     async def build(self, plan: Plan) -> None:
         """Make the plan's layer; one build of a tag at a time, whoever asks. InvalidInput with the log of a failing
         line, Unavailable when too many builds wait, DeadlineExceeded."""
         tag = plan.tag
-        if tag is None or tag in self._layers:
+        if tag is None:
+            return
+        if self._content(tag) not in (None, plan.content):
+            raise Unavailable("another build has taken this layer's tag: try again")
+        if tag in self._layers:
             return
         task = self._building.tasks.get(tag)
         if task is None:
@@ -154,6 +177,7 @@ class Templates:
                 raise Unavailable("too many template builds are waiting")
             task = asyncio.create_task(self._build(tag, plan), name=f"build {tag}")
             self._building.tasks[tag] = task
+            self._building.contents[tag] = plan.content
             task.add_done_callback(lambda done: self._built(tag, done))
         await asyncio.shield(task)
 
@@ -172,6 +196,11 @@ class Templates:
         for partial in gone:
             await asyncio.to_thread(self._clear, partial)
         return len(victims)
+
+    def _content(self, tag: str) -> str | None:
+        """The content digest of the layer that has this tag, or is being built under it; None when none is."""
+        layer = self._layers.get(tag)
+        return self._building.contents.get(tag) if layer is None else layer.content
 
     # building
 
@@ -214,6 +243,7 @@ class Templates:
 
     def _built(self, tag: str, task: asyncio.Task[None]) -> None:
         self._building.tasks.pop(tag, None)
+        self._building.contents.pop(tag, None)
         if not task.cancelled() and task.exception() is not None:
             _log.info("template.build_failed", tag=tag, error=str(task.exception())[:500])
 
@@ -247,7 +277,7 @@ class Templates:
         now = datetime.now(UTC).timestamp()
         paths = tuple(file.path for file in plan.files)
         base = self._resolve(plan.spec.image)[0]
-        layer = _Layer(base, plan.setup, paths, _tree_bytes(self._folder / tag), now, now)
+        layer = _Layer(base, plan.setup, paths, _tree_bytes(self._folder / tag), now, now, plan.content)
         description = self._folder / f"{tag}.json"
         draft = description.with_suffix(".json.partial")
         draft.write_text(json.dumps(asdict(layer)))
