@@ -263,7 +263,8 @@ class Sandboxes:
 
     async def _abandon(self, live: Live) -> None:
         """Kill what was made for a caller that went away."""
-        async with deadline(self._access.limits.build_s, "the abandoned making"):
+        limits = self._access.limits
+        async with deadline(limits.build_s + limits.make_s + limits.destroy_s, "the abandoned making"):
             await live.made.wait()
         with contextlib.suppress(Conflict):
             await self._endings.kill(live, "system", None, reason="abandoned")

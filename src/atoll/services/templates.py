@@ -205,7 +205,7 @@ class Templates:
     # building
 
     async def _build(self, tag: str, plan: Plan) -> None:
-        async with self._slots, deadline(self._limits.build_s, "building the template"):
+        async with deadline(self._limits.build_s, "building the template"), self._slots:
             builder = new_sandbox_id()
             self._building.sandboxes.add(builder)
             partial = self._folder / f"{tag}.partial"
