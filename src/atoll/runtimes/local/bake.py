@@ -10,6 +10,7 @@ import os
 import stat
 
 from atoll.runtimes.local import syscalls
+from atoll.runtimes.local.disks import copy_data
 from atoll.sidekick.loop import READ, Loop
 
 TYPE_CHECKING = False
@@ -18,15 +19,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 BAKE_S = 300.0
-COPY_BYTES = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def bake(loop: Loop, pid: int, userns: int, destination: str, reply: Callable[[dict[str, Any]], None]) -> None:
     """Copy the layer of the sandbox whose sidekick is `pid` into the new directory `destination`, then `reply`."""
     source = os.open(_writable_layer(pid), _FOLDER & ~os.O_NOFOLLOW)
-    os.mkdir(destination, 0o755)
-    target = syscalls.clone_tree(destination, syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, userns=userns)
+    try:
+        os.mkdir(destination, 0o755)
+        target = syscalls.clone_tree(destination, syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, userns=userns)
+    except BaseException:
+        os.close(source)
+        raise
     ours, theirs = os.pipe2(os.O_CLOEXEC)
     copier = os.fork()
     if copier == 0:
@@ -35,7 +39,7 @@ def bake(loop: Loop, pid: int, userns: int, destination: str, reply: Callable[[d
             os.setresgid(0, 0, 0)
             os.setgroups([])
             os.setresuid(0, 0, 0)
-            copy_tree(source, target)
+            copy_tree(source, target, Budget(source))
             os.write(theirs, b"ok")
         except BaseException as error:
             os.write(theirs, f"{type(error).__name__}: {error}".encode()[:4000])
@@ -68,12 +72,23 @@ def _writable_layer(pid: int) -> str:
     raise OSError(f"the sidekick {pid} keeps no writable layer open")
 
 
-def copy_tree(source: int, target: int) -> None:
+class Budget:
+    """Bytes that may still be written: no more than the layer's disk holds, which is the tenant's limit.
+
+    Holes and second names of a file cost a tenant nothing, and would fill the host's disk when they are written out.
+    """
+
+    def __init__(self, source: int) -> None:
+        disk = os.fstatvfs(source)
+        self.bytes = disk.f_blocks * disk.f_frsize
+
+
+def copy_tree(source: int, target: int, budget: Budget) -> None:
     """Copy what is in one directory into another: files, links, folders, whiteouts, their owners, modes and times."""
     info = os.fstat(source)
     with os.scandir(source) as entries:
         for entry in entries:
-            _copy(entry.name, source, target)
+            _copy(entry.name, source, target, budget)
     here = os.open(".", _FOLDER, dir_fd=target)
     try:
         os.chown(here, info.st_uid, info.st_gid)
@@ -83,13 +98,13 @@ def copy_tree(source: int, target: int) -> None:
         os.close(here)
 
 
-def _copy(name: str, source: int, target: int) -> None:
+def _copy(name: str, source: int, target: int, budget: Budget) -> None:
     info = os.stat(name, dir_fd=source, follow_symlinks=False)
     if stat.S_ISDIR(info.st_mode):
         os.mkdir(name, 0o700, dir_fd=target)
         below, into = os.open(name, _FOLDER, dir_fd=source), os.open(name, _FOLDER, dir_fd=target)
         try:
-            copy_tree(below, into)
+            copy_tree(below, into, budget)
         finally:
             os.close(below)
             os.close(into)
@@ -97,7 +112,7 @@ def _copy(name: str, source: int, target: int) -> None:
     if stat.S_ISLNK(info.st_mode):
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
     elif stat.S_ISREG(info.st_mode):
-        _copy_file(name, source, target, info)
+        _copy_file(name, source, target, info, budget)
     elif stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
         os.mknod(name, stat.S_IFCHR, 0, dir_fd=target)  # overlay's mark of a deleted name
     else:
@@ -106,14 +121,11 @@ def _copy(name: str, source: int, target: int) -> None:
     os.utime(name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
 
-def _copy_file(name: str, source: int, target: int, info: os.stat_result) -> None:
+def _copy_file(name: str, source: int, target: int, info: os.stat_result, budget: Budget) -> None:
     reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
     writing = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
     try:
-        while data := os.read(reading, COPY_BYTES):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(writing, view) :]
+        budget.bytes -= copy_data(reading, writing, budget.bytes)
         os.fchmod(writing, stat.S_IMODE(info.st_mode) & 0o777)
     finally:
         os.close(reading)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LENGTH = struct.Struct("!I")
 READY_S = 20.0
+SEND_S = 2.0  # an assignment may be larger than the socket holds, and a child may hang: the node waits for nobody
 GO = b"1"
 PREPARED = b"p"
 READY = b"r"
@@ -29,6 +30,7 @@ class Birth:
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
         self._loop = loop
         self._sock = sock
+        sock.settimeout(SEND_S)
         self._then: Callable[[str | None], None] | None = None
         self._over = False
         self.prepared = False

@@ -120,10 +120,10 @@ def usage_of(box: Box) -> dict[str, Any]:
 
 
 def write_small(path: str, value: Any) -> None:
+    """In one write: shorter text is filled up with blanks, which JSON may end with."""
     data = json.dumps(value, separators=(",", ":")).encode()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.pwrite(fd, data, 0)
-        os.ftruncate(fd, len(data))
+        os.pwrite(fd, data.ljust(os.fstat(fd).st_size), 0)
     finally:
         os.close(fd)

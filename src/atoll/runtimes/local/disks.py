@@ -63,24 +63,39 @@ def copy_sparse(source: str, target: str) -> None:
     reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        size = os.fstat(reading).st_size
-        os.ftruncate(writing, size)
-        at = 0
-        while at < size:
-            try:
-                start = os.lseek(reading, at, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # only a hole is left
-                    return
-                raise
-            at = os.lseek(reading, start, os.SEEK_HOLE)
-            os.lseek(writing, start, os.SEEK_SET)
-            left = at - start
-            while left:
-                left -= os.sendfile(writing, reading, at - left, left)
+        copy_data(reading, writing, os.fstat(reading).st_size)
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def copy_data(reading: int, writing: int, bytes_max: int) -> int:
+    """Copy what one open file holds into another, empty one, and leave its holes; how many bytes were not holes.
+
+    OSError (EFBIG) before more than `bytes_max` of them are written.
+    """
+    size = os.fstat(reading).st_size
+    os.ftruncate(writing, size)
+    at = copied = 0
+    while at < size:
+        try:
+            start = os.lseek(reading, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                break
+            raise
+        at = os.lseek(reading, start, os.SEEK_HOLE)
+        copied += at - start
+        if copied > bytes_max:
+            raise OSError(errno.EFBIG, f"more than {bytes_max} bytes")
+        os.lseek(writing, start, os.SEEK_SET)
+        left = at - start
+        while left:
+            sent = os.sendfile(writing, reading, at - left, left)
+            if sent == 0:
+                return copied  # it was cut short meanwhile
+            left -= sent
+    return copied
 
 
 def attach_loop(image: str) -> tuple[str, int]:

@@ -16,22 +16,29 @@ if TYPE_CHECKING:
 _DEV_OPTIONS = "size=64k,nr_inodes=64,mode=755"
 
 
-def learn_host(data: str, network: Network, *, rooted: bool) -> dict[str, Any]:
-    """Facts for `child.become`. As root the node leaves the host's mount namespace: its mounts are its own."""
-    mount_point, dev = f"{data}/run/mnt", f"{data}/run/dev"
-    for folder in (mount_point, dev):
+def learn_host(data: str, network: Network, *, rooted: bool, in_use: bool) -> dict[str, Any]:
+    """Facts for `child.become`; `in_use` says that sandboxes of an earlier node may be alive.
+
+    As root the node leaves the host's mount namespace: its mounts are its own.
+    """
+    mount_point, shared = f"{data}/run/mnt", f"{data}/run/dev"
+    for folder in (mount_point, shared):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-    template = host_template.learn(f"{data}/templates/host")
+    template = host_template.learn(f"{data}/templates", in_use=in_use)
+    dev, empty = f"{shared}/dev", f"{shared}/empty"
     if rooted:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-        syscalls.mount("tmpfs", dev, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, _DEV_OPTIONS)
+        syscalls.mount("tmpfs", shared, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, _DEV_OPTIONS)
+        os.mkdir(dev, 0o755)
         devices.fill(dev, with_nodes=True)
+    os.makedirs(empty, mode=0o755, exist_ok=True)
     return {
         "rooted": rooted,
         "mount_point": mount_point,
-        "layer": template.layer,
-        "empty": f"{template.layer}/sys",
+        # from where the root is built, so that its mount table does not tell where we keep our data
+        "layer": os.path.relpath(template.layer, mount_point),
+        "empty": empty,
         "binds": template.binds,
         "path": template.path,
         "dev": dev,

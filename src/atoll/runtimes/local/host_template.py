@@ -59,6 +59,11 @@ _ETC_FILES = {
 WRITABLE_FOLDERS = ("home", "home/user", "opt", "srv", "mnt", "media", "var", "var/lib", "var/cache", "var/log", "run")
 SHARED_FOLDERS = ("tmp", "var/tmp")  # mode 1777
 _MOUNT_POINTS = ("proc", "dev", "sys", "root")
+_PARTIAL = "host.partial"
+
+# what an installation consists of, and what of it programs need to run
+_NEEDED = ("bin", "lib", "lib64", "libexec", "include")
+_INSTALLED = {*_NEEDED, "share", "sbin", "etc", "man", "doc", "ssl", "README.md", "LICENSE", "CHANGELOG.md"}
 
 
 class HostTemplate:
@@ -70,13 +75,13 @@ class HostTemplate:
         self.path = path
 
 
-def learn(folder: str) -> HostTemplate:
+def learn(folder: str, *, in_use: bool) -> HostTemplate:
     """`build` in a child of its own: what it has to import would stay in the node and in all its clones."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            template = build(folder)
+            template = build(folder, in_use=in_use)
             os.write(writing, json.dumps([template.layer, template.binds, template.path]).encode())
             os._exit(0)
         finally:
@@ -90,11 +95,14 @@ def learn(folder: str) -> HostTemplate:
     return HostTemplate(*json.loads(said))
 
 
-def build(folder: str) -> HostTemplate:
-    """Make the lower layer in `folder` (replacing an older one) and find the host's programs."""
+def build(folder: str, *, in_use: bool) -> HostTemplate:
+    """Make the lower layer in `folder`, named after what is in it, and find the host's programs.
+
+    Layers of an earlier host stay while they may be `in_use` below sandboxes that live on.
+    """
     import shutil
 
-    partial = folder + ".partial"
+    partial = f"{folder}/{_PARTIAL}"
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(f"{partial}/etc", mode=0o755)
     for name in _MOUNT_POINTS:
@@ -109,19 +117,49 @@ def build(folder: str) -> HostTemplate:
     search: list[str] = []
     for program in PROGRAMS:
         prefix = _foreign_prefix(program)
-        if prefix is not None and prefix not in binds:
-            os.makedirs(partial + prefix, exist_ok=True)
-            binds.append(prefix)
-            search.append(f"{prefix}/bin")
+        if prefix is None or f"{prefix}/bin" in search:
+            continue
+        for shared in _shared_folders(prefix):
+            os.makedirs(partial + shared, exist_ok=True)
+            binds.append(shared)
+        search.append(f"{prefix}/bin")
     _fill_etc(f"{partial}/etc")
-    old = folder + ".old"
-    shutil.rmtree(old, ignore_errors=True)
-    if os.path.isdir(folder):
-        os.rename(folder, old)
-    os.rename(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    layer = f"{folder}/host-{_digest(partial)}"
+    if os.path.isdir(layer):
+        shutil.rmtree(partial)
+    else:
+        os.rename(partial, layer)
+    for name in [] if in_use else os.listdir(folder):
+        if f"{folder}/{name}" != layer:
+            shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
     standard = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"]
-    return HostTemplate(folder, binds, ":".join([f"{HOME}/.local/bin", *standard, *search]))
+    return HostTemplate(layer, binds, ":".join([f"{HOME}/.local/bin", *standard, *search]))
+
+
+def _digest(folder: str) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for here, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted([*folders, *files]):
+            path = f"{here}/{name}"
+            mode = os.lstat(path).st_mode
+            digest.update(f"{path[len(folder) :]}\0{mode}\0".encode(errors="surrogateescape"))
+            if os.path.islink(path):
+                digest.update(os.fsencode(os.readlink(path)))
+            elif name in files:
+                with open(path, "rb") as file:
+                    digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+def _shared_folders(prefix: str) -> list[str]:
+    """What of an installation outside the system folders is shown: all of it, unless other things lie there too."""
+    names = set(os.listdir(prefix))
+    if names <= _INSTALLED and os.path.basename(prefix) != ".local":
+        return [prefix]
+    return [f"{prefix}/{name}" for name in _NEEDED if os.path.isdir(f"{prefix}/{name}")]
 
 
 def _foreign_prefix(program: str) -> str | None:
@@ -139,7 +177,12 @@ def _foreign_prefix(program: str) -> str | None:
         return None
     folder, name = os.path.split(real)
     prefix = os.path.dirname(folder)
-    return prefix if os.path.basename(folder) == "bin" and name and prefix != "/" else None
+    if os.path.basename(folder) != "bin" or not name or prefix == "/":
+        return None
+    import pwd
+
+    # a program in somebody's ~/bin is no installation: beside it lies what tenants must not see
+    return None if prefix in {user.pw_dir for user in pwd.getpwall()} else prefix
 
 
 def _inside_system(path: str) -> bool:

@@ -60,7 +60,7 @@ class Node:
         self.cgroups = Cgroups(name) if rooted else None
         self.slots = Slots(self.boxes_folder) if rooted else None
         self.network = Network(name, settings["interface_prefix"], resolvers=servers)
-        host = learn_host(data, self.network, rooted=rooted)
+        host = learn_host(data, self.network, rooted=rooted, in_use=bool(os.listdir(self.boxes_folder)))
         self.loop = Loop()
         self.loop.on_child = self._on_child
         self.burials = Burials(self.loop, self.cgroups, self.slots, self._buried)

@@ -205,6 +205,7 @@ class NodeClient:
         try:
             async with asyncio.timeout(START_S):
                 line = await process.stdout.readline()
+                await process.stdout.read()  # its end, so that the pipe is closed
                 await process.wait()
         except TimeoutError:
             line = b""
