@@ -6,6 +6,7 @@ that the layer's owners on disk are the plain ids that the sandbox saw.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -73,14 +74,21 @@ def _writable_layer(pid: int) -> str:
 
 
 class Budget:
-    """Bytes that may still be written: no more than the layer's disk holds, which is the tenant's limit.
+    """What may still be written: no more than the layer's disk holds, which is the tenant's limit.
 
-    Holes and second names of a file cost a tenant nothing, and would fill the host's disk when they are written out.
+    Second names of a file cost a tenant nothing and would fill the host's disk, and so would what changes meanwhile.
     """
 
     def __init__(self, source: int) -> None:
         disk = os.fstatvfs(source)
         self.bytes = disk.f_blocks * disk.f_frsize
+        self.entries = disk.f_files
+
+    def count(self) -> None:
+        """One more entry; OSError (EFBIG) when that is too many."""
+        self.entries -= 1
+        if self.entries < 0:
+            raise OSError(errno.EFBIG, "more entries than its disk can have")
 
 
 def copy_tree(source: int, target: int, budget: Budget) -> None:
@@ -99,6 +107,7 @@ def copy_tree(source: int, target: int, budget: Budget) -> None:
 
 
 def _copy(name: str, source: int, target: int, budget: Budget) -> None:
+    budget.count()
     info = os.stat(name, dir_fd=source, follow_symlinks=False)
     if stat.S_ISDIR(info.st_mode):
         os.mkdir(name, 0o700, dir_fd=target)

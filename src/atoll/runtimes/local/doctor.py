@@ -54,7 +54,9 @@ async def examine(runtime: LocalRuntime) -> Report:
             checks += await _inside(runtime, name)
             checks += await _outside(runtime, name)
     except TimeoutError:
-        checks.append(Check("probe", False, f"it did not end within {PROBE_S:g} s", "try again when this machine rests"))
+        checks.append(
+            Check("probe", False, f"it did not end within {PROBE_S:g} s", "try again when this machine rests")
+        )
     finally:
         await runtime.destroy(name)
     checks.append(await _network(runtime))
