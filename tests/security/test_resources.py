@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import json
 import os
-import re
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
-
-from atoll.domain.errors import AtollError
 from atoll.domain.process import ProcessSpec
-from atoll.domain.sandbox import Resources, SandboxSpec
-from atoll.sidekick import protocol
-from tests.ground import ROOT_ONLY, Ground, Tenant, until
+from atoll.sidekick.client import ProcessStream
+from tests.ground import ROOT_ONLY, Ground, Tenant
 from tests.oracles import children
 
 pytestmark = ROOT_ONLY
@@ -94,3 +92,53 @@ async def test_r02_a_full_disk_of_a_small_sandbox_leaves_it_alive(ground: Ground
             )
             assert await mallory.answers()
         await ground.runtime.destroy(mallory.id)
+
+
+async def test_r02_what_the_kernel_counts_by_user_is_counted_for_each_sandbox_alone(ground: Ground) -> None:
+    """Unlimited by memory or pids, and shared by all whose user namespaces root made."""
+    take = """
+import ctypes, json, os, signal
+libc = ctypes.CDLL(None, use_errno=True)
+def most(call, limit=200_000):
+    count = 0
+    while count < limit and call() >= 0: count += 1
+    return count
+watches = most(libc.inotify_init)
+signal.pthread_sigmask(signal.SIG_BLOCK, [40])
+signals = most(lambda: libc.sigqueue(os.getpid(), 40, None))
+class Attributes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in "flags maxmsg msgsize curmsgs a b c d".split()]
+rt = ctypes.CDLL("librt.so.1", use_errno=True)
+names = iter(range(10_000))
+queues = most(lambda: rt.mq_open(f"/q{next(names)}".encode(), os.O_CREAT | os.O_RDWR, 0o600,
+    ctypes.byref(Attributes(0, 10, 8192))), 500)
+print(json.dumps([watches, signals, queues]), flush=True)
+import sys; sys.stdout.close(); os.close(1)
+import time; time.sleep(60 if GREEDY else 0)
+"""
+    mallory, bob = await ground.make(memory_bytes=1024 * MB), await ground.make(memory_bytes=1024 * MB)
+    greedy = await mallory.inside.start(ProcessSpec(("python3", "-c", "GREEDY = True" + take)))
+    async with asyncio.timeout(30):
+        taken = b"".join([data async for _, data in _first(greedy)])
+    modest = (await bob.python("GREEDY = False" + take)).stdout
+    assert modest == taken
+    watches, signals, queues = json.loads(modest)
+    assert min(watches, signals, queues) > 0
+    ours = [os.fdopen(_inotify()) for _ in range(5)]  # root's own, on the host
+    for file in ours:
+        file.close()
+    await greedy.close()
+
+
+async def _first(stream: ProcessStream) -> AsyncIterator[tuple[int, bytes]]:
+    """Output up to the end of the first line."""
+    async for kind, data in stream:
+        yield kind, data
+        if b"\n" in data:
+            return
+
+
+def _inotify() -> int:
+    fd = ctypes.CDLL(None, use_errno=True).inotify_init()
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    return fd

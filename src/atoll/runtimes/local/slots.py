@@ -46,7 +46,7 @@ class Slots:
     def userns(self, slot: int) -> int:
         """A descriptor of the slot's user namespace: inside 0..65535 is `uid_base(slot)` and up outside."""
         if slot not in self._userns:
-            self._userns[slot] = make_userns(f"0 {uid_base(slot)} {IDS}")
+            self._userns[slot] = make_userns(uid_base(slot))
         return self._userns[slot]
 
     def prepare(self, count: int) -> bool:
@@ -89,14 +89,20 @@ def uid_base(slot: int) -> int:
     return FIRST_UID + slot * IDS
 
 
-def make_userns(mapping: str) -> int:
-    """A descriptor of a new user namespace with this uid and gid map (`inside outside count`)."""
+def make_userns(first_uid: int) -> int:
+    """A descriptor of a new user namespace that maps the range from `first_uid` on.
+
+    The kernel counts some things (inotify instances, queued signals, message queues) for whoever made a namespace too:
+    were that root, one tenant could use up what root and all the others have.
+    """
     up_read, up_write = os.pipe()
     down_read, down_write = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(down_write)
+            os.setresuid(-1, first_uid, -1)
+            sys.regain_capabilities()
             sys.unshare(sys.CLONE_NEWUSER)
             os.write(up_write, b"1")
             os.read(down_read, 1)
@@ -108,7 +114,7 @@ def make_userns(mapping: str) -> int:
             raise OSError("unshare: user namespaces are not available")
         for name in ("uid_map", "gid_map"):
             with open(f"/proc/{pid}/{name}", "w") as file:
-                file.write(mapping)
+                file.write(f"0 {first_uid} {IDS}")
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(up_read)

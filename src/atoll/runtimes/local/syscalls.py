@@ -46,6 +46,7 @@ _AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP = 22
 _PR_CAPBSET_DROP = 24
@@ -208,6 +209,19 @@ def keep_capabilities(kept: tuple[int, ...]) -> None:
     header = struct.pack("Ii", 0x20080522, 0)
     data = struct.pack("IIIIII", mask, mask, 0, 0, 0, 0)
     _checked(_c_capset(header, data), "capset")
+
+
+def regain_capabilities() -> None:
+    """Make effective what is permitted: a change of the effective user id away from root's takes that away."""
+    header = struct.pack("Ii", 0x20080522, 0)
+    data = ctypes.create_string_buffer(24)
+    _checked(_libc.capget(header, data), "capget")
+    low, high = struct.unpack("IIIIII", data.raw)[1::3]
+    _checked(_c_capset(header, struct.pack("IIIIII", low, low, 0, high, high, 0)), "capset")
+
+
+def die_with_parent() -> None:
+    _prctl(_PR_SET_PDEATHSIG, 9)
 
 
 def no_new_privs() -> None:
