@@ -10,6 +10,7 @@ import fcntl
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 import sys as python
@@ -41,6 +42,7 @@ PROTOCOL = 1
 SLOTS_AHEAD = 64
 SLOT_PAUSE_S = 0.002
 MAX_CLIENTS = 16
+MAX_FILES = 65_536
 
 
 class Node:
@@ -340,6 +342,13 @@ class Node:
             call(usage)
 
 
+def _raise_file_limit() -> None:
+    """Each sandbox costs a handful of descriptors, and a shell that calls `atoll down` may have had few to give."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+
+
 def main(data: str, settings: dict[str, Any]) -> None:
     """Run the node of a data folder until it is told to stop; says `ready` on stdout once it serves.
 
@@ -355,6 +364,7 @@ def main(data: str, settings: dict[str, Any]) -> None:
     except BlockingIOError:
         python.exit("a node of this data folder is running already")
     syscalls.blank_command_line()
+    _raise_file_limit()
     node = Node(data, settings)
     os.chdir(f"{data}/run")
     if os.path.lexists("node.sock"):
