@@ -22,6 +22,9 @@ _WORDS = {
     "__aexit__": "__exit__",
     "__aiter__": "__iter__",
     "__anext__": "__next__",
+    "aclose": "close",
+    "aiter_stream": "iter_stream",
+    "handle_async_request": "handle_request",
     "StopAsyncIteration": "StopIteration",
 }
 _NAME = re.compile(r"^(_?)Async(?=[A-Z])")

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.sdk._async import http as async_http
-from atoll.sdk._sync import http as sync_http
+from atoll.sdk._io import close_connections
 from tests.sdk.cutting_proxy import CuttingProxy
 from tests.sdk.stand_in import KEY, StandIn
 
@@ -19,8 +18,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]
     monkeypatch.setenv("ATOLL_API_KEY", KEY)
     monkeypatch.setenv("ATOLL_DATA", str(tmp_path / "data"))
     yield stand_in
-    sync_http.close_pools()
-    async_http.close_pools()
+    close_connections()
     stand_in.close()
 
 

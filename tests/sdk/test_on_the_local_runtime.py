@@ -15,7 +15,7 @@ import pytest
 
 from atoll import AsyncSandbox, Sandbox
 from atoll.sdk import Conflict, InvalidInput, NotFound
-from atoll.sdk._sync import http as sync_http
+from atoll.sdk._io import close_connections
 from tests.sdk.cutting_proxy import CuttingProxy
 from tests.sdk.test_process import MANY_LINES, MANY_LINES_TEXT
 
@@ -40,7 +40,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.delenv("ATOLL_API_KEY", raising=False)
         patch.setenv("ATOLL_DATA", data)
         yield said["url"]
-    sync_http.close_pools()
+    close_connections()
     subprocess.run([*atoll, "down", "--data", data], env=environment, check=True, capture_output=True, timeout=60)
 
 
@@ -106,7 +106,7 @@ def test_cuts_lose_and_double_nothing(real: str) -> None:
             assert process.lost_bytes == 0
             assert proxy.streams == 4
     finally:
-        sync_http.close_pools()
+        close_connections()
         proxy.close()
 
 

@@ -191,13 +191,12 @@ def test_a_kept_connection_that_the_server_closed_is_not_used_again(server: Stan
 
 
 def test_requests_share_connections(server: StandIn) -> None:
-    from atoll.sdk._sync.http import _pools
+    from atoll.sdk._io import connections
 
     with Sandbox.create() as sandbox:
         for _ in range(5):
             sandbox.run("true")
-        (pool,) = (pool for pool in _pools.values() if pool.port == server.port)
-        assert len(pool._idle) == 1
+        assert len(connections(tls=False).connections) == 1
 
 
 def test_many_threads_share_one_sandbox(server: StandIn) -> None:

@@ -11,11 +11,7 @@ from pathlib import Path
 import pytest
 
 from atoll import AsyncSandbox, Sandbox
-from atoll.sdk import ConnectionFailed
-from atoll.sdk._async import http as async_http
-from atoll.sdk._async import tls as async_tls
-from atoll.sdk._sync import http as sync_http
-from atoll.sdk._sync import tls as sync_tls
+from atoll.sdk import ConnectionFailed, _io, connections
 from tests.sdk.stand_in import StandIn
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
@@ -92,13 +88,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def proxy(server: StandIn, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[TlsProxy]:
     proxy = TlsProxy(server.port, *certificate)
     monkeypatch.setenv("ATOLL_URL", f"https://127.0.0.1:{proxy.port}")
-    for module in (sync_tls, async_tls):
-        module._context.cache_clear()
+    connections.tls_context.cache_clear()
+    _io._pools.clear()  # they keep the authorities of the test before
     yield proxy
-    for module in (sync_tls, async_tls):
-        module._context.cache_clear()
-    sync_http.close_pools()
-    async_http.close_pools()
+    connections.tls_context.cache_clear()
+    _io.close_connections()
+    _io._pools.clear()
     proxy.close()
 
 

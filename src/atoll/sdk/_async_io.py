@@ -1,4 +1,4 @@
-"""What differs when the SDK awaits: connections, locks, pauses and files. `_io` has the same for waiting.
+"""What differs when the SDK awaits: its connections, locks, pauses and files. `_io` has the same for waiting.
 
 The script that makes `_sync/` from `_async/` swaps one for the other; everything above is written once.
 """
@@ -7,81 +7,40 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import IO, Any
 
-from atoll.sdk._io import RECEIVE_BYTES, SEND_TIMEOUT_S, prepare, readable
+from httpcore2 import AsyncConnectionPool
+
+from atoll.sdk.connections import limits
 
 AsyncLock = asyncio.Lock
+_Key = tuple[asyncio.AbstractEventLoop, bool]
+_pools: dict[_Key, tuple[AsyncConnectionPool, AsyncGenerator[None]]] = {}
 
 
-class AsyncWire:
-    """One TCP connection. Errors are OSError; TimeoutError is one of them."""
-
-    __slots__ = ("_sock",)
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    @staticmethod
-    async def open(host: str, port: int, timeout_s: float) -> AsyncWire:
-        async with asyncio.timeout(timeout_s):
-            return AsyncWire(await _async_connect(host, port))
-
-    @property
-    def sock(self) -> socket.socket:
-        return self._sock
-
-    async def send(self, data: bytes) -> None:
-        async with asyncio.timeout(SEND_TIMEOUT_S):
-            await asyncio.get_running_loop().sock_sendall(self._sock, data)
-
-    async def receive(self, timeout_s: float | None) -> bytes:
-        """What has arrived, at most RECEIVE_BYTES; b"" at the end."""
-        if timeout_s is None:
-            return await asyncio.get_running_loop().sock_recv(self._sock, RECEIVE_BYTES)
-        async with asyncio.timeout(timeout_s):
-            return await asyncio.get_running_loop().sock_recv(self._sock, RECEIVE_BYTES)
-
-    def pending(self) -> bool:
-        """Whether `receive` would return at once; on an idle connection that means that it has ended."""
-        return readable(self._sock)
-
-    def receive_now(self) -> bytes:
-        """What has arrived, for when `pending` says so."""
-        return self._sock.recv(RECEIVE_BYTES)
-
-    def shutdown(self) -> None:
-        """End both directions, so that a reader in another task wakes up."""
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-
-    def close(self) -> None:
-        self._sock.close()
+async def async_connections(tls: bool) -> AsyncConnectionPool:
+    """Those of the running event loop, closed when it is shut down."""
+    key = (asyncio.get_running_loop(), tls)
+    kept = _pools.get(key)
+    if kept is not None:
+        return kept[0]
+    for other in [other for other in _pools if other[0].is_closed()]:
+        del _pools[other]
+    pool = AsyncConnectionPool(**limits(tls))
+    closing = _close_at_end(key, pool)
+    _pools[key] = pool, closing
+    await anext(closing)
+    return pool
 
 
-async def _async_connect(host: str, port: int) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    failure: OSError = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in addresses:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            prepare(sock)
-            await loop.sock_connect(sock, address)
-        except OSError as error:
-            sock.close()
-            failure = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise failure
+async def _close_at_end(key: _Key, pool: AsyncConnectionPool) -> AsyncGenerator[None]:
+    """Whoever shuts a loop down closes the generators that began in it: the only notice that asyncio gives."""
+    try:
+        yield
+    finally:
+        _pools.pop(key, None)
+        await pool.aclose()
 
 
 async def async_sleep(seconds: float) -> None:

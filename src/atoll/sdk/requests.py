@@ -1,10 +1,11 @@
-"""The bodies that the SDK sends, made from its calls' arguments; sandboxes of both kinds, sync and async, use them."""
+"""The targets and bodies that the SDK sends, made from its calls' arguments; both kinds of sandboxes use them."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from atoll.domain.errors import InvalidInput
 
@@ -19,6 +20,13 @@ def argv_of(command: Command) -> list[str]:
     if not words:
         raise InvalidInput("command must not be empty", field="command")
     return words
+
+
+def target_of(path: str, /, *segments: str, **query: str | int | bool | None) -> str:
+    """A request target: `path`, quoted segments, then the query values that are not None (true for True)."""
+    target = path + "".join("/" + quote(segment, safe="") for segment in segments)
+    pairs = [(name, "true" if value is True else str(value)) for name, value in query.items() if value is not None]
+    return f"{target}?{urlencode(pairs, quote_via=quote, errors='surrogateescape')}" if pairs else target
 
 
 def create_body(

@@ -17,7 +17,7 @@ from atoll.domain.process import FileEntry
 from atoll.sdk._async.api import CALL_TIMEOUT_S, AsyncApi
 from atoll.sdk._async.http import AsyncUpload
 from atoll.sdk._async_io import async_write
-from atoll.sdk.http1 import target_of
+from atoll.sdk.requests import target_of
 from atoll.sdk.values import entry_of
 
 Progress = Callable[[int], None]  # called with the number of bytes that moved since the last call
@@ -101,11 +101,11 @@ class AsyncFiles:
         """Append a file of the sandbox to an open local one; returns its size."""
         size = 0
         async with await self._api.stream(target_of(self._base, path=path), timeout_s=CALL_TIMEOUT_S) as body:
-            async for piece in body:
-                await async_write(file, piece)
-                size += len(piece)
+            async for block in body.blocks():
+                await async_write(file, block)
+                size += len(block)
                 if progress is not None:
-                    progress(len(piece))
+                    progress(len(block))
         return size
 
     async def _put(self, path: str, body: bytes | AsyncUpload, mode: int | None) -> int:

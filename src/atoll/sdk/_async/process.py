@@ -21,11 +21,11 @@ from atoll.sdk._async.api import AsyncApi
 from atoll.sdk._async.retry import RECONNECT_S, AsyncRetry
 from atoll.sdk._async_io import AsyncLock
 from atoll.sdk.errors import ConnectionFailed, Dropped
-from atoll.sdk.http1 import target_of
+from atoll.sdk.requests import target_of
 from atoll.sdk.values import Chunk, exit_of
 
 if TYPE_CHECKING:
-    from atoll.sdk._async.websocket import AsyncWebSocket
+    from atoll.sdk.streams import AsyncWebSocket
 
 
 class AsyncProcess:
@@ -47,7 +47,6 @@ class AsyncProcess:
         self._socket = socket
         self._skip = 0  # bytes of a replay that were seen already
         self._closed = False
-        self._receiving = False
         self._stdin_closed = False
         self._size: tuple[int, int] | None = None
         self._reconnecting = AsyncLock()
@@ -78,15 +77,11 @@ class AsyncProcess:
         """The next piece of output; None after the last. TimeoutError after `timeout` seconds without any."""
         while self.exit_code is None:
             socket = self._socket
-            self._receiving = True
             try:
                 message = await socket.receive(timeout)
             except Dropped:
-                self._receiving = False
                 await self._reconnect(socket)
                 continue
-            finally:
-                self._receiving = False
             chunk = self._digest(message)
             if chunk is not None:
                 return chunk
@@ -171,8 +166,6 @@ class AsyncProcess:
         while self.exit_code is None:
             socket = self._socket
             try:
-                if not self._receiving:
-                    await socket.catch_up()
                 await socket.send(frame)
                 return
             except Dropped:

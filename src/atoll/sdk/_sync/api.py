@@ -7,14 +7,15 @@ import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from httpcore2 import URL
+
 from atoll import __version__
-from atoll.sdk._sync.http import Body, Pool, Upload, open_body, request, shared_pool
+from atoll.sdk._sync.http import Body, Request, Upload, send
 from atoll.sdk.config import Config, resolve
 from atoll.sdk.errors import error_of
-from atoll.sdk.http1 import Reply
 
 if TYPE_CHECKING:
-    from atoll.sdk._sync.websocket import WebSocket
+    from atoll.sdk.streams import WebSocket
 
 CALL_TIMEOUT_S = 60.0  # of silence, for calls that the server answers at once
 _ERROR_BYTES_MAX = 1 << 20
@@ -26,15 +27,16 @@ class Api:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._pool: Pool = shared_pool(config.host, config.port, config.tls)
         host = f"[{config.host}]" if ":" in config.host else config.host
         standard = 443 if config.tls else 80
         self.authority = host if config.port == standard else f"{host}:{config.port}"
-        self._tail = (
-            f" HTTP/1.1\r\nHost: {self.authority}\r\nAuthorization: Bearer {config.api_key}\r\n"
-            f"User-Agent: atoll/{__version__}\r\nAccept: */*\r\n"
-        ).encode("latin-1")
-        self._prefix = config.prefix
+        self._scheme = b"https" if config.tls else b"http"
+        self._host = config.host.encode("ascii")
+        self._headers = [
+            (b"Host", self.authority.encode()),
+            (b"Authorization", f"Bearer {config.api_key}".encode()),
+            (b"User-Agent", f"atoll/{__version__}".encode()),
+        ]
 
     def call(
         self,
@@ -46,46 +48,48 @@ class Api:
     ) -> Any:
         """The JSON of the answer to `value` as JSON (None: no body); None for an answer without a body."""
         body = b"" if value is None else _encode(value).encode()
-        head = self._head(method, target, len(body), "application/json" if body else None)
-        reply = request(self._pool, method, head, body, timeout_s)
-        _check(reply)
-        return json.loads(reply.body) if reply.body else None
+        kind = b"application/json" if body else None
+        return self._value_of(self._request(method, target, body, kind, timeout_s))
 
     def upload(self, target: str, body: bytes | Upload, *, timeout_s: float | None) -> Any:
         """POST bytes; the JSON of the answer."""
-        size = len(body) if isinstance(body, bytes) else body.size
-        head = self._head("POST", target, size, "application/octet-stream")
-        reply = request(self._pool, "POST", head, body, timeout_s)
-        _check(reply)
-        return json.loads(reply.body) if reply.body else None
+        return self._value_of(self._request("POST", target, body, b"application/octet-stream", timeout_s))
 
     def stream(self, target: str, *, timeout_s: float | None) -> Body:
         """GET whose answer is read as it comes; `timeout_s` bounds each wait for more."""
-        body = open_body(self._pool, "GET", self._head("GET", target, 0, None), b"", timeout_s)
+        body = send(self._request("GET", target, b"", None, timeout_s))
         if body.status >= 300:
-            text = body.read(_ERROR_BYTES_MAX)
-            raise error_of(body.status, text, body.headers.get("retry-after"))
+            raise error_of(body.status, body.read(_ERROR_BYTES_MAX), body.headers.get("retry-after"))
         return body
 
     def websocket(self, target: str) -> WebSocket:
         """Upgrade; the server's error when it answers anything but 101."""
-        from atoll.sdk._sync.websocket import WebSocket  # half of the SDK's import time, not always needed
+        from atoll.sdk.streams import WebSocket  # a third of the SDK's import time, not always needed
 
-        scheme = "wss" if self.config.tls else "ws"
-        return WebSocket.open(self._pool, f"{scheme}://{self.authority}{self._prefix}{target}", self.config.api_key)
+        return WebSocket.open(self.config, self.authority, target)
 
-    def _head(self, method: str, target: str, size: int | None, content_type: str | None) -> bytes:
-        head = f"{method} {self._prefix}{target}".encode("ascii") + self._tail
-        if content_type is not None:
-            head += b"Content-Type: " + content_type.encode() + b"\r\n"
+    def _request(
+        self, method: str, target: str, body: bytes | Upload, kind: bytes | None, timeout_s: float | None
+    ) -> Request:
+        headers = self._headers.copy()
+        if kind is not None:
+            headers.append((b"Content-Type", kind))
+        size = len(body) if isinstance(body, bytes) else body.size
         if size is None:
-            return head + b"Transfer-Encoding: chunked\r\n\r\n"
-        return head + b"Content-Length: %d\r\n\r\n" % size if size or method == "POST" else head + b"\r\n"
+            headers.append((b"Transfer-Encoding", b"chunked"))
+        elif size or method == "POST":
+            headers.append((b"Content-Length", b"%d" % size))
+        path = f"{self.config.prefix}{target}".encode("ascii")
+        url = URL(scheme=self._scheme, host=self._host, port=self.config.port, target=path)
+        return Request(method, url, headers, body, timeout_s)
 
-
-def _check(reply: Reply) -> None:
-    if reply.status >= 300:
-        raise error_of(reply.status, reply.body, reply.headers.get("retry-after"))
+    @staticmethod
+    def _value_of(request: Request) -> Any:
+        answer = send(request)
+        body = answer.read()
+        if answer.status >= 300:
+            raise error_of(answer.status, body, answer.headers.get("retry-after"))
+        return json.loads(body) if body else None
 
 
 @lru_cache(maxsize=64)

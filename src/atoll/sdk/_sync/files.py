@@ -17,7 +17,7 @@ from atoll.domain.process import FileEntry
 from atoll.sdk._io import write
 from atoll.sdk._sync.api import CALL_TIMEOUT_S, Api
 from atoll.sdk._sync.http import Upload
-from atoll.sdk.http1 import target_of
+from atoll.sdk.requests import target_of
 from atoll.sdk.values import entry_of
 
 Progress = Callable[[int], None]  # called with the number of bytes that moved since the last call
@@ -101,11 +101,11 @@ class Files:
         """Append a file of the sandbox to an open local one; returns its size."""
         size = 0
         with self._api.stream(target_of(self._base, path=path), timeout_s=CALL_TIMEOUT_S) as body:
-            for piece in body:
-                write(file, piece)
-                size += len(piece)
+            for block in body.blocks():
+                write(file, block)
+                size += len(block)
                 if progress is not None:
-                    progress(len(piece))
+                    progress(len(block))
         return size
 
     def _put(self, path: str, body: bytes | Upload, mode: int | None) -> int:

@@ -16,8 +16,7 @@ from atoll.sdk._sync.files import Files
 from atoll.sdk._sync.process import Process, start_process
 from atoll.sdk._sync.retry import Retry
 from atoll.sdk.errors import CommandFailed
-from atoll.sdk.http1 import target_of
-from atoll.sdk.requests import Command, argv_of, create_body, run_body
+from atoll.sdk.requests import Command, argv_of, create_body, run_body, target_of
 from atoll.sdk.values import Result, SandboxInfo, TemplateInfo, process_of, result_of, sandbox_of, template_of
 
 CREATE_TIMEOUT_S = 60.0

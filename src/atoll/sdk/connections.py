@@ -1,0 +1,50 @@
+"""How the SDK connects, over HTTP and WebSockets, waiting or awaiting: limits, timeouts, TLS, and dead peers.
+
+`_io` and `_async_io` make the shared connections from it, `streams` its WebSockets.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from functools import lru_cache
+from typing import TypedDict
+
+import httpcore2
+
+CONNECT_TIMEOUT_S = 10.0
+SEND_TIMEOUT_S = 60.0
+# A dead peer is noticed after about 30 + 3 * 10 seconds, also while nobody sends.
+SOCKET_OPTIONS: list[tuple[int, int, int]] = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
+
+
+class Limits(TypedDict):
+    """What both kinds of httpcore2 pools take."""
+
+    ssl_context: ssl.SSLContext | None
+    max_connections: int
+    max_keepalive_connections: int
+    keepalive_expiry: float
+    socket_options: list[tuple[int, int, int]]
+
+
+def limits(tls: bool) -> Limits:
+    """Of one pool of connections."""
+    return {
+        "ssl_context": tls_context() if tls else None,
+        "max_connections": 1_024,
+        "max_keepalive_connections": 128,
+        "keepalive_expiry": 4.0,  # servers close idle ones after 5 s or more: never be who uses it just then
+        "socket_options": SOCKET_OPTIONS,
+    }
+
+
+@lru_cache(maxsize=1)
+def tls_context() -> ssl.SSLContext:
+    """This machine's trusted authorities, or those of SSL_CERT_FILE; reading them takes milliseconds."""
+    return httpcore2.default_ssl_context()
