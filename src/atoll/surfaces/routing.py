@@ -6,6 +6,7 @@ app.py makes the routes of all dialects with it. A route admits, calls the handl
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Protocol, cast
 
 import structlog
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, compile_path
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from uvicorn.protocols.utils import ClientDisconnected
 
 from atoll.domain.errors import AtollError, Internal
 from atoll.domain.ids import SANDBOX_ID
@@ -127,14 +129,15 @@ class PathRoute(BaseRoute):
                 operation.check_query(socket)
             with self._door.socket(principal):
                 await cast(SocketHandler, operation.handler)(socket, principal)
-        except WebSocketDisconnect:
-            pass
+        except (WebSocketDisconnect, ClientDisconnected):
+            pass  # the second comes from a client that went away before the upgrade
         except Exception as error:
             if not isinstance(error, AtollError) or isinstance(error, Internal):
                 _log.error("fault", exc_info=error)
             response = self._dialect.error(error if isinstance(error, AtollError) else Internal())
             status = response.status_code
-            await _end_socket(socket, response)
+            with suppress(WebSocketDisconnect, ClientDisconnected):
+                await _end_socket(socket, response)
         finally:
             trace = trace_of(scope)
             if trace.key_id is not None:
