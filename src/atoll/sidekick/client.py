@@ -45,7 +45,9 @@ class Link:
         self.writer = writer
 
     def send(self, kind: int, payload: bytes = b"") -> None:
-        self.writer.write(wire.frame(kind, payload))
+        """Ignored when the sidekick has hung up: reading tells how."""
+        if not self.writer.is_closing():
+            self.writer.write(wire.frame(kind, payload))
 
     async def read(self) -> tuple[int, bytes]:
         """The next frame; NotFound when the sidekick is gone, the error that an ERROR frame tells."""
