@@ -55,7 +55,7 @@ def logs(
 
 
 def stop(sandboxes: options.SandboxNames, as_json: output.Json = False) -> None:
-    """End sandboxes: TERM to everything in them, a grace time, then KILL."""
+    """End sandboxes: TERM to the main process and what it started, a grace time, then KILL to everything."""
     for found in _each(sandboxes):
         found.stop()
         _tell(found.id, "stopped", as_json)
