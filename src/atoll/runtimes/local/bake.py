@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 BAKE_S = 300.0
+MAX_DEPTH = 256
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -36,6 +37,9 @@ def bake(loop: Loop, pid: int, userns: int, destination: str, reply: Callable[[d
     copier = os.fork()
     if copier == 0:
         try:
+            # else it would keep the node's lock and socket, should the node die now
+            syscalls.die_with_parent()
+            syscalls.close_descriptors({0, 1, 2, source, target, theirs, userns})
             syscalls.setns(userns, syscalls.CLONE_NEWUSER)
             os.setresgid(0, 0, 0)
             os.setgroups([])
@@ -65,10 +69,17 @@ def bake(loop: Loop, pid: int, userns: int, destination: str, reply: Callable[[d
 
 
 def _writable_layer(pid: int) -> str:
-    """A path to it: the one directory that a sidekick keeps open (its child opened it before the root was changed)."""
+    """A path to it: the one directory that the sidekick opened before its root was changed.
+
+    It may have others open, for a client: those are on mounts that it can name.
+    """
+    with open(f"/proc/{pid}/mountinfo", "rb") as file:
+        mounted = {line.split(b" ", 1)[0] for line in file}
     folder = f"/proc/{pid}/fd"
     for name in os.listdir(folder):
-        if stat.S_ISDIR(os.stat(f"{folder}/{name}").st_mode):
+        with open(f"/proc/{pid}/fdinfo/{name}", "rb") as file:
+            mount = next((line.split()[1] for line in file if line.startswith(b"mnt_id:")), b"")
+        if mount not in mounted and stat.S_ISDIR(os.stat(f"{folder}/{name}").st_mode):
             return f"{folder}/{name}"
     raise OSError(f"the sidekick {pid} keeps no writable layer open")
 
@@ -91,12 +102,14 @@ class Budget:
             raise OSError(errno.EFBIG, "more entries than its disk can have")
 
 
-def copy_tree(source: int, target: int, budget: Budget) -> None:
+def copy_tree(source: int, target: int, budget: Budget, depth: int = MAX_DEPTH) -> None:
     """Copy what is in one directory into another: files, links, folders, whiteouts, their owners, modes and times."""
+    if depth == 0:
+        raise OSError(errno.EFBIG, f"more than {MAX_DEPTH} folders deep")
     info = os.fstat(source)
     with os.scandir(source) as entries:
         for entry in entries:
-            _copy(entry.name, source, target, budget)
+            _copy(entry.name, source, target, budget, depth)
     here = os.open(".", _FOLDER, dir_fd=target)
     try:
         os.chown(here, info.st_uid, info.st_gid)
@@ -106,14 +119,14 @@ def copy_tree(source: int, target: int, budget: Budget) -> None:
         os.close(here)
 
 
-def _copy(name: str, source: int, target: int, budget: Budget) -> None:
+def _copy(name: str, source: int, target: int, budget: Budget, depth: int) -> None:
     budget.count()
     info = os.stat(name, dir_fd=source, follow_symlinks=False)
     if stat.S_ISDIR(info.st_mode):
         os.mkdir(name, 0o700, dir_fd=target)
         below, into = os.open(name, _FOLDER, dir_fd=source), os.open(name, _FOLDER, dir_fd=target)
         try:
-            copy_tree(below, into, budget)
+            copy_tree(below, into, budget, depth - 1)
         finally:
             os.close(below)
             os.close(into)
@@ -131,7 +144,8 @@ def _copy(name: str, source: int, target: int, budget: Budget) -> None:
 
 
 def _copy_file(name: str, source: int, target: int, info: os.stat_result, budget: Budget) -> None:
-    reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+    # the sandbox lives on meanwhile: a pipe that took the file's place must not make us wait for a writer
+    reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)
     writing = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
     try:
         budget.bytes -= copy_data(reading, writing, budget.bytes)
