@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import sys as python
 
 from atoll.runtimes.local import rootfs
 from atoll.runtimes.local import syscalls as sys
@@ -74,6 +75,7 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
     if oom_score >= 0:
         keep.add(oom_score)
     sys.close_descriptors(keep)
+    _import_no_more()
     sys.install_filter(host["filter"])
 
     who = Identity(UID, GID, separate=rooted, oom_score=oom_score)
@@ -115,6 +117,11 @@ def _bound_system_v(shm_bytes: int) -> None:
         fd = os.open(f"/proc/sys/kernel/{name}", os.O_WRONLY | os.O_CLOEXEC)
         os.write(fd, str(value).encode())
         os.close(fd)
+
+
+def _import_no_more() -> None:
+    """From here on a module would be read from the sandbox's root, where files are the tenant's."""
+    python.meta_path[:] = [finder for finder in python.meta_path if "Path" not in getattr(finder, "__name__", "Path")]
 
 
 def _bound_files_and_cores() -> None:
