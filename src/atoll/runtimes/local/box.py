@@ -66,7 +66,7 @@ class Box:
         self.when_gone: list[Callable[[dict[str, Any]], None]] = []
 
     def save(self) -> None:
-        """One small write: a node that dies in it leaves the old text or the new."""
+        """Into its folder; OSError when that cannot be written."""
         fields = {
             "id": self.id,
             "key": self.key,
@@ -85,10 +85,8 @@ class Box:
     @classmethod
     def load(cls, folder: str) -> Box | None:
         """The box that `save` wrote there; None when there is none or it is of an earlier boot or never lived."""
-        try:
-            with open(f"{folder}/{STATE_NAME}") as file:
-                fields = json.load(file)
-        except (OSError, ValueError):
+        fields = read_small(f"{folder}/{STATE_NAME}")
+        if fields is None:
             return None
         box = cls(fields["key"], folder, fields["slot"], fields["network"])
         box.id, box.limits = fields["id"], fields["limits"]
@@ -119,7 +117,18 @@ def usage_of(box: Box) -> dict[str, Any]:
     return {"duration_s": boot_now() - box.started, **counted}
 
 
+def read_small(path: str) -> dict[str, Any] | None:
+    """What `write_small` wrote; None when there is nothing whole."""
+    try:
+        with open(path) as file:
+            value, _ = json.JSONDecoder().raw_decode(file.read())  # the end of a longer one may still be behind it
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None  # pyright: ignore[reportUnknownVariableType]
+
+
 def write_small(path: str, value: Any) -> None:
+    """In one write: a node that dies in it leaves the old text or the new."""
     """In one write: shorter text is filled up with blanks, which JSON may end with."""
     data = json.dumps(value, separators=(",", ":")).encode()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import gc
-import json
 import os
 import resource
 import signal
@@ -17,7 +16,7 @@ import sys as python
 
 from atoll.runtimes.local import syscalls
 from atoll.runtimes.local.bake import bake
-from atoll.runtimes.local.box import ENDED_NAME, Box, boot_now, usage_of, write_small
+from atoll.runtimes.local.box import ENDED_NAME, Box, boot_now, read_small, usage_of, write_small
 from atoll.runtimes.local.burial import Burials, remove_folder
 from atoll.runtimes.local.cgroups import Cgroups, Counters
 from atoll.runtimes.local.deadlines import Deadlines
@@ -125,8 +124,8 @@ class Node:
         for name in os.listdir(self.boxes_folder):
             folder = f"{self.boxes_folder}/{name}"
             if os.path.exists(f"{folder}/{ENDED_NAME}"):
-                with open(f"{folder}/{ENDED_NAME}") as file:
-                    self.ended[name] = json.load(file)
+                lost: dict[str, Any] = {"id": name, "reason": "lost", "usage": {}}
+                self.ended[name] = read_small(f"{folder}/{ENDED_NAME}") or lost
                 continue
             box = Box.load(folder)
             if box is None:
@@ -206,7 +205,11 @@ class Node:
         def ready(error: str | None) -> None:
             if error is None:
                 box.ready = True
-                box.save()
+                try:
+                    box.save()
+                except OSError as problem:  # the next node would not know it
+                    box.ready, error = False, f"the sandbox could not be recorded: {problem}"
+            if error is None:
                 self.deadlines.arm(box)
                 reply({"pid": box.pid, "boot_id": self.settings["boot_id"]})
                 return
@@ -331,7 +334,10 @@ class Node:
         self.spares.forget(box)
         if box.ready and box.reason and not box.when_gone:
             ended = {"id": box.id, "reason": box.reason, "usage": usage}
-            write_small(f"{box.folder}/{ENDED_NAME}", ended)
+            try:
+                write_small(f"{box.folder}/{ENDED_NAME}", ended)
+            except OSError as error:  # a full disk: it is told now, if not after a restart
+                python.stderr.write(f"the end of {box.id} could not be kept: {error}\n")
             remove_folder(box.folder, keep=ENDED_NAME)
             self.ended[box.id] = ended
             for client in list(self.clients):
