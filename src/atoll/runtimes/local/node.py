@@ -362,6 +362,7 @@ def main(data: str, settings: dict[str, Any]) -> None:
     """
     if os.fork():
         os._exit(0)
+    syscalls.close_descriptors({0, 1, 2})  # uvloop lets its children inherit some, the server's caller's among them
     os.umask(0o022)
     os.makedirs(f"{data}/run", mode=0o700, exist_ok=True)
     lock = os.open(f"{data}/run/node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
