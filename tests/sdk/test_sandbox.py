@@ -196,7 +196,7 @@ def test_requests_share_connections(server: StandIn) -> None:
     with Sandbox.create() as sandbox:
         for _ in range(5):
             sandbox.run("true")
-        assert len(connections(tls=False).connections) == 1
+        assert len(connections(tls=False).pool.connections) == 1
 
 
 def test_many_threads_share_one_sandbox(server: StandIn) -> None:

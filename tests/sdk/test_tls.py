@@ -89,11 +89,11 @@ def proxy(server: StandIn, certificate: tuple[Path, Path], monkeypatch: pytest.M
     proxy = TlsProxy(server.port, *certificate)
     monkeypatch.setenv("ATOLL_URL", f"https://127.0.0.1:{proxy.port}")
     connections.tls_context.cache_clear()
-    _io._pools.clear()  # they keep the authorities of the test before
+    _io._lanes.clear()  # they keep the authorities of the test before
     yield proxy
     connections.tls_context.cache_clear()
     _io.close_connections()
-    _io._pools.clear()
+    _io._lanes.clear()
     proxy.close()
 
 

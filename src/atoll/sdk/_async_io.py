@@ -12,35 +12,35 @@ from typing import IO, Any
 
 from httpcore2 import AsyncConnectionPool
 
-from atoll.sdk.connections import limits
+from atoll.sdk.connections import Lane, free_lane, limits
 
 AsyncLock = asyncio.Lock
+_Lanes = list[Lane[AsyncConnectionPool]]
 _Key = tuple[asyncio.AbstractEventLoop, bool]
-_pools: dict[_Key, tuple[AsyncConnectionPool, AsyncGenerator[None]]] = {}
+_kept: dict[_Key, tuple[_Lanes, AsyncGenerator[None]]] = {}
 
 
-async def async_connections(tls: bool) -> AsyncConnectionPool:
-    """Those of the running event loop, closed when it is shut down."""
+async def async_connections(tls: bool) -> Lane[AsyncConnectionPool]:
+    """Of the running event loop; closed when that is shut down."""
     key = (asyncio.get_running_loop(), tls)
-    kept = _pools.get(key)
-    if kept is not None:
-        return kept[0]
-    for other in [other for other in _pools if other[0].is_closed()]:
-        del _pools[other]
-    pool = AsyncConnectionPool(**limits(tls))
-    closing = _close_at_end(key, pool)
-    _pools[key] = pool, closing
-    await anext(closing)
-    return pool
+    kept = _kept.get(key)
+    if kept is None:
+        for other in [other for other in _kept if other[0].is_closed()]:
+            del _kept[other]
+        lanes: _Lanes = []
+        kept = _kept[key] = lanes, _close_at_end(key, lanes)
+        await anext(kept[1])
+    return free_lane(kept[0], lambda: AsyncConnectionPool(**limits(tls)))
 
 
-async def _close_at_end(key: _Key, pool: AsyncConnectionPool) -> AsyncGenerator[None]:
+async def _close_at_end(key: _Key, lanes: _Lanes) -> AsyncGenerator[None]:
     """Whoever shuts a loop down closes the generators that began in it: the only notice that asyncio gives."""
     try:
         yield
     finally:
-        _pools.pop(key, None)
-        await pool.aclose()
+        _kept.pop(key, None)
+        for lane in lanes:
+            await lane.pool.aclose()
 
 
 async def async_sleep(seconds: float) -> None:

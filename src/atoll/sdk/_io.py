@@ -14,22 +14,23 @@ from typing import IO, Any
 
 from httpcore2 import ConnectionPool
 
-from atoll.sdk.connections import limits
+from atoll.sdk.connections import Lane, free_lane, limits
 
-_pools: dict[tuple[int, bool], ConnectionPool] = {}
+_lanes: dict[tuple[int, bool], list[Lane[ConnectionPool]]] = {}
 
 
-def connections(tls: bool) -> ConnectionPool:
-    """This process's, shared by all of its threads; a forked child has its own."""
-    key = (os.getpid(), tls)
-    return _pools.get(key) or _pools.setdefault(key, ConnectionPool(**limits(tls)))
+def connections(tls: bool) -> Lane[ConnectionPool]:
+    """Of this process, shared by all of its threads; a forked child has its own."""
+    lanes = _lanes.setdefault((os.getpid(), tls), [])
+    return free_lane(lanes, lambda: ConnectionPool(**limits(tls)))
 
 
 def close_connections() -> None:
     """Close what is idle; called at exit, and by tests."""
-    for (pid, _), pool in list(_pools.items()):
-        if pid == os.getpid():
-            pool.close()
+    for (pid, _), lanes in list(_lanes.items()):
+        for lane in lanes:
+            if pid == os.getpid():
+                lane.pool.close()
 
 
 atexit.register(close_connections)

@@ -14,7 +14,7 @@ import httpcore2
 
 from atoll.domain.errors import AtollError, DeadlineExceeded, TooLarge
 from atoll.sdk._async_io import async_connections, async_read
-from atoll.sdk.connections import CONNECT_TIMEOUT_S, SEND_TIMEOUT_S
+from atoll.sdk.connections import CONNECT_TIMEOUT_S, SEND_TIMEOUT_S, Lane
 from atoll.sdk.errors import ConnectionFailed
 
 REPLY_BYTES_MAX = 256 * 2**20
@@ -25,7 +25,7 @@ _BROKEN = (httpcore2.NetworkError, httpcore2.RemoteProtocolError)
 _FAILURES = (*_BROKEN, httpcore2.TimeoutException)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AsyncRequest:
     """One request; `timeout_s` bounds each wait for the server, None waits for ever."""
 
@@ -46,11 +46,14 @@ class AsyncRequest:
 class AsyncBody:
     """An answer that is read as it comes, once. Iterate to its end, or close it: then its connection is not kept."""
 
-    def __init__(self, request: AsyncRequest, response: httpcore2.Response) -> None:
+    def __init__(
+        self, request: AsyncRequest, response: httpcore2.Response, lane: Lane[httpcore2.AsyncConnectionPool]
+    ) -> None:
         self.status = response.status
         self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
         self._request = request
         self._response = response
+        self._lane = lane
 
     async def __aenter__(self) -> AsyncBody:
         return self
@@ -94,12 +97,14 @@ class AsyncBody:
         return b"".join(pieces)
 
     async def close(self) -> None:
+        self._lane.users.discard(self._request)
         await self._response.aclose()
 
 
 async def send(request: AsyncRequest) -> AsyncBody:
     """Send a request and read its answer's head. ConnectionFailed, DeadlineExceeded."""
-    pool = await async_connections(request.url.scheme == b"https")
+    lane = await async_connections(request.url.scheme == b"https")
+    lane.users.add(request)
     timeouts = {"connect": CONNECT_TIMEOUT_S, "pool": CONNECT_TIMEOUT_S, "write": SEND_TIMEOUT_S}
     ours = httpcore2.Request(
         request.method,
@@ -111,11 +116,15 @@ async def send(request: AsyncRequest) -> AsyncBody:
     again = request.method in _REPEATABLE
     while True:
         try:
-            return AsyncBody(request, await pool.handle_async_request(ours))
-        except _FAILURES as error:
-            if not (again and isinstance(error, _BROKEN)):
+            return AsyncBody(request, await lane.pool.handle_async_request(ours), lane)
+        except BaseException as error:
+            if again and isinstance(error, _BROKEN):
+                again = False
+                continue
+            lane.users.discard(request)
+            if isinstance(error, _FAILURES):
                 raise request.failed(error) from error
-            again = False
+            raise
 
 
 class AsyncUpload:

@@ -15,7 +15,7 @@ import httpcore2
 
 from atoll.domain.errors import AtollError, DeadlineExceeded, TooLarge
 from atoll.sdk._io import connections, read
-from atoll.sdk.connections import CONNECT_TIMEOUT_S, SEND_TIMEOUT_S
+from atoll.sdk.connections import CONNECT_TIMEOUT_S, SEND_TIMEOUT_S, Lane
 from atoll.sdk.errors import ConnectionFailed
 
 REPLY_BYTES_MAX = 256 * 2**20
@@ -26,7 +26,7 @@ _BROKEN = (httpcore2.NetworkError, httpcore2.RemoteProtocolError)
 _FAILURES = (*_BROKEN, httpcore2.TimeoutException)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """One request; `timeout_s` bounds each wait for the server, None waits for ever."""
 
@@ -47,11 +47,12 @@ class Request:
 class Body:
     """An answer that is read as it comes, once. Iterate to its end, or close it: then its connection is not kept."""
 
-    def __init__(self, request: Request, response: httpcore2.Response) -> None:
+    def __init__(self, request: Request, response: httpcore2.Response, lane: Lane[httpcore2.ConnectionPool]) -> None:
         self.status = response.status
         self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
         self._request = request
         self._response = response
+        self._lane = lane
 
     def __enter__(self) -> Body:
         return self
@@ -94,12 +95,14 @@ class Body:
         return b"".join(pieces)
 
     def close(self) -> None:
+        self._lane.users.discard(self._request)
         self._response.close()
 
 
 def send(request: Request) -> Body:
     """Send a request and read its answer's head. ConnectionFailed, DeadlineExceeded."""
-    pool = connections(request.url.scheme == b"https")
+    lane = connections(request.url.scheme == b"https")
+    lane.users.add(request)
     timeouts = {"connect": CONNECT_TIMEOUT_S, "pool": CONNECT_TIMEOUT_S, "write": SEND_TIMEOUT_S}
     ours = httpcore2.Request(
         request.method,
@@ -111,11 +114,15 @@ def send(request: Request) -> Body:
     again = request.method in _REPEATABLE
     while True:
         try:
-            return Body(request, pool.handle_request(ours))
-        except _FAILURES as error:
-            if not (again and isinstance(error, _BROKEN)):
+            return Body(request, lane.pool.handle_request(ours), lane)
+        except BaseException as error:
+            if again and isinstance(error, _BROKEN):
+                again = False
+                continue
+            lane.users.discard(request)
+            if isinstance(error, _FAILURES):
                 raise request.failed(error) from error
-            again = False
+            raise
 
 
 class Upload:
