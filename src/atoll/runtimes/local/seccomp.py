@@ -97,6 +97,7 @@ _CLONE = (56, 220)
 _CLONE3 = (435, 435)
 _UNSHARE = (272, 97)
 _SOCKET = (41, 198)
+_SOCKETPAIR = (53, 199)  # makes, and loads the module of, any family that there is before it says that it has no pairs
 _PTRACE = (101, 117)
 _NEW_NAMESPACES = 0x7E02_0080  # CLONE_NEW{TIME,NS,CGROUP,UTS,IPC,USER,PID,NET}
 _CLONE_NAMESPACES = 0x7E02_0000  # clone's low byte is the signal, so no time namespace there
@@ -128,7 +129,7 @@ def _segments(column: int) -> list[tuple[int, list[Line]]]:
     actions[_UNSHARE[column]] = _checking([(_JSET, 0, 1, _NEW_NAMESPACES), (_RET, 0, 0, _EPERM)])
     foreign = [line for request in _PTRACE_FOREIGN for line in ((_JEQ, 0, 1, request), (_RET, 0, 0, _EPERM))]
     actions[_PTRACE[column]] = _checking(foreign)
-    actions[_SOCKET[column]] = _checking(_socket_rules())
+    actions[_SOCKET[column]] = actions[_SOCKETPAIR[column]] = _checking(_socket_rules())
     allow: list[Line] = [(_RET, 0, 0, _ALLOW)]
     segments: list[tuple[int, list[Line]]] = [(0, actions.get(0, allow))]
     for number in range(1, _NEWEST + 1):

@@ -1,0 +1,113 @@
+"""The seccomp program, run as the kernel runs it: what it answers to each system call is the reviewed list.
+
+`seccomp.golden` is that list; who changes what a sandbox may call changes it in the same commit and says why.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from pathlib import Path
+
+import pytest
+
+from atoll.runtimes.local import seccomp
+
+GOLDEN = Path(__file__).parent / "seccomp.golden"
+MACHINES = {"x86_64": (0xC000_003E, 0), "aarch64": (0xC000_00B7, 1)}
+CALLS = {
+    "clone": (56, 220),
+    "clone3": (435, 435),
+    "ptrace": (101, 117),
+    "socket": (41, 198),
+    "socketpair": (53, 199),
+    "unshare": (272, 97),
+    "read": (0, 63),
+    "mount": (165, 40),
+}
+NUMBERS = range(600)
+
+
+def answer(machine: str, number: int, *arguments: int, arch: int | None = None) -> str:
+    """Interpret the program (classic BPF over struct seccomp_data): allow, kill, or the name of the error."""
+    padded = [*arguments, *[0] * (6 - len(arguments))]
+    data = struct.pack("=IIQ6Q", number, MACHINES[machine][0] if arch is None else arch, 0, *padded)
+    lines = list(struct.iter_unpack("HBBI", seccomp.program(machine)))
+    at = value = 0
+    for _ in range(len(lines)):
+        code, jump_true, jump_false, constant = lines[at]
+        at += 1
+        if code == 0x20:
+            (value,) = struct.unpack_from("=I", data, constant)
+        elif code == 0x54:
+            value &= constant
+        elif code == 0x05:
+            at += constant
+        elif code == 0x06:
+            return _verdict(constant)
+        else:
+            holds = {0x15: value == constant, 0x35: value >= constant, 0x45: bool(value & constant)}[code]
+            at += jump_true if holds else jump_false
+    raise AssertionError("the program does not end")
+
+
+def _verdict(returned: int) -> str:
+    if returned & 0xFFFF_0000 == 0x0005_0000:
+        return errno.errorcode[returned & 0xFFFF]
+    return {0x7FFF_0000: "allow", 0x8000_0000: "kill"}[returned]
+
+
+def listed(machine: str) -> list[str]:
+    """A line for each call that is not simply allowed, with arguments of zero; a range once."""
+    column = MACHINES[machine][1]
+    names = {numbers[column]: name for name, numbers in (seccomp.DENIED | CALLS).items()}
+    lines = [f"{number} {names[number]} {answer(machine, number)}" for number in NUMBERS if number in names]
+    unnamed = [number for number in NUMBERS if answer(machine, number) != "allow" and number not in names]
+    assert unnamed == list(range(unnamed[0], NUMBERS[-1] + 1))
+    return [f"[{machine}]", *lines, f"{unnamed[0]} and above {answer(machine, unnamed[0])}"]
+
+
+def test_the_program_answers_as_the_reviewed_list_says() -> None:
+    text = "\n".join(line for machine in MACHINES for line in listed(machine)) + "\n"
+    assert text == GOLDEN.read_text()
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_another_architectures_calls_end_the_process(machine: str) -> None:
+    for arch in (0x4000_0003, 0x4000_0028, *(arch for arch, _ in MACHINES.values())):  # i386, arm
+        expected = "allow" if arch == MACHINES[machine][0] else "kill"
+        assert answer(machine, CALLS["read"][MACHINES[machine][1]], arch=arch) == expected
+
+
+def test_the_x32_numbers_are_unknown_calls() -> None:
+    for number in (0, 101, 165, 512, 545):
+        assert answer("x86_64", 0x4000_0000 + number) == "ENOSYS"
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("flag", [0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000])
+def test_no_new_namespace(machine: str, flag: int) -> None:
+    column = MACHINES[machine][1]
+    for name in ("clone", "unshare"):
+        assert answer(machine, CALLS[name][column], flag | 0x100) == "EPERM"
+    assert answer(machine, CALLS["unshare"][column], 0x80) == "EPERM"  # a time namespace
+    assert answer(machine, CALLS["clone"][column], 0x3D0F00) == "allow"  # a thread
+    assert answer(machine, CALLS["clone"][column], 17) == "allow"  # a fork: SIGCHLD
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", ["socket", "socketpair"])
+def test_only_sockets_whose_packets_a_rule_sees(machine: str, name: str) -> None:
+    number = CALLS[name][MACHINES[machine][1]]
+    stream, datagram, raw, cloexec = 1, 2, 3, 0o2000000
+    for family in range(50):
+        for kind in (stream, datagram, raw, stream | cloexec, raw | cloexec):
+            allowed = (family in (1, 2, 10) and kind & 0xF != raw) or family == 16
+            assert answer(machine, number, family, kind) == ("allow" if allowed else "EPERM"), (family, kind)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_debugger_traces_its_own_children_only(machine: str) -> None:
+    number = CALLS["ptrace"][MACHINES[machine][1]]
+    answers = {request: answer(machine, number, request) for request in (0, 1, 7, 16, 0x4200, 0x4206)}
+    assert answers == {0: "allow", 1: "allow", 7: "allow", 16: "EPERM", 0x4200: "allow", 0x4206: "EPERM"}
