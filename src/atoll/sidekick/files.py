@@ -23,7 +23,7 @@ MAX_ENTRIES = 100_000
 MAX_REMOVALS = 2_000_000
 MAX_DEPTH = 256  # of what is removed at once
 MAX_LINKS = 40  # as the kernel
-LIST_PIECE = 500  # entries in one frame: names of 255 bytes, each written as \\u0001, still fit
+LIST_PIECE = 500  # entries in one frame: names of 255 bytes, each written as \u0001, still fit
 
 
 def read(_sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
