@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -162,11 +163,26 @@ class Processes:
         if spec.cwd is not None:
             spec = replace(spec, cwd=absolute(spec.cwd, live.sandbox.spec.work_dir))
         stream = _Metered(access, live, "")
-        async with access.inside(live, "starting the process", within_s=access.limits.call_s):
-            stream.open(await self._sidekick(live).start(spec))
+        started = asyncio.ensure_future(self._sidekick(live).start(spec))
+        try:
+            async with access.inside(live, "starting the process", within_s=access.limits.call_s):
+                stream.open(await asyncio.shield(started))
+        except BaseException:
+            # The sandbox may have the request already, and nobody will ever know the id of what it starts.
+            access.background.spawn(self._abandon(live, started), "abandon a start")
+            raise
         live.exec_count += 1
         access.metrics.exec_started(live.sandbox.id, spec.argv)
         return stream
+
+    async def _abandon(self, live: Live, started: asyncio.Future[ProcessStream]) -> None:
+        try:
+            stream = await started
+        except Exception:
+            return  # it did not start
+        await stream.close()
+        with suppress(NotFound, Conflict):
+            await self._end(live, stream.id)
 
     async def _end(self, live: Live, process_id: str) -> None:
         """End a command that nobody waits for any more."""
