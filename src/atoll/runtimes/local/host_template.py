@@ -12,7 +12,6 @@ import sys
 USER = "user"
 UID = GID = 1000
 HOME = "/home/user"
-HOST_NAME_FILE = "/etc/hostname"
 
 PROGRAMS = ("python3", "node", "bash", "git")
 _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")

@@ -11,7 +11,7 @@ import binascii
 import json
 import struct
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 STDIN, STDOUT, STDERR, EXIT, ERROR, STDIN_CLOSE, RESIZE = range(1, 8)
 ERROR_BYTES_MAX = 1024
@@ -116,7 +116,6 @@ class JsonWire:
 
 
 WIRES: dict[str, Wire] = {"binary": BinaryWire(), "json": JsonWire()}
-Protocols = Literal["binary", "json"]
 
 
 def _data(text: Any) -> bytes:
