@@ -58,6 +58,7 @@ class Box:
         self.ready = False
         self.gone = False
         self.frozen = False
+        self.awake_since = 0.0  # idleness counts from here on, at most
         self.reason = ""  # why the node is ending it by itself
         self.pidfd = -1
         self.counters: Counters | None = None

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from atoll.sidekick.loop import Loop
 
-IDLE_RECHECK_S = 5.0
-IDLE_RECHECK_MIN_S = 0.05
+RECHECK_S = 5.0  # of one that is frozen, or does not answer
+RECHECK_MIN_S = 0.05
 
 
 class Deadlines:
@@ -22,15 +22,14 @@ class Deadlines:
         self._loop = loop
         self._end = end
 
-    def arm(self, box: Box) -> None:
-        """Set the timer for the first thing that may be due: a hard limit, or a look at idleness."""
+    def arm(self, box: Box, look_in_s: float) -> None:
+        """Set the timer for the first thing that may be due: a hard limit, or a look at idleness so much later."""
         if box.timer is not None:
             box.timer.cancel()
         deadline = box.next_deadline()
-        idle = box.limits.get("idle_s")
         waits = [] if deadline is None else [deadline[0] - boot_now()]
-        if idle is not None:
-            waits.append(min(max(idle / 4, IDLE_RECHECK_MIN_S), IDLE_RECHECK_S))
+        if box.limits.get("idle_s") is not None:
+            waits.append(look_in_s)
         if waits:
             box.timer = self._loop.after(max(0.0, min(waits)), lambda: self._due(box))
 
@@ -41,12 +40,16 @@ class Deadlines:
         if deadline is not None and boot_now() >= deadline[0]:
             self._end(box, deadline[1])
             return
-        idle = box.limits.get("idle_s")
-        if idle is not None and not box.frozen:
+        self.arm(box, RECHECK_S)
+        if box.limits.get("idle_s") is not None and not box.frozen:
             ask_idle(self._loop, box.folder, lambda idle_s: self._idle_told(box, idle_s))
-        self.arm(box)
 
     def _idle_told(self, box: Box, idle_s: float) -> None:
         limit = box.limits.get("idle_s")
-        if limit is not None and idle_s >= limit and not box.gone:
+        if limit is None or box.gone or not idle_s >= 0:
+            return
+        idle_s = min(idle_s, boot_now() - box.awake_since)
+        if idle_s >= limit:
             self._end(box, "idle")
+        else:  # before that it cannot have been idle for long enough
+            self.arm(box, max(limit - idle_s, RECHECK_MIN_S))

@@ -158,7 +158,7 @@ class Node:
         self.loop.watch(box.pidfd, READ, lambda _events: self._sidekick_ended(box))
         box.counters = Counters(self.cgroups.counters(box.key)) if self.cgroups is not None else None
         self.by_pid[box.pid] = box
-        self.deadlines.arm(box)
+        self.deadlines.arm(box, 0.0)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -210,7 +210,7 @@ class Node:
                 except OSError as problem:  # the next node would not know it
                     box.ready, error = False, f"the sandbox could not be recorded: {problem}"
             if error is None:
-                self.deadlines.arm(box)
+                self.deadlines.arm(box, box.limits.get("idle_s") or 0.0)
                 reply({"pid": box.pid, "boot_id": self.settings["boot_id"]})
                 return
             answer = {"error": {"code": "unavailable", "message": error}}
@@ -241,7 +241,7 @@ class Node:
         box = self._get(request)
         box.limits = request["limits"]
         box.save()
-        self.deadlines.arm(box)
+        self.deadlines.arm(box, 0.0)
         reply({})
 
     def stats(self, request: dict[str, Any], reply: Reply) -> None:
@@ -252,7 +252,7 @@ class Node:
         if self.cgroups is None:
             raise Refused("not_supported", "pause needs cgroups, which need root")
         self.cgroups.freeze(box.key, frozen=request["frozen"])
-        box.frozen = request["frozen"]
+        box.frozen, box.awake_since = request["frozen"], boot_now()
         box.save()
         reply({})
 

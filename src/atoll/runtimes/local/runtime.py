@@ -48,6 +48,7 @@ class LocalRuntime(Runtime):
     ) -> None:
         self._data = data.resolve()
         self._events: asyncio.Queue[Ended] = asyncio.Queue(EVENT_BOUND)
+        self._told: set[str] = set()  # ends in that queue or with a listener: a new node tells them again
         self._boot_id = BOOT_ID
         mark = hashlib.sha256(str(self._data).encode()).hexdigest()[:8]
         shape = Resources(disk_bytes=spare_disk_bytes, inodes=spare_inodes)
@@ -128,6 +129,7 @@ class LocalRuntime(Runtime):
             yield ended
             # taken: it need not be told again after a restart
             await self._node.ask("forget", id=ended.id)
+            self._told.discard(ended.id)
 
     async def doctor(self) -> Report:
         from atoll.runtimes.local.doctor import examine
@@ -148,8 +150,11 @@ class LocalRuntime(Runtime):
 
     def _on_event(self, message: dict[str, Any]) -> None:
         ended = Ended(message["id"], message["reason"], Usage(**message["usage"]))
+        if ended.id in self._told:
+            return
         try:
             self._events.put_nowait(ended)
+            self._told.add(ended.id)
         except asyncio.QueueFull:
             pass  # the node keeps it and tells it again after a restart
 
