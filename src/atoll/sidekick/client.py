@@ -53,6 +53,8 @@ class Link:
         """The next frame; NotFound when the sidekick is gone, the error that an ERROR frame tells."""
         try:
             kind, size = wire.HEADER.unpack(await self.reader.readexactly(wire.HEADER.size))
+            if size > wire.MAX_FRAME_BYTES:  # it runs where the tenant is: no trust in what it says
+                raise errors.Internal(f"the sidekick sent a frame of {size} bytes")
             payload = await self.reader.readexactly(size) if size else b""
         except (IncompleteReadError, ConnectionError):
             raise errors.NotFound("the sandbox has ended") from None

@@ -31,6 +31,7 @@ MAX_RUNNING = 512
 MAX_ENDED = 32
 KILL_GRACE_S = 1.0
 STDIN_GRACE_S = 30.0
+SHOWN_CHARACTERS = 256
 
 
 class Follower:
@@ -48,7 +49,7 @@ class Process:
 
     def __init__(self, name: str, argv: list[str], tty: bool, ring_bytes: int) -> None:
         self.id = name
-        self.argv = argv
+        self.argv = _shown(argv)
         self.tty = tty
         self.pid = 0
         self.started_at = time.time()
@@ -365,6 +366,18 @@ class Processes:
         ended = [p for p in self._by_id.values() if p.exit is not None and p.id != "main" and not p.followers]
         for process in ended[: max(0, len(ended) - MAX_ENDED)]:
             del self._by_id[process.id]
+
+
+def _shown(argv: list[str]) -> list[str]:
+    """For lists of processes, which travel in one frame: the words, cut where they are too many or too long."""
+    words: list[str] = []
+    left = SHOWN_CHARACTERS
+    for word in argv:
+        if left <= 0:
+            break
+        words.append(word if len(word) <= left else word[: left - 1] + "…")
+        left -= len(word) + 1
+    return words
 
 
 def _pending_bytes(fd: int) -> int:
