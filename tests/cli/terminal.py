@@ -48,6 +48,11 @@ class Terminal:
         if tell:
             os.kill(self.pid, signal.SIGWINCH)
 
+    def hang_up(self) -> None:
+        """Close the window. Its exit code is all that can be had afterwards."""
+        os.close(self._master)
+        self._master = os.open(os.devnull, os.O_RDONLY)
+
     @property
     def raw(self) -> bool:
         return not termios.tcgetattr(self._master)[3] & termios.ICANON

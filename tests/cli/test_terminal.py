@@ -88,6 +88,17 @@ def test_a_hangup_gives_the_terminal_back(atoll: Atoll) -> None:
     assert terminal.restored
 
 
+def test_closing_the_window_leaves_the_shell_running(atoll: Atoll) -> None:
+    terminal = atoll.on_terminal("run", "-it", "--name", "box", "--", *SHELL)
+    terminal.expect(PROMPT)
+    terminal.hang_up()
+    terminal.wait()
+    again = atoll.on_terminal("attach", "box")
+    again.expect(PROMPT)
+    again.type("echo still $((6 * 7))\n")
+    again.expect("still 42")
+
+
 def test_exec_and_shell_in_a_sandbox_that_exists(atoll: Atoll, server: StandIn) -> None:
     box = atoll("run", "-d", "--name", "box", "--", "sleep", "100").stdout.strip()
     terminal = atoll.on_terminal("exec", "-it", "box", "--", *SHELL)

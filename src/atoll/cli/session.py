@@ -165,6 +165,10 @@ class _Session:
             return Outcome(128 + signal.SIGPIPE)
         except (Conflict, NotFound) as error:
             return Outcome(OURS, lost=error.message)
+        except OSError:
+            if not self._raw:
+                raise
+            return Outcome(0, left=True)  # the terminal is gone, and what is shown to nobody is kept for `attach`
         if self._process.lost_bytes:
             say(f"{self._process.lost_bytes} bytes of output came while nobody was connected and are lost")
         assert self._process.exit_code is not None
@@ -183,6 +187,9 @@ class _Session:
             if self._raw and self._input.full():
                 continue  # typed into a connection that is long gone
             await self._input.put(data)
+        if self._raw:  # a Ctrl-D is a byte here, so that this is the terminal's own end: its window was closed
+            self._left.set()
+            return
         await self._input.put(None)
 
     async def _send_input(self) -> None:
@@ -305,4 +312,5 @@ def _raw_terminal() -> Generator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # it is gone
+            termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
