@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import pytest
 
 from atoll import Sandbox
 from atoll.sdk import (
+    AtollError,
     CommandFailed,
     Conflict,
     ConnectionFailed,
@@ -94,7 +96,7 @@ def test_callbacks_get_the_text_as_it_comes_with_characters_whole(server: StandI
 
 
 def test_much_input_and_output_at_once_do_not_block_each_other(server: StandIn) -> None:
-    data = os.urandom(1 << 20).hex()
+    data = os.urandom(4 << 20).hex()
     with Sandbox.create() as sandbox:
         result = sandbox.run(["cat"], stdin=data, on_stdout=lambda text: None)
     assert result.stdout == data
@@ -213,6 +215,70 @@ def test_a_forked_child_has_connections_of_its_own(server: StandIn) -> None:
             os._exit(0 if sandbox.run("echo child").stdout == "child\n" else 1)
         assert sandbox.run("echo parent").stdout == "parent\n"
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_forked_child_finds_an_open_stream_again_by_a_connection_of_its_own(server: StandIn) -> None:
+    with Sandbox.create() as sandbox, sandbox.exec(["cat"]) as process:
+        child = os.fork()
+        if child == 0:
+            process.write("child\n")
+            chunk = process.read(5)
+            process.close()
+            os._exit(0 if chunk is not None and chunk.data == b"child\n" else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        chunk = process.read(5)
+        assert chunk is not None
+        assert chunk.data == b"child\n"
+
+
+def test_calls_that_failed_hold_no_connection(server: StandIn) -> None:
+    from atoll.sdk._io import _lanes
+
+    with Sandbox.create() as sandbox:
+        with pytest.raises(NotFound):
+            sandbox.files.read("/none")
+        sandbox.run("truncate -s 9000000 big")
+        with sandbox.files._api.stream(f"/v1/sessions/{sandbox.id}/files?path=/big", timeout_s=5) as body:
+            next(iter(body))
+        server.stop()
+        with pytest.raises(ConnectionFailed):
+            sandbox.run("true")
+        server.start()
+    assert not [lane for lanes in _lanes.values() for lane in lanes if lane.users]
+
+
+def test_proxies_of_the_environment_see_nothing(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "ws_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with Sandbox.create() as sandbox:
+        assert sandbox.run("echo hi", on_stdout=lambda text: None).stdout == "hi\n"
+
+
+def test_a_redirection_is_an_error_and_never_followed(server: StandIn) -> None:
+    from atoll.sdk._sync.api import Api
+    from atoll.sdk.config import resolve
+
+    elsewhere = socket.create_server(("127.0.0.1", 0))
+    elsewhere.settimeout(0.2)
+    where = f"http://127.0.0.1:{elsewhere.getsockname()[1]}"
+    answer = f"HTTP/1.1 302 Found\r\nLocation: {where}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def redirect() -> None:
+        for _ in range(2):
+            with listener.accept()[0] as client:
+                client.recv(65_536)
+                client.sendall(answer.encode())
+
+    with listener, elsewhere, ThreadPoolExecutor(1) as thread:
+        thread.submit(redirect)
+        api = Api(resolve(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        with pytest.raises(AtollError):
+            api.call("GET", "/v1/templates")
+        with pytest.raises(AtollError):
+            api.websocket("/v1/sessions/x/attach")
+        with pytest.raises(TimeoutError):
+            elsewhere.accept()
 
 
 def test_logs_are_the_main_processs_output(server: StandIn) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -91,39 +91,45 @@ class AsyncWebSocket:
 
 
 class WebSocket:
-    """The same for callers that wait, in any number of threads."""
+    """The same for callers that wait, in any number of threads; in a forked child it has ended."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, inner: AsyncWebSocket) -> None:
+    def __init__(self, pid: int, inner: AsyncWebSocket) -> None:
         self.headers = inner.headers
-        self._loop = loop
+        self._pid = pid
         self._inner = inner
 
     @staticmethod
     def open(config: Config, authority: str, target: str) -> WebSocket:
-        loop = _loop(os.getpid())
-        return WebSocket(loop, _wait(loop, AsyncWebSocket.open(config, authority, target)))
+        pid = os.getpid()
+        return WebSocket(pid, _wait(pid, AsyncWebSocket.open(config, authority, target)))
 
     def receive(self, timeout_s: float | None = None) -> bytes:
-        return _wait(self._loop, self._inner.receive(timeout_s))
+        return _wait(self._pid, self._inner.receive(timeout_s))
 
     def send(self, message: bytes) -> None:
-        _wait(self._loop, self._inner.send(message))
+        _wait(self._pid, self._inner.send(message))
 
     def close(self) -> None:
-        _wait(self._loop, self._inner.close())
+        try:
+            _wait(self._pid, self._inner.close())
+        except Dropped:
+            pass
 
 
-def _wait(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    future = asyncio.run_coroutine_threadsafe(work, loop)
+def _wait(pid: int, work: Coroutine[Any, Any, T]) -> T:
+    if pid != os.getpid():
+        work.close()
+        raise Dropped
+    future = asyncio.run_coroutine_threadsafe(work, _loop(pid))
     try:
         return future.result()
     finally:
         future.cancel()  # Ctrl-C: it must not take the next message
 
 
-@lru_cache(maxsize=1)
+@cache
 def _loop(pid: int) -> asyncio.AbstractEventLoop:
-    """The event loop of the streams of this process: a forked child has none of its parent's threads."""
+    """The event loop of all streams of this process; it goes on as long as the process does."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="atoll-streams", daemon=True).start()
     return loop
