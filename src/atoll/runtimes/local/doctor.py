@@ -28,7 +28,8 @@ _USERNS_SYSCTL = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 _USERNS_CLONE = Path("/proc/sys/kernel/unprivileged_userns_clone")
 _USERNS_MAX = Path("/proc/sys/user/max_user_namespaces")
 
-_BOUNDS = {"cpu_bounded", "memory_bounded", "pids_bounded", "identity", "outgoing_network"}
+_CGROUP_RULES = {"cpu_bounded", "memory_bounded", "pids_bounded"}
+_BOUNDS = {*_CGROUP_RULES, "identity", "outgoing_network"}
 
 # what a rule that did not hold usually lacks
 _FIXES = {
@@ -97,7 +98,8 @@ async def _outside(runtime: LocalRuntime, name: str) -> list[Check]:
     forks = "i=0; while [ $i -lt 64 ]; do sleep 5 & i=$((i+1)); done"
     bomb = await sidekick.run(ProcessSpec(("sh", "-c", forks), timeout_s=5))
     bounded = bomb.exit.code != 0 or b"fork" in bomb.stderr.lower()
-    checks.append(Check("pids_bounded", bounded, "fork fails at the limit", "" if bounded else _fix("pids_bounded")))
+    told = f"{'fork fails' if bounded else 'nothing happens'} at the limit of {LIMITS.pids} processes"
+    checks.append(Check("pids_bounded", bounded, told, "" if bounded else _fix("pids_bounded")))
     await runtime.destroy(name)
     await runtime.make(name, SandboxSpec(resources=LIMITS))
     hog = await runtime.sidekick(name).run(ProcessSpec(("python3", "-c", "x = bytearray(256 << 20)"), timeout_s=10))
@@ -128,6 +130,8 @@ def _uid_of(pid: int) -> int:
 
 
 def _fix(rule: str) -> str:
+    if rule in _CGROUP_RULES and os.geteuid() != 0:
+        return "run as root: an ordinary user's sandboxes have no cgroups"
     return _FIXES.get(rule, "report this: the rule should hold on every host; docs/isolation.md says how it is made")
 
 
