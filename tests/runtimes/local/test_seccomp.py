@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 import errno
+import json
 import struct
 from pathlib import Path
 
 import pytest
 
 from atoll.runtimes.local import seccomp
+from tests.ground import ROOT_ONLY, Ground
 
 GOLDEN = Path(__file__).parent / "seccomp.golden"
 MACHINES = {"x86_64": (0xC000_003E, 0), "aarch64": (0xC000_00B7, 1)}
 CALLS = {
     "clone": (56, 220),
     "clone3": (435, 435),
+    "ioctl": (16, 29),
     "ptrace": (101, 117),
     "socket": (41, 198),
     "socketpair": (53, 199),
@@ -111,3 +114,77 @@ def test_a_debugger_traces_its_own_children_only(machine: str) -> None:
     number = CALLS["ptrace"][MACHINES[machine][1]]
     answers = {request: answer(machine, number, request) for request in (0, 1, 7, 16, 0x4200, 0x4206)}
     assert answers == {0: "allow", 1: "allow", 7: "allow", 16: "EPERM", 0x4200: "allow", 0x4206: "EPERM"}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_nobody_types_for_a_terminals_user_or_loads_its_drivers(machine: str) -> None:
+    number = CALLS["ioctl"][MACHINES[machine][1]]
+    for request in (0x5412, 0x541C, 0x5423):
+        for high in (0, 1 << 32):  # the kernel looks at the lower half only
+            assert answer(machine, number, 0, request | high) == "EPERM"
+    for request in (0x5401, 0x5402, 0x5413, 0x5414, 0x540E, 0x541B, 0x8912):
+        assert answer(machine, number, 0, request) == "allow"
+
+
+class TestInside:
+    pytestmark = ROOT_ONLY
+
+    async def test_every_denied_call_really_answers_eperm(self, ground: Ground) -> None:
+        mallory = await ground.make()
+        numbers = {name: pair[0] for name, pair in seccomp.DENIED.items() if pair[0] is not None}
+        told = await mallory.told(_CALLS.replace("NUMBERS", json.dumps(numbers)))
+        assert told == dict.fromkeys(numbers, errno.EPERM)
+
+    async def test_rules_on_arguments_hold_in_the_kernel(self, ground: Ground) -> None:
+        mallory = await ground.make()
+        namespaces = [
+            [CALLS[name][0], 1 << bit] for name in ("clone", "unshare") for bit in (17, 25, 26, 27, 28, 29, 30)
+        ]
+        families = [family for family in range(46) if family not in (1, 2, 10, 16)]
+        sockets = [[CALLS[name][0], family, 1, 0] for name in ("socket", "socketpair") for family in families]
+        raw = [[CALLS[name][0], family, 3, 1] for name in ("socket", "socketpair") for family in (2, 10)]
+        traced = [[CALLS["ptrace"][0], request, 1, 0, 0] for request in (16, 0x4206)]
+        terminal = [[CALLS["ioctl"][0], 0, request, 0] for request in seccomp.TERMINAL_REQUESTS.values()]
+        high = [[call, first | 1 << 40, *rest] for call, first, *rest in [*namespaces, *sockets, *raw]]
+        denied = [*namespaces, *sockets, *raw, *traced, *terminal, *high]
+        assert await mallory.told(_CALLS_WITH.replace("CALLS", json.dumps(denied))) == [errno.EPERM] * len(denied)
+
+    async def test_newer_calls_and_those_of_x32_answer_enosys(self, ground: Ground) -> None:
+        mallory = await ground.make()
+        newer = [[435, 0, 0], [463], [468], [511], [0x4000_0000 + 39], [0x4000_0000 + 520]]
+        assert await mallory.told(_CALLS_WITH.replace("CALLS", json.dumps(newer))) == [errno.ENOSYS] * len(newer)
+
+    async def test_a_32_bit_call_is_fatal(self, ground: Ground) -> None:
+        mallory = await ground.make()
+        program = """
+import ctypes, mmap
+code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(bytes.fromhex("b814000000cd80c3"))  # mov eax, 20 (getpid); int 0x80; ret
+address = ctypes.addressof(ctypes.c_char.from_buffer(code))
+print(ctypes.CFUNCTYPE(ctypes.c_int)(address)(), flush=True)
+"""
+        result = await mallory.python(program)
+        assert result.stdout == b""
+        assert result.exit.signal in (31, 11)  # SIGSYS; where the kernel knows no 32-bit calls at all, SIGSEGV
+
+
+_CALLS = """
+import ctypes, json, os
+libc = ctypes.CDLL(None, use_errno=True)
+found = {}
+for name, number in NUMBERS.items():
+    ctypes.set_errno(0)
+    result = libc.syscall(number, -1, -1, -1, -1, -1, -1)
+    found[name] = ctypes.get_errno() if result == -1 else 0
+print(json.dumps(found))
+"""
+_CALLS_WITH = """
+import ctypes, json
+libc = ctypes.CDLL(None, use_errno=True)
+found = []
+for call in CALLS:
+    ctypes.set_errno(0)
+    result = libc.syscall(*[ctypes.c_long(word) for word in call], *[ctypes.c_long(0)] * (7 - len(call)))
+    found.append(ctypes.get_errno() if result == -1 else 0)
+print(json.dumps(found))
+"""

@@ -99,9 +99,13 @@ _UNSHARE = (272, 97)
 _SOCKET = (41, 198)
 _SOCKETPAIR = (53, 199)  # makes, and loads the module of, any family that there is before it says that it has no pairs
 _PTRACE = (101, 117)
+_IOCTL = (16, 29)
 _NEW_NAMESPACES = 0x7E02_0080  # CLONE_NEW{TIME,NS,CGROUP,UTS,IPC,USER,PID,NET}
 _CLONE_NAMESPACES = 0x7E02_0000  # clone's low byte is the signal, so no time namespace there
 _PTRACE_FOREIGN = (16, 0x4206)  # ATTACH and SEIZE; TRACEME, which debuggers use on their children, passes
+
+# typing into a terminal for its user, and line disciplines, each of which is a driver of the kernel
+TERMINAL_REQUESTS = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C, "TIOCSETD": 0x5423}
 
 # address families that a program may open, and the raw type that it may not
 FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
@@ -130,6 +134,10 @@ def _segments(column: int) -> list[tuple[int, list[Line]]]:
     foreign = [line for request in _PTRACE_FOREIGN for line in ((_JEQ, 0, 1, request), (_RET, 0, 0, _EPERM))]
     actions[_PTRACE[column]] = _checking(foreign)
     actions[_SOCKET[column]] = actions[_SOCKETPAIR[column]] = _checking(_socket_rules())
+    terminal = [
+        line for request in TERMINAL_REQUESTS.values() for line in ((_JEQ, 0, 1, request), (_RET, 0, 0, _EPERM))
+    ]
+    actions[_IOCTL[column]] = _checking(terminal, argument=1)
     allow: list[Line] = [(_RET, 0, 0, _ALLOW)]
     segments: list[tuple[int, list[Line]]] = [(0, actions.get(0, allow))]
     for number in range(1, _NEWEST + 1):
@@ -152,9 +160,9 @@ def _tree(segments: list[tuple[int, list[Line]]]) -> list[Line]:
     return [(_JGE, 0, 1, first), (_JA, 0, 0, len(below)), *below, *above]
 
 
-def _checking(rules: list[Line]) -> list[Line]:
-    """Load the first argument, run the rules, allow what passes them."""
-    return [(_LD_ABS, 0, 0, _ARGS), *rules, (_RET, 0, 0, _ALLOW)]
+def _checking(rules: list[Line], argument: int = 0) -> list[Line]:
+    """Load the lower half of an argument, run the rules, allow what passes them."""
+    return [(_LD_ABS, 0, 0, _ARGS + 8 * argument), *rules, (_RET, 0, 0, _ALLOW)]
 
 
 def _socket_rules() -> list[Line]:
