@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import signal
@@ -12,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from atoll.domain.errors import AtollError, DeadlineExceeded, NotFound, Unavailable
-from atoll.domain.process import Exit, ProcessSpec
+from atoll.domain.errors import NotFound, Unavailable
+from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import SandboxSpec
-from atoll.sidekick import protocol as wire
 from tests.ground import ROOT_ONLY, Ground, Tenant, until
 from tests.oracles import children, descriptors
 
@@ -33,10 +31,11 @@ async def pids(tenant: Tenant) -> int:
     return int(Path(f"/sys/fs/cgroup/pids{group}/pids.current").read_text())
 
 
+DETACHED = "setsid sh -c \"trap '' TERM HUP; sleep 100; sleep 100\""
 STUBBORN = {
     "in its session": "trap '' TERM HUP INT; sleep 100 & (trap '' TERM; sleep 100) & wait; sleep 100",
-    "in sessions of their own": "trap '' TERM HUP INT; setsid sh -c \"trap '' TERM HUP; sleep 100; sleep 100\" & sleep 100",
-    "whose leader ends at once": "setsid sh -c \"trap '' TERM HUP; sleep 100; sleep 100\" & (trap '' TERM; sleep 99) & sleep 100",
+    "in sessions of their own": f"trap '' TERM HUP INT; {DETACHED} & sleep 100",
+    "whose leader ends at once": f"{DETACHED} & (trap '' TERM; sleep 99) & sleep 100",
 }
 
 
@@ -153,8 +152,12 @@ async def test_l06_every_exit_code_and_signal_is_told_apart(ground: Ground) -> N
     stopping = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
     deadly = [int(number) for number in signal.valid_signals() if number not in ignored | stopping]
     # dash takes no number above 64 and Python none that it does not know: the kernel is asked directly
-    program = "import os, sys, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGPIPE, signal.SIG_DFL)"
-    program += "\nif int(sys.argv[1]) == signal.SIGXFSZ: signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\nos.kill(os.getpid(), int(sys.argv[1]))"
+    program = """
+import os, sys, signal
+for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
+os.kill(os.getpid(), int(sys.argv[1]))
+"""
     for at in range(0, len(deadly), 8):
         group = deadly[at : at + 8]
         specs = [ProcessSpec(("python3", "-I", "-S", "-c", program, str(number))) for number in group]
@@ -218,7 +221,7 @@ async def test_l08_a_storm_of_cut_clients_leaves_nothing(ground: Ground) -> None
 async def test_l09_destroy_wins_whatever_else_goes_on(ground: Ground) -> None:
     async def endless() -> object:
         while True:
-            yield bytes(65_536)  # noqa: ASYNC119
+            yield bytes(65_536)
             await asyncio.sleep(0)
 
     async def all_of(stream: object) -> None:
