@@ -11,6 +11,7 @@ import pytest
 
 from atoll.app import Application, create_app, door_limits, service_limits
 from atoll.domain.errors import AtollError, Conflict, Unavailable
+from atoll.runtimes.base import Check, Report
 from atoll.serve import listening
 from atoll.settings import Settings
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime
@@ -163,3 +164,22 @@ async def keys_in(data: Path) -> list[Any]:
         return []
     finally:
         await app.records.close()
+
+
+class Leaky(FakeRuntime):
+    """A runtime whose probe finds a rule that does not hold."""
+
+    async def prove(self) -> Report:
+        return Report(
+            "root", (Check("capabilities", True, "none"), Check("proc_sys", False, "core_pattern is writable"))
+        )
+
+
+async def test_a_server_that_cannot_prove_its_isolation_is_not_healthy(tmp_path: Path) -> None:
+    app = create_app(settings(tmp_path), runtime=Leaky(FakeHost()))
+    async with app.running(), listening(app) as url:
+        assert app.owner_key is not None
+        answer = await call(url, app.owner_key.text, path="/health")
+        assert answer.status_code == 503
+        assert answer.json()["checks"]["isolation"]["status"] == "unhealthy"
+        assert answer.json()["checks"]["runtime"]["status"] == "healthy"

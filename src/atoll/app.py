@@ -11,12 +11,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_network
 from typing import Any
 
+import structlog
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Router
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 import atoll
+from atoll.domain.errors import AtollError, Unavailable
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
@@ -39,6 +41,7 @@ from atoll.surfaces.routing import PathRoute, routes
 from atoll.telemetry.metrics import Metrics
 from atoll.telemetry.trace import Tracing
 
+_log = structlog.get_logger("atoll.app")
 NOBODY = "sess_000000000000"  # whether the runtime answers is found out by asking for a sandbox that cannot be
 START_S = 120.0  # for a part to get ready; migrations of a large database are the longest
 
@@ -61,6 +64,7 @@ class Application:
             aliases=dict(settings.images.aliases),
             metrics=self.metrics,
         )
+        self._unproved = ""  # the isolation rules that did not hold when this server started
         self._dialect = ExecboxDialect()
         self.door = Door(self.keys, door_limits(settings))
         self.operations = self._operations()
@@ -86,7 +90,26 @@ class Application:
                 await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
             await _started(stack, "starting the runtime", self.runtime.start, self.runtime.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
+            if serving:
+                proof = asyncio.create_task(self._prove_isolation(), name="isolation")
+                stack.push_async_callback(_ended, proof)
             yield
+
+    async def _prove_isolation(self) -> None:
+        """Beside the first requests: a server that cannot prove its isolation says so and is not healthy."""
+        try:
+            report = await self.runtime.prove()
+        except AtollError as error:
+            self._unproved = error.message
+        else:
+            failed = [] if report is None or report.isolated else [c.name for c in report.checks if not c.ok]
+            self._unproved = ", ".join(failed)
+        if self._unproved:
+            _log.error("isolation not proved", failed=self._unproved, fix="atoll doctor")
+
+    async def _isolation(self) -> None:
+        if self._unproved:
+            raise Unavailable(f"isolation not proved: {self._unproved}")
 
     async def _prepare_keys(self) -> None:
         await self.keys.start()
@@ -97,6 +120,7 @@ class Application:
         probes: dict[str, Probe] = {
             "records": lambda: self.records.ping(),
             "runtime": lambda: self.runtime.find(NOBODY),
+            "isolation": self._isolation,
         }
         health = Health(probes, self.metrics, atoll.__version__)
         pages = Pages(self.openapi) if self.settings.api.docs else None
@@ -116,6 +140,11 @@ class Application:
             await WebSocket(scope, receive, send).send_denial_response(response)
         else:
             await response(scope, receive, send)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def create_app(settings: Settings, *, runtime: Runtime | None = None, records: Records | None = None) -> Application:

@@ -137,6 +137,10 @@ class Runtime(ABC):
     async def doctor(self) -> Report:
         """Prove the isolation rules on a probe sandbox of this runtime."""
 
+    async def prove(self) -> Report | None:
+        """The rules that keep sandboxes apart, quickly, as servers ask at each start. None: it claims none."""
+        return None
+
     @abstractmethod
     async def stats(self, sandbox_id: str) -> Usage:
         """What the sandbox used until now. NotFound when it does not exist."""

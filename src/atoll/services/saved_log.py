@@ -68,9 +68,12 @@ def prune(data: Path, before: float) -> int:
     removed = 0
     folder = data / "logs"
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.stat().st_mtime < before:
-            path.unlink(missing_ok=True)
-            removed += 1
+        try:
+            if path.stat().st_mtime < before:
+                path.unlink()
+                removed += 1
+        except FileNotFoundError:
+            pass  # its sandbox was removed in this moment
     return removed
 
 

@@ -19,7 +19,6 @@ _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32
 # public parts of /etc that programs need; nothing here names users, hosts or secrets of the machine
 _ETC_COPIES = (
     "alternatives",
-    "bash.bashrc",
     "ca-certificates.conf",
     "debian_version",
     "gitconfig.d",
@@ -33,7 +32,6 @@ _ETC_COPIES = (
     "os-release",
     "perl",
     "pki/tls/certs",
-    "profile",
     "protocols",
     "services",
     "shells",
@@ -43,6 +41,9 @@ _ETC_COPIES = (
     "timezone",
 )
 
+# our own, not the machine's: an administrator's profile may name proxies and their passwords
+_PROMPT = """[ -n "$BASH_VERSION" ] && PS1='\\u@\\h:\\w\\$ ' || PS1='$ '\n"""
+
 _ETC_FILES = {
     "passwd": f"root:x:0:0:root:/root:/bin/bash\n{USER}:x:{UID}:{GID}:{USER}:{HOME}:/bin/bash\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
@@ -50,6 +51,8 @@ _ETC_FILES = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
     "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
     "hostname": "atoll\n",
+    "bash.bashrc": _PROMPT,
+    "profile": _PROMPT,
     "resolv.conf": "",
     "fstab": "",
 }

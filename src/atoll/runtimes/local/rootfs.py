@@ -25,6 +25,7 @@ TERMINALS = 128
 # the host's root may open (kpagecount, slabinfo, vmallocinfo) a tenant cannot: its root is nobody out there.
 MASKED_FILES = (
     "/proc/cmdline",
+    "/proc/config.gz",
     "/proc/interrupts",
     "/proc/kallsyms",
     "/proc/kcore",
@@ -32,6 +33,7 @@ MASKED_FILES = (
     "/proc/keys",
     "/proc/kmsg",
     "/proc/latency_stats",
+    "/proc/modules",
     "/proc/sched_debug",
     "/proc/sysrq-trigger",
     "/proc/timer_list",

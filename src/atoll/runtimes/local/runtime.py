@@ -136,6 +136,11 @@ class LocalRuntime(Runtime):
 
         return await examine(self)
 
+    async def prove(self) -> Report:
+        from atoll.runtimes.local.doctor import prove
+
+        return await prove(self)
+
     async def stats(self, sandbox_id: str) -> Usage:
         return Usage(**(await self._node.ask("stats", id=sandbox_id))["usage"])
 
