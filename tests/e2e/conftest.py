@@ -17,8 +17,9 @@ QUICK = """
 [sandboxes]
 reconcile_s = 0.5
 orphan_grace_s = 1.0
+spares = 4
 """
-FAULTS = ("Traceback", '"level": "error"', '"level":"error"', "background.failed", "RuntimeWarning", "never awaited")
+FAULTS = ("Traceback", '"level": "error"', '"level":"error"', "background.failed", "Warning", "never awaited")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -109,6 +109,14 @@ class Machine:
     def spares(self) -> int:
         return sum(name.startswith(".spare") for name in os.listdir(self.data / "run" / "sandboxes"))
 
+    def rest(self, quiet_s: float = 0.3) -> None:
+        """Wait until the node has made what it makes ahead."""
+        count, since = self.spares(), time.monotonic()
+        while time.monotonic() - since < quiet_s:
+            time.sleep(0.05)
+            if self.spares() != count:
+                count, since = self.spares(), time.monotonic()
+
     def _ours(self, path: str) -> bool:
         try:
             return Path(path).read_text().startswith(str(self.data))

@@ -46,18 +46,20 @@ class Server:
 
     # life
 
-    def start(self, *, detach: bool = False, env: dict[str, str] | None = None) -> Server:
+    def start(
+        self, *, detach: bool = False, env: dict[str, str] | None = None, pass_fds: tuple[int, ...] = ()
+    ) -> Server:
         """Returns when it serves; SystemExit with its words when it does not come up."""
         words = ["up", "--data", str(self.data), "--port", str(self.port), "--json"]
         if detach:
             self.pid = json.loads(self.cli(*words, "--detach", env=env).stdout)["pid"]
             return self
-        if not self.launch(env):
+        if not self.launch(env, pass_fds):
             assert self._child is not None
             raise SystemExit(f"exit {self._child.returncode}:\n{self.log()[-2000:]}")
         return self
 
-    def launch(self, env: dict[str, str] | None = None) -> bool:
+    def launch(self, env: dict[str, str] | None = None, pass_fds: tuple[int, ...] = ()) -> bool:
         """Start it as a child of this process; False when it ends before it is ready."""
         with open(self.data / "server.log", "ab") as log:
             self._child = subprocess.Popen(
@@ -67,6 +69,7 @@ class Server:
                 stderr=log,
                 env=environment(env),
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         line = _line(self._child, START_S)
         if not line:

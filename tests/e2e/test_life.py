@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 from collections.abc import Callable
 
-from tests.e2e.machine import assert_nothing_left, running
+from tests.e2e.machine import assert_nothing_left, running, until
 from tests.e2e.server import Server
 
 NewServer = Callable[..., Server]
@@ -25,3 +28,23 @@ def test_up_leaves_marks_that_down_takes_away(new_server: NewServer) -> None:
     said = server.down()
     assert said["sandboxes"] == 2
     assert_nothing_left(machine)
+
+
+def test_what_outlives_the_server_keeps_no_descriptor_of_its_caller(mortal: Server) -> None:
+    """Else a pipe into which somebody started the server would never end, after the server has."""
+    mortal.kill()
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    node = mortal.machine.node()
+    os.kill(node, signal.SIGKILL)
+    until(lambda: not mortal.machine.node())
+    mortal.start(pass_fds=(writer,))
+    os.close(writer)
+    sandbox = mortal.create(["sleep", "1000"])
+    assert mortal.machine.node() not in (0, node)
+    mortal.kill()
+    ready, _, _ = select.select([reader], [], [], 5)
+    assert ready, "somebody holds the pipe open"
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    assert mortal.machine.sandbox_folders() == {sandbox}
