@@ -67,7 +67,7 @@ class Burials:
         # Its link goes with its network namespace; to wait for that would stop the node for tens of milliseconds.
         if self._cgroups is not None:
             self._cgroups.kill(box.key)  # what may have joined on its way out
-        self._remove_group(box.key, REMOVE_RETRIES, lambda: self._freed(box, usage))
+        self._remove_group(box.key, REMOVE_RETRIES, lambda: self._buried(box, usage), slot=box.slot)
 
     def clear_group(self, key: str) -> None:
         """Kill and remove a group of ours that no sandbox claims."""
@@ -78,16 +78,16 @@ class Burials:
             _tolerant(lambda pid=pid: os.kill(pid, signal.SIGKILL))
         self._remove_group(key, REMOVE_RETRIES, lambda: None)
 
-    def _remove_group(self, key: str, retries: int, then: Callable[[], None]) -> None:
-        if self._cgroups is None or self._cgroups.remove(key) or retries == 0:
+    def _remove_group(self, key: str, retries: int, then: Callable[[], None], slot: int | None = None) -> None:
+        """A slot whose group cannot be removed is not given to anybody else: somebody still has its user ids."""
+        if self._cgroups is None or self._cgroups.remove(key):
+            if self._slots is not None and slot is not None:
+                self._slots.give_back(slot)
+            then()
+        elif retries == 0:
             then()
         else:  # a dying process still holds it
-            self._loop.after(REMOVE_RETRY_S, lambda: self._remove_group(key, retries - 1, then))
-
-    def _freed(self, box: Box, usage: dict[str, Any]) -> None:
-        if self._slots is not None:
-            self._slots.give_back(box.slot)
-        self._buried(box, usage)
+            self._loop.after(REMOVE_RETRY_S, lambda: self._remove_group(key, retries - 1, then, slot))
 
 
 def remove_folder(folder: str, *, keep: str = "") -> None:

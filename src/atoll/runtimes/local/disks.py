@@ -9,11 +9,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
+import signal
 import struct
 
 MKFS = ("/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4")
 IMAGE_NAME = "disk"
 TRIES = 50
+MASTERS_MAX = 16
+MKFS_S = 10.0  # the node waits for it: a shape that is asked for the first time
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
 _AUTOCLEAR = 4
@@ -38,7 +42,15 @@ class Disks:
         master = f"{self._folder}/{size_bytes}-{inodes}"
         if not os.path.exists(master):
             self._format(master, size_bytes, inodes)
+            self._forget_oldest()
+        os.utime(master)
         copy_sparse(master, path)
+
+    def _forget_oldest(self) -> None:
+        """Callers choose shapes: only those asked for last are kept ready."""
+        masters = sorted(os.scandir(self._folder), key=lambda entry: entry.stat().st_mtime, reverse=True)
+        for entry in masters[MASTERS_MAX:]:
+            os.unlink(entry.path)
 
     def _format(self, master: str, size_bytes: int, inodes: int) -> None:
         if self._mkfs is None:
@@ -51,6 +63,10 @@ class Disks:
         options = ["-q", "-F", "-b", "4096", "-m", "0", "-N", str(inodes), "-O", "^has_journal,^resize_inode"]
         words = [self._mkfs, *options, "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", partial]
         pid = os.posix_spawn(self._mkfs, words, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, setsigmask=())
+        ended = os.pidfd_open(pid)
+        if not select.select([ended], [], [], MKFS_S)[0]:
+            os.kill(pid, signal.SIGKILL)
+        os.close(ended)
         _, status = os.waitpid(pid, 0)
         if status != 0:
             os.unlink(partial)

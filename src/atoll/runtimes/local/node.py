@@ -254,6 +254,7 @@ class Node:
         self.cgroups.freeze(box.key, frozen=request["frozen"])
         box.frozen, box.awake_since = request["frozen"], boot_now()
         box.save()
+        self.deadlines.arm(box, box.limits.get("idle_s") or 0.0)
         reply({})
 
     def forget(self, request: dict[str, Any], reply: Reply) -> None:

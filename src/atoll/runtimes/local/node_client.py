@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +211,8 @@ class NodeClient:
                 await process.wait()
         except TimeoutError:
             line = b""
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its session: the node that it became too
         if line != b"ready\n":
             text = (run / "node.log").read_text(errors="replace").strip().splitlines()
             raise errors.Unavailable("the node could not start: " + (text[-1] if text else "no reason given"))
