@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -126,9 +127,23 @@ class Operation:
     description: str = ""
 
     def check_query(self, request: HTTPConnection) -> None:
-        """InvalidInput for a parameter that is not declared: a misspelt one would be ignored in silence."""
+        """InvalidInput for a parameter that is not declared: a misspelt one would be ignored in silence.
+
+        And for a query that is no UTF-8: what cannot be decoded would be replaced, so that another path is meant.
+        """
+        raw: bytes = request.scope["query_string"]
+        if not raw.isascii() or (b"%" in raw and not _is_utf8(unquote_to_bytes(raw))):
+            raise InvalidInput("the query must be percent-encoded UTF-8")
         known = {parameter.name for parameter in self.parameters}
         for name in request.query_params:
             if name not in known:
                 shown = name[:64].encode(errors="replace").decode()
                 raise InvalidInput(f"unknown query parameter {shown!r}", field=shown)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
