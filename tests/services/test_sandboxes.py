@@ -264,6 +264,16 @@ async def test_stop_kills_what_ignores_term_after_the_grace(house: House) -> Non
     assert (stopped.exit_code, stopped.exit_signal) == (137, 9)
 
 
+@pytest.mark.parametrize("command", [(), ("sleep", "100")])
+async def test_stop_lets_exec_d_processes_end_by_term_too(house: House, command: tuple[str, ...]) -> None:
+    sandbox = await house.create(*command)
+    stream = await house.sandboxes.processes.start(ALICE, sandbox.id, ProcessSpec(("sleep", "100")))
+    inside = house.host.sandboxes[sandbox.id].processes[stream.id]
+    assert (await house.sandboxes.stop(ALICE, sandbox.id)).exit_signal == (15 if command else None)
+    assert inside.exit is not None
+    assert inside.exit.signal == 15
+
+
 async def test_a_second_stop_waits_for_the_first_and_a_later_one_is_a_conflict(house: House) -> None:
     sandbox = await house.create("sh", "-c", "trap '' TERM; sleep 100")
     await asyncio.sleep(0.02)

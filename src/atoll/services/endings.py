@@ -58,7 +58,7 @@ class Endings:
         access = self._access
         with live.held():
             crash.point("sandboxes.stop.recorded")
-            exit_ = await self._stop_main(live, grace_s)
+            exit_ = await self._stop_all(live, grace_s)
             crash.point("sandboxes.stop.signalled")
             await self._listeners.close(live.sandbox.id)
             usage = await self.destroy(live)
@@ -210,16 +210,14 @@ class Endings:
             await live.gone.wait()
         return live.sandbox
 
-    async def _stop_main(self, live: Live, grace_s: float) -> Exit | None:
+    async def _stop_all(self, live: Live, grace_s: float) -> Exit | None:
         access = self._access
-        if not live.sandbox.spec.command:
-            return None
         try:
-            async with deadline(grace_s + access.limits.call_s, "stopping the main process"):
+            async with deadline(grace_s + access.limits.call_s, "stopping its processes"):
                 if live.paused:
                     await access.runtime.resume(live.sandbox.id)  # a frozen process hears no TERM
                     live.paused = False
-                return await access.runtime.sidekick(live.sandbox.id).stop(MAIN, grace_s)
+                return await access.runtime.sidekick(live.sandbox.id).stop_all(grace_s)
         except Exception as error:  # destroy ends it whatever happened here
             _log.info("sandbox.stop_cut", sandbox_id=live.sandbox.id, error=str(error))
             return None

@@ -167,7 +167,7 @@ class Sandboxes:
     async def stop(
         self, principal: Principal, sandbox_id: str, *, grace_s: float | None = None, request_id: str | None = None
     ) -> Sandbox:
-        """TERM to the main process, wait up to `grace_s`, KILL, destroy; returns it ended. Needs `execute`.
+        """TERM to all its processes, wait up to `grace_s`, KILL, destroy; returns it ended. Needs `execute`.
 
         Conflict `session already <status>` when it has ended. While another stop is under way: waits for that.
         """

@@ -204,6 +204,11 @@ class SidekickClient:
         answer = await self._ask("stop", timeout_s=grace_s + ANSWER_S, process=process_id, grace_s=grace_s)
         return Exit(**answer)
 
+    async def stop_all(self, grace_s: float) -> Exit | None:
+        """The same for everything that runs in the sandbox; returns when all has ended, with the main process's end."""
+        answer = await self._ask("stop", timeout_s=grace_s + ANSWER_S, grace_s=grace_s)
+        return None if answer["main"] is None else Exit(**answer["main"])
+
     async def read_file(self, path: str) -> tuple[FileEntry, AsyncIterator[bytes]]:
         """A regular file's entry and its bytes, in order. InvalidInput for anything that is not a regular file.
 

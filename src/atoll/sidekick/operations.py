@@ -118,8 +118,12 @@ def wait(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) ->
 
 
 def stop(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
-    process = sidekick.processes.get(request.get("process"))
-    sidekick.processes.stop(process, min(seconds(request, "grace_s", 10.0) or 0.0, STOP_GRACE_MAX_S))
+    grace_s = min(seconds(request, "grace_s", 10.0) or 0.0, STOP_GRACE_MAX_S)
+    if request.get("process") is None:
+        processes = sidekick.processes
+        processes.stop_all(grace_s, lambda: connection.finish({"main": processes.end_of("main")}))
+        return
+    sidekick.processes.stop(sidekick.processes.get(request["process"]), grace_s)
     wait(sidekick, connection, request)
 
 

@@ -16,7 +16,7 @@ from atoll.sidekick.loop import GONE, READ, WRITE, Loop, Timer
 from atoll.sidekick.protocol import STDERR, STDOUT, Refused
 from atoll.sidekick.ring import Ring
 from atoll.sidekick.spawn import Missing, resize, spawn_on_pipes, spawn_on_pty
-from atoll.sidekick.tree import Family, signal_tree
+from atoll.sidekick.tree import Family, alive_below, signal_below, signal_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ MAX_ENDED = 32
 KILL_GRACE_S = 1.0
 STDIN_GRACE_S = 30.0
 SHOWN_CHARACTERS = 256
+LOOK_AGAIN_S = 0.02
+LOOK_AGAIN_MAX_S = 0.25
 
 
 class Follower:
@@ -216,6 +218,35 @@ class Processes:
         process.family.update(signal_tree(process.pid, signal.SIGTERM))
         self._loop.after(grace_s, lambda: self._kill(process))
 
+    def stop_all(self, grace_s: float, done: Callable[[], None]) -> None:
+        """TERM to everything that runs here, also to what left its starter; KILL after the grace. `done` is called
+        once nothing is left, whether or not the last output has been read."""
+        family = signal_below(signal.SIGTERM)
+        kill_at = time.monotonic() + grace_s
+        pause_s = LOOK_AGAIN_S
+
+        def look() -> None:
+            nonlocal family, pause_s
+            self._loop.reap()
+            family = alive_below(family)
+            if not family and not self._by_pid:
+                done()
+                return
+            left_s = kill_at - time.monotonic()
+            if left_s <= 0:
+                family.update(signal_below(signal.SIGKILL, family))
+            self._loop.after(min(pause_s, max(left_s, LOOK_AGAIN_S)), look)
+            pause_s = min(2 * pause_s, LOOK_AGAIN_MAX_S)
+
+        look()
+
+    def end_of(self, name: str) -> dict[str, Any] | None:
+        """How it ended, also while its last output still waits for a reader; None when it has not, or never was."""
+        process = self._by_id.get(name)
+        if process is None or (process.exit is None and process.status is None):
+            return None
+        return process.exit or self._ended(process)
+
     # the loop's calls
 
     def _time_out(self, process: Process) -> None:
@@ -252,16 +283,19 @@ class Processes:
         self._finish(process)
 
     def _finish(self, process: Process) -> None:
-        assert process.status is not None
         for timer in process.timers:
             timer.cancel()
         self._close_stdin_now(process)
-        number = os.WTERMSIG(process.status) if os.WIFSIGNALED(process.status) else None
-        code = 128 + number if number is not None else os.WEXITSTATUS(process.status)
-        process.exit = self._exit(process, code, number)
+        process.exit = self._ended(process)
         self._forget_old()
         for follower in list(process.followers):
             follower.wake()
+
+    def _ended(self, process: Process) -> dict[str, Any]:
+        assert process.status is not None
+        number = os.WTERMSIG(process.status) if os.WIFSIGNALED(process.status) else None
+        code = 128 + number if number is not None else os.WEXITSTATUS(process.status)
+        return self._exit(process, code, number)
 
     def _exit(self, process: Process, code: int, number: int | None) -> dict[str, Any]:
         return {

@@ -15,10 +15,26 @@ def signal_tree(leader: int, number: int, known: Family | None = None) -> Family
 
     Returns whom it found: given as `known` to a later call, those are found again when their parents have ended.
     """
+    return _signal_round(leader, number, known or {}, spare=0)
+
+
+def signal_below(number: int, known: Family | None = None) -> Family:
+    """The same for everything that came from this process, but not itself."""
+    return _signal_round(os.getpid(), number, known or {}, spare=os.getpid())
+
+
+def alive_below(known: Family) -> Family:
+    """Those of `known` that still run, and all others that came from them or from this process."""
+    family = _family(os.getpid(), known)
+    family.pop(os.getpid(), None)
+    return family
+
+
+def _signal_round(leader: int, number: int, known: Family, *, spare: int) -> Family:
     reached: Family = {}
     for _ in range(ROUNDS):
-        family = _family(leader, {**(known or {}), **reached})
-        new = {pid: started for pid, started in family.items() if pid not in reached}
+        family = _family(leader, {**known, **reached})
+        new = {pid: started for pid, started in family.items() if pid not in reached and pid != spare}
         for pid in new:
             try:
                 os.kill(pid, number)

@@ -298,6 +298,15 @@ class FakeSidekick(SidekickClient):
         process.stop(grace_s)
         return await process.ended()
 
+    async def stop_all(self, grace_s: float) -> Exit | None:
+        processes = list(self._sandbox().processes.values())
+        for process in processes:
+            process.stop(grace_s)
+        for process in processes:
+            await process.ended()
+        main = self._sandbox().processes.get(MAIN)
+        return None if main is None else main.exit
+
     async def read_file(self, path: str) -> tuple[FileEntry, AsyncIterator[bytes]]:
         entry, content = self._sandbox().files.read(path)
         return entry, _pieces(content)

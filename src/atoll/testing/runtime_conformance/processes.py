@@ -108,6 +108,43 @@ class ProcessChecks(Suite):
         await polite.close()
         await rude.close()
 
+    async def test_stopping_all_reaches_every_process_and_returns_when_nothing_is_left(
+        self, inside: SidekickClient
+    ) -> None:
+        script = "trap 'sleep 0.3; echo cleaned' TERM; echo ready; sleep 100 & wait $!"
+        script = script if "shell" in self.features else ""
+        polite = await inside.start(ProcessSpec(("sh", "-c", script) if script else ("sleep", "100")))
+        if script:
+            await read_until(polite, b"ready\n")
+        other = await inside.start(ProcessSpec(("sleep", "100"), tty=True))
+        async with asyncio.timeout(PATIENCE_S):
+            assert await inside.stop_all(5) is None  # it has no main process
+        ends = {info.id: info.exit for info in await inside.processes()}
+        assert ends[polite.id] is not None
+        end = ends[other.id]
+        assert end is not None
+        assert end.signal == signal.SIGTERM
+        if script:
+            assert await read_all(polite) == b"cleaned\n"
+        await polite.close()
+        await other.close()
+
+    async def test_stopping_all_kills_what_is_left_after_the_grace(self, inside: SidekickClient) -> None:
+        rude = await inside.start(ProcessSpec(("sh", "-c", "trap '' TERM; echo deaf; sleep 100")))
+        await read_until(rude, b"deaf\n")
+        started = time.monotonic()
+        await inside.stop_all(0.3)
+        assert 0.25 < time.monotonic() - started < 3
+        assert (await inside.wait(rude.id)).signal == signal.SIGKILL
+        await rude.close()
+
+    async def test_stopping_all_reaches_what_left_its_starter(self, inside: SidekickClient) -> None:
+        self.need("shell", "proc")
+        await sh(inside, "(setsid sh -c \"trap 'echo told >/tmp/told; exit' TERM; sleep 300 & wait\" &) ; sleep 0.3")
+        await inside.stop_all(5)
+        assert (await sh(inside, "cat /tmp/told")).stdout == b"told\n"
+        assert (await sh(inside, COUNT_SLEEPERS)).stdout == b"0\n"
+
     async def test_stopping_what_has_ended_tells_its_end(self, inside: SidekickClient) -> None:
         result = await sh(inside, "exit 4")
         assert (await inside.stop(result.process_id, 1)).code == 4
