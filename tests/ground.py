@@ -18,6 +18,7 @@ import pytest
 from atoll.domain.ids import new_sandbox_id
 from atoll.domain.process import MAIN, ProcessSpec, RunResult
 from atoll.domain.sandbox import Resources, SandboxSpec
+from atoll.runtimes.base import Ended
 from atoll.runtimes.local.runtime import LocalRuntime
 from atoll.sidekick.client import SidekickClient
 from tests.oracles import HostOracle, LeakOracle, SecretOracle
@@ -136,12 +137,16 @@ class Ground:
         self.leaks = LeakOracle(data)
         self.secrets = SecretOracle(data)
         self.alice: Witness
+        self.ended: dict[str, tuple[Ended, float]] = {}  # who ended by itself, and when that was told
+        self.told: list[str] = []
+        self._listening: asyncio.Task[None] | None = None
         self._tenants: list[Tenant] = []
         self._settled: dict[str, object] = {}
 
     async def settle(self) -> None:
         """Alice moves in; from here on the machine must come back to this state after each test."""
         await self.runtime.start()
+        self._listening = asyncio.create_task(self._listen())
         self.alice = await Witness.move_in(self.runtime, self.secrets.in_environment)
         before: dict[str, object] = {}
         async with asyncio.timeout(SETTLE_S):
@@ -157,6 +162,17 @@ class Ground:
         self._tenants.append(tenant)
         await self.runtime.make(tenant.id, spec)
         return tenant
+
+    async def _listen(self) -> None:
+        async for ended in self.runtime.events():
+            self.ended[ended.id] = (ended, time.monotonic())
+            self.told.append(ended.id)
+
+    async def end_of(self, tenant: Tenant, within_s: float = 10.0) -> tuple[Ended, float]:
+        """How and when a sandbox ended by itself."""
+        await until(lambda: tenant.id in self.ended, f"{tenant.id} ends", within_s)
+        assert self.told.count(tenant.id) == 1
+        return self.ended[tenant.id]
 
     async def begin(self) -> None:
         await self.alice.longest_gap_s()
@@ -184,6 +200,9 @@ class Ground:
         return (self.data / "run" / "node.log").read_text(errors="replace")
 
     async def leave(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
         await self.runtime.shutdown()
         try:
             left = self.leaks.processes(), self.leaks.cgroups(), self.leaks.loops(), self.leaks.node()

@@ -6,8 +6,8 @@ The attack and fault tests look before and after each case; nothing here changes
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import re
 import secrets
 import subprocess
 from collections import Counter
@@ -178,12 +178,11 @@ def _sysctls() -> dict[str, str]:
 def _filter_tables() -> list[str]:
     """The rules without counters; tables of other servers on this machine are theirs."""
     try:
-        told = subprocess.run(["nft", "-j", "-s", "list", "ruleset"], capture_output=True, timeout=10, check=False)
+        told = subprocess.run(["nft", "-s", "list", "ruleset"], capture_output=True, timeout=10, check=False)
     except FileNotFoundError:
         return []
-    items = json.loads(told.stdout or b'{"nftables": []}')["nftables"]
-    kept = [item for item in items if "metainfo" not in item and "atoll-" not in json.dumps(item)]
-    return sorted(json.dumps(item, sort_keys=True) for item in kept)
+    tables = re.split(r"^(?=table )", told.stdout.decode(), flags=re.MULTILINE)
+    return sorted(table for table in tables if table and "atoll-" not in table.splitlines()[0])
 
 
 def _mounts() -> list[str]:
