@@ -248,8 +248,8 @@ def start_process(
         stdin=None if stdin else "false",
     )
     words = argv if len(argv) > 1 else [shlex.quote(argv[0])]  # a single word would be split
-    target += "".join(f"&cmd={quote(word, safe='')}" for word in words)
-    target += "".join(f"&env={quote(f'{name}={value}', safe='')}" for name, value in env.items())
+    pairs = [("cmd", word) for word in words] + [("env", f"{name}={value}") for name, value in env.items()]
+    target += "".join(f"&{name}={quote(text, safe='', errors='surrogateescape')}" for name, text in pairs)
     socket = api.websocket(target)
     process_id = socket.headers.get("atoll-process", "")
     return Process(api, sandbox_id, socket, id=process_id)
