@@ -5,6 +5,8 @@ The node takes one when it fits what is asked for and makes the next when it has
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 SHAPE = ("network", "disk_bytes", "disk_in_memory", "inodes", "shm_bytes", "layers")
 REFILL_AFTER_S = 0.004
 RETRY_S = 5.0
+BUSY_S = 0.01
+PATIENCE = 100  # looks at a busy machine before one is made all the same
 
 
 class Spares:
@@ -37,6 +41,7 @@ class Spares:
         self._waiting: list[tuple[dict[str, Any], Box]] = []
         self._timer: Timer | None = None
         self._stopped = False
+        self._patience = PATIENCE
 
     def take(self, request: dict[str, Any]) -> Box | None:
         """A prepared spare of the request's shape, if there is one."""
@@ -66,21 +71,31 @@ class Spares:
 
     def _refill(self) -> None:
         self._timer = None
-        for shape in self._wanted:
-            if (
-                self._stopped
-                or shape["when_asked"]
-                or sum(1 for have, _ in self._waiting if have is shape) >= shape["count"]
-            ):
-                continue
-            try:
-                self._waiting.append((shape, self._make(shape)))
-            except Exception:  # no slots, no memory: try again later
-                self.refill_soon(RETRY_S)
-                return
-            self.refill_soon()
+        shape = next((shape for shape in self._wanted if self._lacking(shape)), None)
+        if shape is None or self._stopped:
             return
+        if self._patience > 0 and _machine_is_busy():
+            self._patience -= 1
+            self.refill_soon(BUSY_S)
+            return
+        self._patience = PATIENCE
+        try:
+            self._waiting.append((shape, self._make(shape)))
+        except Exception:  # no slots, no memory: try again later
+            self.refill_soon(RETRY_S)
+            return
+        self.refill_soon()
+
+    def _lacking(self, shape: dict[str, Any]) -> bool:
+        return not shape["when_asked"] and sum(1 for have, _ in self._waiting if have is shape) < shape["count"]
 
 
 def _fits(shape: dict[str, Any], request: dict[str, Any]) -> bool:
     return all(shape[name] == request[name] for name in SHAPE)
+
+
+def _machine_is_busy() -> bool:
+    """More is ready to run than there are processors: what somebody waits for goes first."""
+    with open("/proc/loadavg", "rb") as file:
+        running = int(file.read().split()[3].partition(b"/")[0])
+    return running > (os.cpu_count() or 1)
