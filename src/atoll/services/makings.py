@@ -48,6 +48,8 @@ class Makings:
     async def make(self, live: Live, plan: Plan, quota: int | None, request_id: str | None) -> Sandbox:
         """From nothing to RUNNING: two writes and one `runtime.make` when no layer has to be built."""
         access, owner = self._access, live.sandbox.owner
+        # A tenant's secrets may stand in the environment. Only the runtime needs it, and only now: no record has it.
+        live.sandbox = replace(live.sandbox, spec=replace(plan.spec, env={}))
         with live.held():
             try:
                 event = access.event("sandbox.created", live.sandbox, actor=owner, request_id=request_id)
@@ -75,7 +77,7 @@ class Makings:
             await self._move(live, SandboxState.BUILDING, event)
             await self._templates.build(plan)
         async with deadline(access.limits.make_s, "making the sandbox"):
-            handle = await access.runtime.make(sandbox.id, sandbox.spec)
+            handle = await access.runtime.make(sandbox.id, plan.spec)
         crash.point("sandboxes.create.made")
         changes: dict[str, Any] = {"handle": handle}
         if sandbox.spec.ports:
