@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import resource
 import signal
 import socket
@@ -19,6 +20,7 @@ import uvicorn
 
 from atoll.app import Application, create_app
 from atoll.domain.errors import Unavailable
+from atoll.records.data_folder import DataFolderLock
 from atoll.services.owner_key import OwnerKey
 from atoll.settings import Settings
 from atoll.surfaces.transport import PING_INTERVAL_S, PING_TIMEOUT_S, Http, WebSocket
@@ -50,7 +52,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None
         loop.add_signal_handler(number, stop.set)
     try:
         # the port first: a server that cannot have it starts no part of it
-        listener = _listen(settings.server.host, settings.server.port)
+        listener = _listen_for(settings)
         async with AsyncExitStack() as stack:
             stack.callback(listener.close)
             await stack.enter_async_context(app.running())
@@ -148,6 +150,17 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _listen_for(settings: Settings) -> socket.socket:
+    try:
+        return _listen(settings.server.host, settings.server.port)
+    except Unavailable:
+        if settings.folder.lock.exists():  # the likeliest holder of the port: this folder's own server
+            lock = DataFolderLock(settings.folder)
+            lock.acquire()
+            lock.release()
+        raise
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -158,7 +171,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except (OSError, OverflowError) as error:
         listener.close()
-        raise Unavailable(f"cannot listen on {host}:{port}: {error}") from error
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        why = "another program does (another port: --port, ATOLL_PORT)" if taken else error
+        raise Unavailable(f"cannot listen on {host}:{port}: {why}") from error
     return listener
 
 

@@ -69,7 +69,8 @@ def test_detached_it_keeps_none_of_our_descriptors_and_no_terminal(atoll: Atoll)
 
 def test_a_second_server_on_the_same_folder_says_why_it_cannot(atoll: Atoll) -> None:
     said = up(atoll)
-    for words in (("up", "--detach", "--port", "0"), ("up", "--port", "0")):
+    port = str(said["url"]).rpartition(":")[2]
+    for words in (("up", "--detach", "--port", "0"), ("up", "--port", "0"), ("up", "--port", port)):
         done = atoll(*words, timeout=60)
         assert done.returncode == 1
         assert f"in use by another atoll server (pid {said['pid']})" in done.stderr
