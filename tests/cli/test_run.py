@@ -6,9 +6,11 @@ import os
 import signal
 import time
 
+import pytest
+
 from tests.cli.conftest import Atoll
 from tests.sdk.cutting_proxy import CuttingProxy
-from tests.sdk.stand_in import StandIn
+from tests.sdk.stand_in import LocalProcess, StandIn
 from tests.sdk.test_process import MANY_LINES, MANY_LINES_TEXT
 
 
@@ -51,6 +53,18 @@ def test_json_is_one_object_at_the_end(atoll: Atoll) -> None:
     atoll("run", "-d", "--name", "box", "--", "sleep", "60")
     said = json.loads(atoll("exec", "--json", "box", "--", "echo", "hi").stdout)
     assert (said["exit_code"], said["stdout"]) == (0, "hi\n")
+
+
+def test_a_command_that_ran_out_of_memory_says_so(
+    atoll: Atoll, server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = ("run", "--rm", "--", "sh", "-c", "kill -9 $$")
+    assert atoll(*killed).stderr == ""
+    monkeypatch.setattr(LocalProcess, "oom_killed", True)
+    done = atoll(*killed)
+    assert "more memory" in done.stderr
+    assert done.returncode == 137
+    assert json.loads(atoll("run", "--json", *killed[1:]).stdout)["oom_killed"] is True
 
 
 def test_rm_forgets_and_its_absence_remembers(atoll: Atoll, server: StandIn) -> None:

@@ -48,6 +48,8 @@ class Refused(Exception):
 class LocalProcess:
     """A command with all of its output."""
 
+    oom_killed = False  # what it says of itself
+
     def __init__(self, name: str, argv: list[str], tty: bool) -> None:
         self.name, self.argv, self.tty = name, argv, tty
         self.output: list[tuple[int, bytes]] = []
@@ -179,7 +181,7 @@ class LocalProcess:
             "exitCode": code,
             "signal": code - 128 if code > 128 else None,
             "timedOut": self.timed_out,
-            "oomKilled": False,
+            "oomKilled": self.oom_killed,
             "durationMs": (time.time() - self.started) * 1000,
         }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
-from atoll.domain.errors import AtollError, InvalidInput, RateLimited
+from atoll.domain.errors import AtollError, InvalidInput, RateLimited, Unauthenticated
 
 FAILED = 1
 MISUSED = 2
@@ -47,6 +48,8 @@ def say(message: str) -> None:
 def _advice(error: AtollError) -> str:
     if isinstance(error, RateLimited):
         return f" (try again in {error.retry_after_s} s)"
+    if isinstance(error, Unauthenticated) and os.environ.get("ATOLL_API_KEY"):
+        return " (ATOLL_API_KEY is set: is it a key of this server?)"
     if error.code == "connection_failed":
         return " (is it running? `atoll up` starts one; ATOLL_URL names another)"
     return ""

@@ -32,7 +32,8 @@ def run(
     network: Annotated[str, typer.Option("--network", help="none, outgoing or exposed.")] = "none",
     env: options.Environment = None,
     publish: Annotated[
-        list[int] | None, typer.Option("--publish", "-p", help="A port inside to make reachable; implies exposed.")
+        list[int] | None,
+        typer.Option("--publish", "-p", help="A port inside to reach at a URL that is printed; implies exposed."),
     ] = None,
     workdir: options.Workdir = None,
     name: Annotated[str | None, typer.Option("--name", help="A name to call it by.")] = None,

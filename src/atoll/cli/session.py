@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from atoll.sdk import AsyncProcess, AsyncSandbox
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+KILLED = 128 + signal.SIGKILL
 READ_BYTES = 65_536
 CTRL_C = b"\x03"
 WAITS_FOR_SERVER_S = 24 * 3600.0  # a person can end the waiting; a script has its own limits
@@ -39,6 +40,7 @@ class Outcome:
 
     code: int
     left: bool = False
+    oom_killed: bool = False
     lost: str = ""  # what the server said when the sandbox was gone under the process
 
 
@@ -72,6 +74,7 @@ class Kept:
             "exit_code": outcome.code,
             "signal": end.signal,
             "timed_out": end.timed_out or outcome.code == TIMED_OUT,
+            "oom_killed": outcome.oom_killed,
             "duration_s": end.duration_s,
             "truncated": self.truncated,
             **{stream: data.decode("utf-8", "replace") for stream, data in self._streams.items()},
@@ -88,7 +91,19 @@ async def follow(
     outcome = await _follow(process, tty, reads_stdin, keep)
     if outcome.lost:
         return Outcome(await _explain_loss(sandbox, process.id, outcome.lost))
+    if outcome.code == KILLED and await _out_of_memory(sandbox, process):
+        say("killed: it needed more memory than its sandbox has")
+        return Outcome(outcome.code, oom_killed=True)
     return outcome
+
+
+async def _out_of_memory(sandbox: AsyncSandbox, process: AsyncProcess) -> bool:
+    try:
+        if (await process.how_ended()).oom_killed:
+            return True
+        return process.id == MAIN and (await sandbox.info()).reason == "oom_killed"
+    except AtollError:
+        return False  # it is gone, and so is the answer
 
 
 async def _explain_loss(sandbox: AsyncSandbox, process_id: str, said: str) -> int:
@@ -219,7 +234,7 @@ class _Session:
             self._left.set()
             return
         if self._interrupts == 2:
-            say("Ctrl-C again leaves the process running")
+            say("it has not ended yet: Ctrl-C again stops waiting for it")
         self._later(self._process.signal(number))
 
     def _on_resize(self) -> None:
