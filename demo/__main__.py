@@ -155,7 +155,8 @@ def main() -> int:
         console.print(f"[red]the demo failed:[/] {escape(str(error))}")
         return 1
     console.print(steps.table())
-    console.print("Now yours: [bold]atoll up[/] in one terminal, [bold]atoll run -it -- bash[/] in another.")
+    console.print("Now yours, after [bold]. .venv/bin/activate[/] in each terminal:")
+    console.print("[bold]atoll up[/] in one, [bold]atoll run -it -- bash[/] in another.")
     return 0
 
 
