@@ -188,8 +188,11 @@ class SidekickClient:
 
     async def processes(self) -> list[ProcessInfo]:
         """Running ones and those that ended lately."""
-        answer = await self._ask("processes")
-        return [_process_info(item) for item in answer["processes"]]
+        found: list[ProcessInfo] = []
+        async with self._link({"op": "processes"}) as link:
+            while piece := (await link.result())["processes"]:
+                found += [_process_info(item) for item in piece]
+        return found
 
     async def wait(self, process_id: str) -> Exit:
         """Returns when the process has ended, however long that takes."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PROTOCOL_VERSION = 1
 QUIET = ("ping", "idle", "processes", "wait")  # looking is not activity
 STOP_GRACE_MAX_S = 300.0
+LIST_PIECE = 64  # processes of one frame
 
 
 class Sidekick:
@@ -143,7 +144,20 @@ def signal(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) 
 
 
 def processes(sidekick: Sidekick, connection: Connection, _request: dict[str, Any]) -> None:
-    connection.finish({"processes": [process.describe() for process in sidekick.processes.list()]})
+    """RESULT {processes} in pieces, as `list` answers: how many and how wide they are is the tenant's choice."""
+    known = sidekick.processes.list()
+    pieces = iter([known[at : at + LIST_PIECE] for at in range(0, len(known), LIST_PIECE)])
+
+    def pump() -> None:
+        while connection.room and not connection.closed:
+            piece = next(pieces, None)
+            connection.send_json(RESULT, {"processes": [process.describe() for process in piece or ()]})
+            if piece is None:
+                connection.finish()
+                return
+
+    connection.on_writable = pump
+    pump()
 
 
 def idle(sidekick: Sidekick, connection: Connection, _request: dict[str, Any]) -> None:

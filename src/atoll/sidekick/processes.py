@@ -403,7 +403,7 @@ class Processes:
 
 
 def _shown(argv: list[str]) -> list[str]:
-    """For lists of processes, which travel in one frame: the words, cut where they are too many or too long."""
+    """For lists of processes: the words, cut where they are too many or too long."""
     words: list[str] = []
     left = SHOWN_CHARACTERS
     for word in argv:
