@@ -116,7 +116,7 @@ def test_what_ended_while_the_server_was_down_is_recorded(mortal: Server) -> Non
     assert server.session(times_out)["reason"] == "timeout"
     assert server.session(lives)["status"] == "running"
     assert server.http.get(f"/v1/sessions/{exits}/logs").text == "bye\n"
-    assert server.machine.sandbox_folders() == {lives}
+    until(lambda: server.machine.sandbox_folders() == {lives})
 
 
 def test_terminals_are_told_to_come_back_when_the_server_is_replaced(mortal: Server) -> None:

@@ -192,7 +192,7 @@ async def test_a_client_that_vanishes_at_any_moment_does_not_stop_the_program(si
             if number % 3 == 0:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             if number % 2:
-                time.sleep(dice.random() * 0.01)
+                await asyncio.sleep(dice.random() * 0.01)
         if number % 10 == 9:
             async with asyncio.timeout(20):
                 for process in await sidekick.client.processes():
