@@ -39,11 +39,13 @@ class Burials:
 
     def kill(self, box: Box) -> None:
         """KILL all of it; the end of its sidekick leads to `bury`. A second call does nothing more."""
+        if box.gone:
+            return
         if self._cgroups is not None:
             self._cgroups.kill(box.key)
         if box.pidfd >= 0:
             _tolerant(lambda: signal.pidfd_send_signal(box.pidfd, signal.SIGKILL))
-        elif box.pid and not box.gone:
+        elif box.pid:
             # our own child: its number is not given away before we have reaped it
             _tolerant(lambda: os.kill(box.pid, signal.SIGKILL))
         if box.frozen and self._cgroups is not None:
@@ -61,6 +63,7 @@ class Burials:
         if box.pidfd >= 0:
             self._loop.forget(box.pidfd)
             os.close(box.pidfd)
+            box.pidfd = -1
         usage = usage_of(box)
         if box.counters is not None:
             box.counters.close()

@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import socket
-import sys as python
 
 from atoll.runtimes.local import syscalls
 from atoll.runtimes.local.bake import bake
@@ -25,7 +24,7 @@ from atoll.runtimes.local.host import learn_host
 from atoll.runtimes.local.making import Maker
 from atoll.runtimes.local.network import Network
 from atoll.runtimes.local.network_resolvers import resolvers
-from atoll.runtimes.local.node_wire import Client
+from atoll.runtimes.local.node_wire import BUSY, READY, Client
 from atoll.runtimes.local.slots import Slots
 from atoll.runtimes.local.spares import Spares
 from atoll.sidekick.loop import READ, Loop
@@ -141,7 +140,7 @@ class Node:
                 try:
                     self.maker.start_network()
                 except Refused as refused:  # the sandboxes live on; the next one with a network is told
-                    python.stderr.write(f"{refused.message}\n")
+                    complain(refused.message)
         if self.cgroups is not None:
             for key in self.cgroups.list() - {box.key for box in self.boxes.values()}:
                 self.burials.clear_group(key)
@@ -149,12 +148,17 @@ class Node:
             self._adopt_box(box)
 
     def _adopt_box(self, box: Box) -> None:
-        if not (box.alive and box.ready):
+        try:
+            box.pidfd = os.pidfd_open(box.pid) if box.alive else -1
+        except ProcessLookupError:
+            pass
+        if not box.alive:  # its number may be another's by now
+            box.pid = 0
+        if box.pid == 0 or not box.ready:
             box.reason = box.reason or "lost"
             self.burials.kill(box)
             self.burials.bury(box)
             return
-        box.pidfd = os.pidfd_open(box.pid)
         self.loop.watch(box.pidfd, READ, lambda _events: self._sidekick_ended(box))
         box.counters = Counters(self.cgroups.counters(box.key)) if self.cgroups is not None else None
         self.by_pid[box.pid] = box
@@ -338,7 +342,7 @@ class Node:
             try:
                 write_small(f"{box.folder}/{ENDED_NAME}", ended)
             except OSError as error:  # a full disk: it is told now, if not after a restart
-                python.stderr.write(f"the end of {box.id} could not be kept: {error}\n")
+                complain(f"the end of {box.id} could not be kept: {error}")
             remove_folder(box.folder, keep=ENDED_NAME)
             self.ended[box.id] = ended
             for client in list(self.clients):
@@ -356,6 +360,14 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
 
 
+def complain(text: str) -> None:
+    """Into the log, if that takes it."""
+    try:
+        os.write(2, f"{text}\n".encode())
+    except OSError:
+        pass
+
+
 def main(data: str, settings: dict[str, Any]) -> None:
     """Run the node of a data folder until it is told to stop; says `ready` on stdout once it serves.
 
@@ -370,7 +382,8 @@ def main(data: str, settings: dict[str, Any]) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        python.exit("a node of this data folder is running already")
+        os.write(1, BUSY)
+        os._exit(1)
     syscalls.blank_command_line()
     _raise_file_limit()
     node = Node(data, settings)
@@ -382,7 +395,7 @@ def main(data: str, settings: dict[str, Any]) -> None:
     os.chmod("node.sock", 0o600)
     listener.listen(16)
     os.chdir("/")
-    os.write(1, b"ready\n")
+    os.write(1, READY)
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1):
         os.dup2(null, fd)

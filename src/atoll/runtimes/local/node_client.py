@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from atoll.domain import errors
+from atoll.runtimes.local.node_wire import BUSY, READY
 
 START_S = 20.0
 ANSWER_S = 30.0
 RESTART_PAUSE_S = 0.2
+BUSY_PAUSE_S = 0.05
 LINE_BYTES = 16 * 2**20
 
 _ERRORS: dict[str, type[errors.AtollError]] = {
@@ -164,12 +166,12 @@ class NodeClient:
                 future.set_exception(NodeDown())
 
     async def _connect_or_start(self) -> StreamReader:
-        reader = await self._connect()
-        if reader is None:
-            await self._spawn()
-            reader = await self._connect()
-        if reader is None:
-            raise errors.Unavailable("the node does not answer")
+        deadline = asyncio.get_running_loop().time() + START_S
+        while (reader := await self._connect()) is None:
+            if not await self._spawn():  # one that is starting, or not quite gone
+                if asyncio.get_running_loop().time() > deadline:
+                    raise errors.Unavailable("a node of this data folder runs and does not answer")
+                await asyncio.sleep(BUSY_PAUSE_S)
         return reader
 
     async def _connect(self) -> StreamReader | None:
@@ -179,8 +181,11 @@ class NodeClient:
             return None
         return reader
 
-    async def _spawn(self) -> None:
-        """Start the node in a session of its own, with nothing of our environment and none of our descriptors."""
+    async def _spawn(self) -> bool:
+        """Start the node in a session of its own, with nothing of our environment and none of our descriptors.
+
+        False when there is another one.
+        """
         run = self._data / "run"
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
         log = os.open(run / "node.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -213,9 +218,10 @@ class NodeClient:
             line = b""
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # its session: the node that it became too
-        if line != b"ready\n":
+        if line not in (READY, BUSY):
             text = (run / "node.log").read_text(errors="replace").strip().splitlines()
             raise errors.Unavailable("the node could not start: " + (text[-1] if text else "no reason given"))
+        return line == READY
 
 
 async def open_unix(folder: Path, name: str, limit: int) -> tuple[StreamReader, StreamWriter]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Operation = Callable[[dict[str, Any], Reply], None]
 
 MAX_LINE_BYTES = 8 * 2**20
+READY = b"ready\n"  # what a node says on stdout once it serves
+BUSY = b"busy\n"  # ... or when another one of its data folder is there, perhaps only just about to end
 
 
 class Client:
