@@ -62,7 +62,7 @@ class LeakOracle:
 
     def __init__(self, data: Path) -> None:
         self._data = data.resolve()
-        self._mark = hashlib.sha256(str(self._data).encode()).hexdigest()[:8]
+        self.mark = hashlib.sha256(str(self._data).encode()).hexdigest()[:8]  # as LocalRuntime derives it
 
     def look(self) -> dict[str, object]:
         node = self.node()
@@ -93,11 +93,11 @@ class LeakOracle:
         return 0
 
     def processes(self) -> list[int]:
-        """Every process whose user is of a range that this node claimed."""
+        """Every process whose user is of a range that this node claimed; not those that init has yet to reap."""
         ranges = self.uid_ranges()
         found: list[int] = []
         for name in os.listdir("/proc"):
-            if name.isdigit():
+            if name.isdigit() and _state(int(name)) != "Z":
                 try:
                     owner = _uid(int(name))
                 except (OSError, StopIteration):
@@ -115,7 +115,7 @@ class LeakOracle:
         return spans
 
     def cgroups(self) -> list[str]:
-        return [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/atoll-{self._mark}/*") if path.is_dir()]
+        return [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/atoll-{self.mark}/*") if path.is_dir()]
 
     def loops(self) -> list[str]:
         found = Path("/sys/block").glob("loop*/loop/backing_file")
