@@ -25,6 +25,15 @@ def test_ps_lists_the_living_and_with_all_the_dead(atoll: Atoll) -> None:
     assert shown[0]["usage"]["memoryPeakBytes"] == 2**20
 
 
+def test_ps_tells_the_paused_from_the_running(atoll: Atoll, server: StandIn) -> None:
+    atoll("run", "-d", "--", "sleep", "60")
+    assert " running " in atoll("ps").stdout
+    next(iter(server.routes.boxes.values())).paused = True
+    table = atoll("ps").stdout
+    assert " paused " in table
+    assert " running " not in table
+
+
 def test_a_table_in_a_pipe_is_one_line_each(atoll: Atoll) -> None:
     atoll.environment["COLUMNS"] = "20"
     atoll("run", "-d", "--name", "a" * 60, "--", "sleep", "60")

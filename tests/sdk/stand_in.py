@@ -193,6 +193,7 @@ class Box:
         self.root.mkdir()
         self.body = body
         self.status = "running"
+        self.paused = False
         self.created = datetime.now(UTC)
         self.ended: datetime | None = None
         self.processes: dict[str, LocalProcess] = {}
@@ -223,6 +224,7 @@ class Box:
                 "execCount": 3,
             },
         }
+        answer["paused"] = self.paused or None
         return {key: value for key, value in answer.items() if value is not None}
 
     def end(self, status: str) -> None:
@@ -349,7 +351,9 @@ class App:
         return {"status": "stopped"}
 
     async def touch(self, request: Request) -> Any:
-        return {"id": self.box(request).id, "paused": request.url.path.endswith("pause")}
+        box = self.box(request)
+        box.paused = request.url.path.endswith("pause")
+        return {"id": box.id, "paused": box.paused}
 
     async def run(self, request: Request) -> Any:
         body = await request.json()

@@ -306,6 +306,14 @@ def test_pause_resume_and_keepalive_are_calls(server: StandIn) -> None:
     assert [line.rpartition("/")[2] for line in server.routes.seen[1:4]] == ["pause", "resume", "keepalive"]
 
 
+def test_a_paused_sandbox_says_so(server: StandIn) -> None:
+    with Sandbox.create() as sandbox:
+        sandbox.pause()
+        assert sandbox.info().paused
+        sandbox.resume()
+        assert not sandbox.info().paused
+
+
 def test_silence_is_a_deadline_exceeded(server: StandIn) -> None:
     from atoll.sdk._sync.api import connect
 

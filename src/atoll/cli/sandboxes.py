@@ -55,7 +55,7 @@ def logs(
 
 
 def stop(sandboxes: options.SandboxNames, as_json: output.Json = False) -> None:
-    """End sandboxes: TERM to the main process and what it started, a grace time, then KILL to everything."""
+    """End sandboxes: TERM to all of their processes, a grace time, then KILL to everything."""
     for found in _each(sandboxes):
         found.stop()
         _tell(found.id, "stopped", as_json)
@@ -118,6 +118,7 @@ async def _logs(name: str, follow: bool, offset: int, as_json: bool) -> None:
 
 def _row(info: SandboxInfo) -> tuple[object, ...]:
     command = " ".join(info.command)
+    state = "paused" if info.paused else info.state
     ended = f" ({info.exit_code})" if info.exit_code is not None else ""
     ports = " ".join(f"{port.container_port}->{port.host_port}" for port in info.ports)
     return (
@@ -125,7 +126,7 @@ def _row(info: SandboxInfo) -> tuple[object, ...]:
         info.name,
         info.image,
         command if len(command) <= _COMMAND_CHARS else command[: _COMMAND_CHARS - 1] + "…",
-        info.state + ended + (f" {info.reason}" if info.reason and info.reason != info.state else ""),
+        state + ended + (f" {info.reason}" if info.reason and info.reason != info.state else ""),
         output.age(info.created_at),
         f"{info.usage.cpu_s:.2f}s",
         output.size(info.usage.memory_peak_bytes),

@@ -79,6 +79,7 @@ class SandboxInfo:
     exit_code: int | None = None
     reason: str | None = None
     usage: Usage = field(default_factory=Usage)
+    paused: bool = False  # frozen: its state is running
     raw: Json = field(default_factory=dict[str, Any], repr=False, compare=False)
 
     @property
@@ -140,6 +141,7 @@ def sandbox_of(value: Json) -> SandboxInfo:
         exit_code=value.get("exitCode"),
         reason=value.get("reason"),
         usage=_usage(cast(Json, value.get("usage") or {})),
+        paused=bool(value.get("paused")),
         raw=value,
     )
 

@@ -243,6 +243,11 @@ class Sandboxes:
         event = access.event("sandbox.resumed", live.sandbox, actor=principal.id, request_id=request_id)
         return await access.lives.move(live, None, event)
 
+    def is_paused(self, sandbox: Sandbox) -> bool:
+        """Whether it is frozen, as far as this server knows; for sandboxes as `get` and `list` gave them."""
+        live = self._access.lives.get(sandbox.id)
+        return live is not None and live.paused and live.sandbox.live
+
     async def usage(self, principal: Principal, sandbox_id: str) -> Usage:
         """What it used until now, or in all when it has ended. Needs `read`."""
         access = self._access

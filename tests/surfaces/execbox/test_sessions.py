@@ -188,9 +188,14 @@ async def test_remove_takes_a_session_out_of_sight_live_or_ended(house: Any) -> 
 async def test_a_frozen_session_thaws(house: Any) -> None:
     session = await house.create(command=["sleep", "60"])
     path = f"/v1/sessions/{session['id']}"
+    assert "paused" not in session
     assert (await house.call("POST", path + "/pause")).json() == {"id": session["id"], "paused": True}
+    said = (await house.call("GET", path)).json()
+    assert (said["status"], said["paused"]) == ("running", True)
+    assert [one["paused"] for one in (await house.call("GET", "/v1/sessions")).json()["sessions"]] == [True]
     assert (await house.call("POST", path + "/exec", json={"command": ["true"]})).status_code == 409
     assert (await house.call("POST", path + "/resume")).json() == {"id": session["id"], "paused": False}
+    assert "paused" not in (await house.call("GET", path)).json()
     assert (await house.exec(session["id"], ["echo", "x"]))["stdout"] == "x\n"
 
 

@@ -78,6 +78,7 @@ class SessionAnswer(_Answer):
 
     id: str = Field(pattern=r"^sess_[0-9a-f]{12}$")
     status: Status
+    paused: bool | None = Field(None, description="true while it is frozen, else absent")
     image: str
     createdAt: datetime
     startedAt: datetime | None = None
@@ -211,11 +212,14 @@ def states(wanted: str) -> frozenset[SandboxState]:
     return frozenset(state for state in SandboxState if status(state) == wanted)
 
 
-def session(sandbox: Sandbox, host: str, urls: Sequence[PortUrl], used: Usage | None = None) -> Json:
+def session(
+    sandbox: Sandbox, host: str, urls: Sequence[PortUrl], used: Usage | None = None, *, paused: bool = False
+) -> Json:
     spec = sandbox.spec
     answer: Json = {
         "id": sandbox.id,
         "status": status(sandbox.state),
+        "paused": True if paused else None,
         "image": spec.image,
         "createdAt": sandbox.created_at,
         "startedAt": sandbox.started_at,

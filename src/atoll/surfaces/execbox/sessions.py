@@ -113,4 +113,6 @@ class Sessions:
 
     def _session(self, sandbox: Sandbox, used: Usage | None = None) -> answers.Json:
         ports = self._sandboxes.ports
-        return answers.session(sandbox, ports.host, ports.urls(sandbox), used)
+        return answers.session(
+            sandbox, ports.host, ports.urls(sandbox), used, paused=self._sandboxes.is_paused(sandbox)
+        )
