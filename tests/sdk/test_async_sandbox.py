@@ -83,6 +83,22 @@ async def test_reading_and_writing_in_two_tasks_reconnect_together(server: Stand
         assert bytes(seen) == b"0\n1\n2\n3\n4\n"
 
 
+async def test_what_is_written_while_a_reader_looks_for_the_server_arrives(server: StandIn) -> None:
+    async with await AsyncSandbox.create() as sandbox, await sandbox.exec(["cat"]) as process:
+        lost = asyncio.Event()
+        process.on_reconnect = lambda connected: None if connected else lost.set()
+        reading = asyncio.create_task(process.read(20))
+        await asyncio.to_thread(server.stop)
+        await asyncio.wait_for(lost.wait(), 10)
+        writing = asyncio.create_task(process.write("typed while away\n"))
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(server.start)
+        await asyncio.wait_for(writing, 20)
+        chunk = await reading
+        assert chunk is not None
+        assert chunk.data == b"typed while away\n"
+
+
 def test_one_program_may_use_several_event_loops(server: StandIn) -> None:
     async def once() -> str:
         async with await AsyncSandbox.create() as sandbox:

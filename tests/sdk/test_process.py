@@ -140,6 +140,14 @@ def test_a_stream_goes_on_when_the_server_comes_back(server: StandIn) -> None:
         assert heard == [False, True]
 
 
+def test_writing_to_a_process_that_has_ended_unread_does_not_hang(server: StandIn) -> None:
+    with Sandbox.create() as sandbox, sandbox.exec(["true"]) as process:
+        time.sleep(0.3)
+        for _ in range(5):
+            process.write("nobody reads this\n")
+        assert process.wait(10).code == 0
+
+
 def test_a_server_that_stays_away_is_given_up(server: StandIn) -> None:
     with Sandbox.create() as sandbox:
         process = sandbox.exec(["cat"])
