@@ -89,7 +89,7 @@ async def test_w05_fragments_together_count_as_one_message(house: Any) -> None:
 
 
 async def test_w05_empty_fragments_have_an_end(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "FRAGMENTS_MAX", 1000)
+    monkeypatch.setattr(transport, "EMPTY_FRAGMENTS_MAX", 1000)
     async with upgraded(house) as (reader, writer):
         writer.write(frame(2, b"", fin=False) + frame(0, b"", fin=False) * 1200)
         assert await close_code(reader) == 1009

@@ -1,7 +1,7 @@
 """uvicorn's HTTP and WebSocket protocols with the bounds that they lack; `serve` hands them to uvicorn.
 
-What is bounded: the head of a request in bytes and time, fragments of one message, pongs that wait to be written, and
-how long a peer that vanished is believed in.
+What is bounded: the head of a request in bytes and time, empty fragments of a message, pongs that wait to be written,
+and how long a peer that vanished is believed in.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from websockets.frames import Frame
 
 HEAD_BYTES_MAX = 64 * 1024
 HEAD_S = 15.0  # for a whole request head, and for the first one to begin
-FRAGMENTS_MAX = 10_000  # of one message: empty ones would be free otherwise
+EMPTY_FRAGMENTS_MAX = 10_000  # of one message: they would be free otherwise
 PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 15.0  # so that a peer that vanished is noticed before the second ping
 PEER_GONE_MS = 40_000  # bytes that the peer's machine has not acknowledged for so long end the connection
 LINGER_S, QUIET_S = 2.0, 0.2  # that a peer who broke the rules has to read why, in all and after its last bytes
-CLOSE_TOO_LARGE, CLOSE_RESTART = 1009, 1012
+CLOSE_BAD_DATA, CLOSE_TOO_LARGE, CLOSE_RESTART = 1007, 1009, 1012
 LOST = "atoll.lost"  # in a WebSocket's extensions: an Event, set when the connection is gone, read or not
 
 
@@ -86,6 +86,7 @@ class WebSocket(WebSocketsSansIOProtocol):
 
     _pong: bytes | None = None
     _failed_at: float | None = None
+    _empty_fragments = 0
     _lost: asyncio.Event
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -123,12 +124,28 @@ class WebSocket(WebSocketsSansIOProtocol):
         super().resume_writing()
 
     def handle_cont(self, event: Frame) -> None:
-        if len(self.frames) >= FRAGMENTS_MAX:
-            self.frames = []
-            self.conn.fail(CLOSE_TOO_LARGE, "too many fragments")
-            self.handle_parser_exception()
+        """Fragments are joined as they come: kept apart, small ones would cost far more than their bytes."""
+        self._empty_fragments += not event.data
+        if self._empty_fragments > EMPTY_FRAGMENTS_MAX:
+            self._refuse(CLOSE_TOO_LARGE, "too many fragments")
             return
-        super().handle_cont(event)
+        joined = self.frames[0] if isinstance(self.frames[0], bytearray) else bytearray(self.frames[0])
+        joined += event.data
+        self.frames = [bytes(joined) if event.fin else joined]  # type: ignore[list-item]
+        if event.fin:
+            self._empty_fragments = 0
+            self.send_receive_event_to_app()
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not self.close_sent and not _is_utf8(self.frames[0]):
+            self._refuse(CLOSE_BAD_DATA, "not UTF-8")  # uvicorn would log a traceback of it
+            return
+        super().send_receive_event_to_app()
+
+    def _refuse(self, code: int, reason: str) -> None:
+        self.frames = []
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
 
     def data_received(self, data: bytes) -> None:
         if self._failed_at is None:
@@ -178,3 +195,11 @@ class WebSocket(WebSocketsSansIOProtocol):
             self.transport.close()
             return
         super().shutdown()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
