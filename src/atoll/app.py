@@ -193,6 +193,7 @@ def service_limits(settings: Settings) -> Limits:
         max_age_s_max=maxima.max_age_s,
         sandboxes_per_key=settings.limits.max_sandboxes_per_key,
         sandboxes_max=settings.limits.max_sandboxes,
+        layers_bytes_max=settings.images.layers_bytes,
         output_bytes_max=settings.limits.run_output_bytes,
         stdin_bytes_max=settings.server.body_bytes,
         reconcile_every_s=sandboxes.reconcile_s,

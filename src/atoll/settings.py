@@ -244,6 +244,8 @@ class NetworkSettings(_Section):
 class Images(_Section):
     aliases: Mapping[str, str] = {}
     """Names that stand for a template, such as "python:3.12" = "host". Environment: JSON."""
+    layers_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
+    """What baked layers may hold on the disk in all; beyond it the least recently used go, none that is in use."""
 
     @field_validator("aliases", mode="before")
     @classmethod

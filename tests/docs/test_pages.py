@@ -135,7 +135,7 @@ def amount(number: float) -> str:
         ("requests from", [f"{Settings().rates.address_per_s:g}", str(Settings().rates.address_burst)]),
         ("records of", [f"{Settings().sandboxes.ended_retention_days:g} days"]),
         ("use log", [f"{Settings().keys.use_retention_days:g} days"]),
-        ("baked template", [str(Limits().layers_max)]),
+        ("baked template", [str(Limits().layers_max), f"{Settings().images.layers_bytes // 2**30} GiB"]),
     ],
 )
 def test_the_limits_page_has_the_programs_own_numbers(row: str, numbers: list[str]) -> None:

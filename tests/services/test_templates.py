@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from atoll.domain.errors import AtollError, InvalidInput, Unavailable, Unsupport
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import BakedFile, SandboxState
 from atoll.runtimes.base import Capability
-from atoll.services.templates import layer_tag
+from atoll.services.templates import layer_tag, tree_bytes
 from atoll.testing.fake_runtime import FakeRuntime
 
 from .conftest import ALICE, BOB, OWNER, QUICK, House, until
@@ -224,9 +225,31 @@ async def test_the_least_recently_used_layers_go_but_none_in_use(house: House) -
     kept = [template.name for template in house.sandboxes.templates.list(OWNER) if template.kind == "layer"]
     assert len(kept) == 2
     assert Path(used.spec.layers[0]).name in kept
-    assert layers(house) == sorted([*kept, *(f"{name}.json" for name in kept)])
+    await until(lambda: layers(house) == sorted([*kept, *(f"{name}.json" for name in kept)]))
     shown = [template for template in house.sandboxes.templates.list(OWNER) if template.kind == "layer"]
     assert all(template.base == "host" and template.size_bytes > 0 and template.created_at for template in shown)
+
+
+async def test_a_build_beyond_the_bytes_that_layers_may_hold_lets_older_ones_go(house: House) -> None:
+    house.limits = replace(QUICK, layers_bytes_max=1)
+    await house.restart()
+    used = await house.create(principal=OWNER, setup=("echo used",))
+    idle = await house.create(principal=OWNER, setup=("echo idle",))
+    await house.sandboxes.kill(OWNER, idle.id)
+    idle_layer = Path(idle.spec.layers[0])
+    assert idle_layer.name in layers(house)
+    last = await house.create(principal=OWNER, setup=("echo last",))
+    await until(lambda: idle_layer.name not in layers(house))
+    kept = [template for template in house.sandboxes.templates.list(OWNER) if template.kind == "layer"]
+    assert {template.name for template in kept} == {Path(one.spec.layers[0]).name for one in (used, last)}
+
+
+def test_a_layer_counts_what_it_allocates(tmp_path: Path) -> None:
+    (tmp_path / "sparse").touch()
+    os.truncate(tmp_path / "sparse", 2**30)
+    (tmp_path / "one").write_bytes(bytes(2**20))
+    os.link(tmp_path / "one", tmp_path / "two")
+    assert 2**20 <= tree_bytes(tmp_path) < 2**21
 
 
 async def test_a_runtime_without_layers_says_so(house: House) -> None:

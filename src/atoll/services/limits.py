@@ -45,6 +45,7 @@ class Limits:
     builds_max: int = 2  # at once
     builds_waiting_max: int = 64
     layers_max: int = 50  # baked template layers kept; the least recently used go first
+    layers_bytes_max: int = 20 * 2**30  # that all of them allocate; likewise, but none in use goes
     tcp_streams_per_sandbox: int = 256  # through the listeners of its exposed ports
 
     # how long a part may take

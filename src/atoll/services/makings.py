@@ -76,6 +76,7 @@ class Makings:
             event = access.event("sandbox.building", sandbox, actor=sandbox.owner, tag=plan.tag)
             await self._move(live, SandboxState.BUILDING, event)
             await self._templates.build(plan)
+            access.background.spawn(self._prune_layers(), "prune layers")
         async with deadline(access.limits.make_s, "making the sandbox"):
             handle = await access.runtime.make(sandbox.id, plan.spec)
         crash.point("sandboxes.create.made")
@@ -91,6 +92,10 @@ class Makings:
         access.metrics.sandbox_created()
         access.metrics.set_active(len(access.lives))
         return live.sandbox
+
+    async def _prune_layers(self) -> None:
+        lives = self._access.lives
+        await self._templates.prune({layer for live in lives for layer in live.sandbox.spec.layers})
 
     async def _move(self, live: Live, state: SandboxState, event: Event, **changes: Any) -> None:
         try:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -182,11 +183,9 @@ class Templates:
         await asyncio.shield(task)
 
     async def prune(self, in_use: Collection[str]) -> int:
-        """Remove the least recently used layers beyond the limit, but none of `in_use` (spec.layers); how many."""
-        extra = len(self._layers) - self._limits.layers_max
-        oldest = sorted(self._layers, key=lambda tag: self._layers[tag].last_used_at)
-        victims = [tag for tag in oldest if str(self._folder / tag) not in in_use][: max(0, extra)]
-        gone = [self._folder / f"{tag}.gone.partial" for tag in victims]
+        """Remove the least recently used layers beyond the limits, but none of `in_use` (spec.layers); how many."""
+        victims = self._beyond(in_use)
+        gone = [self._folder / f"{tag}.{new_sandbox_id()}.partial" for tag in victims]
         # All names go at once, before anybody else's turn: a create that came in between would plan with one of them.
         # A removal that is cut short leaves partials for the next start to clear.
         for tag, partial in zip(victims, gone, strict=True):
@@ -196,6 +195,18 @@ class Templates:
         for partial in gone:
             await asyncio.to_thread(self._clear, partial)
         return len(victims)
+
+    def _beyond(self, in_use: Collection[str]) -> Collection[str]:
+        count, held_bytes = len(self._layers), sum(layer.size_bytes for layer in self._layers.values())
+        victims: deque[str] = deque()
+        for tag in sorted(self._layers, key=lambda tag: self._layers[tag].last_used_at):
+            if count <= self._limits.layers_max and held_bytes <= self._limits.layers_bytes_max:
+                break
+            if str(self._folder / tag) not in in_use:
+                victims.append(tag)
+                count -= 1
+                held_bytes -= self._layers[tag].size_bytes
+        return victims
 
     def _content(self, tag: str) -> str | None:
         """The content digest of the layer that has this tag, or is being built under it; None when none is."""
@@ -264,7 +275,7 @@ class Templates:
             layer = _Layer(**json.loads(folder.with_suffix(".json").read_text()))
         except (OSError, ValueError, TypeError):
             made = folder.stat().st_mtime
-            layer = _Layer(HOST, (), (), _tree_bytes(folder), made, made)
+            layer = _Layer(HOST, (), (), tree_bytes(folder), made, made)
         try:
             layer.last_used_at = folder.with_suffix(".json").stat().st_mtime
         except OSError:
@@ -277,7 +288,7 @@ class Templates:
         now = datetime.now(UTC).timestamp()
         paths = tuple(file.path for file in plan.files)
         base = self._resolve(plan.spec.image)[0]
-        layer = _Layer(base, plan.setup, paths, _tree_bytes(self._folder / tag), now, now, plan.content)
+        layer = _Layer(base, plan.setup, paths, tree_bytes(self._folder / tag), now, now, plan.content)
         description = self._folder / f"{tag}.json"
         draft = description.with_suffix(".json.partial")
         draft.write_text(json.dumps(asdict(layer)))
@@ -331,8 +342,14 @@ def _shown(tag: str, layer: _Layer) -> Template:
     return Template(tag, "layer", layer.base, layer.size_bytes, created, used)
 
 
-def _tree_bytes(folder: Path) -> int:
-    return sum(os.lstat(os.path.join(root, name)).st_size for root, _, names in os.walk(folder) for name in names)
+def tree_bytes(folder: Path) -> int:
+    """What it allocates: a sparse file counts what it holds, one with two names once."""
+    blocks: dict[tuple[int, int], int] = {}
+    for root, folders, names in os.walk(folder):
+        for name in (".", *folders, *names):
+            found = os.lstat(os.path.join(root, name))
+            blocks[found.st_dev, found.st_ino] = found.st_blocks
+    return 512 * sum(blocks.values())
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:
