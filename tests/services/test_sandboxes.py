@@ -395,6 +395,34 @@ async def test_keepalive_moves_the_deadline_but_not_past_the_maximum_age(house: 
         await house.sandboxes.keepalive(ALICE, another.id, timeout_s=10**9)
 
 
+async def test_keepalive_s_default_does_not_grow_over_a_restart(house: House) -> None:
+    sandbox = await house.create(resources=Resources(timeout_s=0.4))
+    await asyncio.sleep(0.2)
+    kept = await house.sandboxes.keepalive(ALICE, sandbox.id)
+    assert kept.spec.resources.timeout_s == 0.4
+    await house.restart()
+    await house.sandboxes.keepalive(ALICE, sandbox.id)
+    assert (await house.record(sandbox)).spec.resources.timeout_s == 0.4
+    await house.sandboxes.keepalive(ALICE, sandbox.id, timeout_s=0.5)
+    assert (await house.record(sandbox)).spec.resources.timeout_s == 0.5
+    await until(lambda: _is(house, sandbox.id, S.KILLED), within_s=1.0)
+
+
+async def test_keepalive_leaves_what_changed_meanwhile(house: House) -> None:
+    class Moving(FakeRuntime):
+        async def set_deadline(self, sandbox_id: str, resources: Resources) -> None:
+            record = await house.record(sandbox_id)
+            moved = replace(record.spec, work_dir="/moved")
+            await house.records.swap_sandbox(replace(record, spec=moved), None)
+            await super().set_deadline(sandbox_id, resources)
+
+    await house.restart(Moving(house.host))
+    sandbox = await house.create(resources=Resources(timeout_s=5.0))
+    await house.sandboxes.keepalive(ALICE, sandbox.id, timeout_s=6.0)
+    spec = (await house.record(sandbox)).spec
+    assert (spec.work_dir, spec.resources.timeout_s) == ("/moved", 6.0)
+
+
 async def test_pause_freezes_and_resume_thaws(house: House) -> None:
     sandbox = await house.create()
     await house.sandboxes.pause(ALICE, sandbox.id)

@@ -236,5 +236,5 @@ class Endings:
             _log.warning("sandbox.log_lost", sandbox_id=sandbox_id, exc_info=True)
 
 
-def _exit_fields(exit_: Exit | None) -> dict[str, int | None]:
+def _exit_fields(exit_: Exit | None) -> dict[str, Any]:
     return {} if exit_ is None else {"exit_code": exit_.code, "exit_signal": exit_.signal}

@@ -13,7 +13,7 @@ from typing import Any
 
 from atoll.domain.errors import NotFound, StaleVersion
 from atoll.domain.event import Event
-from atoll.domain.sandbox import Sandbox, SandboxState, Usage
+from atoll.domain.sandbox import Resources, Sandbox, SandboxState, Usage
 from atoll.records.base import Records
 
 SWAPS_MAX = 16  # tries of one change against others that come between
@@ -27,7 +27,6 @@ class Live:
     holds: int = 0  # how many operations of this process are making or ending it: the reconciler keeps away
     paused: bool = False
     unanswered: int = 0  # in a row
-    timeout_s: float | None = None  # what it was made with, or the last keepalive's
     watched: bool = False  # adopted by this process, its watcher (if its spec needs one) runs
     watcher: asyncio.Task[None] | None = None
     made: asyncio.Event = field(default_factory=asyncio.Event)  # `runtime.make` is over, well or badly
@@ -43,7 +42,6 @@ class Live:
 
     def __post_init__(self) -> None:
         self.main_idle.set()
-        self.timeout_s = self.sandbox.spec.resources.timeout_s
 
     @property
     def busy(self) -> bool:
@@ -135,9 +133,11 @@ class Lives:
         event: Event | None,
         *,
         measured: Usage | None = None,
+        resources: Resources | None = None,
         **changes: Any,
     ) -> Sandbox:
-        """Store the next state (None: the same one) with `changes`, the usage so far and an event.
+        """Store the next state (None: the same one) with `changes`, the usage so far and an event; `resources` are the
+        only part of the spec that then changes, whatever became of the others meanwhile.
 
         Conflict when the stored state does not allow that step; a change that came between is no error while it does.
         """
@@ -146,6 +146,8 @@ class Lives:
                 before = live.sandbox
                 counters = live.counted()
                 fields = {**changes, "usage": live.usage(measured)}
+                if resources is not None:
+                    fields["spec"] = replace(before.spec, resources=resources)
                 after = replace(before, **fields) if state is None else before.to(state, **fields)
                 try:
                     stored = await self._records.swap_sandbox(after, event)

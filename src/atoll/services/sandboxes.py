@@ -203,25 +203,25 @@ class Sandboxes:
     async def keepalive(
         self, principal: Principal, sandbox_id: str, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> Sandbox:
-        """Restart its idle and timeout clocks: it now ends `timeout_s` (default: what it was made with) from now.
+        """Restart its idle and timeout clocks: it now ends `timeout_s` (default: what was asked for last) from now.
 
         Needs `execute`. Never past `max_age_s`. Conflict when it is not running.
         """
         access = self._access
         live = await access.running(principal, sandbox_id, Scope.EXECUTE)
         spec, started = live.sandbox.spec, live.sandbox.started_at or live.sandbox.created_at
-        timeout_s = live.timeout_s if timeout_s is None else timeout_s
+        asked = bounds = spec.resources
         if timeout_s is not None:
-            elapsed_s = max(0.0, (access.clock() - started) / timedelta(seconds=1))
-            asked = replace(spec.resources, timeout_s=timeout_s)
+            asked = replace(asked, timeout_s=timeout_s)
             check_sandbox_spec(replace(spec, resources=asked), access.limits)
-            live.timeout_s = timeout_s
-            spec = replace(spec, resources=replace(asked, timeout_s=elapsed_s + timeout_s))
+        if asked.timeout_s is not None:  # the runtime counts from the start, the record keeps what was asked for
+            elapsed_s = max(0.0, (access.clock() - started) / timedelta(seconds=1))
+            bounds = replace(asked, timeout_s=elapsed_s + asked.timeout_s)
         async with access.inside(live, "keeping the sandbox alive", within_s=access.limits.call_s):
-            await access.runtime.set_deadline(sandbox_id, spec.resources)
+            await access.runtime.set_deadline(sandbox_id, bounds)
             await access.runtime.sidekick(sandbox_id).ping()
         event = access.event("sandbox.kept_alive", live.sandbox, actor=principal.id, request_id=request_id)
-        return await access.lives.move(live, None, event, spec=spec)
+        return await access.lives.move(live, None, event, resources=asked)
 
     async def pause(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> Sandbox:
         """Freeze it. Needs `execute`. Unsupported by some runtimes; Conflict when it is not running."""
