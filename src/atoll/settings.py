@@ -260,7 +260,7 @@ class Api(_Section):
 
 class Admin(_Section):
     api_key: Annotated[SecretStr, Field(min_length=32)] | None = None
-    """The only credential that opens /admin; at least 32 characters. Empty: /admin is closed."""
+    """The only credential that opens /admin, where nothing is served yet; at least 32 characters. Empty: closed."""
 
 
 class Logs(_Section):
