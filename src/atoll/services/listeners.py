@@ -120,9 +120,11 @@ async def join(
 async def _copy(reader: StreamReader, writer: StreamWriter) -> None:
     try:
         while data := await reader.read(CHUNK_BYTES):
+            if writer.is_closing():  # uvloop raises a RuntimeError where asyncio would ignore the bytes
+                return
             writer.write(data)
             await writer.drain()
-        if writer.can_write_eof():
+        if writer.can_write_eof() and not writer.is_closing():
             writer.write_eof()
     except (ConnectionError, OSError):
         writer.transport.abort()
