@@ -110,6 +110,18 @@ def test_only_sockets_whose_packets_a_rule_sees(machine: str, name: str) -> None
 
 
 @pytest.mark.parametrize("machine", MACHINES)
+def test_no_protocol_makes_the_kernel_load_its_module(machine: str) -> None:
+    number = CALLS["socket"][MACHINES[machine][1]]
+    stream, datagram, raw = 1, 2, 3
+    for protocol in range(300):
+        for family in (2, 10):
+            allowed = protocol in (0, 1, 6, 17, 58, 262)
+            assert answer(machine, number, family, datagram, protocol) == ("allow" if allowed else "EPERM"), protocol
+        assert answer(machine, number, 16, raw, protocol) == ("allow" if protocol in (0, 4, 15) else "EPERM"), protocol
+    assert answer(machine, number, 1, stream, 0) == "allow"
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 def test_a_debugger_traces_its_own_children_only(machine: str) -> None:
     number = CALLS["ptrace"][MACHINES[machine][1]]
     answers = {request: answer(machine, number, request) for request in (0, 1, 7, 16, 0x4200, 0x4206)}
@@ -142,11 +154,13 @@ class TestInside:
         ]
         families = [family for family in range(46) if family not in (1, 2, 10, 16)]
         sockets = [[CALLS[name][0], family, 1, 0] for name in ("socket", "socketpair") for family in families]
+        old = [[CALLS["socket"][0], family, 1, protocol] for family in (2, 10) for protocol in (33, 115, 132, 136)]
+        netlink = [[CALLS["socket"][0], 16, 3, protocol] for protocol in (6, 9, 12, 16, 18, 20, 21, 22)]
         raw = [[CALLS[name][0], family, 3, 1] for name in ("socket", "socketpair") for family in (2, 10)]
         traced = [[CALLS["ptrace"][0], request, 1, 0, 0] for request in (16, 0x4206)]
         terminal = [[CALLS["ioctl"][0], 0, request, 0] for request in seccomp.TERMINAL_REQUESTS.values()]
-        high = [[call, first | 1 << 40, *rest] for call, first, *rest in [*namespaces, *sockets, *raw]]
-        denied = [*namespaces, *sockets, *raw, *traced, *terminal, *high]
+        high = [[call, first | 1 << 40, *rest] for call, first, *rest in [*namespaces, *sockets, *raw, *old, *netlink]]
+        denied = [*namespaces, *sockets, *raw, *old, *netlink, *traced, *terminal, *high]
         assert await mallory.told(_CALLS_WITH.replace("CALLS", json.dumps(denied))) == [errno.EPERM] * len(denied)
 
     async def test_newer_calls_and_those_of_x32_answer_enosys(self, ground: Ground) -> None:

@@ -125,7 +125,8 @@ def _import_no_more() -> None:
 
 
 def _bound_files_and_cores() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # 1, not 0: where the host's core_pattern is a program, only that keeps the kernel from running it, as root, for us
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
@@ -163,6 +164,8 @@ def _environment(config: dict[str, Any], host: dict[str, Any]) -> dict[str, str]
         "LOGNAME": USER,
         "SHELL": "/bin/bash",
         "LANG": "C.UTF-8",
+        # /usr is the host's and read-only here: what pip installs goes below HOME, and harms no system package
+        "PIP_BREAK_SYSTEM_PACKAGES": "1",
         "TERM": "xterm-256color",
         "ATOLL_SANDBOX_ID": config["id"],
         **config["env"],

@@ -109,9 +109,11 @@ TERMINAL_REQUESTS = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C, "TIOCSETD": 0x5423}
 
 # address families that a program may open, and the raw type that it may not
 FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
+# ... and their protocols: to ask for another makes the kernel load its module, of which some are old and unloved
+NETLINK_PROTOCOLS = {"ROUTE": 0, "SOCK_DIAG": 4, "KOBJECT_UEVENT": 15}
+INTERNET_PROTOCOLS = {"default": 0, "ICMP": 1, "TCP": 6, "UDP": 17, "ICMPV6": 58, "MPTCP": 262}
 _SOCK_TYPE_MASK = 0xF
 _SOCK_RAW = 3
-_AF_NETLINK = 16
 
 
 def program(machine: str) -> bytes:
@@ -167,9 +169,24 @@ def _checking(rules: list[Line], argument: int = 0) -> list[Line]:
 
 def _socket_rules() -> list[Line]:
     families = list(FAMILIES.values())
-    rules: list[Line] = [(_JEQ, len(families) - at, 0, family) for at, family in enumerate(families)]
-    rules.append((_RET, 0, 0, _EPERM))
-    # netlink is always "raw"; elsewhere raw sockets are refused
-    rules += [(_JEQ, 4, 0, _AF_NETLINK), (_LD_ABS, 0, 0, _ARGS + 8), (_AND, 0, 0, _SOCK_TYPE_MASK)]
-    rules += [(_JEQ, 0, 1, _SOCK_RAW), (_RET, 0, 0, _EPERM)]
-    return rules
+    netlink = _only(NETLINK_PROTOCOLS, 2)
+    return [
+        *[(_JEQ, len(families) - at, 0, family) for at, family in enumerate(families)],
+        (_RET, 0, 0, _EPERM),
+        (_JEQ, 0, len(netlink), FAMILIES["AF_NETLINK"]),  # which is always "raw"
+        *netlink,
+        *[(_LD_ABS, 0, 0, _ARGS + 8), (_AND, 0, 0, _SOCK_TYPE_MASK), (_JEQ, 0, 1, _SOCK_RAW), (_RET, 0, 0, _EPERM)],
+        *[(_LD_ABS, 0, 0, _ARGS), (_JEQ, 0, 1, FAMILIES["AF_UNIX"]), (_RET, 0, 0, _ALLOW)],
+        *_only(INTERNET_PROTOCOLS, 2),
+    ]
+
+
+def _only(values: dict[str, int], argument: int) -> list[Line]:
+    """Allow these values of an argument and no others."""
+    wanted = list(values.values())
+    return [
+        (_LD_ABS, 0, 0, _ARGS + 8 * argument),
+        *[(_JEQ, len(wanted) - at, 0, value) for at, value in enumerate(wanted)],
+        (_RET, 0, 0, _EPERM),
+        (_RET, 0, 0, _ALLOW),
+    ]
