@@ -55,6 +55,7 @@ class Application:
         self.runtime = runtime
         self.metrics = Metrics()
         self.keys = keys or Keys(records, cache_s=settings.keys.cache_s, use_queue_items=settings.keys.use_queue_items)
+        self.metrics.count_dropped_uses(lambda: self.keys.dropped_uses)
         self.owner_key: OwnerKey | None = None  # from the start on, where this server may hold one
         self.sandboxes = Sandboxes(
             records,

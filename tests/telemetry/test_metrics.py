@@ -68,3 +68,12 @@ def test_a_label_says_nothing_that_could_break_the_format() -> None:
     found.exec_started("sess_1", [])
     assert sum(execs(found).values()) == 2
     assert all(len(command) <= metrics.COMMAND_LABEL_CHARS for _, command in execs(found))
+
+
+def test_dropped_uses_of_keys_are_a_counter() -> None:
+    metrics = Metrics()
+    dropped = 3
+    metrics.count_dropped_uses(lambda: dropped)
+    assert b"key_uses_dropped_total 3.0" in metrics.render()
+    dropped = 5
+    assert b"key_uses_dropped_total 5.0" in metrics.render()

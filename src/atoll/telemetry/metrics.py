@@ -6,7 +6,7 @@ Services count sandboxes and commands, the HTTP middleware counts requests, and 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -87,6 +87,16 @@ class ExecCounts(Collector):
         yield family
 
 
+class DroppedUses(Collector):
+    """`key_uses_dropped_total`, counted by the keys service and read when somebody looks."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("key_uses_dropped", "Uses of keys that were never logged", value=self._count())
+
+
 def _add(counts: dict[str, int], command: str, uses: int) -> None:
     if uses:
         counts[command] = counts.get(command, 0) + uses
@@ -120,6 +130,10 @@ class Metrics:
         )
         # `labels()` costs more than the increment itself: the children of known routes are kept at hand.
         self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def count_dropped_uses(self, count: Callable[[], int]) -> None:
+        """Show what `count` says as `key_uses_dropped_total`; once."""
+        self.registry.register(DroppedUses(count))
 
     def sandbox_created(self) -> None:
         self._created.inc()
