@@ -159,6 +159,8 @@ def _spawn(
 
 
 def _find_program(name: str, env: dict[str, str], cwd: str) -> str:
+    if not name:
+        raise Missing(127, "'': command not found")
     if "/" in name:
         _check(os.path.join(cwd, name), name)
         return name
