@@ -10,6 +10,7 @@ import pytest
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import NetworkMode, Port, Sandbox
+from atoll.services.listeners import join
 
 from .conftest import ALICE, House, until
 
@@ -132,3 +133,22 @@ async def test_a_command_can_start_listening_later(house: House) -> None:
     await until(lambda: house.host.sandboxes[sandbox.id].listening)
     assert await round_trip(port) == b"ping"
     await stream.close()
+
+
+@pytest.mark.parametrize("says", [b"", b"."], ids=["silent", "dripping"])
+async def test_a_side_that_stays_silent_after_the_others_end_is_given_up(says: bytes) -> None:
+    ours, client = socket.socketpair()
+    inner, program = socket.socketpair()
+    streams = [*await asyncio.open_connection(sock=ours), *await asyncio.open_connection(sock=inner)]
+    _, program_writer = await asyncio.open_connection(sock=program)
+    joined = asyncio.create_task(join(*streams, half_closed_s=0.2))
+    client.shutdown(socket.SHUT_WR)
+    for _ in range(6):
+        program_writer.write(says)
+        await asyncio.sleep(0.1)
+    assert joined.done() is (says == b"")
+    program_writer.close()
+    await asyncio.wait_for(joined, 3)
+    for writer in (streams[1], streams[3]):
+        writer.close()
+    client.close()

@@ -53,6 +53,7 @@ class Limits:
     destroy_s: float = 15.0
     call_s: float = 30.0  # a short call to a sidekick or a runtime
     remove_s: float = 120.0  # a whole tree inside a sandbox
+    half_closed_s: float = 60.0  # silence of one side of a port's connection after the other has ended
     attach_drain_s: float = 5.0  # for attached clients to read the end of a main process
     stop_grace_s: float = 10.0
     stop_grace_s_max: float = 300.0

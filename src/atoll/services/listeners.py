@@ -103,28 +103,53 @@ class Listeners:
             _log.info("port.refused", sandbox_id=sandbox_id, port=port, error=str(error))
             return
         try:
-            await join(reader, writer, inner_reader, inner_writer)
+            await join(reader, writer, inner_reader, inner_writer, half_closed_s=self._limits.half_closed_s)
         finally:
             inner_writer.close()
 
 
 async def join(
-    reader: StreamReader, writer: StreamWriter, other_reader: StreamReader, other_writer: StreamWriter
+    reader: StreamReader,
+    writer: StreamWriter,
+    other_reader: StreamReader,
+    other_writer: StreamWriter,
+    *,
+    half_closed_s: float,
 ) -> None:
-    """Copy both ways until both sides have said all; an end on one side is passed on as a half-close."""
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_copy(reader, other_writer))
-        group.create_task(_copy(other_reader, writer))
+    """Copy both ways until both sides have said all; an end on one side is passed on as a half-close.
 
-
-async def _copy(reader: StreamReader, writer: StreamWriter) -> None:
+    A side that after the other's end says nothing for `half_closed_s` is given up: a program that never closes would
+    else keep the places of all the clients that have left it.
+    """
+    flow = _Flow()
+    left = {asyncio.create_task(flow.copy(reader, other_writer)), asyncio.create_task(flow.copy(other_reader, writer))}
     try:
-        while data := await reader.read(CHUNK_BYTES):
-            if writer.is_closing():  # uvloop raises a RuntimeError where asyncio would ignore the bytes
+        _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        while left:
+            before = flow.pieces
+            _, left = await asyncio.wait(left, timeout=half_closed_s)
+            if flow.pieces == before:
                 return
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof() and not writer.is_closing():
-            writer.write_eof()
-    except (ConnectionError, OSError):
-        writer.transport.abort()
+    finally:
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+
+@dataclass(slots=True)
+class _Flow:
+    pieces: int = 0  # that went either way
+
+    async def copy(self, reader: StreamReader, writer: StreamWriter) -> None:
+        try:
+            while data := await reader.read(CHUNK_BYTES):
+                if writer.is_closing():  # uvloop raises a RuntimeError where asyncio would ignore the bytes
+                    return
+                self.pieces += 1
+                writer.write(data)
+                await writer.drain()
+            if writer.can_write_eof() and not writer.is_closing():
+                writer.write_eof()
+        except (ConnectionError, OSError):
+            writer.transport.abort()
