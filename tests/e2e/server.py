@@ -61,7 +61,7 @@ class Server:
 
     def launch(self, env: dict[str, str] | None = None, pass_fds: tuple[int, ...] = ()) -> bool:
         """Start it as a child of this process; False when it ends before it is ready."""
-        with open(self.data / "server.log", "ab") as log:
+        with open(self.data / "server.log", "ab", opener=_private) as log:
             self._child = subprocess.Popen(
                 [*ATOLL, "up", "--data", str(self.data), "--port", str(self.port), "--json"],
                 stdin=subprocess.DEVNULL,
@@ -287,6 +287,10 @@ def messages(stream: ClientConnection, timeout_s: float = 30.0) -> Generator[byt
             return
         assert isinstance(message, bytes)
         yield message
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _line(child: subprocess.Popen[bytes], limit_s: float) -> bytes:
