@@ -31,8 +31,10 @@ STDIN, STDOUT, STDERR, EXIT, ERROR, STDIN_CLOSE, RESIZE = range(1, 8)
 class Server:
     """One data folder and the server on it, if one runs."""
 
-    def __init__(self, data: Path, settings: str = "") -> None:
+    def __init__(self, data: Path, settings: str = "", *, program: Sequence[str] = ()) -> None:
+        """`program`: how `atoll` is run, when not as this user and with this Python."""
         self.data = data
+        self.program = tuple(program or ATOLL)
         self.machine = Machine(data)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -63,11 +65,11 @@ class Server:
         """Start it as a child of this process; False when it ends before it is ready."""
         with open(self.data / "server.log", "ab", opener=_private) as log:
             self._child = subprocess.Popen(
-                [*ATOLL, "up", "--data", str(self.data), "--port", str(self.port), "--json"],
+                [*self.program, "up", "--data", str(self.data), "--port", str(self.port), "--json"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment(env),
+                env=environment({"HOME": str(self.data.parent), **(env or {})}),
                 start_new_session=True,
                 pass_fds=pass_fds,
             )
@@ -137,7 +139,7 @@ class Server:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `atoll WORDS` against this server; AssertionError unless it exits with `code` (None: any)."""
         done = subprocess.run(
-            [*ATOLL, *words],
+            [*self.program, *words],
             input=b"" if stdin is None else stdin,
             capture_output=True,
             env=environment({"ATOLL_DATA": str(self.data), **(env or {})}),
@@ -150,7 +152,7 @@ class Server:
         """The same, left running with pipes unless `how` says otherwise."""
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         env = environment({"ATOLL_DATA": str(self.data), **how.pop("env", {})})
-        return subprocess.Popen([*ATOLL, *words], env=env, **{**pipes, **how})
+        return subprocess.Popen([*self.program, *words], env=env, **{**pipes, **how})
 
     def new_key(self, *words: str) -> tuple[str, str]:
         """(id, text) of a new standard key."""
