@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 
 from atoll.runtimes.local import syscalls
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 BAKE_S = 300.0
 MAX_DEPTH = 256
+_OPAQUE = "trusted.overlay.opaque"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -34,17 +36,17 @@ def bake(loop: Loop, pid: int, userns: int, destination: str, reply: Callable[[d
         os.close(source)
         raise
     ours, theirs = os.pipe2(os.O_CLOEXEC)
-    copier = os.fork()
+    node, copier = os.getpid(), os.fork()
     if copier == 0:
         try:
-            # else it would keep the node's lock and socket, should the node die now
-            syscalls.die_with_parent()
+            _die_with(node)
+            # the node's: its lock and socket, should it die now, and its way to hear of children
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             syscalls.close_descriptors({0, 1, 2, source, target, theirs, userns})
-            syscalls.setns(userns, syscalls.CLONE_NEWUSER)
-            os.setresgid(0, 0, 0)
-            os.setgroups([])
-            os.setresuid(0, 0, 0)
-            copy_tree(source, target, Budget(source))
+            plain = os.open(destination, _FOLDER)
+            _copy_as_tenant(source, target, userns)
+            mark_opaque(source, plain)
             os.write(theirs, b"ok")
         except BaseException as error:
             os.write(theirs, f"{type(error).__name__}: {error}".encode()[:4000])
@@ -66,6 +68,56 @@ def bake(loop: Loop, pid: int, userns: int, destination: str, reply: Callable[[d
 
     timer = loop.after(BAKE_S, lambda: os.kill(copier, 9))
     loop.watch(ours, READ, told)
+
+
+def _die_with(parent: int) -> None:
+    syscalls.die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _copy_as_tenant(source: int, target: int, userns: int) -> None:
+    """The copy, by a child that has the sandbox's root for a user; OSError with what went wrong."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    parent, child = os.getpid(), os.fork()
+    if child == 0:
+        try:
+            syscalls.setns(userns, syscalls.CLONE_NEWUSER)
+            os.setresgid(0, 0, 0)
+            os.setgroups([])
+            os.setresuid(0, 0, 0)
+            _die_with(parent)  # a change of user forgets it
+            copy_tree(source, target, Budget(source))
+            os._exit(0)
+        except BaseException as error:
+            os.write(writing, f"{type(error).__name__}: {error}".encode()[:4000])
+        finally:
+            os._exit(1)
+    os.close(writing)
+    said = os.read(reading, 4096)
+    _, status = os.waitpid(child, 0)
+    if status != 0:
+        raise OSError(said.decode(errors="replace") or "the copier was killed")
+
+
+def mark_opaque(source: int, target: int, depth: int = MAX_DEPTH) -> None:
+    """A folder that took the place of one below hides what was in that: only the host's root can tell, and write so."""
+    if _OPAQUE in os.listxattr(source):
+        os.setxattr(target, _OPAQUE, b"y")
+    with os.scandir(target) as entries:
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for name in names if depth else ():
+        into = os.open(name, _FOLDER, dir_fd=target)
+        try:
+            below = os.open(name, _FOLDER, dir_fd=source)
+        except OSError:  # the sandbox lives on, and took it away
+            os.close(into)
+            continue
+        try:
+            mark_opaque(below, into, depth - 1)
+        finally:
+            os.close(below)
+            os.close(into)
 
 
 def _writable_layer(pid: int) -> str:
