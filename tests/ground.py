@@ -149,8 +149,8 @@ class Ground:
         self._listening = asyncio.create_task(self._listen())
         self.alice = await Witness.move_in(self.runtime, self.secrets.in_environment)
         before: dict[str, object] = {}
-        async with asyncio.timeout(SETTLE_S):
-            while (now := self.leaks.look()) != before:  # until all spares are made
+        async with asyncio.timeout(PATIENCE_S):
+            while (now := self.leaks.look()) != before:
                 before = now
                 await asyncio.sleep(0.3)
         self._settled = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from atoll.domain.errors import AtollError, Conflict, Forbidden, Internal, InvalidInput, NotFound, TooLarge
 from atoll.domain.process import ProcessSpec
+from atoll.domain.sandbox import SandboxSpec
 from atoll.sidekick.client import SidekickClient
 from tests.ground import ROOT_ONLY, Ground
 
@@ -429,3 +431,65 @@ async def test_f07_folders_deeper_than_a_path_are_refused_in_words(ground: Groun
 
 def _resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+async def test_f04_what_a_layer_took_away_stays_away_in_those_baked_on_top(ground: Ground, tmp_path: Path) -> None:
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    first = await ground.make()
+    await first.sh(
+        "mkdir -p /opt/a/b /opt/k; echo 1 > /opt/a/f; echo 2 > /opt/a/b/g; echo 3 > /opt/h; echo 4 > /opt/k/l"
+    )
+    await ground.runtime.bake(first.id, one)
+    second = await ground.make(SandboxSpec(layers=(one,)))
+    await second.sh("rm -r /opt/a /opt/h; mkdir /opt/a; echo new > /opt/a/n; echo 5 > /opt/k/m")
+    await ground.runtime.bake(second.id, two)
+    third = await ground.make(SandboxSpec(layers=(one, two)))
+    assert (await third.sh("cd /opt; find . -type f | sort")).stdout.split() == [b"./a/n", b"./k/l", b"./k/m"]
+
+
+async def test_f04_an_upload_in_progress_does_not_choose_what_is_baked(ground: Ground, tmp_path: Path) -> None:
+    """The sidekick then has the upload's folder open; were that taken for the layer, the host's programs went along."""
+    mallory = await ground.make()
+    held = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        await held.wait()
+
+    uploads = [asyncio.create_task(mallory.inside.write_file(path, slow())) for path in ("/a", "/tmp/b", "/dev/shm/c")]
+    await asyncio.sleep(0.2)
+    await mallory.sh("echo mine > /opt/mine")
+    await ground.runtime.bake(mallory.id, str(tmp_path / "layer"))
+    held.set()
+    await asyncio.gather(*uploads)
+    assert (tmp_path / "layer" / "opt" / "mine").read_text() == "mine\n"
+    assert not (tmp_path / "layer" / "usr").exists()
+
+
+async def test_f04_a_layer_that_is_changed_while_it_is_baked_gives_a_layer_or_an_error(
+    ground: Ground, tmp_path: Path
+) -> None:
+    mallory = await ground.make(cpu_millis=2000)
+    swap = """
+import os
+os.chdir("/opt")
+os.mkfifo("pipe"); open("file", "w").write("x" * 1000); os.symlink("/etc/shadow", "link"); os.mkdir("dir")
+names = ["pipe", "file", "link", "dir"]
+while True:
+    for name in names:
+        os.rename(name, "aside"); os.rename("aside", "swapped"); os.rename("swapped", name)
+"""
+    await mallory.start("python3", "-c", swap)
+    for number in range(8):
+        layer = tmp_path / str(number)
+        try:
+            async with asyncio.timeout(10):
+                await ground.runtime.bake(mallory.id, str(layer))
+        except AtollError as error:
+            assert "could not be copied" in error.message
+            continue
+        for folder, _, names in os.walk(layer):
+            for name in names:
+                info = os.lstat(f"{folder}/{name}")
+                assert stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode)
+                assert info.st_uid == 1000

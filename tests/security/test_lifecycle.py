@@ -78,12 +78,16 @@ async def test_l02_an_orphan_holds_no_stream_open_and_dies_with_the_sandbox(grou
     result = await mallory.sh("(setsid sleep 100 &) ; (setsid sh -c 'sleep 100; echo late' & ) ; echo early")
     assert result.stdout == b"early\n"
     assert time.monotonic() - started < 2
-    assert await pids(mallory) == 4
+    await until(lambda: _number(mallory, 4), "both orphans and what one of them runs")
     sidekick = await mallory.pid()
     orphans = children(sidekick)
     assert len(orphans) == 2
     await ground.runtime.destroy(mallory.id)
     assert not any(os.path.exists(f"/proc/{pid}") for pid in orphans)
+
+
+async def _number(tenant: Tenant, count: int) -> bool:
+    return await pids(tenant) == count
 
 
 async def test_l02_an_orphan_that_writes_on_does_not_hold_its_parents_exit_back(ground: Ground) -> None:

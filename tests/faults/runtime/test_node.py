@@ -243,7 +243,7 @@ async def test_requests_across_the_death_of_a_node_are_answered_or_refused(machi
 async def test_spares_of_a_dead_node_are_gone_and_never_listed(machine: Machine) -> None:
     runtime = await machine.server()
     folder = machine.data / "run" / "sandboxes"
-    await until(lambda: _spares(machine) == 8, "spares")
+    await until(lambda: _spares(machine) >= 8, "spares")
     assert await runtime.list() == []
     before = set(os.listdir(folder))
     old, node = machine.leaks.processes(), machine.leaks.node()
@@ -476,7 +476,7 @@ async def test_descriptors_of_an_adopting_node_do_not_grow(machine: Machine) -> 
     for _ in range(3):
         await machine.kill_node()
         await runtime.list()
-        await until(lambda: _spares(machine) == 8, "spares")
+        await until(lambda: _spares(machine) >= 8, "spares")
         counts.append(sum(descriptors(machine.leaks.node()).values()))
     assert max(counts) - min(counts) < 2 * len(tenants), counts
     assert all([await tenant.answers() for tenant in tenants])
