@@ -71,7 +71,9 @@ def test_l04_a_half_closed_connection_gets_its_output(server: Server) -> None:
     body = json.dumps({"command": ["sh", "-c", "sleep 0.3; echo answer"]}).encode()
     with raw(server) as client:
         client.sendall(request(server, "POST", f"/v1/sessions/{sandbox}/exec", body))
-        answer = client.recv(65_536)
+        answer = b""
+        while b"}" not in answer and (piece := client.recv(65_536)):  # head and body may come apart
+            answer += piece
     assert b"answer\\n" in answer
 
 
@@ -176,8 +178,8 @@ def test_l09_destroyed_in_the_middle_of_everything_there_is_one_winner(server: S
     elif end == "stop":
         assert set(won) <= {200, 409}  # who comes while the stop is under way waits for its end
         assert 200 in won
-    assert answers["exec"] == 409
-    assert answers["upload"] in (404, 409)
+    assert answers["exec"] == 409 if end == "kill" else answers["exec"] in (200, 409)  # TERM reaches it, too
+    assert answers["upload"] in ((404, 409) if end == "kill" else (201, 404, 409))  # it may end within the grace
     for stream in (terminal, follower):
         with pytest.raises(ConnectionClosed) as closed:
             while True:

@@ -47,6 +47,7 @@ class KeyRing:
 
     principals: dict[str, Principal] = field(default_factory=_principals)
     looks: int = 0
+    dropped_uses: int = 0
     uses: list[tuple[str, str, str, int]] = field(default_factory=list)
 
     async def start(self) -> None: ...

@@ -63,7 +63,10 @@ class Makings:
             try:
                 return await self._made(live, plan, request_id)
             except Exception as error:
+                ended = None if live.sandbox.live else live.sandbox.state
                 await self._undo(live, error, request_id)
+                if ended is not None:  # somebody's kill came in between: that is why the making failed
+                    raise Conflict(f"session already {ended}") from None
                 if isinstance(error, AtollError):
                     raise
                 _log.exception("sandbox.make_failed", sandbox_id=live.sandbox.id)

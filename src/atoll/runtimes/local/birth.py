@@ -59,7 +59,10 @@ class Birth:
             self._then(error)
 
     def _told(self, _events: int) -> None:
-        data = self._sock.recv(65_536)
+        try:
+            data = self._sock.recv(65_536)
+        except OSError:  # it was killed before it had read all that was for it
+            data = b""
         if data.startswith(PREPARED):
             self.prepared = True
             if self._then is None:

@@ -44,7 +44,7 @@ _FIXES = {
 
 async def examine(runtime: LocalRuntime) -> Report:
     """A report of this host; tier `unavailable` with the reason when no sandbox can be made."""
-    name = "sess_" + secrets.token_hex(6)
+    name = "probe_" + secrets.token_hex(6)
     try:
         await runtime.make(name, SandboxSpec(resources=LIMITS))
     except errors.AtollError as error:
@@ -67,7 +67,7 @@ async def examine(runtime: LocalRuntime) -> Report:
 
 async def prove(runtime: LocalRuntime) -> Report:
     """What of `examine` keeps sandboxes apart, seen from inside: a tenth of a second, at each start of a server."""
-    name = "sess_" + secrets.token_hex(6)
+    name = "probe_" + secrets.token_hex(6)
     try:
         await runtime.make(name, SandboxSpec(resources=LIMITS))
     except errors.AtollError as error:
@@ -131,7 +131,7 @@ async def _outside(runtime: LocalRuntime, name: str) -> list[Check]:
 
 
 async def _network(runtime: LocalRuntime) -> Check:
-    name = "sess_" + secrets.token_hex(6)
+    name = "probe_" + secrets.token_hex(6)
     try:
         await runtime.make(name, SandboxSpec(resources=LIMITS, network=NetworkMode.OUTGOING))
         await runtime.destroy(name)
