@@ -80,7 +80,7 @@ class LeakOracle:
             "loop devices": self.loops(),
             "folders": len(folders) - spares,
             "descriptors of the node": {
-                kind: count - spares if kind == "socket" or "." in kind and not kind.startswith("node.") else count
+                kind: count - spares if kind == "socket" or ("." in kind and not kind.startswith("node.")) else count
                 for kind, count in open_files.items()
             },
         }
