@@ -81,6 +81,8 @@ class Loop:
     def run(self) -> None:
         while self.running:
             self._run_due()
+            if not self.running:  # a timer ended it: nothing may ever come that would wake it
+                return
             for fd, events in self._epoll.poll(self._wait_s()):
                 call = self._watched.get(fd)
                 if call is not None:
