@@ -12,6 +12,7 @@ AtollError
 ├── Unsupported         not_supported        this runtime or this host cannot do it; says what would be needed
 ├── Unavailable         unavailable          a part is down; a retry may help
 ├── DeadlineExceeded    deadline_exceeded    a part did not answer in time; a retry may help
+├── Corrupt             corrupt              what was stored is not what is there now: a checksum or key does not match
 └── Internal            internal             a fault of ours
 """
 
@@ -112,6 +113,12 @@ class DeadlineExceeded(AtollError):
 
     code = "deadline_exceeded"
     retryable = True
+
+
+class Corrupt(AtollError):
+    """What is stored is damaged."""
+
+    code = "corrupt"
 
 
 class Internal(AtollError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import uuid
 
 SANDBOX_ID = re.compile(r"^sess_[0-9a-f]{12}$")
 KEY_ID = re.compile(r"^key_[0-9a-f]{12}$")
@@ -17,3 +18,19 @@ def new_sandbox_id() -> str:
 def new_key_id() -> str:
     """`key_` and 12 hex digits."""
     return "key_" + secrets.token_hex(6)
+
+
+def new_workspace_id() -> str:
+    """`ws_` and 32 hex digits: the same 128 bits are the Agent Workspace API's UUID and ComputeSDK's `fs_` id."""
+    return "ws_" + uuid.uuid4().hex
+
+
+def new_id(prefix: str) -> str:
+    """`prefix_` and 24 hex digits: rev_, lin_, pack_, tree_."""
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+def workspace_id_of(spelling: str) -> str | None:
+    """The `ws_` id of any spelling: `ws_<32 hex>`, `fs_<32 hex>` or a UUID; None when it is none of them."""
+    digits = spelling.removeprefix("ws_").removeprefix("fs_").replace("-", "").lower()
+    return f"ws_{digits}" if re.fullmatch(r"[0-9a-f]{32}", digits) else None

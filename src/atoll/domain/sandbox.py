@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from atoll.domain.errors import Conflict
+from atoll.domain.workspace import WorkspaceMount
 
 
 class SandboxState(StrEnum):
@@ -99,6 +100,7 @@ class SandboxSpec:
     setup: tuple[str, ...] = ()
     files: tuple[BakedFile, ...] = ()
     layers: tuple[str, ...] = ()
+    workspaces: tuple[WorkspaceMount, ...] = ()  # HOME lies in the first, when that is writable
 
 
 @dataclass(frozen=True, slots=True)

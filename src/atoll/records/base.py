@@ -5,7 +5,7 @@ Services call it; `atoll.testing.records_conformance` holds every store to these
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +13,7 @@ from datetime import datetime
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
 from atoll.domain.sandbox import Sandbox, SandboxState
+from atoll.records.workspaces import WorkspaceRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class KeyUse:
     user_agent: str | None
 
 
-class Records(ABC):
+class Records(WorkspaceRecords):
     """The store of facts. Returned objects are what is stored now, moments in UTC.
 
     Every method may be called concurrently, between `start` and `close`. Each is one transaction: all of it or nothing.

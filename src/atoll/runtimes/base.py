@@ -15,7 +15,9 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec, Usage
+from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.sidekick.client import SidekickClient
+from atoll.sidekick.keeper_client import KeeperClient
 
 Handle = dict[str, Any]
 
@@ -27,6 +29,8 @@ class Capability(StrEnum):
     OUTGOING = "outgoing"  # network modes outgoing and exposed
     LIMITS = "limits"  # cpu, memory and pids are enforced
     LAYERS = "layers"  # `spec.layers` and `bake`
+    TREES = "trees"  # working trees of workspaces: `spec.workspaces`, `make_tree` and what follows it
+    SWAP_TREES = "swap_trees"  # `swap_tree` under a live sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,41 @@ class Runtime(ABC):
     async def bake(self, sandbox_id: str, destination: str) -> None:
         """Copy the sandbox's writable layer to a new directory, for use in `spec.layers`. Needs Capability.LAYERS."""
         raise self.unsupported("bake")
+
+    # working trees: file trees that outlive sandboxes. All need Capability.TREES.
+
+    async def make_tree(self, tree_id: str, quota: Quota) -> None:
+        """Make an empty working tree, bounded in bytes and inodes where this host can. Conflict when it exists;
+        Unavailable when the host is out of room; on any error nothing of it remains.
+        """
+        raise self.unsupported("keep workspaces")
+
+    async def list_trees(self) -> list[str]:
+        """The ids of all working trees, those that no record knows included."""
+        raise self.unsupported("keep workspaces")
+
+    async def remove_tree(self, tree_id: str) -> None:
+        """Remove a tree with all that is in it. Conflict while a sandbox has it mounted; none, when it does not exist.
+        Its keeper is ended first."""
+        raise self.unsupported("keep workspaces")
+
+    async def keeper(self, tree_id: str) -> KeeperClient:
+        """A client of the tree's keeper, the process that reads and writes the tree on our behalf, isolated as a
+        sandbox is and with nothing but the tree in it; started when it does not run. It ends itself when nobody asks
+        anything of it for a while. NotFound when the tree does not exist.
+        """
+        raise self.unsupported("keep workspaces")
+
+    async def swap_tree(self, sandbox_id: str, path: str, tree_id: str, *, read_only: bool) -> None:
+        """Mount another tree in place of the one that the sandbox has at `path`, in one step: nobody inside sees it
+        without. Files that a process holds open stay those of the old tree. Needs Capability.SWAP_TREES.
+        NotFound for the sandbox, its mount or the tree; a second call does nothing.
+        """
+        raise self.unsupported("change a mounted workspace")
+
+    async def tree_mounts(self, sandbox_id: str) -> list[WorkspaceMount]:
+        """What is mounted in the sandbox now. NotFound."""
+        raise self.unsupported("keep workspaces")
 
     def unsupported(self, what: str) -> Exception:
         from atoll.domain.errors import Unsupported

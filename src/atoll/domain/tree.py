@@ -1,0 +1,243 @@
+"""Tree: a file tree as values: its entries, cut into pages, under one content address.
+
+A revision's tree is a *root* (JSON: its pages) over *pages* (lines of JSON, one entry each, sorted by path) over
+*chunks* of file contents. Root, pages and chunks are all stored as chunks, under `chunk_id` of their bytes, so that two
+revisions share whatever is equal. Pages are cut where a hash of a path says so: a change moves no other page's border.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from atoll.domain.errors import InvalidInput
+
+CHUNK_BYTES = 2**20  # a file's contents are cut here; its last chunk is shorter
+ID_BYTES = 32
+HOLE = bytes(ID_BYTES)  # stands for a chunk that is nothing but a hole
+PAGE_ENTRIES_MAX = 4096
+PAGE_EVERY = 512  # entries in a page, on average
+PATH_BYTES_MAX = 4096
+DEPTH_MAX = 256
+USER_ID = 1000  # of the tenant, as its sandbox sees it
+
+
+class EntryKind(StrEnum):
+    """What stands at a path. Sockets and devices are not kept."""
+
+    FILE = "f"
+    DIRECTORY = "d"
+    SYMLINK = "l"
+    HARDLINK = "h"  # a further name of the file at `target`, which sorts before it
+    FIFO = "p"
+
+
+class Entry(NamedTuple):
+    """One path of a tree. `path` is relative, raw bytes; the root itself is b"" and comes first."""
+
+    path: bytes
+    kind: EntryKind
+    mode: int = 0o644  # permission, setuid, setgid and sticky bits; 0 for symlinks and hardlinks
+    mtime_ns: int = 0
+    uid: int = USER_ID
+    gid: int = USER_ID
+    size: int = 0  # of files, in bytes
+    chunks: bytes = b""  # of files: the ids of their chunks, one after the other
+    target: bytes = b""  # of symlinks the text, of hardlinks the path of the first name
+    holes: tuple[tuple[int, int], ...] = ()  # of sparse files: (offset, length) of each hole, ascending
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()  # (name, value), sorted
+
+    def chunk_ids(self) -> Iterator[bytes]:
+        """The ids of its chunks in order; HOLE where there is none."""
+        for at in range(0, len(self.chunks), ID_BYTES):
+            yield self.chunks[at : at + ID_BYTES]
+
+
+class Page(NamedTuple):
+    """A page as the root lists it."""
+
+    id: bytes
+    first: bytes  # the path of its first entry
+    entries: int
+
+
+class Root(NamedTuple):
+    """A tree's list of pages, and what they hold in all."""
+
+    pages: tuple[Page, ...]
+    entries: int
+    bytes: int  # of file contents, each hardlinked file once
+
+
+def chunk_id(data: bytes | memoryview) -> bytes:
+    """The address of a chunk: BLAKE2b-256 of its bytes."""
+    return hashlib.blake2b(data, digest_size=ID_BYTES).digest()
+
+
+def pages(entries: Iterable[Entry]) -> Iterator[tuple[list[Entry], bytes]]:
+    """Sorted entries cut into pages: (the page's entries, its bytes)."""
+    page: list[Entry] = []
+    for entry in entries:
+        if page and (len(page) >= PAGE_ENTRIES_MAX or _begins_a_page(entry.path)):
+            yield page, encode_page(page)
+            page = []
+        page.append(entry)
+    if page:
+        yield page, encode_page(page)
+
+
+def _begins_a_page(path: bytes) -> bool:
+    return int.from_bytes(hashlib.blake2b(path, digest_size=4).digest(), "big") % PAGE_EVERY == 0
+
+
+def encode_page(entries: Iterable[Entry]) -> bytes:
+    """Lines of JSON, the same for the same entries."""
+    return b"\n".join(map(encode_entry, entries))
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """One line of JSON without its end: an array of the fields, defaults at its end left out."""
+    fields: list[Any] = [
+        text(entry.path),
+        entry.kind.value,
+        entry.mode,
+        entry.mtime_ns,
+        entry.uid,
+        entry.gid,
+        entry.size,
+        base64.b64encode(entry.chunks).decode(),
+        text(entry.target),
+        entry.holes,
+        [(text(name), base64.b64encode(value).decode()) for name, value in entry.xattrs],
+    ]
+    while not fields[-1] and len(fields) > 4:
+        fields.pop()
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def decode_page(data: bytes) -> list[Entry]:
+    """The entries of `encode_page`; InvalidInput for anything else."""
+    return [decode_entry(line) for line in data.split(b"\n")] if data else []
+
+
+def decode_entry(line: bytes | str) -> Entry:
+    """The entry of `encode_entry`; InvalidInput for anything else. Its path is not checked: see `check_entries`."""
+    try:
+        fields = json.loads(line)
+        path, kind, mode, mtime_ns, *rest = fields
+        uid, gid, size, chunks, target, holes, xattrs = rest + [0, 0, 0, "", "", (), ()][len(rest) :]
+        return Entry(
+            raw(path),
+            EntryKind(kind),
+            _whole(mode, 0o7777),
+            _whole(mtime_ns, 2**63 - 1, -(2**63)),
+            _whole(uid, 0xFFFF),
+            _whole(gid, 0xFFFF),
+            _whole(size, 2**62),
+            base64.b64decode(chunks, validate=True) if chunks else b"",
+            raw(target) if target else b"",
+            tuple((_whole(at, 2**62), _whole(length, 2**62)) for at, length in holes),
+            tuple((raw(name), base64.b64decode(value, validate=True)) for name, value in xattrs),
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InvalidInput(f"not an entry of a tree: {error}", field="entries") from None
+
+
+def encode_root(root: Root) -> bytes:
+    """JSON, the same for the same root."""
+    value = {
+        "version": 1,
+        "entries": root.entries,
+        "bytes": root.bytes,
+        "pages": [[page.id.hex(), text(page.first), page.entries] for page in root.pages],
+    }
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def decode_root(data: bytes) -> Root:
+    """The root of `encode_root`; InvalidInput for anything else."""
+    try:
+        value = json.loads(data)
+        if value["version"] != 1:
+            raise ValueError(f"version {value['version']} is newer than this program")
+        listed = tuple(Page(bytes.fromhex(page), raw(first), int(count)) for page, first, count in value["pages"])
+        return Root(listed, int(value["entries"]), int(value["bytes"]))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidInput(f"not the root of a tree: {error}") from None
+
+
+def check_entries(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Each entry as it is; InvalidInput for one that could not be part of a tree: its path, order, parent, contents.
+
+    The first is the root directory. Every other one's parent is a directory before it.
+    """
+    last: bytes | None = None
+    kinds: dict[bytes, EntryKind] = {}  # of directories, and of files that hardlinks may name
+    for entry in entries:
+        if last is None:
+            if entry.path != b"" or entry.kind is not EntryKind.DIRECTORY:
+                raise _wrong(entry, "the first entry must be the root directory")
+        elif entry.path <= last:
+            raise _wrong(entry, "entries must be sorted by path, each once")
+        else:
+            _check_path(entry, kinds)
+        _check_contents(entry, kinds)
+        if entry.kind in (EntryKind.DIRECTORY, EntryKind.FILE):
+            kinds[entry.path] = entry.kind
+        last = entry.path
+        yield entry
+    if last is None:
+        raise InvalidInput("a tree has at least its root directory", field="entries")
+
+
+def _check_path(entry: Entry, kinds: dict[bytes, EntryKind]) -> None:
+    path = entry.path
+    parts = path.split(b"/")
+    if len(path) > PATH_BYTES_MAX or len(parts) > DEPTH_MAX:
+        raise _wrong(entry, f"a path has at most {PATH_BYTES_MAX} bytes and {DEPTH_MAX} parts")
+    if b"\0" in path or any(part in (b"", b".", b"..") or len(part) > 255 for part in parts):
+        raise _wrong(entry, "a path is relative, without empty parts, '.', '..' and NUL, each part at most 255 bytes")
+    if kinds.get(path.rpartition(b"/")[0]) is not EntryKind.DIRECTORY:
+        raise _wrong(entry, "its parent is no directory of this tree")
+
+
+def _check_contents(entry: Entry, kinds: dict[bytes, EntryKind]) -> None:
+    if entry.kind is EntryKind.FILE:
+        expected = -(-entry.size // CHUNK_BYTES) * ID_BYTES
+        if len(entry.chunks) != expected:
+            raise _wrong(entry, f"{entry.size} bytes need {expected // ID_BYTES} chunk ids")
+        at = 0
+        for start, length in entry.holes:
+            if start < at or length <= 0 or start + length > entry.size:
+                raise _wrong(entry, "holes must ascend and lie within the file")
+            at = start + length
+    elif entry.size or entry.chunks or entry.holes:
+        raise _wrong(entry, "only files have a size, chunks and holes")
+    if entry.kind is EntryKind.SYMLINK and not (0 < len(entry.target) <= PATH_BYTES_MAX and b"\0" not in entry.target):
+        raise _wrong(entry, f"a symlink's target has 1 to {PATH_BYTES_MAX} bytes, none of them NUL")
+    if entry.kind is EntryKind.HARDLINK and kinds.get(entry.target) is not EntryKind.FILE:
+        raise _wrong(entry, "a hardlink's target is a file before it in this tree")
+
+
+def _wrong(entry: Entry, message: str) -> InvalidInput:
+    return InvalidInput(f"path {text(entry.path)!r}: {message}", field="path")
+
+
+def text(name: bytes) -> str:
+    """A raw name as text that JSON carries: bytes that are not UTF-8 as lone surrogates."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def raw(name: str) -> bytes:
+    """The name that `text` was given."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _whole(value: object, most: int, least: int = 0) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{value!r} is not a whole number within {least}..{most}")
+    return value

@@ -1,0 +1,1 @@
+"""PLUG POINT: who keeps the master key. `base` is the contract."""
