@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 MOUNT_POINT = "/workspace"
 DEFAULT_NAME = "default"  # the workspace that `/snapshot/*` keeps
@@ -81,6 +82,7 @@ class Workspace:
     runtime: str | None = None
     tree_id: str | None = None
     sandbox_id: str | None = None  # of the Agent Workspace API: where its `exec` runs
+    sandbox_config: dict[str, Any] | None = None  # and what was asked for that sandbox, as it came
     forked_from: str | None = None  # a revision's id
     automatic: bool = True  # revisions are taken after processes and daily
     deleted_at: datetime | None = None
