@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import crowd, interactive, running
+from bench import crowd, interactive, running, snapshots, syncing, trees
 from bench.figures import Report
 from bench.server import Server, server
 
@@ -27,6 +27,8 @@ def parts(quick: bool) -> dict[str, Callable[[Report, Server], None]]:
     n = 10 if quick else 100
     idle, live = (20, 50) if quick else (200, 1000)
     size = (32 if quick else 256) * 2**20
+    sizes = (trees.SMALL,) if quick else (*trees.SEED_SIZES, trees.LARGE)
+    shape, large = (trees.SMALL, 64 * 2**20) if quick else (trees.LARGE, 2**31)
     return {
         "sequential": lambda report, _: interactive.sequential(report, n),
         "peers": lambda report, _: interactive.peers(report, n),
@@ -35,6 +37,9 @@ def parts(quick: bool) -> dict[str, Callable[[Report, Server], None]]:
         "exec": lambda report, _: running.execs(report, 3 * n),
         "terminal": lambda report, _: running.terminal_echo(report, 3 * n),
         "file": lambda report, up: running.big_file(report, up.pid, size),
+        "sync": lambda report, _: syncing.sync(report, sizes, 1 if quick else 3),
+        "snapshots": lambda report, _: snapshots.snapshots(report, shape, 1 if quick else 5),
+        "large": lambda report, up: snapshots.large_file(report, up.pid, large),
         "crowd": lambda report, up: crowd.crowd(report, up, idle=idle, live=live, asks=n),
     }
 

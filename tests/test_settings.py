@@ -166,3 +166,71 @@ def _value(settings: Any, dotted: str) -> Any:
 
 def test_every_alias_names_a_setting() -> None:
     assert set(ALIASES.values()) <= {name for name, _ in leaves()}
+
+
+MINIO = {"MINIO_ENDPOINT": "minio:9000", "MINIO_ROOT_USER": "root", "MINIO_ROOT_PASSWORD": "p", "MINIO_BUCKET": "old"}
+S3 = {"S3_ENDPOINT": "https://s3.example", "S3_ACCESS_KEY": "k", "S3_SECRET_KEY": "hush", "S3_BUCKET": "new"}
+
+
+def test_the_seeds_names_of_an_object_store_are_understood(env: dict[str, str], tmp_path: Path) -> None:
+    assert load(environ=env).blobs_url == (tmp_path / "blobs").as_uri()
+    settings = load(environ=env | MINIO)
+    assert (settings.blobs_url, settings.blobs.endpoint) == ("s3://old", "http://minio:9000")
+    assert settings.blobs.access_key == "root"
+    settings = load(environ=env | MINIO | {"MINIO_ACCESS_KEY": "mine", "MINIO_SECRET_KEY": "q"})
+    assert settings.blobs.access_key == "mine"
+    settings = load(environ=env | MINIO | S3)
+    assert (settings.blobs_url, settings.blobs.endpoint) == ("s3://new", "https://s3.example")
+    assert settings.blobs.access_key == "k"
+    assert settings.blobs.secret_key is not None and settings.blobs.secret_key.get_secret_value() == "hush"
+    assert "hush" not in repr(settings)
+    assert load(environ=env | MINIO | S3 | {"ATOLL_BLOBS_URL": "gs://b/p/"}).blobs_url == "gs://b/p"
+
+
+def test_a_bucket_without_an_endpoint_is_not_ours(env: dict[str, str], tmp_path: Path) -> None:
+    assert load(environ=env | {"S3_BUCKET": "somebody-s"}).blobs_url == (tmp_path / "blobs").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("given", "endpoint"),
+    [
+        ("127.0.0.1:9000", "http://127.0.0.1:9000"),
+        ("localhost:9000", "http://localhost:9000"),
+        ("minio:9000", "http://minio:9000"),
+        ("s3.eu-central-003.backblazeb2.com", "https://s3.eu-central-003.backblazeb2.com"),
+        ("http://10.0.0.1:9000/", "http://10.0.0.1:9000"),
+    ],
+)
+def test_an_endpoint_without_a_scheme_is_https_outside_of_one_s_own_network(
+    env: dict[str, str], given: str, endpoint: str
+) -> None:
+    assert load(environ=env | {"ATOLL_BLOBS__ENDPOINT": given}).blobs.endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[blobs]\nurl = 'http://x'\n", r"blobs\.url: .*s3://BUCKET"),
+        ("[blobs]\nurl = 'memory:'\n", r"blobs\.url: .*s3://BUCKET"),
+        ("[blobs]\nurl = 'file://host/x'\n", r"blobs\.url: .*file:///FOLDER"),
+        ("[blobs]\nurl = 's3://k:hush@bucket'\n", r"blobs\.url: .*blobs\.secret_key"),
+        ("[blobs]\nendpoint = 'ftp://x'\n", r"blobs\.endpoint: .*https://HOST"),
+        ("[blobs]\naccess_key = 'k'\n", r"blobs: .*access_key needs secret_key"),
+        ("[vault]\nkind = 'workos'\n", r"vault\.kind: "),
+        ("[workspaces]\nquota_inodes = 20_000_000\n", r"quota_inodes \(20000000\) is above max_quota_inodes"),
+    ],
+)
+def test_a_wrong_store_of_workspaces_is_an_error_that_names_the_key(
+    env: dict[str, str], tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "atoll.toml").write_text(text)
+    with pytest.raises(SettingsError, match=message) as raised:
+        load(environ=env)
+    assert "hush" not in str(raised.value)
+
+
+def test_folders_are_absolute_and_lie_in_the_data_folder_unless_named(env: dict[str, str], tmp_path: Path) -> None:
+    settings = load(environ=env)
+    assert (settings.trees_folder, settings.master_key_file) == (tmp_path / "trees", tmp_path / "master.key")
+    settings = load(environ=env | {"ATOLL_WORKSPACES__TREES": "~/t", "ATOLL_VAULT__KEY_FILE": "keys/k"})
+    assert (settings.trees_folder, settings.master_key_file) == (Path.home() / "t", Path.cwd() / "keys/k")

@@ -43,3 +43,18 @@ class DataFolder:
     def lock(self) -> Path:
         """Held by the one server of this folder; its pid is inside."""
         return self.root / "server.lock"
+
+    @property
+    def blobs(self) -> Path:
+        """What workspaces consist of, unless `blobs.url` names another store."""
+        return self.root / "blobs"
+
+    @property
+    def trees(self) -> Path:
+        """The working trees, unless `workspaces.trees` names another folder."""
+        return self.root / "trees"
+
+    @property
+    def master_key(self) -> Path:
+        """The local vault's key, mode 0600, unless `vault.key_file` names another file."""
+        return self.root / "master.key"

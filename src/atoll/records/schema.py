@@ -13,13 +13,16 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -29,6 +32,7 @@ metadata = MetaData(
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     }
 )
 
@@ -131,5 +135,141 @@ events = Table(
     sqlite_autoincrement=True,  # an event's id is never given twice
 )
 
-# In the order in which rows can be copied.
-TABLES = (sandboxes, api_keys, api_key_usage, events)
+lineages = Table(
+    "lineages",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("vault", String, nullable=False),
+    Column("key", LargeBinary),  # wrapped; NULL: shredded
+    Column("created_at", Utc, nullable=False),
+    Index(None, "created_at"),
+)
+
+
+def _some(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    """An index of the rows that `where` holds for, in both kinds of database."""
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("lineage", String, ForeignKey("lineages.id"), nullable=False),
+    Column("head", String, nullable=False),  # no foreign key: the two would refer to each other
+    Column("created_at", Utc, nullable=False),
+    Column("updated_at", Utc, nullable=False),
+    Column("description", Text),
+    Column("tags", Text, nullable=False),  # JSON
+    Column("quota_bytes", BigInteger, nullable=False),
+    Column("quota_inodes", BigInteger, nullable=False),
+    Column("runtime", String),
+    Column("tree_id", String),
+    Column("sandbox_id", String),
+    Column("forked_from", String),
+    Column("automatic", Boolean, nullable=False),
+    Column("deleted_at", Utc),
+    Column("version", Integer, nullable=False),
+    _some("uq_workspaces_name_of_kept", "owner", "name", where="deleted_at IS NULL", unique=True),
+    _some("ix_workspaces_with_tree", "created_at", where="tree_id IS NOT NULL"),
+    _some("ix_workspaces_deleted", "created_at", where="deleted_at IS NOT NULL"),
+    Index(None, "owner", "created_at"),
+    Index(None, "created_at"),
+    Index(None, "lineage"),
+)
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("workspace", String, ForeignKey("workspaces.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("lineage", String, ForeignKey("lineages.id"), nullable=False),
+    Column("tree", String, nullable=False),
+    Column("parent", String),  # may be another workspace's, and gone
+    Column("reason", String, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("entries", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("stored_bytes", BigInteger, nullable=False),
+    Column("message", Text),
+    Column("merged", String),
+    Column("state", String, nullable=False),
+    UniqueConstraint("workspace", "number"),
+    Index(None, "lineage", "number", "id"),
+    Index(None, "number", "id"),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("owner", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("workspace", String, ForeignKey("workspaces.id"), nullable=False),
+    Column("revision", String, ForeignKey("revisions.id"), nullable=False),
+    Column("lineage", String, ForeignKey("lineages.id"), nullable=False),
+    Column("tree", String, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("name", String),
+    Column("entries", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("kept", Boolean, nullable=False),
+    UniqueConstraint("workspace", "name"),
+    Index(None, "workspace", "created_at"),
+    Index(None, "owner", "created_at"),
+    Index(None, "lineage", "created_at"),
+    Index(None, "created_at"),
+    Index(None, "revision"),
+)
+
+shares = Table(
+    "shares",
+    metadata,
+    Column("workspace", String, ForeignKey("workspaces.id"), primary_key=True),
+    Column("principal", String, primary_key=True),
+    Column("permission", String, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Index(None, "principal"),
+)
+
+packs = Table(
+    "packs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("lineage", String, ForeignKey("lineages.id"), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Index(None, "lineage", "id"),
+)
+
+# Millions of rows: no row number beside the key, and no foreign key, whose check would cost more than the insert.
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("lineage", String, primary_key=True),
+    Column("id", LargeBinary, primary_key=True),
+    Column("pack", String, nullable=False),
+    Column("offset", Integer, nullable=False),
+    Column("stored_bytes", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Index(None, "pack"),
+    sqlite_with_rowid=False,
+)
+
+# In the order in which rows can be copied: what others refer to comes before them.
+TABLES = (
+    sandboxes,
+    api_keys,
+    api_key_usage,
+    events,
+    lineages,
+    workspaces,
+    revisions,
+    snapshots,
+    shares,
+    packs,
+    chunks,
+)

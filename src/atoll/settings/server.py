@@ -1,0 +1,110 @@
+"""The server itself: where it listens, where its records are, what it lets in and what it logs."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, field_validator
+
+from atoll.settings.section import GIB, KIB, MIB, Section
+
+
+class Server(Section):
+    host: str = "127.0.0.1"
+    """Address to listen on. On one that is not loopback no key is minted: one must exist before the start."""
+    port: int = Field(default=8080, ge=0, le=65_535)
+    """Port to listen on; 0 takes a free one."""
+    body_bytes: int = Field(default=10 * MIB, ge=1 * KIB, le=1 * GIB)
+    """Largest JSON body of a request. Uploads are streamed and bounded by the sandbox's disk instead."""
+    frame_bytes: int = Field(default=1 * MIB, ge=4 * KIB, le=64 * MIB)
+    """Largest WebSocket message; a larger one closes the connection with 1009."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose X-Forwarded-For is believed. Environment: separated by commas."""
+    drain_s: float = Field(default=10.0, ge=0, le=600)
+    """Seconds that open requests get to finish after SIGTERM."""
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            ip_network(part, strict=False)
+        return value
+
+
+class Database(Section):
+    url: str | None = None
+    """sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/NAME. Empty: atoll.db in the data folder."""
+    pool_connections: int = Field(default=8, ge=1, le=200)
+    """Connections to PostgreSQL. SQLite has one writer and these readers, at most 4."""
+    timeout_s: float = Field(default=5.0, ge=0.1, le=120)
+    """Longest wait for a lock, a connection or an answer, retries included; then the API answers 503."""
+
+    @field_validator("url")
+    @classmethod
+    def _normal(cls, value: str | None) -> str | None:
+        return database_url(value) if value else None
+
+
+def database_url(text: str) -> str:
+    """The URL as SQLAlchemy knows it, with the driver of ours; ValueError when it is neither kind."""
+    parts = urlsplit(text)
+    scheme = parts.scheme.partition("+")[0]
+    if scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
+        return "sqlite://" + text.partition("://")[2]
+    if scheme in ("postgres", "postgresql"):
+        return urlunsplit(parts._replace(scheme="postgresql+asyncpg"))
+    raise ValueError("a database URL begins with sqlite:/// or postgresql://")
+
+
+class Rates(Section):
+    """Requests a second. Owner and internal keys from loopback are never limited."""
+
+    enabled: bool = True
+    """False turns every rate off."""
+    key_per_s: float = Field(default=50.0, gt=0, le=1_000_000)
+    """Requests a second of one key, in the long run."""
+    key_burst: int = Field(default=200, ge=1, le=1_000_000)
+    """Requests of one key at once."""
+    address_per_s: float = Field(default=100.0, gt=0, le=1_000_000)
+    """Requests a second from one address (an IPv6 /64), in the long run."""
+    address_burst: int = Field(default=400, ge=1, le=1_000_000)
+    """Requests from one address at once."""
+    refused_per_s: float = Field(default=0.5, gt=0, le=1_000_000)
+    """Requests a second from one address with a missing or wrong credential, in the long run."""
+    refused_burst: int = Field(default=50, ge=1, le=1_000_000)
+    """Such requests from one address at once."""
+    addresses: int = Field(default=10_000, ge=100, le=10_000_000)
+    """Addresses remembered at a time; the longest unseen is forgotten first."""
+
+
+class KeySettings(Section):
+    use_retention_days: float = Field(default=30.0, gt=0, le=3_650)
+    """Days that `api_key_usage` is kept."""
+    cache_s: float = Field(default=2.0, ge=0, lt=5)
+    """How long another process may still accept a key after it was revoked."""
+    use_queue_items: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Uses of keys waiting to be written; more are dropped and counted."""
+
+
+class Api(Section):
+    docs: bool = True
+    """Serve /docs, /redoc and /openapi.json."""
+
+
+class Admin(Section):
+    api_key: Annotated[SecretStr, Field(min_length=32)] | None = None
+    """The only credential that opens /admin, where nothing is served yet; at least 32 characters. Empty: closed."""
+
+
+class Logs(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written."""
+    format: Literal["auto", "json", "text"] = "auto"
+    """`auto` is text on a terminal, else JSON lines."""

@@ -1,0 +1,76 @@
+"""The whole tree of settings, and the names of its leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
+
+from atoll.domain.data_folder import DataFolder, default_data_folder
+from atoll.settings.sandboxes import Images, Limits, NetworkSettings, SandboxSettings
+from atoll.settings.section import Section
+from atoll.settings.server import Admin, Api, Database, KeySettings, Logs, Rates, Server, database_url
+from atoll.settings.workspaces import BlobSettings, VaultSettings, WorkspaceSettings
+
+
+class Settings(Section):
+    data: Path = Field(default_factory=default_data_folder)
+    """Data folder: database, keys, sockets of live sandboxes, template layers, working trees, blobs."""
+    runtime: Literal["local", "fake"] = "local"
+    """Where sandboxes run. `fake` isolates nothing and is for tests."""
+    server: Server = Server()
+    database: Database = Database()
+    limits: Limits = Limits()
+    rates: Rates = Rates()
+    keys: KeySettings = KeySettings()
+    sandboxes: SandboxSettings = SandboxSettings()
+    network: NetworkSettings = NetworkSettings()
+    workspaces: WorkspaceSettings = WorkspaceSettings()
+    blobs: BlobSettings = BlobSettings()
+    vault: VaultSettings = VaultSettings()
+    images: Images = Images()
+    api: Api = Api()
+    admin: Admin = Admin()
+    logs: Logs = Logs()
+
+    @property
+    def folder(self) -> DataFolder:
+        return DataFolder(self.data)
+
+    @property
+    def database_url(self) -> str:
+        """The database's SQLAlchemy URL."""
+        return self.database.url or database_url(f"sqlite:///{self.folder.database}")
+
+    @property
+    def blobs_url(self) -> str:
+        """Where bytes live: the URL that `atoll.blobs.opening` opens."""
+        return self.blobs.url or self.folder.blobs.absolute().as_uri()
+
+    @property
+    def trees_folder(self) -> Path:
+        """Where working trees live."""
+        return self.workspaces.trees or self.folder.trees
+
+    @property
+    def master_key_file(self) -> Path:
+        """Where the local vault's key lives."""
+        return self.vault.key_file or self.folder.master_key
+
+
+def leaves(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting, as (dotted name, pydantic's FieldInfo)."""
+    for name, field in model.model_fields.items():
+        branch: Any = field.annotation
+        if isinstance(branch, type) and issubclass(branch, Section):
+            yield from leaves(branch, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def environment_name(dotted: str) -> str:
+    """`server.port` -> `ATOLL_SERVER__PORT`."""
+    return "ATOLL_" + dotted.replace(".", "__").upper()
