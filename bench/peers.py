@@ -23,6 +23,10 @@ ECHO = ["/bin/echo", "hi"]
 LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64"}
 
 
+def installed(program: str) -> bool:
+    return shutil.which(program) is not None
+
+
 def why_not(tool: str) -> str:
     """Empty when `tool` can be measured here, else the reason why not."""
     if not shutil.which({"bubblewrap": "bwrap"}.get(tool, tool)):

@@ -13,7 +13,7 @@ from uuid import uuid4
 from atoll import Sandbox, Workspace
 from bench import trees
 from bench.figures import Report
-from bench.machine import installed
+from bench.peers import installed
 from bench.running import MemoryWatch, milliseconds
 from bench.trees import Shape
 
@@ -41,7 +41,9 @@ def _ours(report: Report, shape: Shape, workspace: Workspace, sandbox: Sandbox, 
     began = time.perf_counter()
     first = workspace.snapshot()
     first_s = time.perf_counter() - began
-    report.value("snapshot.first", f"first snapshot, {shape}", first_s, "s", against="tar", goal="<= 4x tar|zstd, < restic")
+    report.value(
+        "snapshot.first", f"first snapshot, {shape}", first_s, "s", against="tar", goal="<= 4x tar|zstd, < restic"
+    )
     later: list[float] = []
     for number in range(max(3, rounds)):
         again = ",".join(str((int(one) + number) % shape.files) for one in changed.split(","))
@@ -50,7 +52,9 @@ def _ours(report: Report, shape: Shape, workspace: Workspace, sandbox: Sandbox, 
     report.times("snapshot.next", "... the next, 10 files changed", later, goal="<= 200 ms, <= 1/3 restic")
     if "restic.next" in report.rows:
         ratio = statistics.median(later) / 1e3
-        report.value("snapshot.next.ratio", "... beside restic's next", ratio, "s", against="restic.next", goal="<= 0.33x")
+        report.value(
+            "snapshot.next.ratio", "... beside restic's next", ratio, "s", against="restic.next", goal="<= 0.33x"
+        )
     began = time.perf_counter()
     workspace.restore(first.id)
     restored_s = time.perf_counter() - began

@@ -13,7 +13,7 @@ from uuid import uuid4
 from atoll import Workspace
 from bench import trees
 from bench.figures import Report
-from bench.machine import installed
+from bench.peers import installed
 from bench.running import milliseconds
 from bench.trees import Shape
 
