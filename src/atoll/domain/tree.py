@@ -82,7 +82,7 @@ def pages(entries: Iterable[Entry]) -> Iterator[tuple[list[Entry], bytes]]:
     """Sorted entries cut into pages: (the page's entries, its bytes)."""
     page: list[Entry] = []
     for entry in entries:
-        if page and (len(page) >= PAGE_ENTRIES_MAX or _begins_a_page(entry.path)):
+        if page and (len(page) >= PAGE_ENTRIES_MAX or begins_a_page(entry.path)):
             yield page, encode_page(page)
             page = []
         page.append(entry)
@@ -90,7 +90,8 @@ def pages(entries: Iterable[Entry]) -> Iterator[tuple[list[Entry], bytes]]:
         yield page, encode_page(page)
 
 
-def _begins_a_page(path: bytes) -> bool:
+def begins_a_page(path: bytes) -> bool:
+    """Whether a page is cut before this path, whatever else the tree holds."""
     return int.from_bytes(hashlib.blake2b(path, digest_size=4).digest(), "big") % PAGE_EVERY == 0
 
 
@@ -180,9 +181,9 @@ def check_entries(entries: Iterable[Entry]) -> Iterator[Entry]:
     for entry in entries:
         if last is None:
             if entry.path != b"" or entry.kind is not EntryKind.DIRECTORY:
-                raise _wrong(entry, "the first entry must be the root directory")
+                raise _wrong(entry.path, "the first entry must be the root directory")
         elif entry.path <= last:
-            raise _wrong(entry, "entries must be sorted by path, each once")
+            raise _wrong(entry.path, "entries must be sorted by path, each once")
         else:
             _check_path(entry, kinds)
         _check_contents(entry, kinds)
@@ -194,37 +195,41 @@ def check_entries(entries: Iterable[Entry]) -> Iterator[Entry]:
         raise InvalidInput("a tree has at least its root directory", field="entries")
 
 
-def _check_path(entry: Entry, kinds: dict[bytes, EntryKind]) -> None:
-    path = entry.path
-    parts = path.split(b"/")
+def check_path(path: bytes) -> None:
+    """InvalidInput unless it could stand in a tree: relative, bounded, nothing to resolve; b"" is the root."""
+    parts = path.split(b"/") if path else []
     if len(path) > PATH_BYTES_MAX or len(parts) > DEPTH_MAX:
-        raise _wrong(entry, f"a path has at most {PATH_BYTES_MAX} bytes and {DEPTH_MAX} parts")
+        raise _wrong(path, f"a path has at most {PATH_BYTES_MAX} bytes and {DEPTH_MAX} parts")
     if b"\0" in path or any(part in (b"", b".", b"..") or len(part) > 255 for part in parts):
-        raise _wrong(entry, "a path is relative, without empty parts, '.', '..' and NUL, each part at most 255 bytes")
-    if kinds.get(path.rpartition(b"/")[0]) is not EntryKind.DIRECTORY:
-        raise _wrong(entry, "its parent is no directory of this tree")
+        raise _wrong(path, "a path is relative, without empty parts, '.', '..' and NUL, each part at most 255 bytes")
+
+
+def _check_path(entry: Entry, kinds: dict[bytes, EntryKind]) -> None:
+    check_path(entry.path)
+    if kinds.get(entry.path.rpartition(b"/")[0]) is not EntryKind.DIRECTORY:
+        raise _wrong(entry.path, "its parent is no directory of this tree")
 
 
 def _check_contents(entry: Entry, kinds: dict[bytes, EntryKind]) -> None:
     if entry.kind is EntryKind.FILE:
         expected = -(-entry.size // CHUNK_BYTES) * ID_BYTES
         if len(entry.chunks) != expected:
-            raise _wrong(entry, f"{entry.size} bytes need {expected // ID_BYTES} chunk ids")
+            raise _wrong(entry.path, f"{entry.size} bytes need {expected // ID_BYTES} chunk ids")
         at = 0
         for start, length in entry.holes:
             if start < at or length <= 0 or start + length > entry.size:
-                raise _wrong(entry, "holes must ascend and lie within the file")
+                raise _wrong(entry.path, "holes must ascend and lie within the file")
             at = start + length
     elif entry.size or entry.chunks or entry.holes:
-        raise _wrong(entry, "only files have a size, chunks and holes")
+        raise _wrong(entry.path, "only files have a size, chunks and holes")
     if entry.kind is EntryKind.SYMLINK and not (0 < len(entry.target) <= PATH_BYTES_MAX and b"\0" not in entry.target):
-        raise _wrong(entry, f"a symlink's target has 1 to {PATH_BYTES_MAX} bytes, none of them NUL")
+        raise _wrong(entry.path, f"a symlink's target has 1 to {PATH_BYTES_MAX} bytes, none of them NUL")
     if entry.kind is EntryKind.HARDLINK and kinds.get(entry.target) is not EntryKind.FILE:
-        raise _wrong(entry, "a hardlink's target is a file before it in this tree")
+        raise _wrong(entry.path, "a hardlink's target is a file before it in this tree")
 
 
-def _wrong(entry: Entry, message: str) -> InvalidInput:
-    return InvalidInput(f"path {text(entry.path)!r}: {message}", field="path")
+def _wrong(path: bytes, message: str) -> InvalidInput:
+    return InvalidInput(f"path {text(path)!r}: {message}", field="path")
 
 
 def text(name: bytes) -> str:

@@ -1,0 +1,307 @@
+"""What `/v1/workspaces` answers: a plain builder for each object and a model for the document, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from atoll.domain.tree import Entry, text
+from atoll.domain.workspace import Permission, Snapshot
+from atoll.services.workspaces.views import Change, Damage, Diff, Listing, Merged, Report, RevisionView, WorkspaceView
+
+Json = dict[str, Any]
+Kind = Literal["file", "directory", "symlink", "hardlink", "fifo"]
+LAST_MOMENT_S = 253_402_300_799  # files may carry any time at all; the wire's year has four digits
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RevisionAnswer(_Answer):
+    """A revision."""
+
+    id: str
+    workspace: str
+    number: int
+    tree: str
+    parent: str | None
+    merged: str | None = None
+    reason: str
+    message: str | None = None
+    actor: str
+    createdAt: datetime
+    entries: int
+    bytes: int
+    storedBytes: int
+    state: Literal["ready", "corrupt"]
+    snapshots: list[str] | None = None
+
+
+class RevisionsAnswer(_Answer):
+    revisions: list[RevisionAnswer]
+
+
+class RevisionOnlyAnswer(_Answer):
+    revision: RevisionAnswer
+
+
+class WorkspaceAnswer(_Answer):
+    """A workspace."""
+
+    id: str = Field(pattern=r"^ws_[0-9a-f]{32}$")
+    name: str
+    description: str | None
+    tags: list[str]
+    owner: str
+    permission: Literal["owner", "admin", "write", "read"]
+    createdAt: datetime
+    updatedAt: datetime
+    head: RevisionAnswer
+    quotaBytes: int
+    quotaInodes: int
+    automatic: bool
+    forkedFrom: str | None = None
+    lineage: str
+    mounted: list[str]
+
+
+class WorkspacesAnswer(_Answer):
+    workspaces: list[WorkspaceAnswer]
+
+
+class DeletedAnswer(_Answer):
+    deleted: bool
+
+
+class TreeEntryAnswer(_Answer):
+    path: str
+    kind: Kind
+    size: int
+    mode: int
+    modifiedAt: datetime
+    target: str | None = None
+
+
+class ListingAnswer(_Answer):
+    revision: str
+    entries: list[TreeEntryAnswer]
+    next: str | None = None
+
+
+class SideAnswer(_Answer):
+    size: int
+    mode: int
+
+
+class ChangeAnswer(_Answer):
+    path: str
+    change: Literal["added", "changed", "deleted", "renamed"]
+    kind: Kind
+    from_: str | None = Field(None, alias="from")
+    before: SideAnswer | None = None
+    after: SideAnswer | None = None
+    text: str | None = None
+    binary: bool | None = None
+
+
+class DiffAnswer(_Answer):
+    from_: str = Field(alias="from")
+    to: str
+    changes: list[ChangeAnswer]
+    truncated: bool
+
+
+class WrittenAnswer(_Answer):
+    entries: int
+    bytes: int
+
+
+class RestoredAnswer(_Answer):
+    revision: RevisionAnswer
+    restored: WrittenAnswer
+
+
+class ConflictAnswer(_Answer):
+    path: str
+    kept: str
+    reason: str
+
+
+class MergedAnswer(_Answer):
+    revision: RevisionAnswer
+    conflicts: list[ConflictAnswer]
+    changes: int
+
+
+class SnapshotAnswer(_Answer):
+    """A snapshot."""
+
+    id: str
+    name: str | None = None
+    workspace: str
+    revision: str
+    createdAt: datetime
+    entries: int
+    bytes: int
+    keep: bool
+    ownKey: bool
+
+
+class SnapshotsAnswer(_Answer):
+    snapshots: list[SnapshotAnswer]
+
+
+class DamageAnswer(_Answer):
+    revision: str | None = None
+    snapshot: str | None = None
+    path: str | None = None
+    message: str
+
+
+class ReportAnswer(_Answer):
+    revisions: int
+    snapshots: int
+    chunks: int
+    bytes: int
+    corrupt: list[DamageAnswer]
+
+
+class CollaboratorsAnswer(_Answer):
+    collaborators: dict[str, Literal["read", "write", "admin"]]
+
+
+class RevokedAnswer(_Answer):
+    revoked: bool
+
+
+class StoredAnswer(_Answer):
+    stored: int
+    bytes: int
+
+
+def workspace(view: WorkspaceView) -> Json:
+    one = view.workspace
+    return {
+        "id": one.id,
+        "name": one.name,
+        "description": one.description,
+        "tags": list(one.tags),
+        "owner": one.owner,
+        "permission": str(view.permission or "owner"),
+        "createdAt": one.created_at,
+        "updatedAt": one.updated_at,
+        "head": revision(view.head),
+        "quotaBytes": one.quota.bytes,
+        "quotaInodes": one.quota.inodes,
+        "automatic": one.automatic,
+        "lineage": one.lineage,
+        "mounted": list(view.mounted),
+    } | _present({"forkedFrom": one.forked_from})
+
+
+def revision(view: RevisionView) -> Json:
+    one = view.revision
+    return {
+        "id": one.id,
+        "workspace": one.workspace,
+        "number": one.number,
+        "tree": one.tree,
+        "parent": one.parent,
+        "reason": str(one.reason),
+        "actor": one.actor,
+        "createdAt": one.created_at,
+        "entries": one.entries,
+        "bytes": one.bytes,
+        "storedBytes": one.stored_bytes,
+        "state": str(one.state),
+    } | _present({"merged": one.merged, "message": one.message, "snapshots": list(view.snapshots) or None})
+
+
+def snapshot(one: Snapshot, workspace_lineage: str) -> Json:
+    return {
+        "id": one.id,
+        "workspace": one.workspace,
+        "revision": one.revision,
+        "createdAt": one.created_at,
+        "entries": one.entries,
+        "bytes": one.bytes,
+        "keep": one.kept,
+        "ownKey": one.lineage != workspace_lineage,
+    } | _present({"name": one.name})
+
+
+def entry(one: Entry) -> Json:
+    return {
+        "path": text(one.path),
+        "kind": one.kind.name.lower(),
+        "size": one.size,
+        "mode": one.mode,
+        "modifiedAt": _moment(one.mtime_ns),
+    } | _present({"target": text(one.target) if one.target else None})
+
+
+def listing(found: Listing) -> Json:
+    answer: Json = {"revision": found.revision.id, "entries": [entry(one) for one in found.entries]}
+    return answer | _present({"next": found.next})
+
+
+def change(one: Change) -> Json:
+    answer: Json = {"path": text(one.path), "change": one.change, "kind": one.kind.name.lower()}
+    return answer | _present(
+        {
+            "from": None if one.from_ is None else text(one.from_),
+            "before": _side(one.before),
+            "after": _side(one.after),
+            "text": one.text,
+            "binary": one.binary or None,
+        }
+    )
+
+
+def diff(found: Diff) -> Json:
+    return {
+        "from": found.from_.id,
+        "to": found.to.id,
+        "changes": [change(one) for one in found.changes],
+        "truncated": found.truncated,
+    }
+
+
+def merged(result: Merged) -> Json:
+    conflicts = [{"path": text(one.path), "kept": text(one.kept), "reason": one.reason} for one in result.conflicts]
+    return {"revision": revision(result.revision), "conflicts": conflicts, "changes": result.changes}
+
+
+def report(found: Report) -> Json:
+    return {
+        "revisions": found.revisions,
+        "snapshots": found.snapshots,
+        "chunks": found.chunks,
+        "bytes": found.bytes,
+        "corrupt": [damage(one) for one in found.corrupt],
+    }
+
+
+def damage(one: Damage) -> Json:
+    return {"message": one.message} | _present({"revision": one.revision, "snapshot": one.snapshot, "path": one.path})
+
+
+def collaborators(found: Mapping[str, Permission]) -> Json:
+    return {"collaborators": {principal: str(permission) for principal, permission in found.items()}}
+
+
+def _side(one: Entry | None) -> Json | None:
+    return None if one is None else {"size": one.size, "mode": one.mode}
+
+
+def _present(fields: Json) -> Json:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _moment(unix_ns: int) -> datetime:
+    seconds = min(max(unix_ns // 1000, 0), LAST_MOMENT_S * 1_000_000) / 1_000_000
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,124 @@
+"""What clients of `/v1/workspaces` send: bodies checked field by field, query parameters, unknown fields refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from atoll.domain.workspace import Quota
+from atoll.services.workspaces.views import Changes
+from atoll.surfaces.operation import Parameter
+
+MAX_INT = 2**53  # above it JSON readers disagree about a number
+NAME_CHARS_MAX, TEXT_CHARS_MAX, TAGS_MAX, TAG_CHARS_MAX = 128, 4096, 64, 64
+REVISION_CHARS_MAX = 256
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX)]
+Text = Annotated[str, StringConstraints(max_length=TEXT_CHARS_MAX)]
+Tags = Annotated[
+    list[Annotated[str, StringConstraints(min_length=1, max_length=TAG_CHARS_MAX)]], Field(max_length=TAGS_MAX)
+]
+Ref = Annotated[str, StringConstraints(min_length=1, max_length=REVISION_CHARS_MAX)]
+Amount = Annotated[int, Field(ge=1, le=MAX_INT)]
+
+_REVISION_TEXT = "HEAD, HEAD~2, a number, rev_..., a snapshot's id or name, or an RFC 3339 moment"
+REVISION = Parameter("revision", _REVISION_TEXT + "; default: HEAD", max_chars=REVISION_CHARS_MAX)
+FROM = Parameter("from", _REVISION_TEXT + "; default: HEAD~1", max_chars=REVISION_CHARS_MAX)
+TO = Parameter("to", _REVISION_TEXT + "; default: HEAD", max_chars=REVISION_CHARS_MAX)
+SINCE = Parameter("since", "only what changed after this revision", max_chars=REVISION_CHARS_MAX)
+BASE = Parameter("base", "the revision that the changes were made to", required=True, max_chars=REVISION_CHARS_MAX)
+NAME = Parameter("name", "only the one of this name", max_chars=NAME_CHARS_MAX)
+TAG = Parameter("tag", "only those with this tag", max_chars=TAG_CHARS_MAX)
+SHARED = Parameter("shared", "also those that others share with you", bool)
+REVISIONS_LIMIT = Parameter("limit", "at most so many, the newest; default: 100", int, minimum=1, maximum=1_000)
+BEFORE = Parameter("before", "only revisions before this number", int, minimum=1, maximum=MAX_INT)
+BELOW = Parameter("path", "only what lies there or below", raw=True)
+PATH = Parameter("path", "the file", required=True, raw=True)
+DEPTH = Parameter("depth", "directories deep; default: 1, the folder's own entries", int, minimum=1, maximum=256)
+ENTRIES_LIMIT = Parameter("limit", "at most so many entries; default: 1,000", int, minimum=1, maximum=10_000)
+AFTER = Parameter("after", "go on behind this path: `next` of the answer before", raw=True)
+TEXT = Parameter("text", "false: leave the unified diffs out", bool)
+STRIP = Parameter("strip", "drop so many leading parts of every path", int, minimum=0, maximum=256)
+MESSAGE = Parameter("message", "what it is about", max_chars=TEXT_CHARS_MAX)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class WorkspaceBody(_Body):
+    """POST /v1/workspaces."""
+
+    name: Name
+    description: Text | None = None
+    tags: Tags = []
+    quotaBytes: Amount | None = Field(None, description="what its files may hold")
+    quotaInodes: Amount | None = Field(None, description="files and directories")
+    automatic: bool = Field(True, description="take revisions after processes and daily")
+
+    def quota(self) -> Quota | None:
+        """None: the server's default for both."""
+        if self.quotaBytes is None and self.quotaInodes is None:
+            return None
+        default = Quota()
+        return Quota(self.quotaBytes or default.bytes, self.quotaInodes or default.inodes)
+
+
+class ChangesBody(_Body):
+    """PATCH /v1/workspaces/{ws}: what is absent stays as it is."""
+
+    name: Name | None = None
+    description: Text | None = Field(None, description="empty takes it away")
+    tags: Tags | None = None
+    quotaBytes: Amount | None = None
+    quotaInodes: Amount | None = None
+    automatic: bool | None = None
+
+    def changes(self) -> Changes:
+        tags = None if self.tags is None else tuple(self.tags)
+        return Changes(self.name, self.description, tags, self.quotaBytes, self.quotaInodes, self.automatic)
+
+
+class MessageBody(_Body):
+    """POST .../revisions."""
+
+    message: Text | None = None
+
+
+class RestoreBody(_Body):
+    """POST .../restore. A path that is no UTF-8 has lone surrogates in it."""
+
+    revision: Ref
+    path: Annotated[str, StringConstraints(max_length=4096)] | None = Field(
+        None, description="only what lies there or below"
+    )
+
+
+class ForkBody(_Body):
+    """POST .../fork."""
+
+    name: Name
+    revision: Ref = "HEAD"
+
+
+class MergeBody(_Body):
+    """POST .../merge."""
+
+    source: Ref = Field(description="the workspace whose changes are wanted: its id, or the name of one's own")
+    revision: Ref = "HEAD"
+    base: Ref | None = Field(None, description="where both began; default: their latest common ancestor")
+
+
+class SnapshotBody(_Body):
+    """POST .../snapshots."""
+
+    name: Name | None = None
+    ownKey: bool = Field(False, description="encrypt it under a key of its own, which goes with it")
+    keep: bool = Field(False, description="retention never removes it")
+
+
+class ShareBody(_Body):
+    """PUT .../collaborators/{principal}."""
+
+    permission: Literal["read", "write", "admin"]
