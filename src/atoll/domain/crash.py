@@ -29,6 +29,13 @@ POINTS: frozenset[str] = frozenset(
         "records.migrate.done",  # all have, nothing is committed
         "records.write.before_commit",  # a mutation and its event are written, not committed
         "records.write.after_commit",  # ... committed, nobody was told
+        "workspaces.pack.stored",  # a pack's object is stored, no record names it
+        "workspaces.collect.forgotten",  # chunks are out of the records, their pack's record is there
+        "workspaces.collect.unlisted",  # a pack's record is gone, its object is there
+        "workspaces.collect.rewritten",  # a pack is written anew, the records name the old ones
+        "workspaces.collect.moved",  # ... the records name the new one, the old objects are there
+        "workspaces.collect.shredded",  # a lineage's key is gone, its packs are there
+        "workspaces.collect.emptied",  # ... its objects are gone, its records are there
         "templates.build.renamed",  # the layer is whole, its description is not written
     }
 )

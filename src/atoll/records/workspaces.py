@@ -183,8 +183,18 @@ class WorkspaceRecords(ABC):
         what they still held."""
 
     @abstractmethod
+    async def refresh_packs(self, pack_ids: Collection[str], at: datetime) -> None:
+        """Move `created_at` of those that exist forward to `at`: somebody found chunks in them and is about to use them.
+
+        Once this has returned, `delete_chunks` with an earlier `stored_before` takes nothing from them.
+        """
+
+    @abstractmethod
     async def delete_chunks(self, lineage: str, ids: Collection[bytes], stored_before: datetime) -> int:
-        """Forget them, but for those in packs made at or after that moment."""
+        """Forget them, but for those in packs made at or after that moment; how many went.
+
+        It takes turns with `refresh_packs` on a pack (PostgreSQL: rows of packs are locked before chunks are deleted).
+        """
 
     @abstractmethod
     async def delete_packs(self, pack_ids: Collection[str]) -> int:
