@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import json
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, to_json
+from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -20,16 +21,21 @@ _log = structlog.get_logger("atoll.surface")
 BODY_S = 30.0  # for a whole JSON body
 CHUNK_S = 60.0  # for the next bytes of an upload
 LINGER_S, LINGER_BYTES = 2.0, 64 * 2**20  # of a body that was refused
+ERRORS_MAX = 20  # told of one body
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 
 class Invalid(InvalidInput):
-    """A body that does not fit its model; `errors` has one (field, message) for each thing that is wrong."""
+    """A body that does not fit its model; `errors` has one (field, message) for each thing that is wrong.
 
-    def __init__(self, errors: list[tuple[str, str]]) -> None:
+    `details` are the same as pydantic tells them, without what was in the body.
+    """
+
+    def __init__(self, errors: list[tuple[str, str]], details: Sequence[ErrorDetails] = ()) -> None:
         self.errors = errors
+        self.details = details
         text = "; ".join(f"{field}: {message}" if field else message for field, message in errors[:5])
         super().__init__(text, field=errors[0][0] if errors else None)
 
@@ -57,16 +63,30 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-async def read_model(request: Request, model: type[M], limit_bytes: int, *, optional: bool = False) -> M:
-    """The JSON body as a model. Invalid names every field that is wrong, and never repeats what was in it."""
+async def read_model(
+    request: Request, model: type[M], limit_bytes: int, *, optional: bool = False, surrogates: bool = False
+) -> M:
+    """The JSON body as a model. Invalid names every field that is wrong, and never repeats what was in it.
+
+    `surrogates`: text may hold lone ones, which stand for bytes that are no UTF-8; the model says which fields may.
+    """
     body = await read_body(request, limit_bytes)
     if not body and optional:
         body = b"{}"
     try:
+        if surrogates and b"\\u" in body:
+            return model.model_validate(_loads(body))
         return model.model_validate_json(body)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        raise Invalid([_plain(detail) for detail in found[:20]]) from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)[:ERRORS_MAX]
+        raise Invalid([_plain(detail) for detail in found], found) from None
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise InvalidInput("the body is not JSON") from None
 
 
 def upload(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
@@ -112,7 +132,15 @@ def _plain(detail: ErrorDetails) -> tuple[str, str]:
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`value` as JSON; dates as RFC 3339."""
-    return Response(to_json(value), status, headers, "application/json")
+    return Response(json_bytes(value), status, headers, "application/json")
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as JSON; names that are no UTF-8 as lone surrogates, escaped."""
+    try:
+        return to_json(value)
+    except PydanticSerializationError:
+        return json.dumps(value, separators=(",", ":"), default=lambda moment: json.loads(to_json(moment))).encode()
 
 
 class Lingering(Response):
@@ -170,9 +198,59 @@ class Stream(Response):
             # The status is out already: all that can tell the client is a body that breaks off.
             _log.info("stream.cut", error=error.message)
         finally:
-            close = getattr(self._pieces, "aclose", None)
-            if close is not None:
-                await close()
+            await close_iterator(self._pieces)
+
+
+class _Begun:
+    """An iterator whose first item is there already."""
+
+    def __init__(self, first: bytes | None, rest: AsyncIterator[bytes]) -> None:
+        self._first = first
+        self._rest = rest
+
+    def __aiter__(self) -> _Begun:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first is None:
+            return await anext(self._rest)
+        first, self._first = self._first, None
+        return first
+
+    async def aclose(self) -> None:
+        await close_iterator(self._rest)
+
+
+async def begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same pieces; what goes wrong before the first is raised here, where an answer can still have its status."""
+    try:
+        return _Begun(await anext(pieces, None), pieces)
+    except BaseException:
+        await close_iterator(pieces)
+        raise
+
+
+async def at_most(pieces: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
+    """The pieces up to the size that was promised: a file may grow while it is read."""
+    left = size
+    try:
+        async for piece in pieces:
+            if len(piece) > left:
+                piece = piece[:left]
+            left -= len(piece)
+            if piece:
+                yield piece
+            if not left:
+                return
+    finally:
+        await close_iterator(pieces)
+
+
+async def close_iterator(pieces: AsyncIterator[Any]) -> None:
+    """Close it where it can be closed."""
+    close = getattr(pieces, "aclose", None)
+    if close is not None:
+        await close()
 
 
 async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:

@@ -49,6 +49,10 @@ class Keys(Protocol):
         ...
 
 
+class NoCredential(Unauthenticated):
+    """A valid API key is required: Authorization: Bearer <key>."""
+
+
 @dataclass(frozen=True, slots=True)
 class DoorLimits:
     """How often one may knock. A burst is what may come at once, a rate is what may go on for ever."""
@@ -85,7 +89,7 @@ class Door:
         text = bearer(scope)
         if text is None:
             self._refuse_guesser(f"address {network_of(peer)}")
-            raise Unauthenticated
+            raise NoCredential
         principal = await self._authenticate(text, peer)
         trace.key_id = principal.id
         structlog.contextvars.bind_contextvars(key_id=principal.id)

@@ -14,14 +14,25 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from atoll.surfaces.operation import BYTES, JSON, WEBSOCKET, Answer, Operation, Parameter
+from atoll.surfaces.operation import JSON, WEBSOCKET, Answer, Operation, Parameter
 
 REF = "#/components/schemas/{model}"
 SECURITY = "apiKey"
 ALWAYS = (401, 429, 500)  # what any protected operation may answer
 _TYPES = {str: "string", int: "integer", bool: "boolean"}
 _IN_PATH = re.compile(r"{([a-z]+)(?::[a-z]+)?}")
-_PATH_WORDS = {"id": "the session's id", "pid": "the process's id, `main` for the main one", "file": "a file"}
+_PATH_WORDS = {
+    "id": "the session's id",
+    "pid": "the process's id, `main` for the main one",
+    "file": "a file",
+    "ws": "the workspace's id in any spelling, or the name of one's own",
+    "workspace": "the workspace's id, a UUID",
+    "fs": "the file system's id",
+    "rev": "HEAD, HEAD~2, a number, rev_..., a snapshot's id or name, or a moment",
+    "snap": "the snapshot's id",
+    "principal": "the collaborator's id: its key's",
+    "agent": "the collaborator's id: its key's",
+}
 
 Document = dict[str, Any]
 
@@ -29,7 +40,8 @@ Document = dict[str, Any]
 def document(operations: Iterable[Operation], error: type[BaseModel], *, version: str) -> Document:
     """The whole document. `error` is the model of every error body."""
     found = list(operations)
-    models = dict.fromkeys({*_answer_models(found), error}, "serialization")
+    errors = {one.error or error for one in found}
+    models = dict.fromkeys({*_answer_models(found), *errors}, "serialization")
     models |= {one.body: "validation" for one in found if isinstance(one.body, type)}
     # Request and answer models have different names, so that one table of schemas can hold both.
     refs, definitions = models_json_schema(
@@ -41,13 +53,13 @@ def document(operations: Iterable[Operation], error: type[BaseModel], *, version
     for one in found:
         path = _IN_PATH.sub(r"{\1}", one.path)
         method = "get" if one.method == WEBSOCKET else one.method.lower()
-        paths.setdefault(path, {})[method] = _operation(one, schemas, schemas[error])
+        paths.setdefault(path, {})[method] = _operation(one, schemas, schemas[one.error or error])
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Atoll",
             "version": version,
-            "description": "Computers on demand: isolated sandboxes over the execbox protocol and Atoll's own.",
+            "description": "Computers on demand: isolated sandboxes and workspaces over several protocols.",
         },
         "paths": paths,
         "components": {
@@ -139,7 +151,8 @@ def _add_content(response: Document, answer: Answer, schemas: dict[type, Any]) -
         return
     content = response.setdefault("content", {})
     if answer.schema is None:
-        content[answer.media] = _binary() if answer.media == BYTES else {"schema": {"type": "string"}}
+        text = answer.media.startswith("text/")
+        content[answer.media] = {"schema": {"type": "string"}} if text else _binary()
         return
     schema = schemas[answer.schema] if isinstance(answer.schema, type) else answer.schema
     before = content.get(answer.media)

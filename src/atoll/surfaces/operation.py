@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -43,10 +43,11 @@ class Parameter:
     maximum: int | None = None
     max_chars: int = 4096
     max_items: int = 1024
+    raw: bool = False  # percent-encoded bytes that are no UTF-8 are fine: they come as lone surrogates
 
     def text(self, request: HTTPConnection) -> str | None:
         """Its value as it came; InvalidInput when it is missing though required, or given twice."""
-        values = request.query_params.getlist(self.name)
+        values = self._values(request)
         if len(values) > 1:
             raise InvalidInput(f"{self.name} is given more than once", field=self.name)
         if not values:
@@ -57,7 +58,7 @@ class Parameter:
 
     def texts(self, request: HTTPConnection) -> list[str]:
         """All its values, of a repeatable one."""
-        values = request.query_params.getlist(self.name)
+        values = self._values(request)
         if len(values) > self.max_items:
             raise InvalidInput(f"{self.name} is given more than {self.max_items} times", field=self.name)
         if self.required and not values:
@@ -86,6 +87,11 @@ class Parameter:
         if text.lower() in _FALSE:
             return False
         raise InvalidInput(f"{self.name} must be true or false", field=self.name)
+
+    def _values(self, request: HTTPConnection) -> list[str]:
+        if not self.raw:
+            return request.query_params.getlist(self.name)
+        return [value for name, value in _pairs(request) if name == self.name]
 
     def _checked(self, value: str) -> str:
         if len(value) > self.max_chars:
@@ -125,6 +131,7 @@ class Operation:
     public: bool = False
     tag: str = "sessions"
     description: str = ""
+    error: type[Any] | None = None  # the model of its errors, where it is not the document's own
 
     def check_query(self, request: HTTPConnection) -> None:
         """InvalidInput for a parameter that is not declared: a misspelt one would be ignored in silence.
@@ -132,18 +139,30 @@ class Operation:
         And for a query that is no UTF-8: what cannot be decoded would be replaced, so that another path is meant.
         """
         raw: bytes = request.scope["query_string"]
-        if not raw.isascii() or (b"%" in raw and not _is_utf8(unquote_to_bytes(raw))):
+        known = {parameter.name: parameter for parameter in self.parameters}
+        if not raw.isascii() or (
+            b"%" in raw and not all(_meant(name, value, known) for name, value in _pairs(request))
+        ):
             raise InvalidInput("the query must be percent-encoded UTF-8")
-        known = {parameter.name for parameter in self.parameters}
         for name in request.query_params:
             if name not in known:
                 shown = name[:64].encode(errors="replace").decode()
                 raise InvalidInput(f"unknown query parameter {shown!r}", field=shown)
 
 
-def _is_utf8(data: bytes) -> bool:
+def _pairs(request: HTTPConnection) -> list[tuple[str, str]]:
+    """The query as it was meant: bytes that are no UTF-8 as lone surrogates."""
+    query: bytes = request.scope["query_string"]
+    return parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="surrogateescape")
+
+
+def _meant(name: str, value: str, known: dict[str, Parameter]) -> bool:
+    return _is_utf8(name) and (_is_utf8(value) or (name in known and known[name].raw))
+
+
+def _is_utf8(text: str) -> bool:
     try:
-        data.decode()
-    except UnicodeDecodeError:
+        text.encode()
+    except UnicodeEncodeError:
         return False
     return True

@@ -8,12 +8,12 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from atoll.domain.errors import (
     AtollError,
     Conflict,
+    Corrupt,
     DeadlineExceeded,
     Forbidden,
     Internal,
@@ -26,7 +26,7 @@ from atoll.domain.errors import (
     Unavailable,
     Unsupported,
 )
-from atoll.surfaces.bodies import Invalid, Lingering
+from atoll.surfaces.bodies import Invalid, Lingering, json_bytes
 
 # The nearest ancestor of an error decides.
 TABLE: dict[type[AtollError], tuple[int, str]] = {
@@ -39,6 +39,7 @@ TABLE: dict[type[AtollError], tuple[int, str]] = {
     QuotaExceeded: (429, "QUOTA_EXCEEDED"),
     RateLimited: (429, "RATE_LIMIT_EXCEEDED"),
     Internal: (500, "INTERNAL"),
+    Corrupt: (500, "CORRUPT"),
     Unsupported: (501, "NOT_IMPLEMENTED"),
     Unavailable: (503, "UNAVAILABLE"),
     DeadlineExceeded: (504, "DEADLINE_EXCEEDED"),
@@ -109,4 +110,4 @@ def _envelope(
         body["field"] = details[0]["location"]
         body["errors"] = details
     kind = Lingering if status == 413 else Response
-    return kind(to_json(body), status, headers, "application/json")
+    return kind(json_bytes(body), status, headers, "application/json")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,7 +9,7 @@ from atoll.domain.errors import InvalidInput
 from atoll.domain.principal import Principal
 from atoll.services.sandboxes import Sandboxes
 from atoll.settings import Settings
-from atoll.surfaces.bodies import Stream, json_response, read_model, upload
+from atoll.surfaces.bodies import Stream, at_most, json_response, read_model, upload
 from atoll.surfaces.execbox import answers
 from atoll.surfaces.execbox.requests import MoveBody
 from atoll.surfaces.operation import Parameter
@@ -52,7 +50,7 @@ class FileHandlers:
             return json_response({"path": path} | answers.entry(found))
         entry, pieces = await self._files.read(principal, sandbox_id, path)
         headers = {"x-content-type-options": "nosniff", "atoll-mode": f"{entry.mode:o}"}
-        return Stream(_at_most(pieces, entry.size), headers=headers, size=entry.size)
+        return Stream(at_most(pieces, entry.size), headers=headers, size=entry.size)
 
     async def remove(self, request: Request, principal: Principal) -> Response:
         path = PATH.text(request) or ""
@@ -74,21 +72,3 @@ def _mode(request: Request) -> int | None:
     if not digits or len(digits) > 4 or set(digits) - set("01234567"):
         raise InvalidInput("mode must be octal digits such as 755", field="mode")
     return int(digits, 8)
-
-
-async def _at_most(pieces: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """The pieces up to the size that was promised: a file may grow while it is read."""
-    left = size
-    try:
-        async for piece in pieces:
-            if len(piece) > left:
-                piece = piece[:left]
-            left -= len(piece)
-            if piece:
-                yield piece
-            if not left:
-                return
-    finally:
-        close = getattr(pieces, "aclose", None)
-        if close is not None:
-            await close()

@@ -9,8 +9,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from atoll.domain.tree import Entry, text
-from atoll.domain.workspace import Permission, Snapshot
-from atoll.services.workspaces.views import Change, Damage, Diff, Listing, Merged, Report, RevisionView, WorkspaceView
+from atoll.domain.workspace import Permission
+from atoll.services.workspaces.views import (
+    Change,
+    Damage,
+    Diff,
+    Listing,
+    Merged,
+    Report,
+    RevisionView,
+    SnapshotView,
+    WorkspaceView,
+)
 
 Json = dict[str, Any]
 Kind = Literal["file", "directory", "symlink", "hardlink", "fifo"]
@@ -221,7 +231,8 @@ def revision(view: RevisionView) -> Json:
     } | _present({"merged": one.merged, "message": one.message, "snapshots": list(view.snapshots) or None})
 
 
-def snapshot(one: Snapshot, workspace_lineage: str) -> Json:
+def snapshot(view: SnapshotView) -> Json:
+    one = view.snapshot
     return {
         "id": one.id,
         "workspace": one.workspace,
@@ -230,7 +241,7 @@ def snapshot(one: Snapshot, workspace_lineage: str) -> Json:
         "entries": one.entries,
         "bytes": one.bytes,
         "keep": one.kept,
-        "ownKey": one.lineage != workspace_lineage,
+        "ownKey": view.own_key,
     } | _present({"name": one.name})
 
 

@@ -13,6 +13,7 @@ import zstandard
 
 from atoll.domain.errors import InvalidInput, TooLarge
 from atoll.domain.tree import Entry, check_path, decode_entry, encode_entry, raw, text
+from atoll.surfaces.bodies import close_iterator
 
 MEDIA = "application/vnd.atoll.entries+zstd"
 LEVEL = 3
@@ -44,9 +45,7 @@ async def write_entries(changes: AsyncIterator[Entry | bytes]) -> AsyncIterator[
                     yield packed
         yield await asyncio.to_thread(pack, batch, last=True)
     finally:
-        close = getattr(changes, "aclose", None)
-        if close is not None:
-            await close()
+        await close_iterator(changes)
 
 
 def _line(change: Entry | bytes) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from atoll.domain.errors import InvalidInput
 from atoll.domain.tree import CHUNK_BYTES, HOLE, ID_BYTES
 from atoll.services.workspaces.views import SentChunk
+from atoll.surfaces.bodies import close_iterator
 
 HEAD = struct.Struct(f">{ID_BYTES}sII")
 STORED_BYTES_MAX = CHUNK_BYTES + CHUNK_BYTES // 128 + 1024  # zstd's own bound for what does not compress, and a bit
@@ -58,9 +59,7 @@ async def write_frames(chunks: AsyncIterator[SentChunk]) -> AsyncIterator[bytes]
         if waiting:
             yield bytes(waiting)
     finally:
-        close = getattr(chunks, "aclose", None)
-        if close is not None:
-            await close()
+        await close_iterator(chunks)
 
 
 def read_ids(body: bytes) -> list[bytes]:
