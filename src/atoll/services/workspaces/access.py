@@ -21,6 +21,10 @@ _REFUSED = {
 }
 
 
+class NotPermitted(Forbidden):
+    """A collaborator asks for more than was shared with it."""
+
+
 class Found(NamedTuple):
     """A workspace and what the asker may do with it; None: everything, it is theirs."""
 
@@ -40,8 +44,8 @@ class WorkspaceAccess:
     ) -> Found:
         """The workspace of an id in any spelling, or of one's own with that name. `need` None: only its owner.
 
-        Forbidden without the scope (READ for looking, WRITE for anything else, unless `scope` says) or when a
-        collaborator may not do that; NotFound, always the same, for what is not there or somebody else's.
+        Forbidden without the scope (READ for looking, WRITE for anything else, unless `scope` says), NotPermitted when
+        a collaborator may not do that; NotFound, always the same, for what is not there or somebody else's.
         """
         principal.require(scope or (Scope.READ if need is Permission.READ else Scope.WRITE))
         workspace_id = workspace_id_of(ref)
@@ -53,7 +57,7 @@ class WorkspaceAccess:
             raise NotFound(NOT_FOUND)
         permission = found.permission
         if permission is not None and (need is None or not permission.includes(need)):
-            raise Forbidden(_REFUSED[need])
+            raise NotPermitted(_REFUSED[need])
         return found
 
     async def _by_id(self, principal: Principal, workspace_id: str) -> Found | None:

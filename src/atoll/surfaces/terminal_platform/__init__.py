@@ -1,0 +1,1 @@
+"""Cloud Terminal Platform's HTTP APIs: snapshots of one's default workspace, and workspaces that agents share."""

@@ -1,0 +1,85 @@
+"""How this dialect speaks of errors: `{detail}`, as FastAPI does; a body that is not valid lists what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from atoll.domain.errors import AtollError, InvalidInput, RateLimited, Unauthenticated
+from atoll.surfaces.bodies import Invalid, Lingering, json_bytes
+from atoll.surfaces.door import NoCredential
+from atoll.surfaces.execbox.errors import RETRY_AFTER_S, status_and_code
+
+NOT_BEARER = "Authorization header must start with 'Bearer '"
+BAD_TOKEN = "Invalid or expired token"
+
+
+class WrongField(BaseModel):
+    """One thing that is wrong with a request; `loc` is `body` or `query` and the way to the field."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class DetailError(BaseModel):
+    """Every error of this API; a list comes with 422."""
+
+    detail: str | list[WrongField]
+
+
+class BadRequest(InvalidInput):
+    """A rule of this API that it answers with 400, not with 422."""
+
+
+class Failed(AtollError):
+    """Something that this API answers with 500 and a text of its own."""
+
+
+class TerminalDialect:
+    """The envelope of every route of this dialect."""
+
+    def error(self, error: AtollError) -> Response:
+        status, detail = _told(error)
+        headers: dict[str, str] = {}
+        if status == 401:
+            headers["www-authenticate"] = "Bearer"
+        if isinstance(error, RateLimited):
+            headers["retry-after"] = str(error.retry_after_s)
+        elif status == 503:
+            headers["retry-after"] = str(RETRY_AFTER_S)
+        if status == 413:
+            headers["connection"] = "close"  # the rest of the body is not worth reading
+        return _envelope(status, detail, headers)
+
+    def method_not_allowed(self, allowed: list[str]) -> Response:
+        return _envelope(405, "Method Not Allowed", {"allow": ", ".join(allowed)})
+
+    def upgrade_required(self) -> Response:
+        return _envelope(426, "Upgrade Required", {"upgrade": "websocket", "connection": "upgrade"})
+
+
+def _told(error: AtollError) -> tuple[int, str | list[dict[str, Any]]]:
+    if isinstance(error, Unauthenticated):
+        return 401, NOT_BEARER if isinstance(error, NoCredential) else BAD_TOKEN
+    if isinstance(error, BadRequest):
+        return 400, error.message
+    if isinstance(error, Invalid):
+        return 422, [_wrong(("body", *one["loc"]), one["msg"], one["type"]) for one in error.details]
+    if isinstance(error, InvalidInput):
+        loc = ("body", error.field) if error.field else ("body",)
+        return 422, [_wrong(loc, error.message, "value_error")]
+    status, _ = status_and_code(error)
+    return status, error.message[:1].upper() + error.message[1:]
+
+
+def _wrong(loc: Sequence[str | int], message: str, kind: str) -> dict[str, Any]:
+    return {"loc": list(loc), "msg": message, "type": kind}
+
+
+def _envelope(status: int, detail: str | list[dict[str, Any]], headers: dict[str, str]) -> Response:
+    kind = Lingering if status == 413 else Response
+    return kind(json_bytes({"detail": detail}), status, headers, "application/json")
