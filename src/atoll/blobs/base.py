@@ -1,17 +1,37 @@
 """The blobs contract: immutable objects under keys, on a disk or in an object store.
 
 Services call it; `atoll.testing.blobs_conformance` holds every adapter to these docstrings. Keys are made of the
-characters `A-Za-z0-9._/-`, at most 512, without empty, `.` and `..` parts.
+characters `A-Za-z0-9._/-`, at most 512; no part between slashes is empty, `.`, `..` or longer than 255, and no key is a
+folder of another.
 """
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from atoll.domain.errors import InvalidInput
+
 PIECE_BYTES = 2**20  # of what `read` and `write` stream
+KEY_CHARACTERS_MAX = 512
+_PART = re.compile(r"[A-Za-z0-9._-]{1,255}")
+
+
+def check_key(key: str) -> str:
+    """The key as it is; InvalidInput when it is none."""
+    parts = key.split("/")
+    if len(key) > KEY_CHARACTERS_MAX or any(part in (".", "..") or not _PART.fullmatch(part) for part in parts):
+        raise InvalidInput(f"{key[:80]!r} is not the key of a blob", field="key")
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """The prefix as it is; InvalidInput when no key could begin with it."""
+    check_key(f"{prefix}x")
+    return prefix
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,9 @@ POINTS: frozenset[str] = frozenset(
         "workspaces.collect.moved",  # ... the records name the new one, the old objects are there
         "workspaces.collect.shredded",  # a lineage's key is gone, its packs are there
         "workspaces.collect.emptied",  # ... its objects are gone, its records are there
+        "blobs.put.written",  # the bytes have a partial name, none of them is surely on the disk
+        "blobs.put.synced",  # ... all of them are
+        "blobs.put.renamed",  # the object is there, its folder's entry is not surely on the disk
         "templates.build.renamed",  # the layer is whole, its description is not written
     }
 )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+KEY_BYTES_MIN, KEY_BYTES_MAX = 16, 64  # of the keys that a vault wraps
+
 
 class Vault(ABC):
     """Who keeps the master key. All methods may be called concurrently, between `start` and `close`."""
@@ -24,7 +26,7 @@ class Vault(ABC):
 
     @abstractmethod
     async def wrap(self, key: bytes, context: str) -> bytes:
-        """The key (16 to 64 bytes) encrypted under the master key and bound to `context`. Twice gives two texts."""
+        """The key (16 to 64 bytes, else InvalidInput) encrypted and bound to `context`. Twice gives two texts."""
 
     @abstractmethod
     async def unwrap(self, wrapped: bytes, context: str) -> bytes:
