@@ -23,6 +23,7 @@ from atoll.domain.ids import SANDBOX_ID
 from atoll.records import postgres, sql, sqlite
 from atoll.records.prepared import Prepared, translated
 from atoll.records.sql import SqlRecords, open_records
+from atoll.records.sql_store import ADD_EVENT
 from atoll.testing.records_conformance import event, key, sandbox, together
 from tests.records.postgres import PostgresServer, server_or_skip
 
@@ -140,7 +141,7 @@ class TestSqlite:
         self, records: SqlRecords, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with (
-            failing(monkeypatch, sql._ADD_EVENT, [TypeError("a bug")]),  # pyright: ignore[reportPrivateUsage]
+            failing(monkeypatch, ADD_EVENT, [TypeError("a bug")]),
             pytest.raises(TypeError),
         ):
             await records.add_sandbox(sandbox(), event())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, insert, select, text
+from sqlalchemy import Connection, Table, func, insert, literal, select, text, tuple_
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -86,16 +86,17 @@ def _snapshot(source: Connection) -> Connection:
 
 def _batches(source: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
     # By key, not by one long cursor: a row's text may be large.
-    (key,) = table.primary_key.columns
-    after: Any = None
+    key = list(table.primary_key.columns)
+    after: list[Any] | None = None
     while True:
-        query = select(table).order_by(key).limit(BATCH_ROWS)
+        query = select(table).order_by(*key).limit(BATCH_ROWS)
         if after is not None:
-            query = query.where(key > after)
+            passed = [literal(value, column.type) for column, value in zip(key, after, strict=True)]
+            query = query.where(tuple_(*key) > tuple_(*passed))
         batch = [dict(row) for row in source.execute(query).mappings()]
         if not batch:
             return
-        after = batch[-1][key.name]
+        after = [batch[-1][column.name] for column in key]
         yield batch
 
 

@@ -22,10 +22,13 @@ Values = Mapping[str, Any]
 
 
 class Prepared:
-    """One statement; `values` name its bound parameters. Errors are SQLAlchemy's, without the values."""
+    """One statement; `values` name its bound parameters. Errors are SQLAlchemy's, without the values.
 
-    def __init__(self, statement: Insert | Update | Delete | Select[Any]) -> None:
-        self._statement = statement
+    `on_postgres` is its other form where the two databases differ.
+    """
+
+    def __init__(self, statement: Insert | Update | Delete | Select[Any], *, on_postgres: Insert | None = None) -> None:
+        self._statement = statement if on_postgres is None else on_postgres
         compiled = statement.compile(
             dialect=_DIALECT, column_keys=_columns(statement) if isinstance(statement, Insert) else None
         )
@@ -54,10 +57,14 @@ class Prepared:
     def run_many(self, connection: Connection, rows: Iterable[Values]) -> None:
         """Execute once for each of them."""
         if connection.dialect.name != "sqlite":
-            connection.execute(self._statement, list(rows))
+            if listed := list(rows):
+                connection.execute(self._statement, listed)
             return
-        for row in rows:
-            self._execute(connection, row).close()
+        raw: Any = connection.connection.driver_connection
+        try:
+            raw.executemany(self._text, map(self._bound, rows)).close()
+        except sqlite3.Error as error:
+            raise translated(error, self._text) from error
 
     def first(self, connection: Connection, values: Values) -> dict[str, Any] | None:
         """The first row by column names, or None."""
@@ -78,15 +85,17 @@ class Prepared:
 
     def _execute(self, connection: Connection, values: Values) -> sqlite3.Cursor:
         raw: Any = connection.connection.driver_connection
-        bound = [
+        try:
+            return raw.execute(self._text, self._bound(values))
+        except sqlite3.Error as error:
+            raise translated(error, self._text) from error
+
+    def _bound(self, values: Values) -> list[Any]:
+        return [
             value if process is None else process(value)
             for name, process, constant in self._places
             for value in (values.get(name, constant),)
         ]
-        try:
-            return raw.execute(self._text, bound)
-        except sqlite3.Error as error:
-            raise translated(error, self._text) from error
 
 
 def translated(error: sqlite3.Error, statement: str) -> DBAPIError:

@@ -22,6 +22,7 @@ from atoll.domain.sandbox import (
     SandboxState,
     Usage,
 )
+from atoll.domain.workspace import WorkspaceMount
 from atoll.records.base import KeyUse
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -88,6 +89,10 @@ def spec_text(spec: SandboxSpec) -> str:
         value["ports"] = [(port.container, port.protocol, port.host_port) for port in spec.ports]
     if spec.files:
         value["files"] = [(file.path, base64.b64encode(file.content).decode()) for file in spec.files]
+    if spec.workspaces:
+        value["workspaces"] = [
+            (mount.workspace, mount.path, mount.read_only, mount.tree_id) for mount in spec.workspaces
+        ]
     return _encode(value)
 
 
@@ -102,6 +107,7 @@ def spec_of(text: str) -> SandboxSpec:
         value["network"] = NetworkMode(value["network"])
     value["ports"] = tuple(Port(*port) for port in value.get("ports", ()))
     value["files"] = tuple(BakedFile(path, base64.b64decode(content)) for path, content in value.get("files", ()))
+    value["workspaces"] = tuple(WorkspaceMount(*mount) for mount in value.get("workspaces", ()))
     return SandboxSpec(**value)
 
 

@@ -184,7 +184,7 @@ class WorkspaceRecords(ABC):
 
     @abstractmethod
     async def refresh_packs(self, pack_ids: Collection[str], at: datetime) -> None:
-        """Move `created_at` of those that exist forward to `at`: somebody found chunks in them and is about to use them.
+        """Move `created_at` of those that exist forward to `at`: somebody found chunks in them and will use them.
 
         Once this has returned, `delete_chunks` with an earlier `stored_before` takes nothing from them.
         """

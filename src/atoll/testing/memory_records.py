@@ -11,12 +11,14 @@ from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.base import KeyUse, Records
+from atoll.testing.memory_workspace_records import MemoryWorkspaceRecords
 
 
-class MemoryRecords(Records):
+class MemoryRecords(MemoryWorkspaceRecords, Records):
     """Nothing is awaited inside a method, so each is one transaction. `down` True makes every call Unavailable."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.down = False
         self.writes = 0  # of sandboxes: tests count them
         self._sandboxes: dict[str, Sandbox] = {}

@@ -56,6 +56,7 @@ def _workspaces() -> None:
         sa.Column("runtime", sa.String),
         sa.Column("tree_id", sa.String),
         sa.Column("sandbox_id", sa.String),
+        sa.Column("sandbox_config", sa.Text),
         sa.Column("forked_from", sa.String),
         sa.Column("automatic", sa.Boolean, nullable=False),
         sa.Column("deleted_at", _moment()),

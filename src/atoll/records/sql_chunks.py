@@ -1,0 +1,180 @@
+"""Lineages, and where their chunks lie, in SQL: a part of `SqlRecords`.
+
+Clean-ups of many chunks are cut into transactions of a few, so that nobody waits long behind one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from atoll.domain.errors import Conflict, NotFound, StaleVersion
+from atoll.domain.event import Event
+from atoll.domain.workspace import Lineage, Pack, StoredChunk
+from atoll.records.prepared import Prepared
+from atoll.records.schema import chunks, lineages, packs, revisions, snapshots, workspaces
+from atoll.records.sql_store import ADD_EVENT, SqlStore, event_values, pieces, put, storable
+from atoll.records.sql_workspaces import ADD_LINEAGE, hold_lineage
+from atoll.records.workspace_rows import chunk_rows, lineage_of, lineage_row, pack_of, pack_row
+from atoll.records.workspaces import WorkspaceRecords
+
+PACKS_AT_ONCE = 8  # forgotten in one transaction, with some thousand chunks each
+
+_GET_LINEAGE = Prepared(select(lineages).where(lineages.c.id == bindparam("wanted")))
+_HOLD_LINEAGE_ALONE = Prepared(select(lineages).where(lineages.c.id == bindparam("wanted")).with_for_update())
+_SWAP_KEY = Prepared(
+    update(lineages)
+    .where(lineages.c.id == bindparam("of"), lineages.c.key == bindparam("old_key"))
+    .values(key=bindparam("new_key"), vault=bindparam("new_vault"))
+)
+_ADD_PACK = Prepared(insert(packs).inline())
+_PUT_PACK = put(packs)
+_ADD_CHUNK = put(chunks)
+_PUT_CHUNK = put(chunks, "pack", "offset", "stored_bytes", "bytes")
+_PLACES = select(chunks.c.id, chunks.c.pack, chunks.c.offset, chunks.c.stored_bytes, chunks.c.bytes)
+
+
+class SqlChunks(SqlStore, WorkspaceRecords):
+    """See `WorkspaceRecords` for what each method does."""
+
+    async def get_lineage(self, lineage_id: str) -> Lineage | None:
+        return await self._one(_GET_LINEAGE, lineage_of, wanted=lineage_id)
+
+    async def list_lineages(self) -> list[Lineage]:
+        return await self._all(select(lineages).order_by(lineages.c.created_at, lineages.c.id), lineage_of)
+
+    async def add_lineage(self, lineage: Lineage) -> None:
+        row = storable(lineage_row(lineage))
+
+        def add(connection: Connection) -> None:
+            try:
+                ADD_LINEAGE.run(connection, row)
+            except IntegrityError as error:
+                raise Conflict(f"lineage {lineage.id} exists already") from error
+
+        await self._commit(add)
+
+    async def swap_lineage_key(self, lineage_id: str, old: bytes, new: bytes | None, vault: str, event: Event) -> None:
+        happened = event_values(event)
+
+        def change(connection: Connection) -> None:
+            values = {"of": lineage_id, "old_key": old, "new_key": new, "new_vault": vault}
+            if _SWAP_KEY.run(connection, values) != 1:
+                if _GET_LINEAGE.first(connection, {"wanted": lineage_id}) is None:
+                    raise NotFound(f"lineage {lineage_id} does not exist")
+                raise StaleVersion(f"the key of lineage {lineage_id} changed since it was read")
+            ADD_EVENT.run(connection, happened)
+
+        await self._commit(change)
+
+    async def delete_lineage(self, lineage_id: str) -> None:
+        def shred(connection: Connection) -> None:
+            # Alone with it: from here on nothing that needs its key can be added.
+            if _HOLD_LINEAGE_ALONE.first(connection, {"wanted": lineage_id}) is None:
+                return
+            for table in (workspaces, revisions, snapshots):
+                users = select(table.c.id).where(table.c.lineage == lineage_id).limit(1)
+                if connection.execute(users).first() is not None:
+                    raise Conflict(f"lineage {lineage_id} is in use by {table.name}")
+            connection.execute(update(lineages).where(lineages.c.id == lineage_id).values(key=None))
+
+        def forget(connection: Connection) -> None:
+            connection.execute(delete(lineages).where(lineages.c.id == lineage_id))
+
+        await self._commit(shred)
+        while held := await self.list_packs(lineage_id):
+            await self.delete_packs([pack.id for pack in held])
+        await self._commit(forget)
+
+    # packs and chunks
+
+    async def add_pack(self, pack: Pack, chunks: Sequence[StoredChunk]) -> None:
+        row, places = storable(pack_row(pack)), list(chunk_rows(pack, chunks))
+
+        def add(connection: Connection) -> None:
+            hold_lineage(connection, pack.lineage)
+            try:
+                _ADD_PACK.run(connection, row)
+            except IntegrityError as error:
+                raise Conflict(f"pack {pack.id} exists already") from error
+            _ADD_CHUNK.run_many(connection, places)
+
+        # Not synced: the revision that will refer to it is, and takes everything before it along.
+        await self._commit(add, durable=False)
+
+    async def find_chunks(self, lineage: str, ids: Collection[bytes]) -> dict[bytes, StoredChunk]:
+        mine = _PLACES.where(chunks.c.lineage == lineage)
+
+        def read(connection: Connection) -> dict[bytes, StoredChunk]:
+            found: dict[bytes, StoredChunk] = {}
+            for some in pieces(sorted(ids)):
+                found |= {chunk.id: chunk for chunk in _places(connection, mine.where(chunks.c.id.in_(some)))}
+            return found
+
+        return await self._database.read(read)
+
+    async def list_chunks(self, lineage: str, *, after: bytes = b"", limit: int = 10_000) -> list[StoredChunk]:
+        query = _PLACES.where(chunks.c.lineage == lineage, chunks.c.id > after).order_by(chunks.c.id).limit(limit)
+        return await self._database.read(lambda connection: _places(connection, query))
+
+    async def list_packs(self, lineage: str | None = None, *, after: str = "", limit: int = 10_000) -> list[Pack]:
+        query = select(packs).where(packs.c.id > after).order_by(packs.c.id).limit(limit)
+        if lineage is not None:
+            query = query.where(packs.c.lineage == lineage)
+        return await self._all(query, pack_of)
+
+    async def move_chunks(self, pack: Pack, chunks: Sequence[StoredChunk], removed: Collection[str]) -> None:
+        row, places = storable(pack_row(pack)), list(chunk_rows(pack, chunks))
+
+        def move(connection: Connection) -> None:
+            hold_lineage(connection, pack.lineage)
+            _PUT_PACK.run(connection, row)
+            _PUT_CHUNK.run_many(connection, places)
+            for some in pieces(sorted(removed)):
+                _forget_packs(connection, some)
+
+        await self._commit(move)
+
+    async def refresh_packs(self, pack_ids: Collection[str], at: datetime) -> None:
+        def refresh(connection: Connection) -> None:
+            for some in pieces(sorted(pack_ids)):
+                older = packs.c.id.in_(some), packs.c.created_at < at
+                connection.execute(update(packs).where(*older).values(created_at=at))
+
+        await self._commit(refresh, durable=False)
+
+    async def delete_chunks(self, lineage: str, ids: Collection[bytes], stored_before: datetime) -> int:
+        old = packs.c.lineage == lineage, packs.c.created_at < stored_before
+
+        def forget(connection: Connection, some: Sequence[bytes]) -> int:
+            these = chunks.c.lineage == lineage, chunks.c.id.in_(some)
+            held = select(packs.c.id).where(packs.c.id.in_(select(chunks.c.pack).where(*these)), *old)
+            # Packs first: one that is being refreshed is looked at again by the delete.
+            connection.execute(held.order_by(packs.c.id).with_for_update())
+            return connection.execute(
+                delete(chunks).where(*these, chunks.c.pack.in_(select(packs.c.id).where(*old)))
+            ).rowcount
+
+        gone = 0
+        for some in pieces(sorted(ids)):
+            gone += await self._commit(lambda connection, some=some: forget(connection, some))
+        return gone
+
+    async def delete_packs(self, pack_ids: Collection[str]) -> int:
+        gone = 0
+        for some in pieces(sorted(pack_ids), PACKS_AT_ONCE):
+            gone += await self._commit(lambda connection, some=some: _forget_packs(connection, some))
+        return gone
+
+
+def _forget_packs(connection: Connection, pack_ids: Sequence[str]) -> int:
+    connection.execute(delete(chunks).where(chunks.c.pack.in_(pack_ids)))
+    return connection.execute(delete(packs).where(packs.c.id.in_(pack_ids))).rowcount
+
+
+def _places(connection: Connection, query: Select[Any, Any, Any, Any, Any]) -> list[StoredChunk]:
+    return [StoredChunk(*row) for row in connection.execute(query)]
