@@ -40,9 +40,10 @@ _ERRORS: dict[str, type[errors.AtollError]] = {
 class Link:
     """One connection: frames out, frames in."""
 
-    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
+    def __init__(self, reader: StreamReader, writer: StreamWriter, *, gone: str = "the sandbox has ended") -> None:
         self.reader = reader
         self.writer = writer
+        self._gone = gone
 
     def send(self, kind: int, payload: bytes = b"") -> None:
         """Ignored when the sidekick has hung up: reading tells how."""
@@ -57,7 +58,7 @@ class Link:
                 raise errors.Internal(f"the sidekick sent a frame of {size} bytes")
             payload = await self.reader.readexactly(size) if size else b""
         except (IncompleteReadError, ConnectionError):
-            raise errors.NotFound("the sandbox has ended") from None
+            raise errors.NotFound(self._gone) from None
         if kind == wire.ERROR:
             raise _error(json.loads(payload))
         return kind, payload
