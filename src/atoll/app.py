@@ -28,6 +28,8 @@ from atoll.services.limits import Limits
 from atoll.services.owner_key import OwnerKey, prepare
 from atoll.services.sandboxes import Sandboxes
 from atoll.settings import DAY_S, Settings
+from atoll.surfaces.computesdk.errors import ComputeDialect
+from atoll.surfaces.computesdk.routes import operations as compute_operations
 from atoll.surfaces.door import Door, DoorLimits, is_loopback
 from atoll.surfaces.execbox.answers import Error
 from atoll.surfaces.execbox.errors import ExecboxDialect
@@ -37,7 +39,10 @@ from atoll.surfaces.operation import Operation
 from atoll.surfaces.ops.health import Health, Probe
 from atoll.surfaces.ops.pages import Pages
 from atoll.surfaces.ops.routes import operations as ops_operations
-from atoll.surfaces.routing import PathRoute, routes
+from atoll.surfaces.routing import Dialect, PathRoute, routes
+from atoll.surfaces.terminal_platform.errors import TerminalDialect
+from atoll.surfaces.terminal_platform.routes import operations as terminal_operations
+from atoll.surfaces.workspaces.routes import operations as workspace_operations
 from atoll.telemetry.metrics import Metrics
 from atoll.telemetry.trace import Tracing
 
@@ -49,7 +54,14 @@ START_S = 120.0  # for a part to get ready; migrations of a large database are t
 class Application:
     """One server's parts, and the ASGI application that serves them between the two ends of `running`."""
 
-    def __init__(self, settings: Settings, records: Records, runtime: Runtime, keys: Keys | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        records: Records,
+        runtime: Runtime,
+        keys: Keys | None = None,
+        workspaces: Any = None,
+    ) -> None:
         self.settings = settings
         self.records = records
         self.runtime = runtime
@@ -68,8 +80,12 @@ class Application:
         self._unproved = ""  # the isolation rules that did not hold when this server started
         self._dialect = ExecboxDialect()
         self.door = Door(self.keys, door_limits(settings))
-        self.operations = self._operations()
-        self.routes: list[BaseRoute] = list[BaseRoute](routes(self.operations, self.door, self._dialect))
+        self.workspaces = workspaces
+        served = self._operations()
+        self.operations = [one for _, operations in served for one in operations]
+        self.routes: list[BaseRoute] = [
+            route for dialect, operations in served for route in routes(operations, self.door, dialect)
+        ]
         router = Router(self.routes, redirect_slashes=False, default=self._not_found, lifespan=lambda _: self.running())
         self._asgi = Tracing(router, self.metrics)
 
@@ -117,7 +133,8 @@ class Application:
         may_mint = is_loopback(self.settings.server.host)
         self.owner_key = await prepare(self.keys, self.settings.folder.owner_key, may_mint=may_mint)
 
-    def _operations(self) -> list[Operation]:
+    def _operations(self) -> list[tuple[Dialect, list[Operation]]]:
+        """What is served, by how it speaks of errors."""
         probes: dict[str, Probe] = {
             "records": lambda: self.records.ping(),
             "runtime": lambda: self.runtime.find(NOBODY),
@@ -125,10 +142,17 @@ class Application:
         }
         health = Health(probes, self.metrics, atoll.__version__)
         pages = Pages(self.openapi) if self.settings.api.docs else None
-        return [
-            *execbox_operations(self.sandboxes, self.settings),
-            *ops_operations(health, self.metrics, pages),
+        served: list[tuple[Dialect, list[Operation]]] = [
+            (self._dialect, execbox_operations(self.sandboxes, self.settings)),
+            (self._dialect, ops_operations(health, self.metrics, pages)),
         ]
+        if self.workspaces is not None:
+            served += [
+                (self._dialect, workspace_operations(self.workspaces, self.settings)),
+                (TerminalDialect(), terminal_operations(self.workspaces, self.settings)),
+                (ComputeDialect(), compute_operations(self.workspaces, self.settings)),
+            ]
+        return served
 
     def openapi(self) -> dict[str, Any]:
         """The document of the routes that this application serves."""

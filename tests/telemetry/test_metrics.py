@@ -77,3 +77,13 @@ def test_dropped_uses_of_keys_are_a_counter() -> None:
     assert b"key_uses_dropped_total 3.0" in metrics.render()
     dropped = 5
     assert b"key_uses_dropped_total 5.0" in metrics.render()
+
+
+def test_snapshots_are_counted_with_their_size() -> None:
+    found = Metrics()
+    found.snapshot_created(1500)
+    found.snapshot_restored()
+    text = found.render().decode()
+    assert "snapshot_created_total 1.0" in text and "snapshot_restored_total 1.0" in text
+    assert 'snapshot_size_bytes_bucket{le="1024.0"} 0.0' in text
+    assert 'snapshot_size_bytes_bucket{le="10240.0"} 1.0' in text

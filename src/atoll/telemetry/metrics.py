@@ -15,6 +15,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SNAPSHOT_BUCKETS_BYTES = (2**10, 10 * 2**10, 100 * 2**10, 2**20, 10 * 2**20, 100 * 2**20, 2**30)
 MAX_SANDBOX_LABELS = 1000
 MAX_COMMAND_LABELS = 40
 MAX_COUNTED_COMMANDS = 1000
@@ -128,6 +129,14 @@ class Metrics:
             buckets=DURATION_BUCKETS_S,
             registry=registry,
         )
+        self._snapshots_created = Counter("snapshot_created_total", "Snapshots created", registry=registry)
+        self._snapshots_restored = Counter("snapshot_restored_total", "Snapshots restored", registry=registry)
+        self._snapshot_size = Histogram(
+            "snapshot_size_bytes",
+            "What the files of snapshots held when they were created",
+            buckets=SNAPSHOT_BUCKETS_BYTES,
+            registry=registry,
+        )
         # `labels()` costs more than the increment itself: the children of known routes are kept at hand.
         self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -151,6 +160,13 @@ class Metrics:
 
     def exec_ended(self, duration_s: float) -> None:
         self._exec_duration.observe(duration_s)
+
+    def snapshot_created(self, size_bytes: int) -> None:
+        self._snapshots_created.inc()
+        self._snapshot_size.observe(size_bytes)
+
+    def snapshot_restored(self) -> None:
+        self._snapshots_restored.inc()
 
     def request(self, method: str, path: str, status: int, duration_s: float) -> None:
         """`path` is a route's template or UNMATCHED, never what the client typed."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from atoll.domain.process import Exit, FileEntry, ProcessInfo, RunResult
 from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxState, Usage
+from atoll.domain.workspace import WorkspaceMount
 from atoll.services.ports import PortUrl
 from atoll.services.templates import Template
 
@@ -73,6 +74,12 @@ class ResourcesAnswer(_Answer):
     maxAgeMs: int | None = None
 
 
+class MountAnswer(_Answer):
+    workspace: str
+    path: str
+    readOnly: bool
+
+
 class SessionAnswer(_Answer):
     """A session."""
 
@@ -90,6 +97,7 @@ class SessionAnswer(_Answer):
     command: list[str]
     workDir: str
     tty: bool
+    workspaces: list[MountAnswer] | None = Field(None, description="what is mounted, where something is")
     network: NetworkAnswer
     resources: ResourcesAnswer
     usage: UsageAnswer
@@ -233,10 +241,16 @@ def session(
     answer["command"] = list(spec.command)
     answer["workDir"] = spec.work_dir
     answer["tty"] = spec.tty
+    if spec.workspaces:
+        answer["workspaces"] = [mount(one) for one in spec.workspaces]
     answer["network"] = network(spec.network, host, urls)
     answer["resources"] = resources(sandbox)
     answer["usage"] = usage(used or sandbox.usage)
     return answer
+
+
+def mount(one: WorkspaceMount) -> Json:
+    return {"workspace": one.workspace, "path": one.path, "readOnly": one.read_only}
 
 
 def network(mode: NetworkMode, host: str, urls: Sequence[PortUrl]) -> Json:

@@ -17,6 +17,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstrain
 from atoll.domain.errors import InvalidInput
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import BakedFile, NetworkMode, Port, Resources, SandboxSpec
+from atoll.domain.workspace import MOUNT_POINT, WorkspaceMount
 
 MIB = 2**20
 MAX_INT = 2**53  # above it JSON readers disagree about a number
@@ -49,6 +50,17 @@ class PortBody(_Body):
 
     container: int = Field(ge=1, le=65_535)
     protocol: Literal["tcp", "udp"] | None = None
+
+
+class MountBody(_Body):
+    """A workspace mounted into the session."""
+
+    workspace: str = Field(min_length=1, max_length=128, description="its id, or the name of one's own")
+    path: str | None = Field(None, min_length=1, max_length=4096, description="where; default: /workspace")
+    readOnly: bool = False
+
+    def mount(self) -> WorkspaceMount:
+        return WorkspaceMount(self.workspace, self.path or MOUNT_POINT, self.readOnly)
 
 
 class ResourcesBody(_Body):
@@ -102,6 +114,10 @@ class CreateBody(_Body):
     network: Literal["none", "outgoing", "exposed"] | None = Field(None, description="default: outgoing")
     ports: list[PortBody] | None = None
     name: str | None = Field(None, max_length=128)
+    workspace: str | None = Field(
+        None, min_length=1, max_length=128, description="mounted at /workspace; HOME lies in it"
+    )
+    workspaces: list[MountBody] | None = Field(None, description="several; HOME lies in the first writable one")
     tty: bool | None = Field(None, description="give the main process a terminal")
     cols: TerminalSize | None = None
     rows: TerminalSize | None = None
@@ -121,7 +137,15 @@ class CreateBody(_Body):
             ports=tuple(Port(port.container, port.protocol or "tcp") for port in self.ports or ()),
             setup=tuple(self.setup or ()),
             files=tuple(file.baked() for file in self.files or ()),
+            workspaces=self._mounts(),
         )
+
+    def _mounts(self) -> tuple[WorkspaceMount, ...]:
+        if self.workspace is not None and self.workspaces is not None:
+            raise InvalidInput("workspace and workspaces exclude each other", field="workspace")
+        if self.workspace is not None:
+            return (WorkspaceMount(self.workspace),)
+        return tuple(one.mount() for one in self.workspaces or ())
 
 
 class ExecBody(_Body):
