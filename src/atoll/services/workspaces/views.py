@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from atoll.domain.process import RunResult
 from atoll.domain.tree import Entry, EntryKind
-from atoll.domain.workspace import Permission, Revision, Share, Snapshot, Workspace
+from atoll.domain.workspace import Permission, Revision, Share, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +16,6 @@ class RevisionView:
 
     revision: Revision
     snapshots: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotView:
-    """A snapshot, and whether it is encrypted under a key of its own rather than its workspace's."""
-
-    snapshot: Snapshot
-    own_key: bool = False
 
 
 @dataclass(frozen=True, slots=True)

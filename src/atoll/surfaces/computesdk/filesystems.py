@@ -12,10 +12,10 @@ from starlette.responses import Response
 from atoll.domain.errors import NotFound
 from atoll.domain.ids import workspace_id_of
 from atoll.domain.principal import Principal
-from atoll.services.workspaces.views import SnapshotView, WorkspaceView
+from atoll.domain.workspace import Snapshot
+from atoll.services.workspaces.views import WorkspaceView
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
-from atoll.telemetry.trace import trace_of
 
 if TYPE_CHECKING:
     from atoll.services.workspaces.workspaces import Workspaces
@@ -102,8 +102,7 @@ class FilesystemHandlers:
 
     async def create(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, FilesystemBody, self._body_bytes)
-        request_id = trace_of(request.scope).request_id
-        view = await self._workspaces.create(principal, body.name, description=body.description, request_id=request_id)
+        view = await self._workspaces.create(principal, body.name, description=body.description)
         return json_response(_filesystem(view), 201)
 
     async def list(self, _request: Request, principal: Principal) -> Response:
@@ -114,14 +113,12 @@ class FilesystemHandlers:
         return json_response(_filesystem(await self._workspaces.get(principal, _id(request))))
 
     async def delete(self, request: Request, principal: Principal) -> Response:
-        await self._workspaces.delete(principal, _id(request), request_id=trace_of(request.scope).request_id)
+        await self._workspaces.delete(principal, _id(request))
         return json_response({"deleted": True})
 
     async def archive(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, ArchiveBody, self._body_bytes, optional=True)
-        made = await self._workspaces.snapshots.create(
-            principal, _id(request), name=body.name, keep=True, request_id=trace_of(request.scope).request_id
-        )
+        made = await self._workspaces.snapshots.create(principal, _id(request), name=body.name, keep=True)
         return json_response(_archive(made), 201)
 
     async def archives(self, request: Request, principal: Principal) -> Response:
@@ -135,10 +132,8 @@ class FilesystemHandlers:
             found = await self._workspaces.snapshots.list(principal, _id(request))
             if not found:
                 raise NotFound("the file system has no archive")
-            archive_id = found[0].snapshot.id
-        restored = await self._workspaces.restoring.restore(
-            principal, _id(request), archive_id, request_id=trace_of(request.scope).request_id
-        )
+            archive_id = found[0].id
+        restored = await self._workspaces.restoring.restore(principal, _id(request), archive_id)
         now = restored.revision.revision
         return json_response(
             {
@@ -173,8 +168,7 @@ def _filesystem(view: WorkspaceView) -> dict[str, Any]:
     }
 
 
-def _archive(view: SnapshotView) -> dict[str, Any]:
-    one = view.snapshot
+def _archive(one: Snapshot) -> dict[str, Any]:
     return {
         "id": one.id,
         "filesystem_id": _public(one.workspace),

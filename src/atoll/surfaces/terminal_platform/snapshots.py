@@ -12,13 +12,11 @@ from starlette.responses import Response
 
 from atoll.domain.errors import Corrupt, DeadlineExceeded, Internal, NotFound, Unavailable
 from atoll.domain.principal import Principal
-from atoll.domain.workspace import DEFAULT_NAME
+from atoll.domain.workspace import DEFAULT_NAME, Snapshot
 from atoll.services.workspaces.access import NOT_FOUND as WORKSPACE_NOT_FOUND
-from atoll.services.workspaces.views import SnapshotView
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.terminal_platform.errors import BadRequest, Failed
-from atoll.telemetry.trace import trace_of
 
 if TYPE_CHECKING:
     from atoll.services.workspaces.workspaces import Workspaces
@@ -56,23 +54,20 @@ class SnapshotHandlers:
         self._workspaces = workspaces
         self._body_bytes = settings.server.body_bytes
 
-    async def create(self, request: Request, principal: Principal) -> Response:
-        request_id = trace_of(request.scope).request_id
+    async def create(self, _request: Request, principal: Principal) -> Response:
         try:
-            made = await self._workspaces.snapshots.create(principal, DEFAULT_NAME, request_id=request_id)
+            made = await self._workspaces.snapshots.create(principal, DEFAULT_NAME)
         except NotFound as error:
             raise _lost(error) from None
         except (Internal, Unavailable, DeadlineExceeded, Corrupt) as error:
             raise Failed(f"Snapshot creation failed: {error.message}") from error
-        return _done("created", made.snapshot.id, human_size(made.snapshot.bytes))
+        return _done("created", made.id, human_size(made.bytes))
 
     async def restore(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, SnapshotIdBody, self._body_bytes)
         snapshot_id = _checked(body.snapshot_id)
         try:
-            await self._workspaces.restoring.restore(
-                principal, DEFAULT_NAME, snapshot_id, request_id=trace_of(request.scope).request_id
-            )
+            await self._workspaces.restoring.restore(principal, DEFAULT_NAME, snapshot_id)
         except NotFound as error:
             raise _lost(error, snapshot_id) from None
         return _done("restored", snapshot_id)
@@ -82,14 +77,12 @@ class SnapshotHandlers:
             found = await self._workspaces.snapshots.list(principal, DEFAULT_NAME)
         except NotFound as error:
             raise _lost(error) from None
-        return json_response({"snapshots": [_kept(view) for view in found]})
+        return json_response({"snapshots": [_kept(one) for one in found]})
 
     async def delete(self, request: Request, principal: Principal) -> Response:
         snapshot_id = _checked(request.path_params["snap"])
         try:
-            await self._workspaces.snapshots.delete(
-                principal, DEFAULT_NAME, snapshot_id, request_id=trace_of(request.scope).request_id
-            )
+            await self._workspaces.snapshots.delete(principal, DEFAULT_NAME, snapshot_id)
         except NotFound as error:
             raise _lost(error, snapshot_id) from None
         return _done("deleted", snapshot_id)
@@ -123,6 +116,5 @@ def _done(what: str, snapshot_id: str, size: str | None = None) -> Response:
     return json_response({"success": True, "message": message, "snapshot_id": snapshot_id, "size": size})
 
 
-def _kept(view: SnapshotView) -> dict[str, object]:
-    one = view.snapshot
+def _kept(one: Snapshot) -> dict[str, object]:
     return {"snapshot_id": one.id, "size": one.bytes, "created_at": one.created_at}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +16,7 @@ from atoll.domain.errors import Forbidden
 from atoll.domain.ids import workspace_id_of
 from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec
-from atoll.domain.workspace import Permission, Workspace
+from atoll.domain.workspace import Permission, Share, Workspace
 from atoll.services.workspaces.access import NotPermitted
 from atoll.services.workspaces.views import WorkspaceView
 from atoll.settings import Settings
@@ -130,7 +130,6 @@ class AgentWorkspaceHandlers:
             description=body.description,
             tags=tuple(body.tags or ()),
             sandbox_config=body.sandbox_config,
-            request_id=trace_of(request.scope).request_id,
         )
         return json_response(_workspace(view))
 
@@ -145,7 +144,7 @@ class AgentWorkspaceHandlers:
         request_id = trace_of(request.scope).request_id
         with _refusing("Only the workspace owner can delete it"):
             await self._workspaces.executing.end(principal, _id(request), request_id=request_id)
-            await self._workspaces.delete(principal, _id(request), request_id=request_id)
+            await self._workspaces.delete(principal, _id(request))
         return json_response({"deleted": True})
 
     async def exec(self, request: Request, principal: Principal) -> Response:
@@ -180,11 +179,7 @@ class AgentWorkspaceHandlers:
             raise BadRequest("Permission must be read, write, or admin")
         with _refusing("Only the workspace owner can share it"):
             found = await self._workspaces.sharing.share(
-                principal,
-                _id(request),
-                body.target_agent_ids,
-                Permission(body.permission),
-                request_id=trace_of(request.scope).request_id,
+                principal, _id(request), body.target_agent_ids, Permission(body.permission)
             )
         return json_response({"shared": True, "collaborators": _collaborators(found)})
 
@@ -193,10 +188,8 @@ class AgentWorkspaceHandlers:
         return json_response({"collaborators": _collaborators(found)})
 
     async def revoke(self, request: Request, principal: Principal) -> Response:
-        agent = request.path_params["agent"]
-        request_id = trace_of(request.scope).request_id
         with _refusing("Only the workspace owner can revoke access"):
-            await self._workspaces.sharing.revoke(principal, _id(request), agent, request_id=request_id)
+            await self._workspaces.sharing.revoke(principal, _id(request), request.path_params["agent"])
         return json_response({"revoked": True})
 
     def _shape(self, workspace: Workspace) -> Any:
@@ -237,5 +230,5 @@ def _workspace(view: WorkspaceView) -> dict[str, Any]:
     }
 
 
-def _collaborators(found: Mapping[str, Permission]) -> dict[str, str]:
-    return {agent: str(permission) for agent, permission in found.items()}
+def _collaborators(found: Iterable[Share]) -> dict[str, str]:
+    return {share.principal: str(share.permission) for share in found}

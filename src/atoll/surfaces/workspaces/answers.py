@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from atoll.domain.tree import Entry, text
-from atoll.domain.workspace import Permission
+from atoll.domain.workspace import Share, Snapshot, Workspace
 from atoll.services.workspaces.views import (
     Change,
     Damage,
@@ -18,7 +18,6 @@ from atoll.services.workspaces.views import (
     Merged,
     Report,
     RevisionView,
-    SnapshotView,
     WorkspaceView,
 )
 
@@ -231,8 +230,7 @@ def revision(view: RevisionView) -> Json:
     } | _present({"merged": one.merged, "message": one.message, "snapshots": list(view.snapshots) or None})
 
 
-def snapshot(view: SnapshotView) -> Json:
-    one = view.snapshot
+def snapshot(one: Snapshot, of: Workspace) -> Json:
     return {
         "id": one.id,
         "workspace": one.workspace,
@@ -241,7 +239,7 @@ def snapshot(view: SnapshotView) -> Json:
         "entries": one.entries,
         "bytes": one.bytes,
         "keep": one.kept,
-        "ownKey": view.own_key,
+        "ownKey": one.lineage != of.lineage,
     } | _present({"name": one.name})
 
 
@@ -301,8 +299,8 @@ def damage(one: Damage) -> Json:
     return {"message": one.message} | _present({"revision": one.revision, "snapshot": one.snapshot, "path": one.path})
 
 
-def collaborators(found: Mapping[str, Permission]) -> Json:
-    return {"collaborators": {principal: str(permission) for principal, permission in found.items()}}
+def collaborators(found: Iterable[Share]) -> Json:
+    return {"collaborators": {share.principal: str(share.permission) for share in found}}
 
 
 def _side(one: Entry | None) -> Json | None:

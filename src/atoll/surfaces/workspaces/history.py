@@ -8,6 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atoll.domain.principal import Principal
+from atoll.domain.workspace import Permission
+from atoll.services.workspaces.views import RevisionView
 from atoll.settings import Settings
 from atoll.surfaces.bodies import Stream, at_most, begun, json_response, read_model, unless_disconnected
 from atoll.surfaces.workspaces import answers
@@ -27,7 +29,6 @@ from atoll.surfaces.workspaces.requests import (
     RestoreBody,
     SnapshotBody,
 )
-from atoll.telemetry.trace import trace_of
 
 if TYPE_CHECKING:
     from atoll.services.workspaces.workspaces import Workspaces
@@ -51,16 +52,11 @@ class HistoryHandlers:
 
     async def take(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, MessageBody, self._body_bytes, optional=True)
-        view = await self._workspaces.revise(
-            principal,
-            request.path_params["ws"],
-            message=body.message,
-            request_id=trace_of(request.scope).request_id,
-        )
-        return json_response(answers.revision(view), 201)
+        taken = await self._workspaces.revising.ask(principal, request.path_params["ws"], body.message)
+        return json_response(answers.revision(RevisionView(taken)), 201)
 
     async def revision(self, request: Request, principal: Principal) -> Response:
-        view = await self._workspaces.history.revision(principal, request.path_params["ws"], request.path_params["rev"])
+        view = await self._workspaces.history.get(principal, request.path_params["ws"], request.path_params["rev"])
         return json_response(answers.revision(view))
 
     async def files(self, request: Request, principal: Principal) -> Response:
@@ -71,13 +67,13 @@ class HistoryHandlers:
             path=BELOW.text(request) or "",
             depth=DEPTH.number(request) or 1,
             limit=ENTRIES_LIMIT.number(request) or 1000,
-            after=AFTER.text(request) or "",
+            after=AFTER.text(request),
         )
         return json_response(answers.listing(found))
 
     async def file(self, request: Request, principal: Principal) -> Response:
         entry, pieces = await self._workspaces.history.file(
-            principal, request.path_params["ws"], REVISION.text(request) or "HEAD", PATH.text(request) or ""
+            principal, request.path_params["ws"], PATH.text(request) or "", REVISION.text(request) or "HEAD"
         )
         headers = {"x-content-type-options": "nosniff", "atoll-mode": f"{entry.mode:o}"}
         return Stream(at_most(await begun(pieces), entry.size), headers=headers, size=entry.size)
@@ -89,50 +85,39 @@ class HistoryHandlers:
             FROM.text(request) or "HEAD~1",
             TO.text(request) or "HEAD",
             path=BELOW.text(request) or "",
-            text=TEXT.flag(request, default=True),
+            texts=TEXT.flag(request, default=True),
         )
         return json_response(answers.diff(await unless_disconnected(request.receive, work)))
 
     async def restore(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, RestoreBody, self._body_bytes, surrogates=True)
         restored = await self._workspaces.restoring.restore(
-            principal,
-            request.path_params["ws"],
-            body.revision,
-            path=body.path,
-            request_id=trace_of(request.scope).request_id,
+            principal, request.path_params["ws"], body.revision, body.path
         )
         written = {"entries": restored.entries, "bytes": restored.bytes}
         return json_response({"revision": answers.revision(restored.revision), "restored": written})
 
     async def undo(self, request: Request, principal: Principal) -> Response:
-        request_id = trace_of(request.scope).request_id
-        restored = await self._workspaces.restoring.undo(principal, request.path_params["ws"], request_id=request_id)
+        restored = await self._workspaces.restoring.undo(principal, request.path_params["ws"])
         return json_response({"revision": answers.revision(restored.revision)})
 
     async def keep(self, request: Request, principal: Principal) -> Response:
         """Make a snapshot."""
         body = await read_model(request, SnapshotBody, self._body_bytes, optional=True)
+        found = await self._workspaces.access.find(principal, request.path_params["ws"], Permission.WRITE)
         made = await self._workspaces.snapshots.create(
-            principal,
-            request.path_params["ws"],
-            name=body.name,
-            own_key=body.ownKey,
-            keep=body.keep,
-            request_id=trace_of(request.scope).request_id,
+            principal, found.workspace.id, name=body.name, own_key=body.ownKey, keep=body.keep
         )
-        return json_response(answers.snapshot(made), 201)
+        return json_response(answers.snapshot(made, found.workspace), 201)
 
     async def snapshots(self, request: Request, principal: Principal) -> Response:
-        found = await self._workspaces.snapshots.list(principal, request.path_params["ws"])
-        return json_response({"snapshots": [answers.snapshot(one) for one in found]})
+        workspace = (
+            await self._workspaces.access.find(principal, request.path_params["ws"], Permission.READ)
+        ).workspace
+        found = await self._workspaces.snapshots.list(principal, workspace.id)
+        return json_response({"snapshots": [answers.snapshot(one, workspace) for one in found]})
 
     async def forget(self, request: Request, principal: Principal) -> Response:
         """Delete a snapshot."""
-        await self._workspaces.snapshots.delete(
-            principal,
-            request.path_params["ws"],
-            request.path_params["snap"],
-            request_id=trace_of(request.scope).request_id,
-        )
+        await self._workspaces.snapshots.delete(principal, request.path_params["ws"], request.path_params["snap"])
         return json_response({"deleted": True})

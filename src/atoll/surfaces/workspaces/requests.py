@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from atoll.domain.workspace import Quota
 from atoll.services.workspaces.views import Changes
 from atoll.surfaces.operation import Parameter
 
@@ -57,13 +56,6 @@ class WorkspaceBody(_Body):
     quotaInodes: Amount | None = Field(None, description="files and directories")
     automatic: bool = Field(True, description="take revisions after processes and daily")
 
-    def quota(self) -> Quota | None:
-        """None: the server's default for both."""
-        if self.quotaBytes is None and self.quotaInodes is None:
-            return None
-        default = Quota()
-        return Quota(self.quotaBytes or default.bytes, self.quotaInodes or default.inodes)
-
 
 class ChangesBody(_Body):
     """PATCH /v1/workspaces/{ws}: what is absent stays as it is."""
@@ -99,14 +91,14 @@ class ForkBody(_Body):
     """POST .../fork."""
 
     name: Name
-    revision: Ref = "HEAD"
+    revision: Ref | None = Field(None, description="default: the state now")
 
 
 class MergeBody(_Body):
     """POST .../merge."""
 
     source: Ref = Field(description="the workspace whose changes are wanted: its id, or the name of one's own")
-    revision: Ref = "HEAD"
+    revision: Ref | None = Field(None, description="default: its state now")
     base: Ref | None = Field(None, description="where both began; default: their latest common ancestor")
 
 

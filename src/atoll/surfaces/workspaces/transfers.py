@@ -17,7 +17,6 @@ from atoll.surfaces.workspaces import answers, entries
 from atoll.surfaces.workspaces.entries import read_entries, write_entries
 from atoll.surfaces.workspaces.frames import IDS_MAX, read_frames, read_ids, write_frames
 from atoll.surfaces.workspaces.requests import BASE, MESSAGE, REVISION, SINCE, STRIP
-from atoll.telemetry.trace import trace_of
 
 if TYPE_CHECKING:
     from atoll.services.workspaces.workspaces import Workspaces
@@ -68,10 +67,9 @@ class TransferHandlers:
         view = await self._sync.commit(
             principal,
             request.path_params["ws"],
-            base=base,
-            changes=read_entries(upload(request, entries.BODY_BYTES_MAX)),
-            message=message,
-            request_id=trace_of(request.scope).request_id,
+            base,
+            read_entries(upload(request, entries.BODY_BYTES_MAX)),
+            message,
         )
         return json_response(answers.revision(view), 201)
 
@@ -87,7 +85,6 @@ class TransferHandlers:
             upload(request, self._upload_bytes),
             strip=strip,
             message=message,
-            request_id=trace_of(request.scope).request_id,
         )
         return json_response(answers.revision(view), 201)
 

@@ -22,7 +22,6 @@ from atoll.surfaces.workspaces.requests import (
     ShareBody,
     WorkspaceBody,
 )
-from atoll.telemetry.trace import trace_of
 
 if TYPE_CHECKING:
     from atoll.services.workspaces.workspaces import Workspaces
@@ -43,9 +42,9 @@ class WorkspaceHandlers:
             body.name,
             description=body.description,
             tags=tuple(body.tags),
-            quota=body.quota(),
+            quota_bytes=body.quotaBytes,
+            quota_inodes=body.quotaInodes,
             automatic=body.automatic,
-            request_id=trace_of(request.scope).request_id,
         )
         return json_response(answers.workspace(view), 201)
 
@@ -65,41 +64,28 @@ class WorkspaceHandlers:
 
     async def change(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, ChangesBody, self._body_bytes)
-        view = await self._workspaces.change(
-            principal, request.path_params["ws"], body.changes(), request_id=trace_of(request.scope).request_id
-        )
+        view = await self._workspaces.change(principal, request.path_params["ws"], body.changes())
         return json_response(answers.workspace(view))
 
     async def delete(self, request: Request, principal: Principal) -> Response:
-        request_id = trace_of(request.scope).request_id
-        await self._workspaces.delete(principal, request.path_params["ws"], request_id=request_id)
+        await self._workspaces.delete(principal, request.path_params["ws"])
         return json_response({"deleted": True})
 
     async def fork(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, ForkBody, self._body_bytes)
-        view = await self._workspaces.forks.fork(
-            principal,
-            request.path_params["ws"],
-            body.name,
-            revision=body.revision,
-            request_id=trace_of(request.scope).request_id,
-        )
+        view = await self._workspaces.forks.fork(principal, request.path_params["ws"], body.name, body.revision)
         return json_response(answers.workspace(view), 201)
 
     async def merge(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, MergeBody, self._body_bytes)
-        merged = await self._workspaces.forks.merge(
-            principal,
-            request.path_params["ws"],
-            body.source,
-            revision=body.revision,
-            base=body.base,
-            request_id=trace_of(request.scope).request_id,
+        merged = await self._workspaces.merging.merge(
+            principal, request.path_params["ws"], body.source, body.revision, body.base
         )
         return json_response(answers.merged(merged))
 
     async def verify(self, request: Request, principal: Principal) -> Response:
-        work = self._workspaces.verifier.verify(principal, request.path_params["ws"])
+        found = await self._workspaces.access.find(principal, request.path_params["ws"], Permission.READ)
+        work = self._workspaces.verifying.verify(found.workspace, principal.id)
         return json_response(answers.report(await unless_disconnected(request.receive, work)))
 
     async def collaborators(self, request: Request, principal: Principal) -> Response:
@@ -109,19 +95,10 @@ class WorkspaceHandlers:
     async def share(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, ShareBody, self._body_bytes)
         found = await self._workspaces.sharing.share(
-            principal,
-            request.path_params["ws"],
-            [request.path_params["principal"]],
-            Permission(body.permission),
-            request_id=trace_of(request.scope).request_id,
+            principal, request.path_params["ws"], [request.path_params["principal"]], Permission(body.permission)
         )
         return json_response(answers.collaborators(found))
 
     async def revoke(self, request: Request, principal: Principal) -> Response:
-        await self._workspaces.sharing.revoke(
-            principal,
-            request.path_params["ws"],
-            request.path_params["principal"],
-            request_id=trace_of(request.scope).request_id,
-        )
+        await self._workspaces.sharing.revoke(principal, request.path_params["ws"], request.path_params["principal"])
         return json_response({"revoked": True})
