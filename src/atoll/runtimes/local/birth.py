@@ -33,6 +33,7 @@ class Birth:
         sock.settimeout(SEND_S)
         self._then: Callable[[str | None], None] | None = None
         self._over = False
+        self._when_prepared: Callable[[], None] | None = None
         self.prepared = False
         loop.watch(sock.fileno(), READ, self._told)
         self._timer = loop.after(READY_S, lambda: self.close(f"the sandbox was not ready within {READY_S:g} s"))
@@ -41,9 +42,19 @@ class Birth:
         """What the child waited for outside itself (its id maps, its link) is there."""
         self._sock.send(GO)
 
-    def assign(self, config: dict[str, Any], then: Callable[[str | None], None]) -> None:
-        """Tell the child who it is; `then(None)` when it serves, `then(error)` when it does not."""
+    def expect(self, then: Callable[[str | None], None]) -> None:
+        """`then(None)` when it serves, `then(error)` when it does not, once."""
         self._then = then
+
+    def when_prepared(self, call: Callable[[], None]) -> None:
+        """Call it once the child waits for its assignment; not at all when it comes to its end before."""
+        if self.prepared:
+            call()
+        else:
+            self._when_prepared = call
+
+    def assign(self, config: dict[str, Any]) -> None:
+        """Tell the child who it is."""
         data = json.dumps(config).encode()
         self._sock.sendall(LENGTH.pack(len(data)) + data)
 
@@ -68,6 +79,8 @@ class Birth:
             if self._then is None:
                 self._timer.cancel()  # a spare one waits as long as it likes
             data = data[len(PREPARED) :]
+            if self._when_prepared is not None:
+                self._when_prepared()
             if not data:
                 return
         if data == READY:

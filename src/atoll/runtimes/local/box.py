@@ -51,6 +51,8 @@ class Box:
         self.folder = folder
         self.slot = slot
         self.network = network
+        self.tree = ""  # the tree that it keeps, when it is no sandbox but a keeper
+        self.mounts: list[dict[str, Any]] = []  # see mounting.py
         self.limits: dict[str, float | None] = {}  # timeout_s, idle_s, max_age_s
         self.pid = 0
         self.ticks = 0
@@ -73,6 +75,8 @@ class Box:
             "key": self.key,
             "slot": self.slot,
             "network": self.network,
+            "tree": self.tree,
+            "mounts": self.mounts,
             "limits": self.limits,
             "pid": self.pid,
             "ticks": self.ticks,
@@ -91,6 +95,7 @@ class Box:
             return None
         box = cls(fields["key"], folder, fields["slot"], fields["network"])
         box.id, box.limits = fields["id"], fields["limits"]
+        box.tree, box.mounts = fields.get("tree", ""), fields.get("mounts", [])
         box.pid, box.ticks, box.started = fields["pid"], fields["ticks"], fields["started"]
         box.ready, box.frozen = fields["ready"], fields["frozen"]
         if fields["boot_id"] != BOOT_ID:

@@ -18,7 +18,9 @@ from atoll.runtimes.local.birth import GO, PREPARED, READY, receive, receive_ass
 from atoll.runtimes.local.cgroups import Counters
 from atoll.runtimes.local.host_template import GID, HOME, UID, USER
 from atoll.sidekick import main as sidekick
+from atoll.sidekick.files import make_directories
 from atoll.sidekick.identity import Identity
+from atoll.sidekick.protocol import Refused
 from atoll.sidekick.spawn import spawn_on_pipes
 
 TYPE_CHECKING = False
@@ -46,20 +48,13 @@ def become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) -
 
 def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) -> None:
     rooted: bool = host["rooted"]
-    # signals that a client of the server typed at its terminal are not for sandboxes
-    os.setsid()
-    if not rooted:
-        receive(control, len(GO))  # the node has written our id maps
-    for path in spec["cgroup_joins"]:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        os.write(fd, b"0")
-        os.close(fd)
+    leave_for_good(spec, control, rooted)
     counters = Counters(spec["counters"])
     oom_score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC) if rooted else -1
-    listener = _listen(spec["folder"])
+    listener = listen(spec["folder"])
     if rooted:
         sys.unshare(sys.CLONE_NEWCGROUP)
-        _bound_system_v(spec["shm_bytes"])
+        bound_system_v(spec["shm_bytes"])
     writable = rootfs.build(spec, host)
     sys.set_host_name(HOST_NAME)
     if spec["network"] == "none":
@@ -69,13 +64,13 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
         host["configure_inside"](spec["slot"])
         with open("/etc/resolv.conf", "w") as file:
             file.writelines(f"nameserver {address}\n" for address in spec["resolvers"])
-    _bound_files_and_cores()
+    bound_files_and_cores()
     _drop(spec, host, rooted)
     keep = {0, 1, 2, writable, listener.fileno(), control.fileno(), *counters.fds.values()}
     if oom_score >= 0:
         keep.add(oom_score)
     sys.close_descriptors(keep)
-    _import_no_more()
+    import_no_more()
     sys.install_filter(host["filter"])
 
     who = Identity(UID, GID, separate=rooted, oom_score=oom_score)
@@ -89,6 +84,8 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
         control.close()
 
     gc.enable()
+    if config["home"] is not None:
+        _make_home(config["home"])
     sidekick.serve(
         listener,
         who,
@@ -99,7 +96,19 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
     )
 
 
-def _listen(folder: str) -> socket.socket:
+def leave_for_good(spec: dict[str, Any], control: socket.socket, rooted: bool) -> None:
+    """Into a session and the groups of its own."""
+    # signals that a client of the server typed at its terminal are not for sandboxes
+    os.setsid()
+    if not rooted:
+        receive(control, len(GO))  # the node has written our id maps
+    for path in spec["cgroup_joins"]:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        os.write(fd, b"0")
+        os.close(fd)
+
+
+def listen(folder: str) -> socket.socket:
     # by a relative name: socket paths are short, data folders need not be
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
     os.chdir(folder)
@@ -111,7 +120,7 @@ def _listen(folder: str) -> socket.socket:
     return listener
 
 
-def _bound_system_v(shm_bytes: int) -> None:
+def bound_system_v(shm_bytes: int) -> None:
     """System V's segments, queues and semaphores outlive the programs that made them."""
     for name, value in (("shmall", shm_bytes // resource.getpagesize()), ("msgmni", 64), ("sem", "250 32000 100 128")):
         fd = os.open(f"/proc/sys/kernel/{name}", os.O_WRONLY | os.O_CLOEXEC)
@@ -119,12 +128,12 @@ def _bound_system_v(shm_bytes: int) -> None:
         os.close(fd)
 
 
-def _import_no_more() -> None:
+def import_no_more() -> None:
     """From here on a module would be read from the sandbox's root, where files are the tenant's."""
     python.meta_path[:] = [finder for finder in python.meta_path if "Path" not in getattr(finder, "__name__", "Path")]
 
 
-def _bound_files_and_cores() -> None:
+def bound_files_and_cores() -> None:
     # 1, not 0: where the host's core_pattern is a program, only that keeps the kernel from running it, as root, for us
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -156,10 +165,21 @@ def _warm_up(who: Identity, host: dict[str, Any]) -> None:
         os.close(fd)
 
 
+def _make_home(path: str) -> None:
+    """In the workspace, as its user; a full or damaged workspace can still be looked at."""
+    try:
+        make_directories(path)
+    except Refused:
+        pass
+
+
 def _environment(config: dict[str, Any], host: dict[str, Any]) -> dict[str, str]:
+    home: str | None = config["home"]
+    installed = {} if home is None else {"PYTHONUSERBASE": f"{home}/.local", "NPM_CONFIG_PREFIX": f"{home}/.local"}
     return {
-        "PATH": host["path"],
-        "HOME": HOME,
+        "PATH": host["path"] if home is None else f"{home}/.local/bin:{host['path']}",
+        "HOME": home or HOME,
+        **installed,
         "USER": USER,
         "LOGNAME": USER,
         "SHELL": "/bin/bash",

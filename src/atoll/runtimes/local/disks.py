@@ -1,7 +1,8 @@
 """Disks: writable layers beyond what memory should hold: ext4 images of a fixed size and number of inodes.
 
 The node copies a ready-made empty image of the wanted shape (its holes cost nothing); the child that becomes the
-sandbox mounts it by a loop device that goes away with the mount.
+sandbox mounts it by a loop device that goes away with the mount. Images of working trees are of the same making, with
+a journal besides: see trees.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ IMAGE_NAME = "disk"
 TRIES = 50
 MASTERS_MAX = 16
 MKFS_S = 10.0  # the node waits for it: a shape that is asked for the first time
+# the loop device's sectors are 4096 bytes: the smaller blocks that mkfs chooses below 512 MB would not mount
+BLOCK_BYTES = 4096
+# nothing kept for root, tables written when they are needed
+_ALWAYS = ("-q", "-F", "-b", str(BLOCK_BYTES), "-m", "0")
+_LAZY = "lazy_itable_init=1,nodiscard"
+# a throw-away file system needs no journal
+THROW_AWAY = ("-O", "^has_journal,^resize_inode", "-E", f"{_LAZY},root_owner=0:0")
 _LOOP_CTL_GET_FREE = 0x4C82
+_LOOP_GET_STATUS64 = 0x4C05
 _LOOP_CONFIGURE = 0x4C0A
 _AUTOCLEAR = 4
 _INFO = struct.Struct("=QQQQQIIII64s64s32sQQ")
@@ -26,10 +35,11 @@ _CONFIG = struct.Struct("=II")
 
 
 class Disks:
-    """Empty images, one for each shape that was ever asked for, in `folder`."""
+    """Empty images, one for each shape that was ever asked for, in `folder`; `options` are mkfs's."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, options: tuple[str, ...] = THROW_AWAY) -> None:
         self._folder = folder
+        self._options = options
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self._mkfs = next((path for path in MKFS if os.access(path, os.X_OK)), None)
 
@@ -58,10 +68,7 @@ class Disks:
         partial = f"{master}.partial"
         with open(partial, "wb") as file:
             file.truncate(size_bytes)
-        # a throw-away file system: no journal, nothing kept for root, tables written when they are needed
-        # the loop device's sectors are 4096 bytes: the smaller blocks that mkfs chooses below 512 MB would not mount
-        options = ["-q", "-F", "-b", "4096", "-m", "0", "-N", str(inodes), "-O", "^has_journal,^resize_inode"]
-        words = [self._mkfs, *options, "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", partial]
+        words = [self._mkfs, *_ALWAYS, "-N", str(inodes), *self._options, partial]
         pid = os.posix_spawn(self._mkfs, words, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, setsigmask=())
         ended = os.pidfd_open(pid)
         if not select.select([ended], [], [], MKFS_S)[0]:
@@ -112,6 +119,30 @@ def copy_data(reading: int, writing: int, bytes_max: int) -> int:
                 return copied  # it was cut short meanwhile
             left -= sent
     return copied
+
+
+def find_loop(image: str) -> tuple[str, int] | None:
+    """The loop device that is over the image already, and its descriptor, which keeps it there."""
+    wanted = os.stat(image)
+    for entry in os.scandir("/sys/block"):
+        if not entry.name.startswith("loop"):
+            continue
+        try:
+            with open(f"{entry.path}/loop/backing_file") as file:
+                if os.path.basename(file.read().rstrip("\n")) != os.path.basename(image):
+                    continue
+            loop = os.open(f"/dev/{entry.name}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:  # it is free, or has just become so
+            continue
+        try:
+            told = fcntl.ioctl(loop, _LOOP_GET_STATUS64, bytes(_INFO.size))
+        except OSError:
+            os.close(loop)
+            continue
+        if _INFO.unpack(told)[:2] == (wanted.st_dev, wanted.st_ino):
+            return f"/dev/{entry.name}", loop
+        os.close(loop)
+    return None
 
 
 def attach_loop(image: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 
-from atoll.runtimes.local import child, host_template, syscalls
+from atoll.runtimes.local import child, host_template, keeper_child, syscalls, tree_mounts
 from atoll.runtimes.local.birth import Birth
 from atoll.runtimes.local.box import Box, start_ticks
 from atoll.runtimes.local.cgroups import Cgroups, Counters
@@ -17,6 +17,7 @@ from atoll.sidekick.protocol import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from atoll.runtimes.local.burial import Burials
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from atoll.sidekick.loop import Loop
 
 NETWORK_LOOK_S = 5.0
+KEEPER_CPU_MILLIS = 2000
+KEEPER_MEMORY_BYTES = 512 * 2**20
+KEEPER_PIDS = 48  # each of its operations runs in a child
 _NAMESPACES = (
     syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 )
@@ -66,7 +70,30 @@ class Maker:
         box = Box(f"{slot}-{os.getpid()}-{self.count}", folder, slot, shape["network"])
         try:
             os.mkdir(folder, 0o700)
-            self._clone(box, self._spec(box, shape, spare))
+            self._clone(box, self._spec(box, shape, spare), child.become)
+        except BaseException:
+            self._burials.kill(box)
+            self._burials.bury(box)
+            raise
+        return box
+
+    def prepare_keeper(self, folder: str, tree_id: str, mount_point: str) -> Box:
+        """A child that becomes the keeper of a mounted tree; it needs no assignment. Refused or OSError."""
+        slot = self._take_slot()
+        box = Box(f"{slot}-{os.getpid()}-{self.count}", folder, slot, "none")
+        box.tree = tree_id
+        spec: dict[str, Any] = {"folder": folder, "idle_s": self._settings["keeper_idle_s"], "mount_point": mount_point}
+        try:
+            os.makedirs(folder, 0o700)
+            self._give_group_and_ids(box, spec)
+            if self._cgroups is not None:
+                self._cgroups.limit(box.key, KEEPER_CPU_MILLIS, KEEPER_MEMORY_BYTES, KEEPER_PIDS)
+                spec["tree"] = tree_mounts.clone(mount_point, spec["userns"], read_only=False)
+            try:
+                self._clone(box, spec, keeper_child.become)
+            finally:
+                if "tree" in spec:
+                    os.close(spec["tree"])
         except BaseException:
             self._burials.kill(box)
             self._burials.bury(box)
@@ -106,14 +133,18 @@ class Maker:
         """What `child.become` needs to know; makes the cgroup and the disk."""
         spec: dict[str, Any] = {name: shape[name] for name in SHAPE}
         spec.update(folder=box.folder, slot=box.slot, spare=spare, resolvers=self._settings["resolvers"])
-        spec.update(image=self._make_image(box.folder, shape), cgroup_joins=[], counters={})
+        spec.update(image=self._make_image(box.folder, shape))
+        self._give_group_and_ids(box, spec)
+        return spec
+
+    def _give_group_and_ids(self, box: Box, spec: dict[str, Any]) -> None:
+        spec.update(cgroup_joins=[], counters={})
         if self._cgroups is not None:
             spec["cgroup_joins"] = self._cgroups.make(box.key)
             spec["counters"] = self._cgroups.counters(box.key)
             box.counters = Counters(spec["counters"])
         if self._slots is not None:
             spec.update(uid_base=uid_base(box.slot), userns=self._slots.userns(box.slot))
-        return spec
 
     def _make_image(self, folder: str, shape: dict[str, Any]) -> str | None:
         """The disk of a sandbox that wants more than its memory should hold; None where a tmpfs does."""
@@ -123,7 +154,7 @@ class Maker:
         self._disks.make(path, shape["disk_bytes"], shape["inodes"])
         return path
 
-    def _clone(self, box: Box, spec: dict[str, Any]) -> None:
+    def _clone(self, box: Box, spec: dict[str, Any], become: Callable[..., None]) -> None:
         flags = _NAMESPACES
         if self._slots is None:
             flags |= syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWCGROUP
@@ -132,7 +163,7 @@ class Maker:
         ours, theirs = socket.socketpair()
         pid = self._clone_into_group(box, spec, flags)
         if pid == 0:
-            child.become(spec, self._host, theirs)
+            become(spec, self._host, theirs)
         theirs.close()
         box.pid, box.ticks = pid, start_ticks(pid)
         box.birth = Birth(self._loop, ours)

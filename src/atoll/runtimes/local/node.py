@@ -21,12 +21,16 @@ from atoll.runtimes.local.cgroups import Cgroups, Counters
 from atoll.runtimes.local.deadlines import Deadlines
 from atoll.runtimes.local.disks import Disks
 from atoll.runtimes.local.host import learn_host
+from atoll.runtimes.local.keepers import Keepers
 from atoll.runtimes.local.making import Maker
+from atoll.runtimes.local.mounting import Mounting, home_in, trees_of
 from atoll.runtimes.local.network import Network
 from atoll.runtimes.local.network_resolvers import resolvers
 from atoll.runtimes.local.node_wire import BUSY, READY, Client
 from atoll.runtimes.local.slots import Slots
 from atoll.runtimes.local.spares import Spares
+from atoll.runtimes.local.tree_operations import TreeOperations
+from atoll.runtimes.local.trees import Trees
 from atoll.sidekick.loop import READ, Loop
 from atoll.sidekick.protocol import Refused
 
@@ -76,6 +80,9 @@ class Node:
             self.burials,
         )
         self.spares = Spares(self.loop, settings["spares"], self._make_spare)
+        self.trees = Trees(self.loop, data)
+        self.mounting = Mounting(self.loop, self.trees, self.slots)
+        self.keepers = Keepers(f"{data}/run/keepers", self.trees, self._make_keeper, self.burials.kill)
         self._operations: dict[str, Operation] = {
             "hello": self.hello,
             "make": self.make,
@@ -87,6 +94,7 @@ class Node:
             "forget": self.forget,
             "bake": self.bake,
             "shutdown": self.shutdown,
+            **TreeOperations(self.trees, self.keepers, self.mounting, self._get).table,
         }
 
     # life of the node
@@ -113,6 +121,11 @@ class Node:
         self.by_pid[box.pid] = box
         return box
 
+    def _make_keeper(self, folder: str, tree_id: str) -> Box:
+        box = self.maker.prepare_keeper(folder, tree_id, self.trees.mount_point(tree_id))
+        self.by_pid[box.pid] = box
+        return box
+
     def _prepare_slots(self) -> None:
         """User namespaces are made ahead, one at a time, while nothing else is to be done."""
         if self.slots is not None and self.slots.prepare(SLOTS_AHEAD):
@@ -131,7 +144,14 @@ class Node:
                 remove_folder(folder)  # a spare, or one that was never named: its cgroup is cleared below
             else:
                 self.boxes[name] = box
-        taken = {box.slot for box in self.boxes.values()}
+        self.trees.clean()
+        there = [*self.boxes.values(), *self.keepers.adopt()]
+        for box in there:
+            if box.alive:
+                self.mounting.settle(box)
+            for tree_id in {box.tree, *trees_of(box)} - {""}:
+                self.trees.adopt(tree_id, box.key)
+        taken = {box.slot for box in there}
         if self.slots is not None:
             self.slots.reserve(taken)
             for slot in set(self.network.list_links()) - taken:
@@ -142,9 +162,9 @@ class Node:
                 except Refused as refused:  # the sandboxes live on; the next one with a network is told
                     complain(refused.message)
         if self.cgroups is not None:
-            for key in self.cgroups.list() - {box.key for box in self.boxes.values()}:
+            for key in self.cgroups.list() - {box.key for box in there}:
                 self.burials.clear_group(key)
-        for box in list(self.boxes.values()):
+        for box in there:
             self._adopt_box(box)
 
     def _adopt_box(self, box: Box) -> None:
@@ -184,7 +204,8 @@ class Node:
         if self.stopping:
             raise Refused("unavailable", "the node is stopping")
         folder = f"{self.boxes_folder}/{name}"
-        box = self.spares.take(request)
+        # without root only the child itself can mount: a spare one is past that
+        box = self.spares.take(request) if self.slots is not None or not request["workspaces"] else None
         try:
             if box is None:
                 box = self.maker.prepare(request, folder)
@@ -206,27 +227,52 @@ class Node:
         if self.cgroups is not None:
             self.cgroups.limit(box.key, request["cpu_millis"], request["memory_bytes"], request["pids"])
 
-        def ready(error: str | None) -> None:
-            if error is None:
+        answered = False
+
+        def ready(problem: Refused | str | None) -> None:
+            nonlocal answered
+            if answered:
+                return
+            answered = True
+            if problem is None:
                 box.ready = True
                 try:
                     box.save()
-                except OSError as problem:  # the next node would not know it
-                    box.ready, error = False, f"the sandbox could not be recorded: {problem}"
-            if error is None:
+                except OSError as error:  # the next node would not know it
+                    box.ready, problem = False, f"the sandbox could not be recorded: {error}"
+            if problem is None:
                 self.deadlines.arm(box, box.limits.get("idle_s") or 0.0)
                 reply({"pid": box.pid, "boot_id": self.settings["boot_id"]})
                 return
-            answer = {"error": {"code": "unavailable", "message": error}}
+            refused = problem if isinstance(problem, Refused) else Refused("unavailable", problem)
+            answer = {"error": {"code": refused.code, "message": refused.message}}
             box.when_gone.append(lambda _usage: reply(answer))
             if box.gone:
                 reply(answer)
             else:
                 self.burials.kill(box)
 
+        def mounted(refused: Refused | None) -> None:
+            if refused is not None:
+                ready(refused)
+                return
+            config = {name: request[name] for name in ("env", "work_dir", "main")}
+            home = home_in(request["workspaces"])
+            try:
+                birth.assign({**config, "id": box.id, "ring_bytes": self.settings["ring_bytes"], "home": home})
+            except OSError as error:
+                ready(f"the sandbox could not be made: {error}")
+
         assert box.birth is not None
-        config = {name: request[name] for name in ("env", "work_dir", "main")}
-        box.birth.assign({**config, "id": box.id, "ring_bytes": self.settings["ring_bytes"]}, ready)
+        birth = box.birth
+        birth.expect(ready)
+        if request["workspaces"] and self.slots is not None:
+            try:
+                self.mounting.give(box, request["workspaces"], mounted)
+            except Refused as refused:
+                mounted(refused)
+        else:
+            mounted(None)
 
     def list(self, _request: dict[str, Any], reply: Reply) -> None:
         there = [box for box in self.boxes.values() if box.ready and not box.gone]
@@ -295,8 +341,10 @@ class Node:
             return
 
         def leave(_usage: dict[str, Any] | None = None) -> None:
-            if self.boxes or self.spares.all():
-                return
+            if not (self.boxes or self.spares.all() or self.keepers.all()):
+                self.trees.unmount_all(gone)
+
+        def gone() -> None:
             if self.cgroups is not None:
                 self.network.stop()
                 self.cgroups.clear()
@@ -305,7 +353,7 @@ class Node:
             reply({})
             self.loop.running = False
 
-        for box in [*self.boxes.values(), *self.spares.all()]:
+        for box in [*self.boxes.values(), *self.spares.all(), *self.keepers.all()]:
             box.when_gone.append(leave)
             self.burials.kill(box)
         leave()
@@ -335,9 +383,14 @@ class Node:
 
     def _buried(self, box: Box, usage: dict[str, Any]) -> None:
         """Nothing is left of it: tell who waits for that, or everybody when it ended by itself."""
-        self.boxes.pop(box.id, None)
+        if not box.tree:
+            self.boxes.pop(box.id, None)
         self.spares.forget(box)
-        if box.ready and box.reason and not box.when_gone:
+        self.trees.let_go(box.key)
+        if box.tree:
+            remove_folder(box.folder)
+            self.keepers.forget(box)
+        elif box.ready and box.reason and not box.when_gone:
             ended = {"id": box.id, "reason": box.reason, "usage": usage}
             try:
                 write_small(f"{box.folder}/{ENDED_NAME}", ended)

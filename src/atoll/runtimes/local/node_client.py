@@ -36,7 +36,7 @@ _PROGRAM = (
 )
 
 
-_ONCE = ("make",)  # not known whether the node did it before it died; everything else can be asked again
+_ONCE = ("make", "make_tree")  # not known whether the node did it before it died; everything else can be asked again
 
 
 class NodeDown(errors.Unavailable):

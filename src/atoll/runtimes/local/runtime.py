@@ -6,20 +6,26 @@ import asyncio
 import hashlib
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import atoll
 from atoll.domain import errors
+from atoll.domain.mounts import check_mounts, clean_path
 from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec, Usage
+from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.runtimes.base import Capability, Ended, Found, Handle, Report, Runtime
 from atoll.runtimes.local.box import BOOT_ID
 from atoll.runtimes.local.node_client import NodeClient, open_unix
 from atoll.sidekick.client import SidekickClient
+from atoll.sidekick.keeper_client import KeeperClient
 
 MAKE_S = 30.0
 DESTROY_S = 60.0
 BAKE_S = 330.0
+TREE_S = 150.0
+KEEPER_TRIES = 3
 STREAM_LIMIT_BYTES = 2**20
 EVENT_BOUND = 10_000
 MEMORY_DISK_BYTES = 256 * 2**20  # a larger writable layer lies in an ext4 image instead
@@ -31,7 +37,7 @@ class LocalRuntime(Runtime):
     """One node and its sandboxes, all under `data`.
 
     `resolvers`: name servers that sandboxes with a network ask; none given: the host's. `spares`: how many sandboxes
-    with network none and the given disk are made ahead.
+    with network none and the given disk are made ahead. `keeper_idle_s`: a tree's keeper that nobody asks ends then.
     """
 
     name: ClassVar[str] = "local"
@@ -45,6 +51,7 @@ class LocalRuntime(Runtime):
         spares: int = 8,
         spare_disk_bytes: int = 256 * 2**20,
         spare_inodes: int = 65_536,
+        keeper_idle_s: float = 60.0,
     ) -> None:
         self._data = data.resolve()
         self._events: asyncio.Queue[Ended] = asyncio.Queue(EVENT_BOUND)
@@ -58,6 +65,7 @@ class LocalRuntime(Runtime):
             "resolvers": list(resolvers),
             "ring_bytes": ring_bytes,
             "boot_id": self._boot_id,
+            "keeper_idle_s": keeper_idle_s,
             "version": atoll.__version__,
             "spares": [
                 # a host whose sandboxes never go out is left without links and rules
@@ -72,6 +80,7 @@ class LocalRuntime(Runtime):
         found: set[Capability] = set()
         if self._node.hello.get("rooted"):
             found |= {Capability.PAUSE, Capability.OUTGOING, Capability.LAYERS}
+            found |= {Capability.TREES, Capability.SWAP_TREES}
             if len(self._node.hello["limits"]) == 3:
                 found.add(Capability.LIMITS)
         return frozenset(found)
@@ -88,6 +97,9 @@ class LocalRuntime(Runtime):
 
     async def make(self, sandbox_id: str, spec: SandboxSpec) -> Handle:
         self.check_network(spec.network)
+        if spec.workspaces and Capability.TREES not in self.capabilities:
+            raise self.unsupported("keep workspaces")
+        spec = replace(spec, workspaces=check_mounts(spec.workspaces))
         answer = await self._node.ask("make", timeout_s=MAKE_S, **_request(sandbox_id, spec))
         return {"version": 1, "pid": answer["pid"], "boot_id": answer["boot_id"]}
 
@@ -153,6 +165,50 @@ class LocalRuntime(Runtime):
     async def bake(self, sandbox_id: str, destination: str) -> None:
         await self._node.ask("bake", timeout_s=BAKE_S, id=sandbox_id, destination=destination)
 
+    async def make_tree(self, tree_id: str, quota: Quota) -> None:
+        self._need_trees()
+        await self._node.ask("make_tree", timeout_s=TREE_S, tree_id=tree_id, bytes=quota.bytes, inodes=quota.inodes)
+
+    async def list_trees(self) -> list[str]:
+        self._need_trees()
+        return (await self._node.ask("list_trees"))["trees"]
+
+    async def remove_tree(self, tree_id: str) -> None:
+        self._need_trees()
+        await self._node.ask("remove_tree", timeout_s=TREE_S, tree_id=tree_id)
+
+    async def keeper(self, tree_id: str) -> KeeperClient:
+        self._need_trees()
+        await self._node.ask("keeper", timeout_s=TREE_S, tree_id=tree_id)
+
+        async def connect() -> tuple[StreamReader, StreamWriter]:
+            folder = self._data / "run" / "keepers" / tree_id
+            for _ in range(KEEPER_TRIES):
+                try:
+                    return await open_unix(folder, "sidekick", STREAM_LIMIT_BYTES)
+                except (FileNotFoundError, ConnectionRefusedError):  # it has been idle: the next one
+                    await self._node.ask("keeper", timeout_s=TREE_S, tree_id=tree_id)
+                except OSError as error:
+                    raise errors.Unavailable(f"the keeper of {tree_id} does not answer: {error}") from None
+            raise errors.Unavailable(f"the keeper of {tree_id} ends again and again")
+
+        return KeeperClient(connect)
+
+    async def swap_tree(self, sandbox_id: str, path: str, tree_id: str, *, read_only: bool) -> None:
+        if Capability.SWAP_TREES not in self.capabilities:
+            raise self.unsupported("change a mounted workspace")
+        fields: dict[str, Any] = {"id": sandbox_id, "path": clean_path(path), "tree_id": tree_id}
+        await self._node.ask("swap_tree", timeout_s=TREE_S, **fields, read_only=read_only)
+
+    async def tree_mounts(self, sandbox_id: str) -> list[WorkspaceMount]:
+        self._need_trees()
+        answer = await self._node.ask("tree_mounts", id=sandbox_id)
+        return [WorkspaceMount(**mount) for mount in answer["mounts"]]
+
+    def _need_trees(self) -> None:
+        if Capability.TREES not in self.capabilities:
+            raise self.unsupported("keep workspaces")
+
     def _on_event(self, message: dict[str, Any]) -> None:
         ended = Ended(message["id"], message["reason"], Usage(**message["usage"]))
         if ended.id in self._told:
@@ -187,6 +243,7 @@ def _request(sandbox_id: str, spec: SandboxSpec) -> dict[str, Any]:
         "env": spec.env,
         "work_dir": spec.work_dir,
         "main": main,
+        "workspaces": [asdict(mount) for mount in spec.workspaces],
     }
 
 

@@ -26,6 +26,9 @@ MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_NOATIME = 0x400
+MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
 MNT_DETACH = 2
@@ -36,15 +39,22 @@ ATTR_NODEV = 0x4
 ATTR_NOEXEC = 0x8
 ATTR_IDMAP = 0x10_0000
 
+CAP_CHOWN = 0
+CAP_DAC_OVERRIDE = 1
+CAP_DAC_READ_SEARCH = 2
+CAP_FOWNER = 3
+CAP_FSETID = 4
+CAP_KILL = 5
 CAP_SETGID = 6
 CAP_SETUID = 7
-CAP_KILL = 5
 
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
 _AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
+_MOVE_MOUNT_BENEATH = 0x200
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -185,6 +195,18 @@ def attach_tree(tree: int, target: str) -> None:
         )
     finally:
         os.close(tree)
+
+
+def clone_mount(root: int) -> int:
+    """A detached copy of the mount whose root is open, as it is, without what is mounted below it."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH
+    return _checked(_c_open_tree(_OPEN_TREE, root, b"", flags), "open_tree")
+
+
+def attach_tree_at(tree: int, folder: int, *, beneath: bool = False) -> None:
+    """Mount a detached tree on the open folder, or beneath the mount whose root that is (Linux 6.5); it stays open."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH | (_MOVE_MOUNT_BENEATH if beneath else 0)
+    _checked(_c_move_mount(_MOVE_MOUNT, tree, b"", folder, b"", flags), "move_mount")
 
 
 def bind(source: str, target: str, attributes: int) -> None:
