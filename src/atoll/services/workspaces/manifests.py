@@ -219,9 +219,9 @@ class _PageCache:
         return None if chunk is None or entries is None else (Page(chunk, first, len(entries)), entries)
 
     def put_page(self, lineage: str, chunk: bytes, entries: list[Entry], text_bytes: int) -> None:
-        if entries:
-            self._firsts[lineage, entries[0].path] = chunk
         self._put(lineage, chunk, entries, text_bytes + ENTRY_BYTES * len(entries))
+        if entries and self.has(lineage, chunk):
+            self._firsts[lineage, entries[0].path] = chunk
 
     def put_root(self, lineage: str, chunk: bytes, root: Root, text_bytes: int) -> None:
         self._put(lineage, chunk, root, 2 * text_bytes)
