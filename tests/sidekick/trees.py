@@ -1,4 +1,4 @@
-"""Trees for the keeper's tests: a folder's whole truth, its entries as a keeper tells them, and steps that make them."""
+"""Trees for the keeper's tests: a folder's truth, its entries as a keeper tells them, and steps that make them."""
 
 from __future__ import annotations
 

@@ -21,12 +21,15 @@ from typing import Any
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from atoll.domain.process import MAIN, Exit, FileEntry, ProcessInfo, ProcessSpec, RunResult
 from atoll.domain.sandbox import Resources, SandboxSpec, Usage
+from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.runtimes.base import Capability, Check, Ended, Found, Handle, Report, Runtime
 from atoll.sidekick.client import ProcessStream, SidekickClient
+from atoll.sidekick.keeper_client import KeeperClient
 from atoll.sidekick.protocol import CHUNK_BYTES, STDERR, STDOUT
 from atoll.testing.fake_files import FakeFiles
 from atoll.testing.fake_processes import FakeProcess, FakeStream
 from atoll.testing.fake_programs import Context, run
+from atoll.testing.fake_trees import FakeTrees, TreeFiles
 
 ENDED_KEPT = 32
 EVENTS_MAX = 10_000
@@ -39,7 +42,7 @@ class FakeSandbox:
         self.id = sandbox_id
         self.spec = spec
         self.resources = spec.resources
-        self.files = FakeFiles()
+        self.files = TreeFiles(host.trees, spec.workspaces)
         self.listening: set[int] = set()
         self.processes: dict[str, FakeProcess] = {}
         self.started = self.last_active = time.monotonic()
@@ -121,6 +124,7 @@ class FakeHost:
     def __init__(self, boot_id: str = "boot-1") -> None:
         self.boot_id = boot_id
         self.sandboxes: dict[str, FakeSandbox] = {}
+        self.trees = FakeTrees()
         self.events: deque[Ended] = deque(maxlen=EVENTS_MAX)
         self.event_added = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,7 +144,8 @@ class FakeHost:
         task.add_done_callback(self._tasks.discard)
 
     async def reboot(self) -> None:
-        """Everything is gone, and nothing says so."""
+        """Everything but the disk is gone, and nothing says so."""
+        self.trees.end_keepers()
         gone, self.sandboxes = list(self.sandboxes.values()), {}
         self.events.clear()
         self.boot_id += "'"
@@ -158,7 +163,7 @@ class FakeRuntime(Runtime):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return frozenset({Capability.PAUSE, Capability.OUTGOING, Capability.LAYERS})
+        return frozenset(Capability) - {Capability.LIMITS}
 
     async def start(self) -> None:
         """Nothing to get ready."""
@@ -169,6 +174,8 @@ class FakeRuntime(Runtime):
     async def shutdown(self) -> None:
         for sandbox_id in list(self.host.sandboxes):
             await self.destroy(sandbox_id)
+        for tree_id in self.host.trees.list():
+            self.host.trees.remove(tree_id)
         await self.close()
 
     async def make(self, sandbox_id: str, spec: SandboxSpec) -> Handle:
@@ -245,6 +252,27 @@ class FakeRuntime(Runtime):
 
     async def bake(self, sandbox_id: str, destination: str) -> None:
         _save_layer(_sandbox(self.host, sandbox_id).files, Path(destination))
+
+    async def make_tree(self, tree_id: str, quota: Quota) -> None:
+        self.host.trees.make(tree_id, quota)
+
+    async def list_trees(self) -> list[str]:
+        return self.host.trees.list()
+
+    async def remove_tree(self, tree_id: str) -> None:
+        for sandbox in self.host.sandboxes.values():
+            if any(mount.tree_id == tree_id for mount in sandbox.files.mounts):
+                raise Conflict(f"tree {tree_id} is mounted in sandbox {sandbox.id}")
+        self.host.trees.remove(tree_id)
+
+    async def keeper(self, tree_id: str) -> KeeperClient:
+        return self.host.trees.keeper(tree_id)
+
+    async def swap_tree(self, sandbox_id: str, path: str, tree_id: str, *, read_only: bool) -> None:
+        _sandbox(self.host, sandbox_id).files.swap(path, tree_id, read_only=read_only)
+
+    async def tree_mounts(self, sandbox_id: str) -> list[WorkspaceMount]:
+        return list(_sandbox(self.host, sandbox_id).files.mounts)
 
     def _found(self, sandbox_id: str) -> Found:
         return Found(sandbox_id, {"boot_id": self.host.boot_id}, paused=_sandbox(self.host, sandbox_id).frozen)
