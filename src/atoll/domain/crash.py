@@ -36,6 +36,32 @@ POINTS: frozenset[str] = frozenset(
         "workspaces.collect.moved",  # ... the records name the new one, the old objects are there
         "workspaces.collect.shredded",  # a lineage's key is gone, its packs are there
         "workspaces.collect.emptied",  # ... its objects are gone, its records are there
+        "workspaces.create.keyed",  # a lineage is recorded, nothing is in it
+        "workspaces.create.stored",  # ... the empty tree is, no workspace has it
+        "workspaces.create.recorded",  # the workspace is stored, nobody was told
+        "workspaces.tree.made",  # an empty working tree exists, no record names it
+        "workspaces.tree.filled",  # ... it has all its files
+        "workspaces.open.recorded",  # ... its workspace's record names it, nobody has it mounted
+        "workspaces.take.stored",  # a revision's bytes are stored, no record names it
+        "workspaces.take.recorded",  # it is the head, the stamps of its tree are those of the one before
+        "workspaces.commit.stored",  # a pushed tree is stored, no record names it
+        "workspaces.commit.recorded",  # it is the head, the working tree is as before
+        "workspaces.follow.applied",  # the working tree is as the head, its stamps are as before
+        "workspaces.restore.hydrated",  # a new tree has what is restored, the present one is not looked at yet
+        "workspaces.restore.kept",  # what the restore would lose is a revision
+        "workspaces.restore.recorded",  # the restored tree is the workspace's, sandboxes have the old one
+        "workspaces.restore.swapped",  # sandboxes have the new one, the old one exists
+        "workspaces.fork.stored",  # a fork's tree is in its lineage, no workspace has it
+        "workspaces.fork.recorded",  # the fork is stored, nobody was told
+        "workspaces.merge.stored",  # a merged tree is stored, no record names it
+        "workspaces.snapshot.taken",  # the state is a revision, no snapshot names it
+        "workspaces.snapshot.copied",  # ... its bytes are stored under the snapshot's own key
+        "workspaces.snapshot.recorded",  # the snapshot is stored, the old ones are still there
+        "workspaces.snapshot.shredded",  # a snapshot's own key is gone, its record is there
+        "workspaces.prune.chosen",  # what is beyond what is kept is known, and still there
+        "workspaces.delete.recorded",  # the workspace is deleted, its tree exists
+        "workspaces.delete.emptied",  # ... its tree is gone, its snapshots and keys are there
+        "workspaces.delete.forgotten",  # ... its snapshots are gone, its lineage's key is there
         "blobs.put.written",  # the bytes have a partial name, none of them is surely on the disk
         "blobs.put.synced",  # ... all of them are
         "blobs.put.renamed",  # the object is there, its folder's entry is not surely on the disk

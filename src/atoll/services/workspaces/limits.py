@@ -21,7 +21,6 @@ class WorkspaceLimits:
     name_chars_max: int = 128
     text_chars_max: int = 4_096  # of a description or a message
     tags_max: int = 64
-    mounts_max: int = 16  # workspaces in one sandbox
     import_bytes: int = 64 * 2**30
     import_entries: int = 2_000_000
     import_s: float = 3_600.0
@@ -37,13 +36,11 @@ class WorkspaceLimits:
     # answers
     listed_max: int = 10_000
     diff_changes_max: int = 10_000
-    diff_text_bytes_max: int = 2**20  # of each side of one file
+    diff_text_bytes_max: int = 2**18  # of each side of one file
     diff_texts_bytes_max: int = 8 * 2**20  # of all in one answer
 
     # memory
-    hydrate_window_bytes: int = 32 * 2**20  # of file contents on their way into a tree
-    stamps_cached_max: int = 500_000  # paths whose stamps stay in memory, over all trees
-    chunk_cache_bytes: int = 64 * 2**20
+    stamps_cached_max: int = 200_000  # paths whose stamps stay in memory, over all trees
 
     # how long a part may take
     call_s: float = 30.0  # a short call to a runtime
@@ -54,5 +51,4 @@ class WorkspaceLimits:
     reconcile_every_s: float = 60.0
     orphan_grace_s: float = 300.0  # of trees that no record knows
     collect_every_s: float = 3_600.0
-    collect_grace_s: float = DAY_S
     deleted_kept_s: float = DAY_S  # records of a deleted workspace

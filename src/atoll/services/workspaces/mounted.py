@@ -1,0 +1,58 @@
+"""Mounted: which live sandbox has which workspace mounted, in memory, so that nothing has to be asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from atoll.domain.workspace import WorkspaceMount
+
+
+class MountedAt(NamedTuple):
+    """One mount of a workspace in a live sandbox, or in one that is being made (`made` False)."""
+
+    sandbox: str
+    mount: WorkspaceMount
+    made: bool
+
+
+class Mounted:
+    """Mounts by sandbox. Every mount is entered before the runtime makes the sandbox, and taken out after its end."""
+
+    def __init__(self) -> None:
+        self._mounts: dict[str, dict[str, MountedAt]] = {}  # sandbox -> path -> mount
+
+    def enter(self, sandbox_id: str, mounts: Iterable[WorkspaceMount], *, made: bool) -> None:
+        at = self._mounts.setdefault(sandbox_id, {})
+        for mount in mounts:
+            at[mount.path] = MountedAt(sandbox_id, mount, made)
+
+    def made(self, sandbox_id: str) -> None:
+        at = self._mounts.get(sandbox_id, {})
+        for path, one in at.items():
+            at[path] = one._replace(made=True)
+
+    def swapped(self, one: MountedAt, tree_id: str) -> None:
+        at = self._mounts.get(one.sandbox)
+        if at is not None and one.mount.path in at:
+            at[one.mount.path] = one._replace(mount=replace(one.mount, tree_id=tree_id))
+
+    def leave(self, sandbox_id: str) -> list[WorkspaceMount]:
+        """Those that it had."""
+        return [one.mount for one in self._mounts.pop(sandbox_id, {}).values()]
+
+    def of_sandbox(self, sandbox_id: str) -> list[MountedAt]:
+        return list(self._mounts.get(sandbox_id, {}).values())
+
+    def of_workspace(self, workspace_id: str) -> list[MountedAt]:
+        return [one for at in self._mounts.values() for one in at.values() if one.mount.workspace == workspace_id]
+
+    def writable(self, workspace_id: str) -> bool:
+        return any(not one.mount.read_only for one in self.of_workspace(workspace_id))
+
+    def has_tree(self, tree_id: str) -> bool:
+        return any(one.mount.tree_id == tree_id for at in self._mounts.values() for one in at.values())
+
+    def sandboxes(self) -> list[str]:
+        return list(self._mounts)

@@ -1,0 +1,142 @@
+"""Mounts: workspaces in sandboxes; the sandbox services tell it what they make and what has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from atoll.domain.errors import AtollError, NotFound
+from atoll.domain.key import Scope
+from atoll.domain.mounts import check_mounts
+from atoll.domain.principal import Principal
+from atoll.domain.sandbox import LIVE, Sandbox
+from atoll.domain.workspace import Permission, Reason, WorkspaceMount
+from atoll.records.base import Records
+from atoll.runtimes.base import Runtime
+from atoll.services.background import Background
+from atoll.services.deadline import deadline
+from atoll.services.workspaces.access import WorkspaceAccess
+from atoll.services.workspaces.limits import WorkspaceLimits
+from atoll.services.workspaces.locks import Locks
+from atoll.services.workspaces.mounted import Mounted, MountedAt
+from atoll.services.workspaces.revising import Revising
+from atoll.services.workspaces.trees import WorkingTrees
+
+_log = structlog.get_logger()
+
+SUSPENDED = frozenset({"idle", "suspended"})  # reasons of a sandbox's end that a later use takes back
+RECORDS_MAX = 100_000
+
+
+class Swapping(Protocol):
+    """Who brings a mount of an old tree to the workspace's present one."""
+
+    async def catch_up(self, one: MountedAt) -> None: ...
+
+
+class Mounts:
+    """What a sandbox has mounted, from before it is made until after its end."""
+
+    def __init__(
+        self,
+        records: Records,
+        runtime: Runtime,
+        access: WorkspaceAccess,
+        trees: WorkingTrees,
+        revising: Revising,
+        swapping: Swapping,
+        mounted: Mounted,
+        locks: Locks,
+        background: Background,
+        limits: WorkspaceLimits,
+    ) -> None:
+        self._records = records
+        self._runtime = runtime
+        self._access = access
+        self._trees = trees
+        self._revising = revising
+        self._swapping = swapping
+        self._mounted = mounted
+        self._locks = locks
+        self._background = background
+        self._limits = limits
+
+    async def resolve(self, principal: Principal, mounts: Sequence[WorkspaceMount]) -> tuple[WorkspaceMount, ...]:
+        """The same mounts with ids in place of refs. Needs `write` on those that are not read-only.
+
+        NotFound for a workspace, Forbidden, Unsupported by this runtime, InvalidInput (`workspaces.path`) for a path.
+        """
+        if not mounts:
+            return ()
+        self._trees.require()
+        resolved: list[WorkspaceMount] = []
+        for mount in check_mounts(mounts):
+            need = Permission.READ if mount.read_only else Permission.WRITE
+            found = await self._access.find(principal, mount.workspace, need, scope=Scope.EXECUTE)
+            resolved.append(replace(mount, workspace=found.workspace.id, tree_id=""))
+        return tuple(resolved)
+
+    async def prepare(self, sandbox_id: str, mounts: Sequence[WorkspaceMount]) -> tuple[WorkspaceMount, ...]:
+        """The mounts of `resolve` with their trees, there and filled, for a sandbox about to be made; `made` or
+        `dropped` follows. NotFound when one was deleted meanwhile."""
+        ready: list[WorkspaceMount] = []
+        try:
+            for mount in mounts:
+                async with self._locks.hold(mount.workspace):
+                    workspace = await self._trees.open(await self._access.current(mount.workspace))
+                    assert workspace.tree_id is not None
+                    if not mount.read_only:
+                        await self._trees.mark(workspace.tree_id)
+                    mount = replace(mount, tree_id=workspace.tree_id)
+                    self._mounted.enter(sandbox_id, [mount], made=False)
+                ready.append(mount)
+        except BaseException:
+            self._mounted.leave(sandbox_id)
+            raise
+        return tuple(ready)
+
+    async def made(self, sandbox_id: str) -> None:
+        """The sandbox exists. A restore that came in between is brought to it."""
+        self._mounted.made(sandbox_id)
+        for one in self._mounted.of_sandbox(sandbox_id):
+            workspace = await self._records.get_workspace(one.mount.workspace)
+            if workspace is not None and workspace.tree_id != one.mount.tree_id:
+                await self._swapping.catch_up(one)
+
+    def dropped(self, sandbox_id: str) -> None:
+        """It could not be made."""
+        self._mounted.leave(sandbox_id)
+
+    def process_ended(self, sandbox: Sandbox) -> None:
+        """A process in it, or a file operation, may have changed files."""
+        for one in self._mounted.of_sandbox(sandbox.id):
+            if not one.mount.read_only:
+                self._revising.touched(one.mount.workspace)
+
+    def ended(self, sandbox: Sandbox) -> None:
+        """Nothing of it is left: what it wrote becomes a revision, soon. The marks of its trees outlive a crash."""
+        reason = Reason.SUSPEND if sandbox.reason in SUSPENDED else Reason.STOP
+        mounts = self._mounted.leave(sandbox.id) or list(sandbox.spec.workspaces)
+        for workspace_id in {mount.workspace for mount in mounts if not mount.read_only}:
+            self._background.spawn(self._revising.automatic(workspace_id, reason), f"revise {workspace_id}")
+
+    async def adopt(self) -> None:
+        """At start: what live sandboxes have mounted, as the records tell and the runtime knows better."""
+        for sandbox in await self._records.list_sandboxes(states=LIVE, removed=None, limit=RECORDS_MAX):
+            if not sandbox.spec.workspaces:
+                continue
+            self._mounted.enter(sandbox.id, sandbox.spec.workspaces, made=True)
+            try:
+                async with deadline(self._limits.call_s, "asking what is mounted"):
+                    now = {mount.path: mount for mount in await self._runtime.tree_mounts(sandbox.id)}
+            except NotFound:
+                continue  # the sandboxes' own reconciler finds out that it is gone, and tells `ended`
+            except AtollError as error:
+                _log.warning("workspace.mounts_unknown", sandbox_id=sandbox.id, error=error.message)
+                continue
+            for one in self._mounted.of_sandbox(sandbox.id):
+                if one.mount.path in now:
+                    self._mounted.swapped(one, now[one.mount.path].tree_id)

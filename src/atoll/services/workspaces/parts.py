@@ -1,0 +1,159 @@
+"""Parts: everything that the workspaces service is made of, put together over the plug points; app.py calls it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from atoll.blobs.base import Blobs
+from atoll.records.base import Records
+from atoll.runtimes.base import Runtime
+from atoll.services.background import Background
+from atoll.services.clock import Clock, utc_now
+from atoll.services.workspaces.access import WorkspaceAccess
+from atoll.services.workspaces.adding import Adding
+from atoll.services.workspaces.chunks import ChunkStore
+from atoll.services.workspaces.collecting import Collector
+from atoll.services.workspaces.copying import Copying
+from atoll.services.workspaces.forks import Forks
+from atoll.services.workspaces.history import History
+from atoll.services.workspaces.keys import LineageKeys
+from atoll.services.workspaces.limits import WorkspaceLimits
+from atoll.services.workspaces.locks import Locks
+from atoll.services.workspaces.manifests import Manifests
+from atoll.services.workspaces.merging import Merging
+from atoll.services.workspaces.mounted import Mounted
+from atoll.services.workspaces.mounts import Mounts
+from atoll.services.workspaces.possession import Possession
+from atoll.services.workspaces.refs import Refs
+from atoll.services.workspaces.restoring import Restoring
+from atoll.services.workspaces.retention import Retention
+from atoll.services.workspaces.revising import Revising
+from atoll.services.workspaces.sharing import Sharing
+from atoll.services.workspaces.shredding import Shredding
+from atoll.services.workspaces.snapshots import Snapshots
+from atoll.services.workspaces.stamps import Stamps
+from atoll.services.workspaces.storage_limits import StorageLimits
+from atoll.services.workspaces.sync import Sync
+from atoll.services.workspaces.trees import WorkingTrees
+from atoll.services.workspaces.upkeep import Upkeep
+from atoll.services.workspaces.verifying import Verifier
+from atoll.services.workspaces.viewing import Viewing
+from atoll.vaults.base import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts, each made once."""
+
+    records: Records
+    limits: WorkspaceLimits
+    access: WorkspaceAccess
+    adding: Adding
+    background: Background
+    chunks: ChunkStore
+    collector: Collector
+    copying: Copying
+    forks: Forks
+    history: History
+    keys: LineageKeys
+    locks: Locks
+    manifests: Manifests
+    merging: Merging
+    mounted: Mounted
+    mounts: Mounts
+    refs: Refs
+    restoring: Restoring
+    retention: Retention
+    revising: Revising
+    sharing: Sharing
+    shredding: Shredding
+    snapshots: Snapshots
+    sync: Sync
+    trees: WorkingTrees
+    upkeep: Upkeep
+    verifier: Verifier
+    viewing: Viewing
+
+
+def make_parts(
+    records: Records,
+    runtime: Runtime,
+    blobs: Blobs,
+    vault: Vault,
+    stamps_folder: Path,
+    *,
+    limits: WorkspaceLimits | None = None,
+    storage_limits: StorageLimits | None = None,
+    clock: Clock = utc_now,
+) -> Parts:
+    """The parts over plug points that are started before and closed after them. `stamps_folder` is a cache of ours,
+    and the place of the marks of trees that somebody may have changed."""
+    limits = limits or WorkspaceLimits()
+    access = WorkspaceAccess(records, clock)
+    locks, mounted, background, refs = Locks(), Mounted(), Background(), Refs(records)
+    keys = LineageKeys(records, vault, clock)
+    chunks = ChunkStore(blobs, records, keys, storage_limits, clock)
+    manifests = Manifests(chunks)
+    viewing = Viewing(records, mounted)
+    stamps = Stamps(stamps_folder, limits.stamps_cached_max)
+    trees = WorkingTrees(runtime, records, access, chunks, manifests, stamps, limits)
+    revising = Revising(records, access, chunks, manifests, trees, mounted, locks, background, limits)
+    copying = Copying(chunks, manifests)
+    restoring = Restoring(
+        records, runtime, access, refs, manifests, copying, trees, revising, viewing, mounted, locks, limits
+    )
+    shredding = Shredding(records, access, keys)
+    snapshots = Snapshots(
+        records, access, refs, keys, copying, revising, shredding, locks, restoring.wanted.keys(), limits
+    )
+    mounts = Mounts(records, runtime, access, trees, revising, restoring, mounted, locks, background, limits)
+    retention = Retention(records, access, limits)
+    collector = Collector(chunks, manifests, limits)
+    adding = Adding(records, access, limits)
+    possession = Possession(records, manifests)
+    return Parts(
+        records=records,
+        limits=limits,
+        access=access,
+        adding=adding,
+        background=background,
+        chunks=chunks,
+        collector=collector,
+        copying=copying,
+        forks=Forks(records, access, refs, keys, copying, revising, adding, viewing, locks),
+        history=History(records, access, refs, chunks, manifests, viewing, limits),
+        keys=keys,
+        locks=locks,
+        manifests=manifests,
+        merging=Merging(records, access, refs, manifests, copying, revising, restoring, viewing, locks, limits),
+        mounted=mounted,
+        mounts=mounts,
+        refs=refs,
+        restoring=restoring,
+        retention=retention,
+        revising=revising,
+        sharing=Sharing(records, access),
+        shredding=shredding,
+        snapshots=snapshots,
+        sync=Sync(records, access, refs, chunks, manifests, possession, revising, restoring, viewing, locks, limits),
+        trees=trees,
+        upkeep=Upkeep(
+            records,
+            runtime,
+            access,
+            trees,
+            revising,
+            restoring,
+            snapshots,
+            shredding,
+            retention,
+            collector,
+            mounts,
+            mounted,
+            locks,
+            limits,
+        ),
+        verifier=Verifier(chunks, manifests),
+        viewing=viewing,
+    )

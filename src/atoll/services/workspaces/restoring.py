@@ -1,0 +1,293 @@
+"""Restoring: a workspace becomes what it was: all of it or one path; with live sandboxes on it, in one step for them.
+
+A restore is a revision like any other, and what it would have lost is one before it: so it can be undone.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import structlog
+
+from atoll.domain import crash
+from atoll.domain.errors import AtollError, Conflict, NotFound, QuotaExceeded, StaleVersion
+from atoll.domain.principal import Principal
+from atoll.domain.tree import Entry, check_path, raw
+from atoll.domain.workspace import Permission, Reason, Revision, Workspace
+from atoll.records.base import Records
+from atoll.runtimes.base import Capability, Runtime
+from atoll.services.deadline import deadline
+from atoll.services.workspaces.access import WorkspaceAccess
+from atoll.services.workspaces.copying import Copying
+from atoll.services.workspaces.limits import WorkspaceLimits
+from atoll.services.workspaces.locks import Locks
+from atoll.services.workspaces.manifests import Manifests
+from atoll.services.workspaces.mounted import Mounted, MountedAt
+from atoll.services.workspaces.refs import Refs, Resolved
+from atoll.services.workspaces.revising import Revising, Stored, Taken
+from atoll.services.workspaces.splicing import splice
+from atoll.services.workspaces.trees import WorkingTrees
+from atoll.services.workspaces.viewing import Viewing
+from atoll.services.workspaces.views import Restored
+
+_log = structlog.get_logger()
+
+
+class Restoring:
+    """Restores of workspaces and of single paths, and undo."""
+
+    def __init__(
+        self,
+        records: Records,
+        runtime: Runtime,
+        access: WorkspaceAccess,
+        refs: Refs,
+        manifests: Manifests,
+        copying: Copying,
+        trees: WorkingTrees,
+        revising: Revising,
+        viewing: Viewing,
+        mounted: Mounted,
+        locks: Locks,
+        limits: WorkspaceLimits,
+    ) -> None:
+        self._records = records
+        self._runtime = runtime
+        self._access = access
+        self._refs = refs
+        self._manifests = manifests
+        self._copying = copying
+        self._trees = trees
+        self._revising = revising
+        self._viewing = viewing
+        self._mounted = mounted
+        self._locks = locks
+        self._limits = limits
+        self.wanted: dict[str, int] = {}  # revisions that a restore under way reads: how many do
+
+    async def restore(self, principal: Principal, ref: str, revision: str, path: str | None = None) -> Restored:
+        """Make the workspace, or what is at `path`, what it was. Needs `write`. NotFound for the revision or the path
+        in it, Corrupt when it is damaged. What is there now becomes a revision first.
+        """
+        found = await self._access.find(principal, ref, Permission.WRITE)
+        wanted = (await self._refs.resolve(found.workspace, revision)).readable()
+        self.wanted[wanted.revision.id] = self.wanted.get(wanted.revision.id, 0) + 1
+        try:
+            where = b"" if path is None else raw(path.strip("/"))
+            async with self._locks.hold(found.workspace.id):
+                workspace = await self._access.current(found.workspace.id)
+                if where:
+                    return await self._restore_path(workspace, wanted, where, principal.id)
+                stored = await self._copying.into(workspace.lineage, wanted)
+                head = await self._become(workspace, stored, Reason.RESTORE, principal.id, f"r{wanted.revision.number}")
+                return Restored(await self._viewing.revision(head), stored.entries, stored.bytes)
+        finally:
+            self.wanted[wanted.revision.id] -= 1
+            if not self.wanted[wanted.revision.id]:
+                del self.wanted[wanted.revision.id]
+
+    async def undo(self, principal: Principal, ref: str) -> Restored:
+        """The state before the newest change, as a new revision; twice undoes the undo. Needs `write`.
+
+        Conflict when there is nothing before it.
+        """
+        found = await self._access.find(principal, ref, Permission.WRITE)
+        async with self._locks.hold(found.workspace.id):
+            workspace = await self._access.current(found.workspace.id)
+            workspace, head = await self._revising.take_held(workspace, Reason.BEFORE_RESTORE, principal.id)
+            before = None if head.parent is None else await self._records.get_revision(head.parent)
+            if before is None or before.workspace != workspace.id:
+                raise Conflict("there is nothing to undo: no earlier revision is kept")
+            resolved = Resolved(before, before.lineage, before.tree).readable()
+            stored = Stored(resolved.tree, before.entries, before.bytes, 0)
+            head = await self._become(workspace, stored, Reason.UNDO, principal.id, f"r{before.number}")
+            return Restored(await self._viewing.revision(head), stored.entries, stored.bytes)
+
+    # all of it
+
+    async def _become(self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str) -> Revision:
+        """A revision with that tree is the head, and every live sandbox has it."""
+        for _ in range(self._limits.take_tries):
+            with suppress(StaleVersion):
+                return await self._try_become(workspace, stored, reason, actor, message)
+            workspace = await self._access.current(workspace.id)
+        raise StaleVersion()
+
+    async def _try_become(
+        self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str
+    ) -> Revision:
+        live = workspace.tree_id is not None and bool(self._mounted.of_workspace(workspace.id))
+        if live and Capability.SWAP_TREES not in self._runtime.capabilities:
+            return await self._become_in_place(workspace, stored, reason, actor, message)
+        # The long part first: between the last look at the old tree and the new one's mounting there is but a moment.
+        new_tree = None
+        if live:
+            new_tree = await self._trees.hydrate(workspace.lineage, stored.tree, workspace.quota)
+        try:
+            crash.point("workspaces.restore.hydrated")
+            taken = await self._revising.take_held(workspace, Reason.BEFORE_RESTORE, actor)
+            if taken.head.tree == stored.tree:
+                return taken.head  # that is what it is
+            workspace, old_tree = taken.workspace, taken.workspace.tree_id
+            if new_tree is not None:
+                await self._trees.mark(new_tree)
+            crash.point("workspaces.restore.kept")
+            becoming = replace(workspace, tree_id=new_tree, runtime=None if new_tree is None else self._runtime.name)
+            taken = await self._revising.add(becoming, taken.head, stored, reason, actor, message)
+        except BaseException:
+            if new_tree is not None:
+                await self._trees.remove(new_tree)
+            raise
+        finally:
+            if new_tree is not None:
+                self._trees.fresh.discard(new_tree)
+        crash.point("workspaces.restore.recorded")
+        if old_tree is not None:
+            await self._retire(taken.workspace, old_tree)
+        return taken.head
+
+    async def _become_in_place(
+        self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str
+    ) -> Revision:
+        """Where mounts cannot be swapped: the live tree is changed path by path."""
+        taken = await self._revising.take_held(workspace, Reason.BEFORE_RESTORE, actor)
+        after = await self._manifests.load(workspace.lineage, stored.tree)
+        return await self.become_entries(taken, after, stored, reason, actor, message)
+
+    async def become_entries(
+        self,
+        taken: Taken,
+        after: list[Entry],
+        stored: Stored,
+        reason: Reason,
+        actor: str,
+        message: str | None = None,
+        *,
+        merged: str | None = None,
+    ) -> Revision:
+        """The head is those entries from now on (their chunks are in the store), and the working tree, where there is one, follows.
+
+        StaleVersion when another process was faster: nothing is changed then.
+        """
+        workspace, head = taken
+        if stored.tree == head.tree:
+            return head
+        if stored.entries > workspace.quota.inodes or stored.bytes > workspace.quota.bytes:
+            raise beyond_quota(workspace)
+        workspace = await self._trees.recall(workspace)
+        before: list[Entry] = []
+        if workspace.tree_id is not None:
+            before = await self._manifests.load(workspace.lineage, head.tree)
+            await self._check_room(workspace, before, after)
+            await self._trees.mark(workspace.tree_id)
+        taken = await self._revising.add(workspace, head, stored, reason, actor, message, merged=merged)
+        crash.point("workspaces.commit.recorded")
+        if workspace.tree_id is not None:
+            await self._trees.follow(taken.workspace, before, after, stored.tree)
+            if not self._mounted.writable(workspace.id):
+                await self._trees.unmark(workspace.tree_id)
+        return taken.head
+
+    async def _check_room(self, workspace: Workspace, before: list[Entry], after: list[Entry]) -> None:
+        """QuotaExceeded when the working tree could not hold it: known before anything is committed."""
+        keeper = await self._trees.keeper(workspace)
+        async with deadline(self._limits.call_s, "measuring the working tree"):
+            used, inodes = await keeper.usage()
+        old = {entry.path: entry for entry in before}
+        grown = sum(entry.size - _size(old.get(entry.path)) for entry in after if old.get(entry.path) != entry)
+        largest = max((entry.size for entry in after if old.get(entry.path) != entry), default=0)
+        if grown > 0 and used + grown + min(largest, grown) > workspace.quota.bytes:
+            raise beyond_quota(workspace)
+        if len(after) > len(before) and inodes + len(after) - len(before) > workspace.quota.inodes:
+            raise beyond_quota(workspace)
+
+    async def _retire(self, workspace: Workspace, old_tree: str) -> None:
+        """Bring every sandbox from the old tree to the present one; what was written meanwhile is kept; then it goes."""
+        for one in self._mounted.of_workspace(workspace.id):
+            if one.mount.tree_id == old_tree and one.made:
+                await self._swap(workspace, one)
+        crash.point("workspaces.restore.swapped")
+        await self._leave(workspace, old_tree)
+
+    async def _swap(self, workspace: Workspace, one: MountedAt) -> None:
+        assert workspace.tree_id is not None
+        try:
+            async with deadline(self._limits.call_s, "mounting the restored files"):
+                await self._runtime.swap_tree(
+                    one.sandbox, one.mount.path, workspace.tree_id, read_only=one.mount.read_only
+                )
+        except NotFound:
+            return  # the sandbox has ended
+        except AtollError as error:  # the reconciler tries again
+            _log.warning("workspace.not_swapped", sandbox_id=one.sandbox, error=error.message)
+            return
+        self._mounted.swapped(one, workspace.tree_id)
+
+    async def _leave(self, workspace: Workspace, old_tree: str) -> None:
+        """The old tree goes when nobody has it any more. Files that were written in it after it was looked at last are
+        a revision too, beneath the restored one."""
+        if self._mounted.has_tree(old_tree):
+            return
+        try:
+            state = await self._trees.state(old_tree)
+            _, left = await self._revising.read(old_tree, workspace.lineage, state)
+            if state is None or left.tree != state.tree:
+                head = await self._trees.head(workspace)
+                now = Stored(head.tree, head.entries, head.bytes, 0)
+                if left.tree != head.tree:
+                    taken = await self._revising.add(workspace, head, left, Reason.BEFORE_RESTORE, "system")
+                    await self._revising.add(taken.workspace, taken.head, now, Reason.RESTORE, "system")
+        except NotFound:
+            return  # it has gone already
+        except AtollError as error:  # the reconciler tries again
+            _log.warning("workspace.old_tree_unread", tree_id=old_tree, error=error.message)
+            return
+        await self._trees.remove(old_tree)
+
+    async def catch_up(self, one: MountedAt) -> None:
+        """Bring one mount of an old tree to the present one."""
+        async with self._locks.hold(one.mount.workspace):
+            try:
+                workspace = await self._access.current(one.mount.workspace)
+            except NotFound:
+                return
+            old_tree = one.mount.tree_id
+            if workspace.tree_id == old_tree or Capability.SWAP_TREES not in self._runtime.capabilities:
+                return
+            workspace = await self._trees.open(workspace)
+            assert workspace.tree_id is not None
+            if not one.mount.read_only:
+                await self._trees.mark(workspace.tree_id)
+            await self._swap(workspace, one)
+            await self._leave(workspace, old_tree)
+
+    # one path
+
+    async def _restore_path(self, workspace: Workspace, wanted: Resolved, path: bytes, actor: str) -> Restored:
+        check_path(path)
+        for _ in range(self._limits.take_tries):
+            taken = await self._revising.take_held(workspace, Reason.BEFORE_RESTORE, actor)
+            now = await self._manifests.load(taken.workspace.lineage, taken.head.tree)
+            then = await self._manifests.load(wanted.lineage, wanted.tree)
+            if not any(entry.path == path for entry in then):
+                raise NotFound(f"revision {wanted.revision.number} has no such path")
+            entries = splice(now, then, path)
+            stored = await self._copying.entries(workspace.lineage, wanted.lineage, entries)
+            message = f"{path.decode(errors='replace')} of r{wanted.revision.number}"
+            with suppress(StaleVersion):
+                head = await self.become_entries(taken, entries, stored, Reason.RESTORE, actor, message)
+                put = [entry for entry in entries if entry.path == path or entry.path.startswith(path + b"/")]
+                size = sum(entry.size for entry in put)
+                return Restored(await self._viewing.revision(head), len(put), size)
+            workspace = await self._access.current(workspace.id)
+        raise StaleVersion()
+
+
+def _size(entry: Entry | None) -> int:
+    return 0 if entry is None else entry.size
+
+
+def beyond_quota(workspace: Workspace) -> QuotaExceeded:
+    quota = workspace.quota
+    return QuotaExceeded(f"the workspace holds at most {quota.bytes} bytes and {quota.inodes} files and directories")

@@ -1,0 +1,58 @@
+"""Sharing: who else may read, write or administer a workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atoll.domain.errors import InvalidInput, NotFound
+from atoll.domain.principal import Principal
+from atoll.domain.workspace import Permission, Share
+from atoll.records.base import Records
+from atoll.services.workspaces.access import WorkspaceAccess
+
+TARGETS_MAX = 100
+PRINCIPAL_CHARS_MAX = 128
+
+
+class Sharing:
+    """Collaborators of workspaces."""
+
+    def __init__(self, records: Records, access: WorkspaceAccess) -> None:
+        self._records = records
+        self._access = access
+
+    async def list(self, principal: Principal, ref: str) -> list[Share]:
+        """By principal. Needs the permission `read`."""
+        found = await self._access.find(principal, ref, Permission.READ)
+        return await self._records.list_shares(found.workspace.id)
+
+    async def share(
+        self, principal: Principal, ref: str, targets: Sequence[str], permission: Permission
+    ) -> list[Share]:
+        """Give each target that permission, in place of one it has; all collaborators then. Needs `admin`.
+
+        InvalidInput for a target that is no principal's id, or that owns the workspace.
+        """
+        workspace = (await self._access.find(principal, ref, Permission.ADMIN)).workspace
+        if not 1 <= len(targets) <= TARGETS_MAX:
+            raise InvalidInput(f"share with 1 to {TARGETS_MAX} principals at a time", field="principal")
+        for target in targets:
+            if not target or len(target) > PRINCIPAL_CHARS_MAX or not (target.isprintable() and target.isascii()):
+                raise InvalidInput("principal must be the id of a key", field="principal")
+            if target == workspace.owner:
+                raise InvalidInput("principal owns the workspace", field="principal")
+        for target in dict.fromkeys(targets):
+            share = Share(workspace.id, target, permission, self._access.clock())
+            event = self._access.event(
+                "workspace.shared", workspace, principal.id, with_=target, permission=permission.value
+            )
+            await self._records.put_share(share, event)
+        return await self._records.list_shares(workspace.id)
+
+    async def revoke(self, principal: Principal, ref: str, target: str) -> None:
+        """Take it back. Needs `admin`; a collaborator may give up its own. NotFound when it has none."""
+        need = Permission.READ if target == principal.id else Permission.ADMIN
+        workspace = (await self._access.find(principal, ref, need)).workspace
+        event = self._access.event("workspace.unshared", workspace, principal.id, with_=target)
+        if not await self._records.delete_share(workspace.id, target, event):
+            raise NotFound("Agent not found in collaborators for this workspace")

@@ -1,0 +1,246 @@
+"""Sync: a client's side of a workspace: what is there, which chunks are missing, and the commit that takes all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterator, Sequence
+from contextlib import aclosing
+from heapq import merge
+from operator import attrgetter
+from typing import NamedTuple
+
+from atoll.domain import crash
+from atoll.domain.errors import Conflict, InvalidInput, StaleVersion, TooLarge
+from atoll.domain.principal import Principal
+from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind, check_entries, text
+from atoll.domain.tree_changes import changes
+from atoll.domain.workspace import Permission, Reason, Workspace
+from atoll.records.base import Records
+from atoll.services.workspaces.access import Found, WorkspaceAccess
+from atoll.services.workspaces.chunks import ChunkStore
+from atoll.services.workspaces.limits import WorkspaceLimits
+from atoll.services.workspaces.locks import Locks
+from atoll.services.workspaces.manifests import Manifests
+from atoll.services.workspaces.possession import Possession
+from atoll.services.workspaces.refs import Refs, Resolved
+from atoll.services.workspaces.restoring import Restoring, beyond_quota
+from atoll.services.workspaces.revising import Revising
+from atoll.services.workspaces.viewing import Viewing
+from atoll.services.workspaces.views import RevisionView, SentChunk
+
+IDS_MAX = 65_536
+LOOKUP = 4_096
+
+
+class Sent(NamedTuple):
+    """What of the sent chunks is stored now: how many were new, and their bytes."""
+
+    chunks: int
+    bytes: int
+
+
+class Sync:
+    """What the sync protocol asks; `docs/workspaces-api.md` is its description."""
+
+    def __init__(
+        self,
+        records: Records,
+        access: WorkspaceAccess,
+        refs: Refs,
+        chunks: ChunkStore,
+        manifests: Manifests,
+        possession: Possession,
+        revising: Revising,
+        restoring: Restoring,
+        viewing: Viewing,
+        locks: Locks,
+        limits: WorkspaceLimits,
+    ) -> None:
+        self._records = records
+        self._access = access
+        self._refs = refs
+        self._chunks = chunks
+        self._manifests = manifests
+        self._possession = possession
+        self._revising = revising
+        self._restoring = restoring
+        self._viewing = viewing
+        self._locks = locks
+        self._limits = limits
+
+    async def head(self, principal: Principal, ref: str) -> RevisionView:
+        """The state now: a working tree that may have changed is looked at first. Needs the permission `read`."""
+        found = await self._access.find(principal, ref, Permission.READ)
+        return await self._viewing.revision(await self._revising.take(found.workspace.id, Reason.SYNC, principal.id))
+
+    async def entries(
+        self, principal: Principal, ref: str, revision: str = "HEAD", since: str | None = None
+    ) -> AsyncGenerator[Entry | bytes]:
+        """That revision's entries, sorted; with `since` those that changed, and the paths that are gone. Errors come
+        before the first. Needs the permission `read`."""
+        found = await self._access.find(principal, ref, Permission.READ)
+        wanted = (await self._refs.resolve(found.workspace, revision)).readable()
+        if since is None:
+            await self._manifests.root(wanted.lineage, wanted.tree)
+            return self._all(wanted)
+        base = (await self._refs.resolve(found.workspace, since)).readable()
+        before, after = await self._manifests.changed_pages(base.lineage, base.tree, wanted.tree, wanted.lineage)
+        return _changed(before, after)
+
+    async def missing(self, principal: Principal, ref: str, ids: Sequence[bytes]) -> list[bytes]:
+        """Those that have to be sent, in order. Needs `write`."""
+        found = await self._access.find(principal, ref, Permission.WRITE)
+        if len(ids) > IDS_MAX:
+            raise TooLarge(f"at most {IDS_MAX} ids at a time")
+        asked = [id for id in dict.fromkeys(ids) if id != HOLE]
+        missing = set(await self._chunks.missing(found.workspace.lineage, asked))
+        here = [id for id in asked if id not in missing]
+        missing.update(await self._possession.unproved(principal, found, here))
+        return [id for id in asked if id in missing]
+
+    async def chunks(self, principal: Principal, ref: str, sent: AsyncIterable[SentChunk]) -> Sent:
+        """Store what the client sends, each verified. Durable once this returns; what was taken before an error stays.
+        Needs `write`. InvalidInput for one that is not what its id says."""
+        found = await self._access.find(principal, ref, Permission.WRITE)
+        taken: list[bytes] = []
+        async with self._chunks.writer(found.workspace.lineage) as writer:
+            try:
+                async for chunk in sent:
+                    await writer.add_compressed(chunk.id, chunk.size, chunk.data)
+                    taken.append(chunk.id)
+            finally:
+                await writer.flush()  # a cut keeps what came before it
+        self._possession.prove(principal, found, taken)
+        return Sent(writer.stored_chunks, writer.stored_bytes)
+
+    async def fetch(self, principal: Principal, ref: str, ids: Sequence[bytes]) -> AsyncGenerator[SentChunk]:
+        """Those chunks in that order; one that does not exist comes empty. Needs the permission `read`."""
+        found = await self._access.find(principal, ref, Permission.READ)
+        if len(ids) > IDS_MAX:
+            raise TooLarge(f"at most {IDS_MAX} ids at a time")
+        withheld = await self._possession.unproved(principal, found, ids)
+        return self._fetched(found.workspace.lineage, ids, withheld)
+
+    async def commit(
+        self,
+        principal: Principal,
+        ref: str,
+        base: str,
+        changed: AsyncIterator[Entry | bytes],
+        message: str | None = None,
+    ) -> RevisionView:
+        """The head with those entries in place, and without those paths, as the new head; the working tree follows.
+        All of it or nothing. Needs `write`.
+
+        Conflict when the head, after a look at the working tree, is not `base`. InvalidInput names a path or chunk
+        that is missing or could not be part of a tree; QuotaExceeded.
+        """
+        found = await self._access.find(principal, ref, Permission.WRITE)
+        self._revising.check_message(message)
+        based = await self._refs.resolve(found.workspace, base)
+        new, gone = await self._collected(changed, found.workspace)
+        async with self._locks.hold(found.workspace.id):
+            workspace = await self._access.current(found.workspace.id)
+            for _ in range(self._limits.take_tries):
+                taken = await self._revising.take_held(workspace, Reason.SYNC, principal.id)
+                if based.tree != taken.head.tree:
+                    raise Conflict(f"HEAD is revision {taken.head.number}, not {base} any more: sync again")
+                before = await self._manifests.load(workspace.lineage, taken.head.tree)
+                after = list(check_entries(_applied(before, new, gone)))
+                await self._check_chunks(principal, found, list(new.values()), before)
+                _check_quota(workspace, after)
+                stored = await self._revising.store(workspace.lineage, after)
+                crash.point("workspaces.commit.stored")
+                try:
+                    head = await self._restoring.become_entries(
+                        taken, after, stored, Reason.SYNC, principal.id, message
+                    )
+                    return await self._viewing.revision(head)
+                except StaleVersion:
+                    workspace = await self._access.current(workspace.id)
+        raise StaleVersion()
+
+    async def _collected(
+        self, changed: AsyncIterator[Entry | bytes], workspace: Workspace
+    ) -> tuple[dict[bytes, Entry], set[bytes]]:
+        new: dict[bytes, Entry] = {}
+        gone: set[bytes] = set()
+        async for one in changed:
+            if isinstance(one, bytes):
+                gone.add(one)
+            else:
+                new[one.path] = one
+            if len(new) > workspace.quota.inodes or len(gone) > workspace.quota.inodes:
+                raise beyond_quota(workspace)
+        return new, gone
+
+    async def _check_chunks(self, principal: Principal, found: Found, new: list[Entry], before: list[Entry]) -> None:
+        """InvalidInput names the first path with a chunk that is not there, is of another size, or was never theirs."""
+        old = {entry.chunks for entry in before if entry.kind is EntryKind.FILE}
+        sizes: dict[bytes, tuple[int, Entry]] = {}
+        for entry in new:
+            if entry.kind is not EntryKind.FILE or entry.chunks in old:
+                continue
+            for number, id in enumerate(entry.chunk_ids()):
+                if id != HOLE:
+                    sizes[id] = (min(CHUNK_BYTES, entry.size - number * CHUNK_BYTES), entry)
+        lineage = found.workspace.lineage
+        ids = list(sizes)
+        lacking = set(await self._chunks.missing(lineage, ids))
+        lacking.update(await self._possession.unproved(principal, found, [id for id in ids if id not in lacking]))
+        for at in range(0, len(ids), LOOKUP):
+            stored = await self._records.find_chunks(lineage, ids[at : at + LOOKUP])
+            for id in ids[at : at + LOOKUP]:
+                size, entry = sizes[id]
+                place = stored.get(id)
+                if place is None or id in lacking:
+                    raise _wrong(entry, f"its chunk {id.hex()} has not been sent")
+                if place.bytes != size:
+                    raise _wrong(entry, f"its chunk {id.hex()} has {place.bytes} bytes where {size} belong")
+
+    async def _all(self, wanted: Resolved) -> AsyncGenerator[Entry | bytes]:
+        async with aclosing(self._manifests.entries(wanted.lineage, wanted.tree)) as entries:
+            async for entry in entries:
+                yield entry
+
+    async def _fetched(
+        self, lineage: str, ids: Sequence[bytes], withheld: Collection[bytes]
+    ) -> AsyncGenerator[SentChunk]:
+        allowed = (id for id in ids if id not in withheld and id != HOLE)
+        async with aclosing(self._chunks.fetch_compressed(lineage, allowed)) as chunks:
+            for id in ids:
+                if id in withheld or id == HOLE:
+                    yield SentChunk(id, 0, b"")
+                else:
+                    yield SentChunk(*await anext(chunks))
+
+
+async def _changed(before: list[Entry], after: list[Entry]) -> AsyncGenerator[Entry | bytes]:
+    for change in changes(before, after, directory_times=True):
+        yield change.path if change.after is None else change.after
+
+
+def _applied(before: list[Entry], new: dict[bytes, Entry], gone: set[bytes]) -> Iterator[Entry]:
+    """The entries with `new` in place and without what is at or below a path of `gone`, sorted."""
+    kept = (entry for entry in before if entry.path not in new and not (gone and _is_gone(entry.path, gone)))
+    return merge(kept, (new[path] for path in sorted(new)), key=attrgetter("path"))
+
+
+def _is_gone(path: bytes, gone: set[bytes]) -> bool:
+    if path in gone:
+        return True
+    at = path.rfind(b"/")
+    while at > 0:
+        if path[:at] in gone:
+            return True
+        at = path.rfind(b"/", 0, at)
+    return False
+
+
+def _check_quota(workspace: Workspace, entries: list[Entry]) -> None:
+    quota = workspace.quota
+    if len(entries) > quota.inodes or sum(entry.size for entry in entries) > quota.bytes:
+        raise beyond_quota(workspace)
+
+
+def _wrong(entry: Entry, message: str) -> InvalidInput:
+    return InvalidInput(f"path {text(entry.path)!r}: {message}", field="path")

@@ -1,0 +1,40 @@
+"""Viewing: records put together into what the service answers with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from atoll.domain.errors import NotFound
+from atoll.domain.workspace import Permission, Revision, Workspace
+from atoll.records.base import Records
+from atoll.services.workspaces.mounted import Mounted
+from atoll.services.workspaces.views import RevisionView, WorkspaceView
+
+SNAPSHOTS_MAX = 10_000
+
+
+class Viewing:
+    """Views of workspaces and revisions, for whoever has been found to be allowed to see them."""
+
+    def __init__(self, records: Records, mounted: Mounted) -> None:
+        self._records = records
+        self._mounted = mounted
+
+    async def workspace(self, workspace: Workspace, permission: Permission | None) -> WorkspaceView:
+        head = await self._records.get_revision(workspace.head)
+        if head is None:
+            raise NotFound("workspace not found")  # deleted under us
+        shares = await self._records.list_shares(workspace.id)
+        mounted = sorted({one.sandbox for one in self._mounted.of_workspace(workspace.id)})
+        return WorkspaceView(workspace, permission, await self.revision(head), tuple(mounted), tuple(shares))
+
+    async def revision(self, revision: Revision) -> RevisionView:
+        return (await self.revisions([revision], revision.workspace))[0]
+
+    async def revisions(self, revisions: Iterable[Revision], workspace_id: str) -> list[RevisionView]:
+        """Of one workspace."""
+        named: dict[str, list[str]] = defaultdict(list)
+        for snapshot in await self._records.list_snapshots(workspace=workspace_id, limit=SNAPSHOTS_MAX):
+            named[snapshot.revision].append(snapshot.id)
+        return [RevisionView(one, tuple(sorted(named.get(one.id, ())))) for one in revisions]

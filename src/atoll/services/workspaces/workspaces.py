@@ -1,0 +1,235 @@
+"""Workspaces: the service that every surface calls: make, look at, change and delete; its parts do the rest.
+
+Every method takes the Principal first and raises Forbidden without the scope or the permission it names, and NotFound
+for a workspace that is unknown, deleted or somebody else's: the same message for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from atoll.blobs.base import Blobs
+from atoll.domain import crash
+from atoll.domain.errors import AtollError, Conflict, StaleVersion
+from atoll.domain.ids import new_id, new_workspace_id
+from atoll.domain.key import Scope
+from atoll.domain.principal import Principal
+from atoll.domain.tree import Entry, EntryKind
+from atoll.domain.workspace import Permission, Quota, Reason, Revision, Workspace
+from atoll.records.base import Records
+from atoll.runtimes.base import Runtime
+from atoll.services.clock import Clock, utc_now
+from atoll.services.workspaces.adding import taken
+from atoll.services.workspaces.limits import WorkspaceLimits
+from atoll.services.workspaces.parts import Parts, make_parts
+from atoll.services.workspaces.storage_limits import StorageLimits
+from atoll.services.workspaces.views import Changes, Damage, Report, WorkspaceView
+from atoll.vaults.base import Vault
+
+LIST_MAX = 10_000
+SWAPS_MAX = 8
+
+
+def open_workspaces(
+    records: Records,
+    runtime: Runtime,
+    blobs: Blobs,
+    vault: Vault,
+    stamps_folder: Path,
+    *,
+    limits: WorkspaceLimits | None = None,
+    storage_limits: StorageLimits | None = None,
+    clock: Clock = utc_now,
+) -> Workspaces:
+    """The service over plug points that are started before and closed after it."""
+    return Workspaces(
+        make_parts(
+            records, runtime, blobs, vault, stamps_folder, limits=limits, storage_limits=storage_limits, clock=clock
+        )
+    )
+
+
+class Workspaces:
+    """Use cases of workspaces. app.py: `open_workspaces`, `await start()` before the sandboxes start, `await close()`
+    after they have closed. The parts below act inside a workspace; `mounts` is for the sandbox services."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.access = parts.access
+        self.history = parts.history
+        self.revising = parts.revising
+        self.restoring = parts.restoring
+        self.forks = parts.forks
+        self.merging = parts.merging
+        self.snapshots = parts.snapshots
+        self.sharing = parts.sharing
+        self.sync = parts.sync
+        self.mounts = parts.mounts
+
+    async def start(self) -> None:
+        """Learn what is mounted where; then reconcile, take daily revisions, prune and collect, until `close`."""
+        await self._parts.upkeep.start()
+
+    async def close(self) -> None:
+        """Stop; what is under way gets a moment. A second call does nothing."""
+        await self._parts.upkeep.close()
+        await self._parts.background.close(self._parts.limits.close_s)
+        await self._parts.chunks.close()
+
+    async def create(
+        self,
+        principal: Principal,
+        name: str,
+        *,
+        description: str | None = None,
+        tags: tuple[str, ...] = (),
+        quota_bytes: int | None = None,
+        quota_inodes: int | None = None,
+        automatic: bool = True,
+    ) -> WorkspaceView:
+        """Make an empty one. Needs `write`. InvalidInput names the field; Conflict when one's own has that name;
+        QuotaExceeded for too many."""
+        parts, limits = self._parts, self._parts.limits
+        principal.require(Scope.WRITE)
+        now = parts.access.clock()
+        workspace = Workspace(
+            id=new_workspace_id(),
+            owner=principal.id,
+            name=name,
+            lineage=new_id("lin"),
+            head=new_id("rev"),
+            created_at=now,
+            updated_at=now,
+            description=description or None,
+            tags=tuple(dict.fromkeys(tags)),
+            quota=_quota(limits.quota, quota_bytes, quota_inodes),
+            automatic=automatic,
+        )
+        await parts.adding.check(workspace)
+        # The empty tree is stored under the new key before a workspace names it: a cut leaves a lineage to collect.
+        await parts.records.add_lineage(await parts.keys.new(workspace.lineage))
+        crash.point("workspaces.create.keyed")
+        root = Entry(b"", EntryKind.DIRECTORY, 0o755, int(now.timestamp()) * 10**9)
+        stored = await parts.revising.store(workspace.lineage, [root])
+        crash.point("workspaces.create.stored")
+        revision = Revision(
+            id=workspace.head,
+            workspace=workspace.id,
+            number=1,
+            lineage=workspace.lineage,
+            tree=stored.tree,
+            parent=None,
+            reason=Reason.CREATED,
+            actor=principal.id,
+            created_at=now,
+            entries=stored.entries,
+            bytes=stored.bytes,
+            stored_bytes=stored.stored_bytes,
+        )
+        await parts.adding.add(principal, workspace, revision, "workspace.created")
+        crash.point("workspaces.create.recorded")
+        return await parts.viewing.workspace(workspace, None)
+
+    async def get(self, principal: Principal, ref: str) -> WorkspaceView:
+        """Needs `read`."""
+        found = await self._parts.access.find(principal, ref, Permission.READ)
+        return await self._parts.viewing.workspace(*found)
+
+    async def list(
+        self,
+        principal: Principal,
+        *,
+        name: str | None = None,
+        tag: str | None = None,
+        shared: bool = False,
+        limit: int = 1000,
+    ) -> list[WorkspaceView]:
+        """One's own, and with `shared` those of others too, newest first. Needs `read`."""
+        principal.require(Scope.READ)
+        records = self._parts.records
+        limit = max(0, min(limit, LIST_MAX))
+        found: list[tuple[Workspace, Permission | None]] = [
+            (one, None) for one in await records.list_workspaces(owner=principal.id, limit=LIST_MAX)
+        ]
+        if shared:
+            of_others = await records.list_shared_workspaces(principal.id, LIST_MAX)
+            found += [(one.workspace, one.permission) for one in of_others]
+            found.sort(key=lambda one: one[0].created_at, reverse=True)
+        wanted = [one for one in found if (name is None or one[0].name == name) and (tag is None or tag in one[0].tags)]
+        return [await self._parts.viewing.workspace(*one) for one in wanted[:limit]]
+
+    async def change(self, principal: Principal, ref: str, changes: Changes) -> WorkspaceView:
+        """Needs the permission `admin`. Its quota holds for working trees that are made from now on.
+
+        InvalidInput, Conflict for the name.
+        """
+        parts = self._parts
+        found = await parts.access.find(principal, ref, Permission.ADMIN)
+        workspace = found.workspace
+        for _ in range(SWAPS_MAX):
+            after = _changed(workspace, changes)
+            parts.adding.check_fields(after)
+            if after == workspace:
+                return await parts.viewing.workspace(workspace, found.permission)
+            try:
+                event = parts.access.event("workspace.changed", workspace, principal.id)
+                stored = await parts.records.swap_workspace(replace(after, updated_at=parts.access.clock()), event)
+                return await parts.viewing.workspace(stored, found.permission)
+            except StaleVersion:
+                workspace = await parts.access.current(workspace.id)
+            except Conflict:
+                raise taken(after.name) from None
+        raise StaleVersion()
+
+    async def verify(self, principal: Principal, ref: str) -> Report:
+        """Read every byte of its revisions and snapshots; those that are damaged are marked, and told. Needs `write`."""
+        found = await self._parts.access.find(principal, ref, Permission.WRITE)
+        report = await self._parts.verifier.verify(found.workspace, principal.id)
+        damages = [Damage(one.message, one.revision, one.snapshot, one.path) for one in report.corrupt]
+        return Report(report.revisions, report.snapshots, report.chunks, report.bytes, damages)
+
+    async def delete(self, principal: Principal, ref: str) -> None:
+        """Only its owner may. Conflict while a sandbox has it mounted. Its files, snapshots and, with the last
+        workspace of its lineage, the key that protects them are gone for good."""
+        parts = self._parts
+        found = await parts.access.find(principal, ref, None)
+        async with parts.locks.hold(found.workspace.id):
+            for _ in range(SWAPS_MAX):
+                workspace = await parts.access.current(found.workspace.id)
+                mounted = sorted({one.sandbox for one in parts.mounted.of_workspace(workspace.id)})
+                if mounted:
+                    raise Conflict(f"the workspace is mounted: end {', '.join(mounted)} first")
+                now = parts.access.clock()
+                gone = replace(workspace, deleted_at=now, updated_at=now, tree_id=None, runtime=None, sandbox_id=None)
+                event = parts.access.event("workspace.deleted", workspace, principal.id, name=workspace.name)
+                try:
+                    await parts.records.swap_workspace(gone, event)
+                    break
+                except StaleVersion:
+                    continue
+            else:
+                raise StaleVersion()
+            crash.point("workspaces.delete.recorded")
+            if workspace.tree_id is not None:
+                await parts.trees.remove(workspace.tree_id)
+        crash.point("workspaces.delete.emptied")
+        try:
+            await parts.shredding.after(gone, principal.id)
+        except AtollError as error:  # upkeep tries again: to whoever asked it is gone
+            parts.shredding.put_off(gone, error)
+
+
+def _quota(default: Quota, bytes_: int | None, inodes: int | None) -> Quota:
+    return Quota(default.bytes if bytes_ is None else bytes_, default.inodes if inodes is None else inodes)
+
+
+def _changed(workspace: Workspace, changes: Changes) -> Workspace:
+    return replace(
+        workspace,
+        name=workspace.name if changes.name is None else changes.name,
+        description=workspace.description if changes.description is None else changes.description or None,
+        tags=workspace.tags if changes.tags is None else tuple(dict.fromkeys(changes.tags)),
+        quota=_quota(workspace.quota, changes.quota_bytes, changes.quota_inodes),
+        automatic=workspace.automatic if changes.automatic is None else changes.automatic,
+    )
