@@ -256,9 +256,12 @@ class App:
     """The routes. `hold` makes the next answers 503; `seen` counts requests."""
 
     def __init__(self, root: Path) -> None:
+        from tests.sdk.fake_workspaces import FakeWorkspaces  # it needs names of this module
+
         self.root = root
         self.boxes: dict[str, Box] = {}
         self.seen: list[str] = []
+        self.workspaces = FakeWorkspaces()
         session = "/v1/sessions/{id}"
         self.app = Starlette(
             routes=[
@@ -283,6 +286,7 @@ class App:
                 self._route(session + "/files/move", self.move_file, "POST"),
                 WebSocketRoute(session + "/exec", self.socket),
                 WebSocketRoute(session + "/attach", self.socket),
+                *self.workspaces.app.routes,
             ]
         )
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from atoll.domain.errors import (
         AtollError,
         Conflict,
+        Corrupt,
         DeadlineExceeded,
         Forbidden,
         Internal,
@@ -29,15 +30,37 @@ if TYPE_CHECKING:
     from atoll.sdk._async.files import AsyncFiles
     from atoll.sdk._async.process import AsyncProcess
     from atoll.sdk._async.sandbox import AsyncSandbox
+    from atoll.sdk._async.workspace import AsyncWorkspace
     from atoll.sdk._sync.files import Files
     from atoll.sdk._sync.process import Process
     from atoll.sdk._sync.sandbox import Sandbox
+    from atoll.sdk._sync.workspace import Workspace
     from atoll.sdk.errors import CommandFailed, ConnectionFailed
+    from atoll.sdk.sync.values import (
+        LeftOut,
+        SyncConflict,
+        SyncedPath,
+        SyncOptions,
+        SyncProgress,
+        SyncReport,
+    )
     from atoll.sdk.values import Chunk, PortAddress, Result, SandboxInfo, TemplateInfo
+    from atoll.sdk.workspace_values import (
+        Damage,
+        MergeConflictInfo,
+        MergeResult,
+        PathChange,
+        RestoreResult,
+        RevisionInfo,
+        SnapshotInfo,
+        TreeEntry,
+        Verification,
+        WorkspaceInfo,
+    )
 
 _ERRORS = (
-    "AtollError Conflict DeadlineExceeded Forbidden Internal InvalidInput NotFound QuotaExceeded RateLimited TooLarge "
-    "Unauthenticated Unavailable Unsupported"
+    "AtollError Conflict Corrupt DeadlineExceeded Forbidden Internal InvalidInput NotFound QuotaExceeded RateLimited "
+    "TooLarge Unauthenticated Unavailable Unsupported"
 )
 _HOMES = {
     "atoll.domain.errors": _ERRORS,
@@ -47,10 +70,17 @@ _HOMES = {
     "atoll.sdk.values": "Chunk PortAddress Result SandboxInfo TemplateInfo",
     "atoll.sdk._async.files": "AsyncFiles",
     "atoll.sdk._async.process": "AsyncProcess",
+    "atoll.sdk.sync.values": "LeftOut SyncConflict SyncedPath SyncOptions SyncProgress SyncReport",
+    "atoll.sdk.workspace_values": (
+        "Damage MergeConflictInfo MergeResult PathChange RestoreResult RevisionInfo SnapshotInfo TreeEntry "
+        "Verification WorkspaceInfo"
+    ),
     "atoll.sdk._async.sandbox": "AsyncSandbox",
+    "atoll.sdk._async.workspace": "AsyncWorkspace",
     "atoll.sdk._sync.files": "Files",
     "atoll.sdk._sync.process": "Process",
     "atoll.sdk._sync.sandbox": "Sandbox",
+    "atoll.sdk._sync.workspace": "Workspace",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
@@ -58,11 +88,14 @@ __all__ = [
     "AsyncFiles",
     "AsyncProcess",
     "AsyncSandbox",
+    "AsyncWorkspace",
     "AtollError",
     "Chunk",
     "CommandFailed",
     "Conflict",
     "ConnectionFailed",
+    "Corrupt",
+    "Damage",
     "DeadlineExceeded",
     "Exit",
     "FileEntry",
@@ -70,21 +103,37 @@ __all__ = [
     "Forbidden",
     "Internal",
     "InvalidInput",
+    "LeftOut",
+    "MergeConflictInfo",
+    "MergeResult",
     "NotFound",
+    "PathChange",
     "PortAddress",
     "Process",
     "ProcessInfo",
     "QuotaExceeded",
     "RateLimited",
+    "RestoreResult",
     "Result",
+    "RevisionInfo",
     "Sandbox",
     "SandboxInfo",
+    "SnapshotInfo",
+    "SyncConflict",
+    "SyncOptions",
+    "SyncProgress",
+    "SyncReport",
+    "SyncedPath",
     "TemplateInfo",
     "TooLarge",
+    "TreeEntry",
     "Unauthenticated",
     "Unavailable",
     "Unsupported",
     "Usage",
+    "Verification",
+    "Workspace",
+    "WorkspaceInfo",
 ]
 
 

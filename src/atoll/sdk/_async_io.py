@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from httpcore2 import AsyncConnectionPool
 
 from atoll.sdk.connections import Lane, free_lane, limits
 
 AsyncLock = asyncio.Lock
+T = TypeVar("T")
 _Lanes = list[Lane[AsyncConnectionPool]]
 _Key = tuple[asyncio.AbstractEventLoop, bool]
 _kept: dict[_Key, tuple[_Lanes, AsyncGenerator[None]]] = {}
@@ -68,14 +69,19 @@ async def async_call(function: Callable[[Any], Any], argument: object) -> None:
         await answer
 
 
+async def async_work(function: Callable[..., T], *arguments: Any) -> T:
+    """Work that blocks: on the disk, or for long."""
+    return await asyncio.to_thread(function, *arguments)
+
+
 class AsyncBackground:
-    """A call that goes on beside the caller; `join` waits for it and raises what it raised."""
+    """A call that goes on beside the caller; `join` waits for it, and returns or raises what it did."""
 
     def __init__(self, function: Callable[..., Awaitable[Any]], *arguments: object) -> None:
         self._task = asyncio.ensure_future(function(*arguments))
 
-    async def join(self) -> None:
-        await self._task
+    async def join(self) -> Any:
+        return await self._task
 
     async def cancel(self) -> None:
         """Give it up. Its connection must be closed already: the sync twin can only wait for the end."""

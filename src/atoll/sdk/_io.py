@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from httpcore2 import ConnectionPool
 
@@ -37,6 +37,7 @@ atexit.register(close_connections)
 
 
 Lock = threading.Lock
+T = TypeVar("T")
 
 
 def sleep(seconds: float) -> None:
@@ -55,24 +56,31 @@ def call(function: Callable[[Any], Any], argument: object) -> None:
     function(argument)
 
 
+def work(function: Callable[..., T], *arguments: Any) -> T:
+    """Work that blocks: here it may."""
+    return function(*arguments)
+
+
 class Background:
-    """A call that goes on beside the caller, in a thread; `join` waits for it and raises what it raised."""
+    """A call that goes on beside the caller, in a thread; `join` waits for it, and returns or raises what it did."""
 
     def __init__(self, function: Callable[..., Any], *arguments: object) -> None:
         self._error: BaseException | None = None
+        self._value: Any = None
         self._thread = threading.Thread(target=self._run, args=(function, arguments), daemon=True)
         self._thread.start()
 
     def _run(self, function: Callable[..., Any], arguments: tuple[object, ...]) -> None:
         try:
-            function(*arguments)
+            self._value = function(*arguments)
         except BaseException as error:  # handed to join
             self._error = error
 
-    def join(self) -> None:
+    def join(self) -> Any:
         self._thread.join()
         if self._error is not None:
             raise self._error
+        return self._value
 
     def cancel(self) -> None:
         """Its connection must be closed already: a thread can only be waited for."""

@@ -61,6 +61,7 @@ _BY_CODE: dict[str, type[AtollError]] = {
         errors.Unsupported,
         errors.Unavailable,
         errors.DeadlineExceeded,
+        errors.Corrupt,
         errors.Internal,
     )
 }

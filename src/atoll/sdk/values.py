@@ -135,9 +135,9 @@ def sandbox_of(value: Json) -> SandboxInfo:
         command=tuple(str(word) for word in value.get("command") or ()),
         network=str(network.get("mode") or "none"),
         ports=_ports(network),
-        created_at=_moment(value.get("createdAt")),
-        started_at=_moment(value.get("startedAt")),
-        ended_at=_moment(value.get("endedAt")),
+        created_at=moment_of(value.get("createdAt")),
+        started_at=moment_of(value.get("startedAt")),
+        ended_at=moment_of(value.get("endedAt")),
         exit_code=value.get("exitCode"),
         reason=value.get("reason"),
         usage=_usage(cast(Json, value.get("usage") or {})),
@@ -149,7 +149,7 @@ def sandbox_of(value: Json) -> SandboxInfo:
 def process_of(value: Json) -> ProcessInfo:
     """One object of `processes`."""
     ended = value.get("exitCode") is not None
-    started = _moment(value.get("startedAt"))
+    started = moment_of(value.get("startedAt"))
     return ProcessInfo(
         id=str(value["id"]),
         argv=tuple(str(word) for word in value.get("command") or ()),
@@ -166,7 +166,7 @@ def entry_of(value: Json) -> FileEntry:
     """One directory entry, or the answer of `stat`."""
     kind = value.get("kind") or ("directory" if value.get("isDir") else "file")
     modified = value.get("modifiedAt")
-    moment = _moment(modified)
+    moment = moment_of(modified)
     return FileEntry(
         name=str(value.get("name") or ""),
         kind=str(kind),
@@ -206,7 +206,7 @@ def _usage(value: Json) -> Usage:
     )
 
 
-def _moment(value: object) -> datetime | None:
+def moment_of(value: object) -> datetime | None:
     """RFC 3339 text, or Unix seconds."""
     if isinstance(value, (int, float)):
         return datetime.fromtimestamp(value, UTC)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from atoll.sdk.streams import AsyncWebSocket
 
 CALL_TIMEOUT_S = 60.0  # of silence, for calls that the server answers at once
+BYTES_TYPE = "application/octet-stream"
 _ERROR_BYTES_MAX = 1 << 20
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -50,13 +51,19 @@ class AsyncApi:
         kind = b"application/json" if body else None
         return await self._value_of(self._request(method, target, body, kind, timeout_s))
 
-    async def upload(self, target: str, body: bytes | AsyncUpload, *, timeout_s: float | None) -> Any:
-        """POST bytes; the JSON of the answer."""
-        return await self._value_of(self._request("POST", target, body, b"application/octet-stream", timeout_s))
+    async def upload(
+        self, target: str, body: bytes | AsyncUpload, *, timeout_s: float | None, kind: str = BYTES_TYPE
+    ) -> Any:
+        """POST bytes of that content type; the JSON of the answer."""
+        return await self._value_of(self._request("POST", target, body, kind.encode(), timeout_s))
 
-    async def stream(self, target: str, *, timeout_s: float | None) -> AsyncBody:
-        """GET whose answer is read as it comes; `timeout_s` bounds each wait for more."""
-        body = await send(self._request("GET", target, b"", None, timeout_s))
+    async def stream(self, target: str, *, timeout_s: float | None, post: bytes | None = None) -> AsyncBody:
+        """GET, or POST of those bytes, whose answer is read as it comes; `timeout_s` bounds each wait for more."""
+        if post is None:
+            request = self._request("GET", target, b"", None, timeout_s)
+        else:
+            request = self._request("POST", target, post, BYTES_TYPE.encode(), timeout_s)
+        body = await send(request)
         if body.status >= 300:
             raise error_of(body.status, await body.read(_ERROR_BYTES_MAX), body.headers.get("retry-after"))
         return body

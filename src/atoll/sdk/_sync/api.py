@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from atoll.sdk.streams import WebSocket
 
 CALL_TIMEOUT_S = 60.0  # of silence, for calls that the server answers at once
+BYTES_TYPE = "application/octet-stream"
 _ERROR_BYTES_MAX = 1 << 20
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -51,13 +52,17 @@ class Api:
         kind = b"application/json" if body else None
         return self._value_of(self._request(method, target, body, kind, timeout_s))
 
-    def upload(self, target: str, body: bytes | Upload, *, timeout_s: float | None) -> Any:
-        """POST bytes; the JSON of the answer."""
-        return self._value_of(self._request("POST", target, body, b"application/octet-stream", timeout_s))
+    def upload(self, target: str, body: bytes | Upload, *, timeout_s: float | None, kind: str = BYTES_TYPE) -> Any:
+        """POST bytes of that content type; the JSON of the answer."""
+        return self._value_of(self._request("POST", target, body, kind.encode(), timeout_s))
 
-    def stream(self, target: str, *, timeout_s: float | None) -> Body:
-        """GET whose answer is read as it comes; `timeout_s` bounds each wait for more."""
-        body = send(self._request("GET", target, b"", None, timeout_s))
+    def stream(self, target: str, *, timeout_s: float | None, post: bytes | None = None) -> Body:
+        """GET, or POST of those bytes, whose answer is read as it comes; `timeout_s` bounds each wait for more."""
+        if post is None:
+            request = self._request("GET", target, b"", None, timeout_s)
+        else:
+            request = self._request("POST", target, post, BYTES_TYPE.encode(), timeout_s)
+        body = send(request)
         if body.status >= 300:
             raise error_of(body.status, body.read(_ERROR_BYTES_MAX), body.headers.get("retry-after"))
         return body
