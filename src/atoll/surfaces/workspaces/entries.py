@@ -94,10 +94,13 @@ class _Reader:
         self._bytes += len(unpacked)
         if self._bytes > LINES_BYTES_MAX:
             raise TooLarge(f"the entries are larger than {LINES_BYTES_MAX} bytes")
-        *lines, self._rest = (self._rest + unpacked).split(b"\n") if b"\n" in unpacked else [self._rest + unpacked]
+        begin, data = 0, self._rest + unpacked if self._rest else unpacked
+        while (end := data.find(b"\n", begin)) >= 0:  # not split: a list of empty lines would be large
+            yield self._change(data[begin:end])
+            begin = end + 1
+        self._rest = data[begin:]
         if len(self._rest) > LINE_BYTES_MAX:
-            raise TooLarge(f"line {self._lines + len(lines) + 1} of the entries is longer than {LINE_BYTES_MAX} bytes")
-        yield from map(self._change, lines)
+            raise TooLarge(f"line {self._lines + 1} of the entries is longer than {LINE_BYTES_MAX} bytes")
 
     def _change(self, line: bytes) -> Entry | bytes:
         self._lines += 1
