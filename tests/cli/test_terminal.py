@@ -18,9 +18,9 @@ def test_a_terminal_is_raw_sized_and_given_back(atoll: Atoll) -> None:
     terminal.type("stty size\n")
     terminal.expect("31 97")
     terminal.resize(120, 40)
-    time.sleep(0.3)
-    terminal.type("stty size\n")
-    terminal.expect("40 120")
+    # what is typed may overtake the news of the window's size
+    terminal.type("until [ \"$(stty size)\" = '40 120' ]; do sleep 0.1; done; echo resi'zed'\n")
+    terminal.expect("resized\r")
     terminal.type("exit 6\n")
     assert terminal.wait() == 6
     assert terminal.restored
