@@ -8,10 +8,12 @@ revisions share whatever is equal. Pages are cut where a hash of a path says so:
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, NamedTuple
 
 from atoll.domain.errors import InvalidInput
@@ -102,18 +104,22 @@ def encode_page(entries: Iterable[Entry]) -> bytes:
 
 def encode_entry(entry: Entry) -> bytes:
     """One line of JSON without its end: an array of the fields, defaults at its end left out."""
+    path, kind, mode, mtime_ns, uid, gid, size, chunks, target, holes, xattrs = entry
+    if chunks and not (target or holes or xattrs):  # most entries: the same text in a third of the time
+        ids = base64.b64encode(chunks).decode()
+        return f'[{_quoted(text(path))},"{kind.value}",{mode},{mtime_ns},{uid},{gid},{size},"{ids}"]'.encode()
     fields: list[Any] = [
-        text(entry.path),
-        entry.kind.value,
-        entry.mode,
-        entry.mtime_ns,
-        entry.uid,
-        entry.gid,
-        entry.size,
-        base64.b64encode(entry.chunks).decode(),
-        text(entry.target),
-        entry.holes,
-        [(text(name), base64.b64encode(value).decode()) for name, value in entry.xattrs],
+        text(path),
+        kind.value,
+        mode,
+        mtime_ns,
+        uid,
+        gid,
+        size,
+        base64.b64encode(chunks).decode(),
+        text(target),
+        holes,
+        [(text(name), base64.b64encode(value).decode()) for name, value in xattrs],
     ]
     while not fields[-1] and len(fields) > 4:
         fields.pop()
@@ -122,13 +128,24 @@ def encode_entry(entry: Entry) -> bytes:
 
 def decode_page(data: bytes) -> list[Entry]:
     """The entries of `encode_page`; InvalidInput for anything else."""
-    return [decode_entry(line) for line in data.split(b"\n")] if data else []
+    try:
+        lines = json.loads(b"[%b]" % data.replace(b"\n", b","))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"not a page of a tree: {error}", field="entries") from None
+    return [_entry(fields) for fields in lines]
 
 
 def decode_entry(line: bytes | str) -> Entry:
     """The entry of `encode_entry`; InvalidInput for anything else. Its path is not checked: see `check_entries`."""
     try:
         fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"not an entry of a tree: {error}", field="entries") from None
+    return _entry(fields)
+
+
+def _entry(fields: Any) -> Entry:
+    try:
         path, kind, mode, mtime_ns, *rest = fields
         uid, gid, size, chunks, target, holes, xattrs = rest + [0, 0, 0, "", "", (), ()][len(rest) :]
         return Entry(
@@ -139,12 +156,12 @@ def decode_entry(line: bytes | str) -> Entry:
             _whole(uid, 0xFFFF),
             _whole(gid, 0xFFFF),
             _whole(size, 2**62),
-            base64.b64decode(chunks, validate=True) if chunks else b"",
+            binascii.a2b_base64(chunks, strict_mode=True) if chunks else b"",
             raw(target) if target else b"",
             tuple((_whole(at, 2**62), _whole(length, 2**62)) for at, length in holes),
             tuple((raw(name), base64.b64decode(value, validate=True)) for name, value in xattrs),
         )
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise InvalidInput(f"not an entry of a tree: {error}", field="entries") from None
 
 
