@@ -11,6 +11,7 @@ from atoll.records.base import Records
 from atoll.records.sql import open_records
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.records_conformance import RecordsConformance
+from atoll.testing.workspace_records_conformance import WorkspaceRecordsConformance
 
 Stores = tuple[Records, Records]
 
@@ -24,7 +25,7 @@ async def opened_twice(url: str) -> AsyncIterator[Stores]:
         await store.close()
 
 
-class TestSqlite(RecordsConformance):
+class TestSqlite(RecordsConformance, WorkspaceRecordsConformance):
     @pytest.fixture
     async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
         async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
@@ -32,14 +33,14 @@ class TestSqlite(RecordsConformance):
 
 
 @pytest.mark.postgres
-class TestPostgres(RecordsConformance):
+class TestPostgres(RecordsConformance, WorkspaceRecordsConformance):
     @pytest.fixture
     async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
         async for stores in opened_twice(postgres_url):
             yield stores
 
 
-class TestMemory(RecordsConformance):
+class TestMemory(RecordsConformance, WorkspaceRecordsConformance):
     @pytest.fixture
     async def stores(self) -> Stores:
         store = MemoryRecords()

@@ -63,7 +63,7 @@ async def _copy(source: Connection, target: AsyncConnection) -> Counts:
             raise Conflict(f"the target holds rows already, in {table.name}: copy into an empty database")
     counts: Counts = {}
     for table in TABLES:
-        rows = _batches(source, table)
+        rows = batches(source, table)
         while batch := await asyncio.to_thread(next, rows, None):
             await target.execute(insert(table), batch)
         here = await asyncio.to_thread(_count_here, source, table)
@@ -84,7 +84,8 @@ def _snapshot(source: Connection) -> Connection:
     return source
 
 
-def _batches(source: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
+def batches(source: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
+    """All rows of a table in order of their key, a bounded number at a time."""
     # By key, not by one long cursor: a row's text may be large.
     key = list(table.primary_key.columns)
     after: list[Any] | None = None

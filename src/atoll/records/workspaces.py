@@ -64,7 +64,8 @@ class WorkspaceRecords(ABC):
         """Insert it with its first revision and, unless it is a fork, its lineage.
 
         Conflict when its owner has a workspace of that name that is not deleted; QuotaExceeded when its owner has
-        `quota` of them already, counted in the same atomic step.
+        `quota` of them already, counted in the same atomic step. NotFound when the lineage of a fork is gone or
+        shredded.
         """
 
     @abstractmethod
@@ -87,7 +88,8 @@ class WorkspaceRecords(ABC):
 
     @abstractmethod
     async def delete_workspace_records(self, workspace_id: str) -> None:
-        """Forget a deleted workspace with its revisions, snapshots and shares; no error when it is gone."""
+        """Forget a deleted workspace with its revisions, snapshots and shares; no error when it is gone. Conflict when
+        it is not deleted."""
 
     # revisions
 
@@ -95,7 +97,9 @@ class WorkspaceRecords(ABC):
     async def add_revision(self, revision: Revision, workspace: Workspace, event: Event) -> Workspace:
         """Insert the revision and make it the head of `workspace`, a compare-and-set on `workspace.version`.
 
-        Returns the workspace as it is stored now. StaleVersion when it changed meanwhile.
+        Returns the workspace as it is stored now, with every field as given but `head` and `version`. StaleVersion
+        when it changed meanwhile, Conflict when it has a revision of that number, NotFound when it or the revision's
+        lineage is gone, or the lineage was shredded.
         """
 
     @abstractmethod
@@ -108,7 +112,11 @@ class WorkspaceRecords(ABC):
     async def list_revisions(
         self, *, workspace: str | None = None, lineage: str | None = None, before: int | None = None, limit: int = 1000
     ) -> list[Revision]:
-        """Newest first, by number; `before` is a number, exclusive."""
+        """Newest first, by number; `before` is a number, exclusive.
+
+        A page never ends within a number: of a lineage's workspaces several may have it, and then it is longer than
+        `limit`.
+        """
 
     @abstractmethod
     async def set_revision_state(self, revision_id: str, state: RevisionState, event: Event) -> None:
@@ -116,13 +124,14 @@ class WorkspaceRecords(ABC):
 
     @abstractmethod
     async def delete_revisions(self, revision_ids: Collection[str], event: Event) -> int:
-        """Forget them; never a workspace's head nor one that a snapshot names. How many went."""
+        """Forget them; never a workspace's head nor one that a snapshot names. How many went; none, no event."""
 
     # snapshots
 
     @abstractmethod
     async def add_snapshot(self, snapshot: Snapshot, event: Event) -> None:
-        """Insert. Conflict when its owner has that id, or its workspace that name, already."""
+        """Insert. Conflict when its owner has that id, or its workspace that name, already. NotFound when its revision
+        or its lineage is gone, or the lineage was shredded."""
 
     @abstractmethod
     async def find_snapshot(self, owner: str, snapshot_id: str) -> Snapshot | None: ...
@@ -135,17 +144,17 @@ class WorkspaceRecords(ABC):
 
     @abstractmethod
     async def delete_snapshot(self, owner: str, snapshot_id: str, event: Event) -> bool:
-        """Whether it was there."""
+        """Whether it was there; no event if not."""
 
     # shares
 
     @abstractmethod
     async def put_share(self, share: Share, event: Event) -> None:
-        """Insert or replace."""
+        """Insert or replace. NotFound when the workspace is gone."""
 
     @abstractmethod
     async def delete_share(self, workspace_id: str, principal: str, event: Event) -> bool:
-        """Whether it was there."""
+        """Whether it was there; no event if not."""
 
     @abstractmethod
     async def get_share(self, workspace_id: str, principal: str) -> Share | None: ...
@@ -163,7 +172,11 @@ class WorkspaceRecords(ABC):
     @abstractmethod
     async def add_pack(self, pack: Pack, chunks: Sequence[StoredChunk]) -> None:
         """Insert a pack whose object is stored, with its chunks. A chunk that its lineage has already stays where
-        it is. No event: nothing refers to it yet. NotFound when its lineage is gone or shredded."""
+        it is. No event: nothing refers to it yet. NotFound when its lineage is gone or shredded; Conflict when the pack
+        exists.
+
+        A power cut may take it back until the next revision is added: all else about workspaces outlives one at once.
+        """
 
     @abstractmethod
     async def find_chunks(self, lineage: str, ids: Collection[bytes]) -> dict[bytes, StoredChunk]:
@@ -180,7 +193,7 @@ class WorkspaceRecords(ABC):
     @abstractmethod
     async def move_chunks(self, pack: Pack, chunks: Sequence[StoredChunk], removed: Collection[str]) -> None:
         """In one transaction: `pack` with `chunks` is there, those chunks lie in it, the packs `removed` are gone with
-        what they still held."""
+        what they still held. The same again changes nothing. NotFound when the lineage is gone or shredded."""
 
     @abstractmethod
     async def refresh_packs(self, pack_ids: Collection[str], at: datetime) -> None:
@@ -198,8 +211,12 @@ class WorkspaceRecords(ABC):
 
     @abstractmethod
     async def delete_packs(self, pack_ids: Collection[str]) -> int:
-        """Forget packs, and whatever they hold."""
+        """Forget packs, and whatever they hold, a few packs in each transaction; how many went."""
 
     @abstractmethod
     async def delete_lineage(self, lineage_id: str) -> None:
-        """Forget it with its packs and chunks; nothing may refer to it."""
+        """Forget it with its packs and chunks; no error when it is gone. Conflict when a workspace, revision or
+        snapshot refers to it.
+
+        In several transactions, its key first: one that was cut short is done by calling again.
+        """
