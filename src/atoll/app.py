@@ -18,7 +18,10 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 import atoll
+from atoll.blobs.base import Blobs
+from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.domain.errors import AtollError, Unavailable
+from atoll.domain.workspace import Quota, Reason
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
@@ -27,6 +30,10 @@ from atoll.services.keys import Keys
 from atoll.services.limits import Limits
 from atoll.services.owner_key import OwnerKey, prepare
 from atoll.services.sandboxes import Sandboxes
+from atoll.services.workspaces.executing import Executing
+from atoll.services.workspaces.limits import WorkspaceLimits
+from atoll.services.workspaces.storage_limits import StorageLimits
+from atoll.services.workspaces.workspaces import open_workspaces
 from atoll.settings import DAY_S, Settings
 from atoll.surfaces.computesdk.errors import ComputeDialect
 from atoll.surfaces.computesdk.routes import operations as compute_operations
@@ -45,6 +52,8 @@ from atoll.surfaces.terminal_platform.routes import operations as terminal_opera
 from atoll.surfaces.workspaces.routes import operations as workspace_operations
 from atoll.telemetry.metrics import Metrics
 from atoll.telemetry.trace import Tracing
+from atoll.vaults.base import Vault
+from atoll.vaults.local_key import LocalKey
 
 _log = structlog.get_logger("atoll.app")
 NOBODY = "sess_000000000000"  # whether the runtime answers is found out by asking for a sandbox that cannot be
@@ -60,11 +69,14 @@ class Application:
         records: Records,
         runtime: Runtime,
         keys: Keys | None = None,
-        workspaces: Any = None,
+        blobs: Blobs | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self.settings = settings
         self.records = records
         self.runtime = runtime
+        self.blobs = blobs or open_blobs(settings.blobs_url, store_access(settings))
+        self.vault = vault or LocalKey(settings.master_key_file)
         self.metrics = Metrics()
         self.keys = keys or Keys(records, cache_s=settings.keys.cache_s, use_queue_items=settings.keys.use_queue_items)
         self.metrics.count_dropped_uses(lambda: self.keys.dropped_uses)
@@ -77,10 +89,19 @@ class Application:
             aliases=dict(settings.images.aliases),
             metrics=self.metrics,
         )
+        self.workspaces = open_workspaces(
+            records,
+            runtime,
+            self.blobs,
+            self.vault,
+            settings.folder.stamps,
+            limits=workspace_limits(settings),
+            storage_limits=StorageLimits(grace_s=settings.workspaces.collect_grace_s),
+        )
+        self.workspaces.executing = Executing(records, self.workspaces.access, self.sandboxes)
         self._unproved = ""  # the isolation rules that did not hold when this server started
         self._dialect = ExecboxDialect()
         self.door = Door(self.keys, door_limits(settings))
-        self.workspaces = workspaces
         served = self._operations()
         self.operations = [one for _, operations in served for one in operations]
         self.routes: list[BaseRoute] = [
@@ -106,6 +127,9 @@ class Application:
             if serving:
                 await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
             await _started(stack, "starting the runtime", self.runtime.start, self.runtime.close)
+            await _started(stack, "opening the blobs", self.blobs.start, self.blobs.close)
+            await _started(stack, "opening the vault", self.vault.start, self.vault.close)
+            await _started(stack, "adopting the workspaces", self.workspaces.start, self.workspaces.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
             if serving:
                 proof = asyncio.create_task(self._prove_isolation(), name="isolation")
@@ -138,21 +162,18 @@ class Application:
         probes: dict[str, Probe] = {
             "records": lambda: self.records.ping(),
             "runtime": lambda: self.runtime.find(NOBODY),
+            "blobs": lambda: self.blobs.ping(),
             "isolation": self._isolation,
         }
         health = Health(probes, self.metrics, atoll.__version__)
         pages = Pages(self.openapi) if self.settings.api.docs else None
-        served: list[tuple[Dialect, list[Operation]]] = [
+        return [
             (self._dialect, execbox_operations(self.sandboxes, self.settings)),
+            (self._dialect, workspace_operations(self.workspaces, self.settings)),
+            (TerminalDialect(), terminal_operations(self.workspaces, self.settings)),
+            (ComputeDialect(), compute_operations(self.workspaces, self.settings)),
             (self._dialect, ops_operations(health, self.metrics, pages)),
         ]
-        if self.workspaces is not None:
-            served += [
-                (self._dialect, workspace_operations(self.workspaces, self.settings)),
-                (TerminalDialect(), terminal_operations(self.workspaces, self.settings)),
-                (ComputeDialect(), compute_operations(self.workspaces, self.settings)),
-            ]
-        return served
 
     def openapi(self) -> dict[str, Any]:
         """The document of the routes that this application serves."""
@@ -225,6 +246,48 @@ def service_limits(settings: Settings) -> Limits:
         orphan_grace_s=sandboxes.orphan_grace_s,
         ended_kept_s=sandboxes.ended_retention_days * DAY_S,
         key_use_kept_s=settings.keys.use_retention_days * DAY_S,
+    )
+
+
+def workspace_limits(settings: Settings) -> WorkspaceLimits:
+    """The limits of the workspaces service; what the settings do not name has its own default."""
+    own = settings.workspaces
+    asked = {
+        Reason.PROCESS: own.after_process,
+        Reason.STOP: own.on_stop,
+        Reason.SUSPEND: own.on_suspend,
+        Reason.DAILY: own.daily,
+    }
+    return WorkspaceLimits(
+        quota=Quota(own.quota_bytes, own.quota_inodes),
+        quota_max=Quota(own.max_quota_bytes, own.max_quota_inodes),
+        workspaces_per_key=own.max_per_key,
+        import_bytes=own.import_bytes,
+        import_entries=own.import_entries,
+        import_s=own.import_s,
+        automatic=frozenset(reason for reason, taken in asked.items() if taken),
+        revisions_kept=own.revisions_kept,
+        snapshots_kept=own.snapshots_kept,
+        chunk_cache_bytes=own.chunk_cache_bytes,
+        collect_every_s=own.collect_every_s,
+        collect_grace_s=own.collect_grace_s,
+    )
+
+
+def store_access(settings: Settings) -> StoreAccess:
+    """How the store of blobs is reached."""
+    own = settings.blobs
+    return StoreAccess(
+        endpoint=own.endpoint,
+        region=own.region,
+        path_style=own.path_style,
+        access_key=own.access_key,
+        secret_key=own.secret_key.get_secret_value() if own.secret_key else None,
+        timeout_s=own.timeout_s,
+        retries=own.retries,
+        backoff_s=own.backoff_s,
+        backoff_max_s=own.backoff_max_s,
+        concurrency=own.concurrency,
     )
 
 

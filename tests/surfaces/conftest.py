@@ -20,7 +20,9 @@ from atoll.domain.principal import Principal
 from atoll.serve import listening
 from atoll.settings import Settings
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime
+from atoll.testing.memory_blobs import MemoryBlobs
 from atoll.testing.memory_records import MemoryRecords
+from atoll.testing.memory_vault import MemoryVault
 
 ALICE = "sk_" + "a1" * 32
 BOB = "sk_" + "b0" * 32
@@ -116,12 +118,15 @@ async def open_house(tmp_path: Path) -> AsyncIterator[Opener]:
         records: MemoryRecords | None = None,
         host: FakeHost | None = None,
         keys: KeyRing | None = None,
+        blobs: MemoryBlobs | None = None,
         keep: bool = False,
         **settings: Any,
     ) -> AsyncIterator[House]:
         tree = {"data": tmp_path, "runtime": "fake", "server": {"port": 0, "drain_s": 2}} | settings
         records, host, keys = records or MemoryRecords(), host or FakeHost(), keys or KeyRing()
-        app = Application(Settings.model_validate(tree), records, FakeRuntime(host), keys)
+        app = Application(
+            Settings.model_validate(tree), records, FakeRuntime(host), keys, blobs or MemoryBlobs(), MemoryVault()
+        )
         async with AsyncExitStack() as stack:
             if not keep:
                 stack.push_async_callback(app.runtime.shutdown)  # sandboxes would outlive the server

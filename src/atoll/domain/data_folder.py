@@ -58,3 +58,8 @@ class DataFolder:
     def master_key(self) -> Path:
         """The local vault's key, mode 0600, unless `vault.key_file` names another file."""
         return self.root / "master.key"
+
+    @property
+    def stamps(self) -> Path:
+        """What is known of the working trees' files, so that only changed ones are read."""
+        return self.root / "stamps"

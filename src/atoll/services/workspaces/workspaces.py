@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from atoll.blobs.base import Blobs
 from atoll.domain import crash
@@ -21,6 +22,7 @@ from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
 from atoll.services.clock import Clock, utc_now
 from atoll.services.workspaces.adding import taken
+from atoll.services.workspaces.executing import Executing
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.parts import Parts, make_parts
 from atoll.services.workspaces.storage_limits import StorageLimits
@@ -53,6 +55,8 @@ def open_workspaces(
 class Workspaces:
     """Use cases of workspaces. app.py: `open_workspaces`, `await start()` before the sandboxes start, `await close()`
     after they have closed. The parts below act inside a workspace; `mounts` is for the sandbox services."""
+
+    executing: Executing  # app.py sets it, since it needs the sandboxes
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -87,6 +91,7 @@ class Workspaces:
         quota_bytes: int | None = None,
         quota_inodes: int | None = None,
         automatic: bool = True,
+        sandbox_config: dict[str, Any] | None = None,
     ) -> WorkspaceView:
         """Make an empty one. Needs `write`. InvalidInput names the field; Conflict when one's own has that name;
         QuotaExceeded for too many."""
@@ -105,6 +110,7 @@ class Workspaces:
             tags=tuple(dict.fromkeys(tags)),
             quota=_quota(limits.quota, quota_bytes, quota_inodes),
             automatic=automatic,
+            sandbox_config=sandbox_config,
         )
         await parts.adding.check(workspace)
         # The empty tree is stored under the new key before a workspace names it: a cut leaves a lineage to collect.
@@ -183,7 +189,7 @@ class Workspaces:
         raise StaleVersion()
 
     async def verify(self, principal: Principal, ref: str) -> Report:
-        """Read every byte of its revisions and snapshots; those that are damaged are marked, and told. Needs `write`."""
+        """Read every byte of its revisions and snapshots; damaged ones are marked, and told. Needs `write`."""
         found = await self._parts.access.find(principal, ref, Permission.WRITE)
         report = await self._parts.verifier.verify(found.workspace, principal.id)
         damages = [Damage(one.message, one.revision, one.snapshot, one.path) for one in report.corrupt]

@@ -84,8 +84,7 @@ class WorkspaceHandlers:
         return json_response(answers.merged(merged))
 
     async def verify(self, request: Request, principal: Principal) -> Response:
-        found = await self._workspaces.access.find(principal, request.path_params["ws"], Permission.READ)
-        work = self._workspaces.verifying.verify(found.workspace, principal.id)
+        work = self._workspaces.verify(principal, request.path_params["ws"])
         return json_response(answers.report(await unless_disconnected(request.receive, work)))
 
     async def collaborators(self, request: Request, principal: Principal) -> Response:
