@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from atoll.domain.event import Event
 from atoll.domain.ids import new_id, new_workspace_id
 from atoll.domain.tree import chunk_id
