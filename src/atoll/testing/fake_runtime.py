@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
+from atoll.domain.mounts import check_mounts
 from atoll.domain.process import MAIN, Exit, FileEntry, ProcessInfo, ProcessSpec, RunResult
 from atoll.domain.sandbox import Resources, SandboxSpec, Usage
 from atoll.domain.workspace import Quota, WorkspaceMount
@@ -184,6 +185,7 @@ class FakeRuntime(Runtime):
         if not spec.work_dir.startswith("/"):
             raise InvalidInput("workDir must be absolute", field="workDir")
         self.check_network(spec.network)
+        spec = replace(spec, workspaces=check_mounts(spec.workspaces))
         sandbox = self.host.sandboxes[sandbox_id] = FakeSandbox(self.host, sandbox_id, spec)
         try:
             if spec.work_dir != "/":

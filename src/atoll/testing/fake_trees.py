@@ -186,7 +186,7 @@ class TreeFiles(FakeFiles):
         if not getattr(self, "mounts", None):
             return None
         plain = posixpath.normpath("/" + path.lstrip("/"))
-        for mount in self.mounts:
+        for mount in sorted(self.mounts, key=lambda mount: len(mount.path), reverse=True):
             if plain == mount.path or plain.startswith(mount.path.rstrip("/") + "/"):
                 if writing and mount.read_only:
                     raise Forbidden(f"path {path!r}: read-only file system")

@@ -17,10 +17,18 @@ from atoll.testing.runtime_conformance.lifecycle import LifecycleChecks
 from atoll.testing.runtime_conformance.output import OutputChecks
 from atoll.testing.runtime_conformance.processes import ProcessChecks
 from atoll.testing.runtime_conformance.terminals import TerminalChecks
+from atoll.testing.runtime_conformance.trees import TreeChecks
 
 
 class RuntimeConformance(
-    LifecycleChecks, ProcessChecks, OutputChecks, TerminalChecks, FileChecks, DeadlineChecks, AbilityChecks
+    LifecycleChecks,
+    ProcessChecks,
+    OutputChecks,
+    TerminalChecks,
+    FileChecks,
+    DeadlineChecks,
+    AbilityChecks,
+    TreeChecks,
 ):
     """All checks; a subclass gives the `machine` fixture."""
 
