@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -23,6 +23,7 @@ from atoll.services.clock import Clock
 from atoll.services.deadline import deadline
 from atoll.services.limits import Limits
 from atoll.services.lives import Live, Lives
+from atoll.services.mounting import Mounting, NoMounting
 from atoll.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
@@ -44,6 +45,7 @@ class Access:
     background: Background
     metrics: Metrics
     vanished: Callable[[Live], Awaitable[None]]
+    mounting: Mounting = field(default_factory=NoMounting)
 
     async def find(self, principal: Principal, sandbox_id: str, scope: Scope) -> Sandbox:
         """The principal's sandbox. Forbidden without the scope; NotFound, always the same, when it is not theirs."""

@@ -51,9 +51,11 @@ class Files:
         # No deadline over the whole: the sidekick's client gives up a transfer that stalls.
         try:
             async with self._access.inside(live, "writing the file", within_s=None):
-                return await self._sidekick(live).write_file(path, _counted_in(live, chunks), mode=mode)
+                size = await self._sidekick(live).write_file(path, _counted_in(live, chunks), mode=mode)
         except _SourceBroke as broke:
             raise broke.error from None
+        self._access.mounting.changed(live.sandbox)
+        return size
 
     async def list(self, principal: Principal, sandbox_id: str, path: str) -> list[FileEntry]:
         """The entries of a directory, sorted by name. Needs `read`."""
@@ -72,12 +74,14 @@ class Files:
         live, path = await self._open(principal, sandbox_id, path, Scope.WRITE)
         async with self._access.inside(live, "making the directory", within_s=self._access.limits.call_s):
             await self._sidekick(live).make_dir(path)
+        self._access.mounting.changed(live.sandbox)
 
     async def remove(self, principal: Principal, sandbox_id: str, path: str, *, recursive: bool = False) -> None:
         """Conflict for a directory that is not empty, unless `recursive`. Needs `write`."""
         live, path = await self._open(principal, sandbox_id, path, Scope.WRITE)
         async with self._access.inside(live, "removing the file", within_s=self._access.limits.remove_s):
             await self._sidekick(live).remove(path, recursive=recursive)
+        self._access.mounting.changed(live.sandbox)
 
     async def move(self, principal: Principal, sandbox_id: str, source: str, destination: str) -> None:
         """Needs `write`."""
@@ -85,6 +89,7 @@ class Files:
         destination = self._path(live, destination, "destination")
         async with self._access.inside(live, "moving the file", within_s=self._access.limits.call_s):
             await self._sidekick(live).move(source, destination)
+        self._access.mounting.changed(live.sandbox)
 
     async def _open(
         self, principal: Principal, sandbox_id: str, path: str, scope: Scope, *, field: str = "path"

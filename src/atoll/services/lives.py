@@ -29,6 +29,7 @@ class Live:
     unanswered: int = 0  # in a row
     watched: bool = False  # adopted by this process, its watcher (if its spec needs one) runs
     watcher: asyncio.Task[None] | None = None
+    followers: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])  # of processes without clients
     made: asyncio.Event = field(default_factory=asyncio.Event)  # `runtime.make` is over, well or badly
     ended: asyncio.Event = field(default_factory=asyncio.Event)  # its record says that it has ended
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # and nothing of it is left in the runtime

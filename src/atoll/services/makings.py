@@ -80,13 +80,18 @@ class Makings:
             await self._move(live, SandboxState.BUILDING, event)
             await self._templates.build(plan)
             access.background.spawn(self._prune_layers(), "prune layers")
+        spec = replace(plan.spec, workspaces=await access.mounting.prepare(sandbox.id, plan.spec.workspaces))
         async with deadline(access.limits.make_s, "making the sandbox"):
-            handle = await access.runtime.make(sandbox.id, plan.spec)
+            handle = await access.runtime.make(sandbox.id, spec)
         crash.point("sandboxes.create.made")
+        recorded = replace(sandbox.spec, workspaces=spec.workspaces)
+        if spec.workspaces:
+            await access.mounting.made(sandbox.id)
+        if spec.ports:
+            recorded = replace(recorded, ports=await self._listeners.open(sandbox.id, spec.ports))
         changes: dict[str, Any] = {"handle": handle}
-        if sandbox.spec.ports:
-            ports = await self._listeners.open(sandbox.id, sandbox.spec.ports)
-            changes["spec"] = replace(sandbox.spec, ports=ports)
+        if recorded != sandbox.spec:
+            changes["spec"] = recorded
         event = access.event("sandbox.started", sandbox, actor=sandbox.owner, request_id=request_id)
         await self._move(live, SandboxState.RUNNING, event, **changes)
         crash.point("sandboxes.create.running")
@@ -113,6 +118,7 @@ class Makings:
         access, sandbox = self._access, live.sandbox
         await self._listeners.close(sandbox.id)
         await self._endings.destroy(live)
+        access.mounting.ended(sandbox)
         known = isinstance(error, AtollError)
         reason = error.message[:REASON_CHARS] if isinstance(error, AtollError) else "internal error"
         event = access.event(

@@ -239,6 +239,7 @@ class _Metered(ProcessStream):
         if self._started and self.exit is not None:
             self._started = False
             self._access.metrics.exec_ended(self.exit.duration_s)
+            self._access.mounting.changed(self._live.sandbox)
 
     async def write_stdin(self, data: bytes) -> None:
         self._live.bytes_in += len(data)
@@ -253,6 +254,17 @@ class _Metered(ProcessStream):
     async def close(self) -> None:
         self.release()
         await self._open().close()
+        if self._started and self._live.sandbox.spec.workspaces and self._live.sandbox.live:
+            self._started = False
+            follower = self._access.background.spawn(self._outlive(), f"follow {self.id}")
+            self._live.followers.add(follower)
+            follower.add_done_callback(self._live.followers.discard)
+
+    async def _outlive(self) -> None:
+        """Its client has gone and it runs still: what it writes is to be a revision when it ends."""
+        with suppress(AtollError):
+            await self._access.runtime.sidekick(self._live.sandbox.id).wait(self.id)
+            self._access.mounting.changed(self._live.sandbox)
 
     def _open(self) -> ProcessStream:
         if self._inner is None:

@@ -30,6 +30,7 @@ from atoll.services.limits import Limits
 from atoll.services.listeners import Listeners
 from atoll.services.lives import Live, Lives
 from atoll.services.makings import Makings
+from atoll.services.mounting import Mounting, NoMounting
 from atoll.services.ports import Ports
 from atoll.services.processes import Processes
 from atoll.services.reconciler import Reconciler, quietly
@@ -57,10 +58,12 @@ class Sandboxes:
         clock: Clock = utc_now,
         metrics: Metrics | None = None,
         boot_id: Callable[[], str] | None = None,
+        workspaces: Mounting | None = None,
     ) -> None:
         """`data` is the data folder (`logs/` and `layers/` below it are ours); `aliases` map image names to templates;
         `public_host` stands in the URLs of exposed ports, whose listeners bind to 127.0.0.1. Records and runtime are
-        started before and closed after this. `boot_id` tells one life of the machine from another."""
+        started before and closed after this. `boot_id` tells one life of the machine from another. `workspaces` gives
+        what sandboxes mount, and hears of their ends."""
         limits = limits or Limits()
         self._access = access = Access(
             records=records,
@@ -72,6 +75,7 @@ class Sandboxes:
             background=Background(),
             metrics=metrics or Metrics(),
             vanished=lambda live: self._endings.lost(live),
+            mounting=workspaces or NoMounting(),
         )
         self._listeners = Listeners(runtime, limits)
         self._endings = Endings(access, self._listeners)
@@ -107,6 +111,8 @@ class Sandboxes:
         for live in self._access.lives:
             if live.watcher is not None and not live.busy:
                 live.watcher.cancel()
+            for follower in live.followers:
+                follower.cancel()
         await self._listeners.close_all()
         await self.templates.close()
         await self._access.background.close(self._access.limits.close_s)
@@ -118,7 +124,7 @@ class Sandboxes:
         """Make a sandbox; returns it RUNNING (a very short main process may have ended by the next call).
 
         Needs `execute`. InvalidInput names the field (`image`, `command`, `env`, `workDir`, `resources.cpuMillis`,
-        `resources.memoryMB`, `resources.timeoutMs`, ..., `network`, `ports`, `setup`, `files`, `name`);
+        `resources.memoryMB`, `resources.timeoutMs`, ..., `network`, `ports`, `setup`, `files`, `name`, `workspaces`);
         a failing setup line is InvalidInput with its log. QuotaExceeded: `concurrent session limit reached (n/m)`.
         Unsupported, Unavailable, DeadlineExceeded as from the runtime. Conflict when it was killed meanwhile.
         On an error after it was recorded the record stays, FAILED, with the reason.
@@ -131,6 +137,7 @@ class Sandboxes:
         if spec.resources.max_age_s is None and limits.max_age_s_max is not None:
             spec = replace(spec, resources=replace(spec.resources, max_age_s=limits.max_age_s_max))
         access.runtime.check_network(spec.network)
+        spec = replace(spec, workspaces=await access.mounting.resolve(principal, spec.workspaces))
         plan = self.templates.plan(spec)
         if len(access.lives) >= limits.sandboxes_max:
             raise QuotaExceeded(f"this server holds its maximum of {limits.sandboxes_max} live sandboxes")

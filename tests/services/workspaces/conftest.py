@@ -1,5 +1,6 @@
 """What the tests of workspaces share."""
 
 from .storage import storage
+from .workshop import shop
 
-__all__ = ["storage"]
+__all__ = ["shop", "storage"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from atoll.domain.workspace import Quota, Reason
 
 DAY_S = 24 * 3600.0
+QUOTA, QUOTA_MAX = Quota(), Quota(100 * 2**30, 10_000_000)
 AUTOMATIC = frozenset({Reason.PROCESS, Reason.STOP, Reason.SUSPEND, Reason.DAILY})
 
 
@@ -15,8 +16,8 @@ class WorkspaceLimits:
     """Bounds on what may be asked for, on what is kept, and on how long a part may take."""
 
     # what may be asked for
-    quota: Quota = Quota()  # of a workspace that does not say
-    quota_max: Quota = Quota(100 * 2**30, 10_000_000)
+    quota: Quota = QUOTA  # of a workspace that does not say
+    quota_max: Quota = QUOTA_MAX
     workspaces_per_key: int = 1_000  # of a standard key; owner and internal keys have no quota
     name_chars_max: int = 128
     text_chars_max: int = 4_096  # of a description or a message

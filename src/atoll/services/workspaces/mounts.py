@@ -81,7 +81,7 @@ class Mounts:
 
     async def prepare(self, sandbox_id: str, mounts: Sequence[WorkspaceMount]) -> tuple[WorkspaceMount, ...]:
         """The mounts of `resolve` with their trees, there and filled, for a sandbox about to be made; `made` or
-        `dropped` follows. NotFound when one was deleted meanwhile."""
+        `ended` follows. NotFound when one was deleted meanwhile."""
         ready: list[WorkspaceMount] = []
         try:
             for mount in mounts:
@@ -106,11 +106,7 @@ class Mounts:
             if workspace is not None and workspace.tree_id != one.mount.tree_id:
                 await self._swapping.catch_up(one)
 
-    def dropped(self, sandbox_id: str) -> None:
-        """It could not be made."""
-        self._mounted.leave(sandbox_id)
-
-    def process_ended(self, sandbox: Sandbox) -> None:
+    def changed(self, sandbox: Sandbox) -> None:
         """A process in it, or a file operation, may have changed files."""
         for one in self._mounted.of_sandbox(sandbox.id):
             if not one.mount.read_only:

@@ -22,7 +22,7 @@ _KEPT = frozenset(kind.value for kind in EntryKind)
 class ChunkSink(Protocol):
     """Where chunks go."""
 
-    async def add(self, id: bytes, data: bytes) -> None: ...
+    async def add(self, chunk: bytes, data: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,12 @@ async def read_tree(keeper: KeeperClient, before: TreeState | None, sink: ChunkS
     any use.
     """
     known = before.known if before is not None else {}
-    for _ in range(LOOKS_MAX):
-        looked = await _look(keeper, known, sink)
+    looked = await _look(keeper, known, sink)
+    for _ in range(LOOKS_MAX - 1):
         if not looked.gone:
             break
         known = looked.known  # what vanished may have moved: look again, what was read is known
+        looked = await _look(keeper, known, sink)
     entries = list(_standing(looked.entries))
     changed = before is None or looked.changed or known is not before.known
     return Reading(entries, looked.known, changed)

@@ -1,4 +1,4 @@
-"""Refs: what somebody calls a revision (`HEAD~2`, a number, an id, a snapshot, a moment) and the revision that is meant."""
+"""Refs: what somebody calls a revision (`HEAD~2`, a number, an id, a snapshot, a moment) and which one is meant."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ class Restoring:
         *,
         merged: str | None = None,
     ) -> Revision:
-        """The head is those entries from now on (their chunks are in the store), and the working tree, where there is one, follows.
+        """The head is those entries, whose chunks are stored, from now on; the working tree, if there is one, follows.
 
         StaleVersion when another process was faster: nothing is changed then.
         """
@@ -203,7 +203,7 @@ class Restoring:
             raise beyond_quota(workspace)
 
     async def _retire(self, workspace: Workspace, old_tree: str) -> None:
-        """Bring every sandbox from the old tree to the present one; what was written meanwhile is kept; then it goes."""
+        """Bring every sandbox from the old tree to the new one. What was written meanwhile is kept; then it goes."""
         for one in self._mounted.of_workspace(workspace.id):
             if one.mount.tree_id == old_tree and one.made:
                 await self._swap(workspace, one)

@@ -1,4 +1,4 @@
-"""Shredding: what a deleted workspace leaves behind loses its keys: its snapshots', and its lineage's with the last one."""
+"""Shredding: what a deleted workspace leaves loses its keys: its snapshots theirs, its lineage with the last of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots: revisions that somebody keeps, by a name or just by their moment; the oldest nameless ones go by themselves."""
+"""Snapshots: revisions that somebody keeps, by a name or by their moment; the oldest nameless ones go by themselves."""
 
 from __future__ import annotations
 

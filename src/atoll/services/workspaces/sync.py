@@ -1,4 +1,4 @@
-"""Sync: a client's side of a workspace: what is there, which chunks are missing, and the commit that takes all or nothing."""
+"""Sync: what clients ask that push and pull: what is there, what is missing, and a commit of all or nothing."""
 
 from __future__ import annotations
 
