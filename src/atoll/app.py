@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -75,8 +76,8 @@ class Application:
         self.settings = settings
         self.records = records
         self.runtime = runtime
-        self.blobs = blobs or open_blobs(settings.blobs_url, store_access(settings))
-        self.vault = vault or LocalKey(settings.master_key_file)
+        self.blobs = blobs or open_blob_store(settings)
+        self.vault = vault or open_vault(settings)
         self.metrics = Metrics()
         self.keys = keys or Keys(records, cache_s=settings.keys.cache_s, use_queue_items=settings.keys.use_queue_items)
         self.metrics.count_dropped_uses(lambda: self.keys.dropped_uses)
@@ -96,7 +97,9 @@ class Application:
             self.vault,
             settings.folder.stamps,
             limits=workspace_limits(settings),
-            storage_limits=StorageLimits(grace_s=settings.workspaces.collect_grace_s),
+            storage_limits=StorageLimits(
+                grace_s=settings.workspaces.collect_grace_s, page_cache_bytes=settings.workspaces.chunk_cache_bytes
+            ),
         )
         self.workspaces.executing = Executing(records, self.workspaces.access, self.sandboxes)
         self._unproved = ""  # the isolation rules that did not hold when this server started
@@ -225,6 +228,35 @@ def open_runtime(settings: Settings) -> Runtime:
     )
 
 
+def open_vault(settings: Settings) -> Vault:
+    """The vault of the settings, not started."""
+    return LocalKey(settings.master_key_file)
+
+
+def open_blob_store(settings: Settings) -> Blobs:
+    """The store of blobs of the settings, not started."""
+    return open_blobs(settings.blobs_url, store_access(settings))
+
+
+def open_copy_store(settings: Settings, url: str | None = None) -> Blobs | None:
+    """The second store, at `url` or as the settings have it; None where there is none."""
+    own = settings.blobs
+    url = url or own.copy_url
+    if url is None:
+        return None
+    secret = own.copy_secret_key or own.secret_key
+    return open_blobs(
+        url,
+        replace(
+            store_access(settings),
+            endpoint=own.copy_endpoint,
+            region=own.copy_region or own.region,
+            access_key=own.copy_access_key or own.access_key,
+            secret_key=secret.get_secret_value() if secret else None,
+        ),
+    )
+
+
 def service_limits(settings: Settings) -> Limits:
     """The services' limits; what the settings do not name has the services' own default."""
     maxima, sandboxes = settings.limits.maxima, settings.sandboxes
@@ -268,9 +300,7 @@ def workspace_limits(settings: Settings) -> WorkspaceLimits:
         automatic=frozenset(reason for reason, taken in asked.items() if taken),
         revisions_kept=own.revisions_kept,
         snapshots_kept=own.snapshots_kept,
-        chunk_cache_bytes=own.chunk_cache_bytes,
         collect_every_s=own.collect_every_s,
-        collect_grace_s=own.collect_grace_s,
     )
 
 

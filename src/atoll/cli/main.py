@@ -18,11 +18,15 @@ MODULES: dict[str, tuple[str, ...]] = {
     "processes": ("exec", "shell", "attach"),
     "sandboxes": ("ps", "logs", "stop", "kill", "rm"),
     "copy": ("cp",),
+    "workspaces": ("workspace",),
+    "snapshots": ("snapshot",),
+    "sync": ("sync",),
     "server": ("up", "down"),
     "doctor": ("doctor",),
     "keys": ("keys",),
     "templates": ("template",),
     "database": ("db",),
+    "backup": ("backup", "restore"),
     "version": ("version",),
 }
 

@@ -42,6 +42,19 @@ async def load_records(file: Path, url: str) -> None:
         await asyncio.to_thread(file.unlink)
 
 
+def packs_in(file: Path) -> list[tuple[str, str]]:
+    """(lineage, id) of every pack that a dump refers to."""
+    with closing(sqlite3.connect(file)) as dump:
+        return dump.execute("SELECT lineage, id FROM packs").fetchall()
+
+
+async def check_empty(url: str) -> None:
+    """Conflict unless a dump can be loaded there; of PostgreSQL loading itself finds out."""
+    path = Path(make_url(url).database or "")
+    if make_url(url).get_backend_name() == "sqlite" and await asyncio.to_thread(path.exists):
+        raise Conflict(f"there is a database already: {path}")
+
+
 def _copy_file(source: Path, target: Path) -> None:
     if not source.is_file():
         raise NotFound(f"there is no database {source}")

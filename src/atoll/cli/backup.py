@@ -1,0 +1,160 @@
+"""`atoll backup` and `atoll restore`: this server into a store of blobs, and out of it on an empty machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from atoll.cli import options, output
+from atoll.cli.failure import Failed
+
+if TYPE_CHECKING:
+    from atoll.services.backup import Backup, Made
+    from atoll.settings import Settings
+
+TRIES = 3  # of a copy that the collector overtook
+
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to", help="A folder, or s3://, gs:// or az://; default: blobs.copy_url, else the blobs' own store."
+    ),
+]
+From = Annotated[
+    str | None, typer.Option("--from", help="The store that the backup is in; default: as of `atoll backup`.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("backup", rich_help_panel="Server")(backup)
+    app.command("restore", rich_help_panel="Server")(restore)
+
+
+def backup(
+    to: To = None,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="How many backups stay in the store.")] = 7,
+    data: options.DataFolder = None,
+    as_json: output.Json = False,
+) -> None:
+    """Back up records and workspaces; the server may run meanwhile.
+
+    What a mounted workspace changed since its last revision is in the next backup. The master key is in none: keep a
+    copy of that file elsewhere, without it nothing can be read.
+    """
+    import asyncio
+
+    from atoll.settings import load
+
+    settings = load(overrides={"data": data})
+    made, gone = asyncio.run(_back_up(settings, to, keep))
+    if as_json:
+        output.print_json({**_plain(made), "removed": gone, "master_key_file": str(settings.master_key_file)})
+        return
+    typer.echo(f"backup {made.moment}: {output.size(made.records_bytes)} of records, {made.objects} new objects of "
+               f"{output.size(made.bytes)}")  # fmt: skip
+    typer.echo(f"keep a copy of {settings.master_key_file} elsewhere: it is not in the backup", err=True)
+
+
+def restore(
+    source: From = None,
+    at: Annotated[str | None, typer.Option("--at", help="Which backup, as 20261121T120000Z; default: newest.")] = None,
+    master_key: Annotated[
+        Path | None, typer.Option("--master-key", help="A copy of the master key's file, to be put in its place.")
+    ] = None,
+    data: options.DataFolder = None,
+    as_json: output.Json = False,
+) -> None:
+    """Put a backup into a data folder that has no records yet. Start the server afterwards."""
+    import asyncio
+
+    from atoll.records.data_folder import DataFolderLock
+    from atoll.settings import load
+
+    settings = load(overrides={"data": data})
+    _place_master_key(settings, master_key)
+    lock = DataFolderLock(settings.folder)
+    lock.acquire()
+    try:
+        moment, objects, size = asyncio.run(_restore(settings, source, at))
+    finally:
+        lock.release()
+    if as_json:
+        output.print_json({"moment": moment, "objects": objects, "bytes": size})
+    else:
+        typer.echo(f"restored {moment}: {objects} objects of {output.size(size)}; start the server with `atoll up`")
+
+
+async def _back_up(settings: Settings, to: str | None, keep: int) -> tuple[Made, list[str]]:
+    from atoll.records.dump import dump_records, packs_in
+    from atoll.services.workspaces.packs import pack_key
+
+    owner_key = settings.folder.owner_key
+    text = owner_key.read_text() if owner_key.exists() else None
+    async with _stores(settings, to) as backing:
+        for _ in range(TRIES):
+            with tempfile.TemporaryDirectory(prefix="atoll-backup-") as folder:
+                dump = Path(folder) / "records.db"
+                await dump_records(settings.database_url, dump)
+                needed = {pack_key(lineage, pack) for lineage, pack in packs_in(dump)}
+                made = await backing.make(dump, text, needed=needed)
+            if made is not None:
+                return made, await backing.prune(keep)
+    raise Failed("the blobs changed under each of the tries: try again")
+
+
+async def _restore(settings: Settings, source: str | None, at: str | None) -> tuple[str, int, int]:
+    from atoll.records.dump import check_empty, load_records
+
+    await check_empty(settings.database_url)
+    async with _stores(settings, source) as backing:
+        file = settings.folder.root / "restored.partial"
+        file.unlink(missing_ok=True)
+        moment, owner_key = await backing.restore_records(at, file)
+        objects, size = await backing.restore_blobs()
+        # The records come last: what was cut short before can be done again.
+        await load_records(file, settings.database_url)
+    if owner_key is not None and not settings.folder.owner_key.exists():
+        settings.folder.owner_key.touch(mode=0o600)
+        settings.folder.owner_key.write_text(owner_key)
+    return moment, objects, size
+
+
+@asynccontextmanager
+async def _stores(settings: Settings, url: str | None) -> AsyncGenerator[Backup]:
+    """A backup between the settings' store and the one at `url`."""
+    from contextlib import AsyncExitStack
+
+    from atoll.app import open_blob_store, open_copy_store, open_vault
+    from atoll.services.backup import Backup
+
+    if url is not None and "://" not in url:
+        url = Path(url).expanduser().absolute().as_uri()
+    async with AsyncExitStack() as stack:
+        vault, source = open_vault(settings), open_blob_store(settings)
+        target = open_copy_store(settings, url)
+        for part in (vault, source, *([target] if target is not None else [])):
+            stack.push_async_callback(part.close)
+            await part.start()
+        yield Backup(source, target or source, vault)
+
+
+def _place_master_key(settings: Settings, given: Path | None) -> None:
+    place = settings.master_key_file
+    if given is None:
+        if not place.exists():
+            raise Failed(f"the master key is needed: --master-key FILE, or put it at {place}")
+        return
+    if place.exists() and place.read_bytes() != given.read_bytes():
+        raise Failed(f"{place} is another master key already")
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.touch(mode=0o600)
+    place.write_bytes(given.read_bytes())
+
+
+def _plain(made: Made) -> dict[str, object]:
+    return {name: getattr(made, name) for name in ("moment", "records_bytes", "objects", "bytes")}
