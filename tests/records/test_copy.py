@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
+from atoll.domain.ids import new_id
 from atoll.domain.sandbox import SandboxState
+from atoll.domain.workspace import Pack, Permission, Share
 from atoll.records import copy
 from atoll.records.copy import copy_database
 from atoll.records.sql import SqlRecords, open_records
-from atoll.testing.records_conformance import event, key, sandbox, use
+from atoll.testing import workspace_records_examples as examples
+from atoll.testing.records_conformance import T0, event, key, sandbox, use
 
 
 @pytest.fixture
@@ -34,12 +38,38 @@ async def fill(url: str) -> SqlRecords:
         made_key = key(str(n))
         await records.add_key(made_key, event(made_key.id, "key.created"))
         await records.log_key_use([use(made_key.id)] * 4)
+    await fill_workspaces(records)
     return records
 
 
+async def fill_workspaces(records: SqlRecords) -> None:
+    for n in range(2):
+        # Names that repeat among owners, so that keys of two columns are paged through.
+        made = await examples.made(records, "büro", f"key_{n}")
+        made, added = await examples.revised(records, made, 4)
+        for one in added:
+            kept = examples.snapshot(one, f"snap_{one.number}", owner=made.owner)
+            await records.add_snapshot(kept, event(kept.id, "snapshot.created"))
+            await records.put_share(Share(made.id, f"key_{one.number}", Permission.READ, T0), event(made.id))
+        for _ in range(2):
+            packed = Pack(new_id("pack"), made.lineage, 1, T0)
+            await records.add_pack(packed, examples.chunks(packed, *(secrets.token_bytes(9) for _ in range(5))))
+
+
 async def everything(records: SqlRecords) -> object:
-    sandboxes = await records.list_sandboxes(removed=None)
-    return sandboxes, await records.list_keys(include_revoked=True), await records.list_events()
+    workspaces = await records.list_workspaces(deleted=None)
+    return (
+        await records.list_sandboxes(removed=None),
+        await records.list_keys(include_revoked=True),
+        await records.list_events(),
+        await records.list_lineages(),
+        workspaces,
+        [await records.list_revisions(workspace=one.id) for one in workspaces],
+        [await records.list_snapshots(owner=one.owner) for one in workspaces],
+        [await records.list_shares(one.id) for one in workspaces],
+        await records.list_packs(),
+        [await records.list_chunks(one.lineage) for one in workspaces],
+    )
 
 
 @pytest.mark.postgres
@@ -49,7 +79,19 @@ async def test_everything_arrives_and_new_rows_go_on_after_it(
     monkeypatch.setattr(copy, "BATCH_ROWS", 3)
     source = await fill(source_url)
     counts = await copy_database(source_url, postgres_url)
-    assert counts == {"sandboxes": (7, 7), "api_keys": (3, 3), "api_key_usage": (12, 12), "events": (13, 13)}
+    assert counts == {
+        "sandboxes": (7, 7),
+        "api_keys": (3, 3),
+        "api_key_usage": (12, 12),
+        "events": (39, 39),
+        "lineages": (2, 2),
+        "workspaces": (2, 2),
+        "revisions": (10, 10),
+        "snapshots": (8, 8),
+        "shares": (8, 8),
+        "packs": (4, 4),
+        "chunks": (20, 20),
+    }
     target = open_records(postgres_url)
     await target.start()
     assert await everything(target) == await everything(source)

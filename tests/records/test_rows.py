@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.domain.sandbox import BakedFile, NetworkMode, Port, Resources, SandboxSpec
+from atoll.domain.workspace import WorkspaceMount
 from atoll.records.rows import spec_of, spec_text
 
 TEXT = st.text(max_size=40)  # surrogates and NUL included: JSON escapes them
@@ -28,6 +29,7 @@ SPECS = st.builds(
     setup=st.lists(TEXT, max_size=3).map(tuple),
     files=st.lists(st.builds(BakedFile, TEXT, st.binary(max_size=50)), max_size=3).map(tuple),
     layers=st.lists(TEXT, max_size=3).map(tuple),
+    workspaces=st.lists(st.builds(WorkspaceMount, TEXT, TEXT, st.booleans(), TEXT), max_size=3).map(tuple),
 )
 
 

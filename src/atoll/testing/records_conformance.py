@@ -37,6 +37,7 @@ from atoll.domain.sandbox import (
     SandboxState,
     Usage,
 )
+from atoll.domain.workspace import WorkspaceMount
 from atoll.records.base import KeyUse, Records
 
 T0 = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -93,6 +94,7 @@ class RecordsConformance:
                 setup=("pip install x", "true"),
                 files=(BakedFile("/a", bytes(range(256))), BakedFile("/b", b"")),
                 layers=("/l/1", "/l/2"),
+                workspaces=(WorkspaceMount("ws_1"), WorkspaceMount("ws_2", "/é", read_only=True, tree_id="tree_1")),
             ),
             runtime="local",
             created_at=T0,
