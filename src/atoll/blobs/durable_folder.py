@@ -21,7 +21,7 @@ from atoll.blobs.base import Blob
 from atoll.domain.crash import point
 from atoll.domain.errors import InvalidInput
 
-_TRIES = 20  # to place a file while others remove its folder because it is empty
+_TRIES = 100  # to place a file while others remove its folder because it is empty
 
 
 class Partial:
@@ -108,7 +108,7 @@ class DurableFolder:
                 break
             except FileNotFoundError:
                 self._durable -= {path.parent, *path.parent.parents}
-            except (NotADirectoryError, IsADirectoryError, FileExistsError):
+            except (NotADirectoryError, IsADirectoryError):
                 raise InvalidInput(f"{key!r} is, or lies in, what is already another blob", field="key") from None
         else:
             raise FileNotFoundError(errno.ENOENT, f"{path.parent} is removed as often as it is made")
@@ -173,7 +173,8 @@ class DurableFolder:
             return
         if self.objects in folder.parents:
             self._make(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
         _sync(folder.parent)
         self._durable.add(folder)
 

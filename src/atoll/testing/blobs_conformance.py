@@ -64,21 +64,20 @@ class BlobsConformance:
         assert await blobs.get("k") == b"newer"
         assert await self.keys(blobs) == ["k"]
 
-    @pytest.mark.parametrize("key", NO_KEYS)
-    async def test_what_is_no_key_is_refused_everywhere(self, blobs: Blobs, key: str) -> None:
-        with pytest.raises(InvalidInput):
-            await blobs.put(key, b"x")
-        with pytest.raises(InvalidInput):
-            await blobs.write(key, stream(b"x"))
-        with pytest.raises(InvalidInput):
-            await blobs.get(key)
-        with pytest.raises(InvalidInput):
-            await blobs.get_range(key, 0, 1)
-        with pytest.raises(InvalidInput):
-            await blobs.delete(key)
-        with pytest.raises(InvalidInput):
-            async for _ in blobs.read(key):
-                pass
+    async def test_what_is_no_key_is_refused_everywhere(self, blobs: Blobs) -> None:
+        for key in NO_KEYS:
+            with pytest.raises(InvalidInput):
+                await blobs.put(key, b"x")
+            with pytest.raises(InvalidInput):
+                await blobs.write(key, stream(b"x"))
+            with pytest.raises(InvalidInput):
+                await blobs.get(key)
+            with pytest.raises(InvalidInput):
+                await blobs.get_range(key, 0, 1)
+            with pytest.raises(InvalidInput):
+                await blobs.delete(key)
+            with pytest.raises(InvalidInput):
+                await anext(aiter(blobs.read(key)))
         assert await self.keys(blobs) == []
 
     async def test_what_is_not_there_is_not_found(self, blobs: Blobs) -> None:
