@@ -140,7 +140,7 @@ class FilesystemHandlers:
                 "id": _public(now.workspace),
                 "archive_id": archive_id,
                 "size_bytes": now.bytes,
-                "file_count": now.entries,
+                "file_count": now.entries - 1,
             }
         )
 
@@ -162,7 +162,7 @@ def _filesystem(view: WorkspaceView) -> dict[str, Any]:
         "description": one.description,
         "owner_id": one.owner,
         "size_bytes": head.bytes,
-        "file_count": head.entries,
+        "file_count": head.entries - 1,  # the root is no file
         "created_at": one.created_at,
         "updated_at": one.updated_at,
     }

@@ -29,8 +29,8 @@ class TransferHandlers:
     """One method for each operation."""
 
     def __init__(self, workspaces: Workspaces, settings: Settings) -> None:
+        self._workspaces = workspaces
         self._sync = workspaces.sync
-        self._archives = workspaces.archives
         # Nothing can be larger than the largest disk; what a workspace's own quota allows is for the service to say.
         self._upload_bytes = settings.limits.maxima.disk_bytes
 
@@ -74,12 +74,12 @@ class TransferHandlers:
         return json_response(answers.revision(view), 201)
 
     async def export(self, request: Request, principal: Principal) -> Response:
-        pieces = await self._archives.export(principal, request.path_params["ws"], REVISION.text(request) or "HEAD")
+        pieces = await self._workspaces.archives.export(principal, request.path_params["ws"], REVISION.text(request) or "HEAD")
         return await _stream(pieces, ARCHIVE_MEDIA)
 
     async def import_archive(self, request: Request, principal: Principal) -> Response:
         strip, message = STRIP.number(request) or 0, MESSAGE.text(request)
-        view = await self._archives.import_archive(
+        view = await self._workspaces.archives.import_archive(
             principal,
             request.path_params["ws"],
             upload(request, self._upload_bytes),
