@@ -1,6 +1,6 @@
 """Real object stores for tests: SeaweedFS (S3) and fake-gcs-server (Google), from PyPI, on free ports of loopback.
 
-Modules that need one import its fixture; each server ends with the session.
+conftest.py imports the fixtures; each server ends with the session.
 """
 
 from __future__ import annotations

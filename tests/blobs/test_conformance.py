@@ -14,9 +14,7 @@ from atoll.blobs.base import Blobs
 from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.testing.blobs_conformance import BlobsConformance
 from atoll.testing.memory_blobs import MemoryBlobs
-from tests.blobs.servers import ObjectServer, fake_gcs, make_gcs_bucket, make_s3_bucket, s3_access, seaweed
-
-__all__ = ["fake_gcs", "seaweed"]
+from tests.blobs.servers import ObjectServer, make_gcs_bucket, make_s3_bucket, s3_access
 
 
 async def started(blobs: Blobs) -> AsyncIterator[Blobs]:

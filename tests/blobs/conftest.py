@@ -1,0 +1,3 @@
+from tests.blobs.servers import fake_gcs, seaweed
+
+__all__ = ["fake_gcs", "seaweed"]
