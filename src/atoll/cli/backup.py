@@ -132,15 +132,17 @@ async def _stores(settings: Settings, url: str | None) -> AsyncGenerator[Backup]
     from atoll.app import open_blob_store, open_copy_store, open_vault
     from atoll.services.backup import Backup
 
-    if url is not None and "://" not in url:
-        url = Path(url).expanduser().absolute().as_uri()
     async with AsyncExitStack() as stack:
         vault, source = open_vault(settings), open_blob_store(settings)
-        target = open_copy_store(settings, url)
+        target = open_copy_store(settings, url and _url(url))
         for part in (vault, source, *([target] if target is not None else [])):
             stack.push_async_callback(part.close)
             await part.start()
         yield Backup(source, target or source, vault)
+
+
+def _url(place: str) -> str:
+    return place if "://" in place else Path(place).expanduser().absolute().as_uri()
 
 
 def _place_master_key(settings: Settings, given: Path | None) -> None:

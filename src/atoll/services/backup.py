@@ -161,10 +161,10 @@ async def copy_blobs(source: Blobs, target: Blobs, prefix: str, progress: Progre
         nonlocal objects, size
         async with gate:
             try:
-                size += await target.write(key, source.read(key))
+                written = await target.write(key, source.read(key))
             except NotFound:
                 return  # collected meanwhile: nothing refers to it
-            objects += 1
+            objects, size = objects + 1, size + written
             if progress is not None:
                 progress(objects, size)
 
