@@ -12,6 +12,7 @@ from atoll.services.background import Background
 from atoll.services.clock import Clock, utc_now
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.adding import Adding
+from atoll.services.workspaces.archives import Archives, TreeArchives
 from atoll.services.workspaces.chunks import ChunkStore
 from atoll.services.workspaces.collecting import Collector
 from atoll.services.workspaces.copying import Copying
@@ -50,6 +51,7 @@ class Parts:
     limits: WorkspaceLimits
     access: WorkspaceAccess
     adding: Adding
+    archives: Archives
     background: Background
     chunks: ChunkStore
     collector: Collector
@@ -112,11 +114,15 @@ def make_parts(
     collector = Collector(chunks, manifests, limits)
     adding = Adding(records, access, limits)
     possession = Possession(records, manifests)
+    tree_archives = TreeArchives(chunks, manifests)
     return Parts(
         records=records,
         limits=limits,
         access=access,
         adding=adding,
+        archives=Archives(
+            runtime, access, refs, chunks, tree_archives, trees, revising, restoring, viewing, locks, limits
+        ),
         background=background,
         chunks=chunks,
         collector=collector,

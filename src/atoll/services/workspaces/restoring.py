@@ -80,7 +80,7 @@ class Restoring:
                 if where:
                     return await self._restore_path(workspace, wanted, where, principal.id)
                 stored = await self._copying.into(workspace.lineage, wanted)
-                head = await self._become(workspace, stored, Reason.RESTORE, principal.id, f"r{wanted.revision.number}")
+                head = await self.become(workspace, stored, Reason.RESTORE, principal.id, f"r{wanted.revision.number}")
                 return Restored(await self._viewing.revision(head), stored.entries, stored.bytes)
         finally:
             self.wanted[wanted.revision.id] -= 1
@@ -101,13 +101,15 @@ class Restoring:
                 raise Conflict("there is nothing to undo: no earlier revision is kept")
             resolved = Resolved(before, before.lineage, before.tree).readable()
             stored = Stored(resolved.tree, before.entries, before.bytes, 0)
-            head = await self._become(workspace, stored, Reason.UNDO, principal.id, f"r{before.number}")
+            head = await self.become(workspace, stored, Reason.UNDO, principal.id, f"r{before.number}")
             return Restored(await self._viewing.revision(head), stored.entries, stored.bytes)
 
     # all of it
 
-    async def _become(self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str) -> Revision:
-        """A revision with that tree is the head, and every live sandbox has it."""
+    async def become(
+        self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str | None = None
+    ) -> Revision:
+        """A revision with that tree is the head, and every live sandbox has it. The caller has the lock."""
         for _ in range(self._limits.take_tries):
             with suppress(StaleVersion):
                 return await self._try_become(workspace, stored, reason, actor, message)
@@ -115,7 +117,7 @@ class Restoring:
         raise StaleVersion()
 
     async def _try_become(
-        self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str
+        self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str | None
     ) -> Revision:
         live = workspace.tree_id is not None and bool(self._mounted.of_workspace(workspace.id))
         if live and Capability.SWAP_TREES not in self._runtime.capabilities:
@@ -148,7 +150,7 @@ class Restoring:
         return taken.head
 
     async def _become_in_place(
-        self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str
+        self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str | None
     ) -> Revision:
         """Where mounts cannot be swapped: the live tree is changed path by path."""
         taken = await self._revising.take_held(workspace, Reason.BEFORE_RESTORE, actor)

@@ -61,6 +61,7 @@ class Workspaces:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.access = parts.access
+        self.archives = parts.archives
         self.history = parts.history
         self.revising = parts.revising
         self.restoring = parts.restoring
