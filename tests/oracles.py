@@ -6,6 +6,7 @@ The attack and fault tests look before and after each case; nothing here changes
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -65,22 +66,27 @@ class LeakOracle:
         self.mark = hashlib.sha256(str(self._data).encode()).hexdigest()[:8]  # as LocalRuntime derives it
 
     def look(self) -> dict[str, object]:
-        """Spares are taken out: the node makes them when it finds the time. Each is one of what a sandbox has."""
+        """Spares are taken out: the node makes them when it finds the time. Each is one of what a sandbox has.
+
+        So are keepers, which live on for a while, and the mounts of trees that were in use a moment ago.
+        """
         node, pids, folders = self.node(), self.processes(), os.listdir(self._data / "run" / "sandboxes")
         spares = sum(name.startswith(".spare") for name in folders)
+        keepers = len(self.keepers())
+        extra = spares + keepers
         groups = Counter(path.split("/")[4] for path in self.cgroups())
         open_files = descriptors(node) if node else {}
         return {
             "node": "alive" if node else "gone",
-            "processes": len(pids) - spares,
+            "processes": len(pids) - extra - self.keepers_children(),
             "zombies": sum(1 for pid in children(node) if _state(pid) == "Z") if node else 0,
-            "cgroups": {base: count - spares for base, count in sorted(groups.items())},
-            "network namespaces": len({_link(f"/proc/{pid}/ns/net") for pid in pids}) - spares,
-            "mounts of the node": len(_lines(f"/proc/{node}/mountinfo")) if node else 0,
-            "loop devices": self.loops(),
+            "cgroups": {base: count - extra for base, count in sorted(groups.items())},
+            "network namespaces": len({_link(f"/proc/{pid}/ns/net") for pid in pids}) - extra,
+            "mounts of the node": len(_lines(f"/proc/{node}/mountinfo")) - len(self.mounted_trees()) if node else 0,
+            "loop devices": sorted(set(self.loops()) - set(self.mounted_trees())),
             "folders": len(folders) - spares,
             "descriptors of the node": {
-                kind: count - spares if kind == "socket" or ("." in kind and not kind.startswith("node.")) else count
+                kind: count - (spares if kind == "socket" else extra if _is_counter(kind) else 0)
                 for kind, count in open_files.items()
             },
         }
@@ -120,6 +126,22 @@ class LeakOracle:
                 spans.append(range(uid_base(first), uid_base(first + BLOCK)))
         return spans
 
+    def keepers(self) -> list[str]:
+        """Trees that have a keeper now, or whose keeper is being buried."""
+        folder = self._data / "run" / "keepers"
+        return os.listdir(folder) if folder.exists() else []
+
+    def keepers_children(self) -> int:
+        """Operations of keepers at work."""
+        states = [_text(self._data / "run" / "keepers" / name / "sandbox.json") for name in self.keepers()]
+        return sum(len(children(json.loads(state.rstrip())["pid"])) for state in states if state)
+
+    def mounted_trees(self) -> list[str]:
+        """The loop devices of trees that the node has mounted."""
+        lines = (line.split() for line in _lines(f"/proc/{self.node()}/mountinfo"))
+        wanted = f"{self._data}/run/trees/"
+        return sorted(fields[fields.index("-") + 2].rsplit("/")[-1] for fields in lines if fields[4].startswith(wanted))
+
     def cgroups(self) -> list[str]:
         return [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/atoll-{self.mark}/*") if path.is_dir()]
 
@@ -150,6 +172,11 @@ class SecretOracle:
             if name.isdigit():
                 title = _bytes(f"/proc/{name}/cmdline") + _bytes(f"/proc/{name}/comm")
                 assert not any(text in title for text in wanted), f"O6: a secret is in the title of {name}: {title!r}"
+
+
+def _is_counter(kind: str) -> bool:
+    """A file of a cgroup, of which each sandbox has some open in the node."""
+    return "." in kind and not kind.startswith("node.")
 
 
 def children(pid: int) -> list[int]:

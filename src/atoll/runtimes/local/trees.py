@@ -162,7 +162,10 @@ class Trees:
         return set() if tree is None else set(tree.users)
 
     def remove(self, tree_id: str, then: Then) -> None:
-        """Unmount and delete it; conflict when somebody uses it."""
+        """Unmount and delete it, if it exists; conflict when somebody uses it."""
+        if not _NAME.fullmatch(tree_id):
+            then(None)
+            return
         tree = self._trees.setdefault(tree_id, Tree())
 
         def remove() -> None:
