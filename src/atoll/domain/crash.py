@@ -59,6 +59,8 @@ POINTS: frozenset[str] = frozenset(
         "workspaces.snapshot.recorded",  # the snapshot is stored, the old ones are still there
         "workspaces.snapshot.shredded",  # a snapshot's own key is gone, its record is there
         "workspaces.prune.chosen",  # what is beyond what is kept is known, and still there
+        "workspaces.import.unpacked",  # an archive is in a new tree, no record names it
+        "workspaces.import.stored",  # ... its bytes are stored, the tree is gone, no revision has them
         "workspaces.delete.recorded",  # the workspace is deleted, its tree exists
         "workspaces.delete.emptied",  # ... its tree is gone, its snapshots and keys are there
         "workspaces.delete.forgotten",  # ... its snapshots are gone, its lineage's key is there
