@@ -82,14 +82,6 @@ class Application:
         self.keys = keys or Keys(records, cache_s=settings.keys.cache_s, use_queue_items=settings.keys.use_queue_items)
         self.metrics.count_dropped_uses(lambda: self.keys.dropped_uses)
         self.owner_key: OwnerKey | None = None  # from the start on, where this server may hold one
-        self.sandboxes = Sandboxes(
-            records,
-            runtime,
-            settings.data,
-            limits=service_limits(settings),
-            aliases=dict(settings.images.aliases),
-            metrics=self.metrics,
-        )
         self.workspaces = open_workspaces(
             records,
             runtime,
@@ -100,6 +92,15 @@ class Application:
             storage_limits=StorageLimits(
                 grace_s=settings.workspaces.collect_grace_s, page_cache_bytes=settings.workspaces.chunk_cache_bytes
             ),
+        )
+        self.sandboxes = Sandboxes(
+            records,
+            runtime,
+            settings.data,
+            limits=service_limits(settings),
+            aliases=dict(settings.images.aliases),
+            metrics=self.metrics,
+            workspaces=self.workspaces.mounts,
         )
         self.workspaces.executing = Executing(records, self.workspaces.access, self.sandboxes)
         self._unproved = ""  # the isolation rules that did not hold when this server started
