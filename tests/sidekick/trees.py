@@ -64,15 +64,15 @@ async def scanned(client: KeeperClient) -> dict[bytes, Seen]:
 
 
 async def read_all(client: KeeperClient, paths: Iterable[bytes]) -> dict[bytes, tuple[ReadFile, bytes]]:
-    found: dict[bytes, tuple[ReadFile, bytes]] = {}
+    found: dict[bytes, tuple[ReadFile, list[bytes]]] = {}
     last = b""
     async for item in client.read(list(paths)):
         if isinstance(item, bytes):
-            found[last] = (found[last][0], found[last][1] + item)
+            found[last][1].append(item)
         else:
             last = item.path
-            found[last] = (item, b"")
-    return found
+            found[last] = (item, [])
+    return {path: (file, b"".join(pieces)) for path, (file, pieces) in found.items()}
 
 
 async def entries(client: KeeperClient) -> tuple[list[Entry], Contents]:

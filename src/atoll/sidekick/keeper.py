@@ -6,7 +6,6 @@ may block and take what time it needs, none waits for another, and what it used 
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import signal
@@ -16,8 +15,10 @@ import time
 from atoll.sidekick.connection import Connection
 from atoll.sidekick.keeper_apply import apply
 from atoll.sidekick.keeper_link import Gone, Link
+from atoll.sidekick.keeper_paths import close_range
 from atoll.sidekick.keeper_read import read
 from atoll.sidekick.keeper_scan import scan, usage
+from atoll.sidekick.keeper_unpack import unpack
 from atoll.sidekick.loop import READ, Loop
 from atoll.sidekick.protocol import ERROR, Refused, json_frame
 
@@ -39,6 +40,7 @@ OPERATIONS: dict[str, Callable[[int, Link, dict[str, Any]], None]] = {
     "scan": scan,
     "read": read,
     "apply": apply,
+    "unpack": unpack,
 }
 
 
@@ -158,9 +160,8 @@ def _work(
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         low, high = sorted((root, sock.fileno()))
-        os.closerange(3, low)  # those of other clients would keep their connections open
-        os.closerange(low + 1, high)
-        os.closerange(high + 1, 1 << 20)
+        for first, last in ((3, low - 1), (low + 1, high - 1), (high + 1, 0x7FFF_FFFF)):
+            close_range(first, last)  # those of other clients would keep their connections open
         link = Link(sock, received)
         try:
             operation(root, link, request)
@@ -178,6 +179,8 @@ def _work(
 
 def main() -> None:
     """Serve a folder as a plain process, isolated by nothing: for tests, and where others isolate it."""
+    import argparse  # not in every keeper
+
     parser = argparse.ArgumentParser(prog="python -m atoll.sidekick.keeper", description=main.__doc__)
     parser.add_argument("--socket", required=True, help="the Unix socket to listen at")
     parser.add_argument("--tree", required=True, help="the folder to keep")

@@ -116,7 +116,7 @@ class Applier:
         self._user, self._group = os.geteuid(), os.getegid()
         self.records = bytearray()
         self.told: list[tuple[str, str]] = []
-        self._made: list[tuple[bytes, int, Meta]] = []  # folders, with where their records belong
+        self._made: dict[bytes, tuple[list[int], Meta]] = {}  # folders, with where their records belong
         # the file whose contents come now
         self._fd = -1
         self._path = b""
@@ -174,13 +174,17 @@ class Applier:
         """The last file is done, and folders become what they shall be, the deepest first."""
         self._end_file()
         self._folders.forget()
-        for path, at, meta in reversed(self._made):
+        for path, (places, meta) in reversed(self._made.items()):
             try:
                 fd = open_folder(self._folders.root, path)
             except OSError as error:
+                if error.errno in VANISHED:
+                    continue  # a later step, or somebody inside, put something else there: its record is zeros
                 raise refused(error, path) from None
             try:
-                self.records[at : at + STAT.size] = record(self._dress(fd, path, meta))
+                seen = record(self._dress(fd, path, meta))
+                for at in places:
+                    self.records[at : at + STAT.size] = seen
             except OSError as error:
                 raise refused(error, path) from None
             finally:
@@ -196,6 +200,17 @@ class Applier:
             os.unlink(self._name, dir_fd=self._folder)
         except OSError:
             pass
+
+    def stands(self, path: bytes) -> bool:
+        """Whether there is anything at the path."""
+        try:
+            folder, name = self._folders.of(path)
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise refused(error, path) from None
+        return True
 
     # files
 
@@ -228,7 +243,8 @@ class Applier:
                 os.ftruncate(self._fd, meta.size)
             info = self._dress(self._fd, self._path, meta)
             if self._beside is not None:
-                put(self._folder, self._name, self._beside)
+                if put(self._folder, self._name, self._beside):
+                    self._folders.forget()
                 info = os.fstat(self._fd)  # a rename is a change too
         except OSError as error:
             raise refused(error, self._path) from None
@@ -245,7 +261,8 @@ class Applier:
     def _make_folder(self, path: bytes, meta: Meta) -> None:
         if path:
             self._folders.keep(path, self._open_or_make(path, meta))
-        self._made.append((path, len(self.records), meta))
+        places = self._made[path][0] if path in self._made else []
+        self._made[path] = ([*places, len(self.records)], meta)
         self.records += bytes(STAT.size)
 
     def _open_or_make(self, path: bytes, meta: Meta) -> int:
@@ -277,9 +294,11 @@ class Applier:
             beside = temporary()
             self._make_at(folder, beside, path, meta)
             folder = self._folders.of(path)[0]
-            put(folder, beside, name)
+            replaced = put(folder, beside, name)
             if meta.kind == b"h":
                 remove(folder, beside)  # rename does nothing when both names are the same file's already
+            if replaced:
+                self._folders.forget()
         folder = self._folders.of(path)[0]  # it may have been closed to make room for that of a link's target
         self.records += record(os.stat(name, dir_fd=folder, follow_symlinks=False))
 
@@ -303,7 +322,7 @@ class Applier:
         try:
             there, target_name = self._folders.of(target)
             info = os.stat(target_name, dir_fd=there, follow_symlinks=False)
-            if not stat.S_ISREG(info.st_mode):
+            if not stat.S_ISREG(info.st_mode) and not stat.S_ISLNK(info.st_mode):
                 raise FileNotFoundError
             folder = self._folders.of(path)[0]
             os.link(target_name, name, src_dir_fd=there, dst_dir_fd=folder, follow_symlinks=False)

@@ -23,6 +23,7 @@ TIME_MAX = 2**63 - 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _OPENAT2 = 437
+_CLOSE_RANGE = 436
 _BENEATH_WITHOUT_LINKS = 0x08 | 0x04 | 0x02 | 0x01  # RESOLVE_BENEATH, NO_SYMLINKS, NO_MAGICLINKS, NO_XDEV
 _RENAME_EXCHANGE = 2
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -63,6 +64,12 @@ def sync(root: int) -> None:
     if _libc.syncfs(root) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def close_range(first: int, last: int) -> None:
+    """Close all descriptors from `first` to `last`, if there are any."""
+    if first <= last and _libc.syscall(_CLOSE_RANGE, first, last, 0) != 0:
+        os.closerange(first, min(last, 1 << 16) + 1)
 
 
 class Folders:

@@ -22,12 +22,15 @@ def temporary() -> bytes:
     return b".atoll-" + os.urandom(8).hex().encode()
 
 
-def put(folder: int, made: bytes, name: bytes) -> None:
-    """Give what was made under a temporary name its own, in one step; what was there before is removed."""
+def put(folder: int, made: bytes, name: bytes) -> bool:
+    """Give what was made under a temporary name its own, in one step; what was there before is removed.
+
+    True when that was, or may have been, a folder: descriptors of what was in it are of no use any more.
+    """
     for _ in range(TRIES):
         try:
             os.rename(made, name, src_dir_fd=folder, dst_dir_fd=folder)
-            return
+            return False
         except OSError as error:
             if error.errno not in _IN_THE_WAY:
                 raise
@@ -36,7 +39,7 @@ def put(folder: int, made: bytes, name: bytes) -> None:
         except FileNotFoundError:
             continue  # whatever was there is gone
         remove(folder, made)
-        return
+        return True
     raise Refused("conflict", "somebody changes the tree meanwhile")
 
 
