@@ -208,11 +208,12 @@ class TemplatesAnswer(_Answer):
 
 
 Json = dict[str, Any]
+_RUNNING = {SandboxState.RUNNING, SandboxState.SUSPENDING, SandboxState.SUSPENDED, SandboxState.STOPPING}
 
 
 def status(state: SandboxState) -> str:
-    """The protocol has no word for stopping: until it has stopped, a session runs."""
-    return "running" if state is SandboxState.STOPPING else str(state)
+    """The protocol has no word for stopping, nor for suspended: until it has stopped, a session runs."""
+    return "running" if state in _RUNNING else str(state)
 
 
 def states(wanted: str) -> frozenset[SandboxState]:

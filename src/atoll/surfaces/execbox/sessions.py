@@ -74,7 +74,7 @@ class Sessions:
             sandbox = await self._sandboxes.kill(principal, sandbox_id, request_id=request_id)
             return json_response({"status": answers.status(sandbox.state)})
         sandbox = await self._sandboxes.get(principal, sandbox_id)
-        if sandbox.live:
+        if not sandbox.ended:
             try:
                 sandbox = await self._sandboxes.kill(principal, sandbox_id, request_id=request_id)
             except Conflict:  # it ended by itself in this moment: that is as good

@@ -74,7 +74,8 @@ class TransferHandlers:
         return json_response(answers.revision(view), 201)
 
     async def export(self, request: Request, principal: Principal) -> Response:
-        pieces = await self._workspaces.archives.export(principal, request.path_params["ws"], REVISION.text(request) or "HEAD")
+        revision = REVISION.text(request) or "HEAD"
+        pieces = await self._workspaces.archives.export(principal, request.path_params["ws"], revision)
         return await _stream(pieces, ARCHIVE_MEDIA)
 
     async def import_archive(self, request: Request, principal: Principal) -> Response:
