@@ -463,7 +463,7 @@ class FakeWorkspaces:
                 tree[entry.path] = entry
                 for chunk in entry.chunk_ids():
                     if chunk != HOLE and chunk not in ws.chunks:
-                        raise InvalidInput(f"{text(entry.path)}: a chunk of it is missing", field="chunks")
+                        raise InvalidInput(f"{text(entry.path)}: a chunk of it has not been sent", field="path")
         tree = {path: tree[path] for path in sorted(tree)}
         list(check_entries([ROOT, *tree.values()]))
         made = ws.add(tree, "sync", query.get("message"))

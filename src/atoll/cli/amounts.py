@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
 
 from atoll.cli.failure import MISUSED, Failed
+from atoll.domain.workspace import MOUNT_POINT
+
+if TYPE_CHECKING:
+    from atoll.sdk import Mount
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 _BYTES = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -21,6 +26,17 @@ def megabytes(text: str | None, option: str) -> int | None:
     if factor is None or not number * factor >= 2**20:
         raise Failed(f"{option} must look like 512m or 2g (1m at least), not {text!r}", MISUSED)
     return round(number * factor / 2**20)
+
+
+def bytes_of(text: str | None, option: str) -> int | None:
+    """`512m`, `1.5g`, `100000b` -> bytes; a bare number is MiB."""
+    if text is None:
+        return None
+    number, unit = _split(text, option)
+    factor = 1 if unit == "b" else _BYTES.get(unit.removesuffix("b").removesuffix("i"))
+    if factor is None:
+        raise Failed(f"{option} must look like 512m or 2g, not {text!r}", MISUSED)
+    return round(number * factor)
 
 
 def seconds(text: str | None, option: str) -> float | None:
@@ -46,6 +62,20 @@ def environment(pairs: list[str]) -> dict[str, str]:
         elif name in os.environ:
             found[name] = os.environ[name]
     return found
+
+
+def mounts(texts: list[str]) -> list[Mount] | None:
+    """`NAME`, `NAME:PATH`, `NAME:PATH:ro` -> mounts."""
+    from atoll.sdk import Mount
+
+    found: list[Mount] = []
+    for text in texts:
+        name, _, rest = text.partition(":")
+        path, _, mode = rest.partition(":")
+        if not name or mode not in ("", "ro", "rw") or (path and not path.startswith("/")):
+            raise Failed(f"--workspace must look like NAME, NAME:/PATH or NAME:/PATH:ro, not {text!r}", MISUSED)
+        found.append(Mount(name, path or MOUNT_POINT, mode == "ro"))
+    return found or None
 
 
 def _split(text: str, option: str) -> tuple[float, str]:

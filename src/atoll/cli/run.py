@@ -37,6 +37,15 @@ def run(
     ] = None,
     workdir: options.Workdir = None,
     name: Annotated[str | None, typer.Option("--name", help="A name to call it by.")] = None,
+    workspace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--workspace",
+            "-W",
+            metavar="NAME[:PATH[:ro]]",
+            help="Mount a workspace at PATH (/workspace), and begin there; repeatable.",
+        ),
+    ] = None,
     as_json: options.ResultAsJson = False,
 ) -> None:
     """Make a sandbox and run a command in it: [bold]atoll run --rm -- python3 -c 'print(1)'[/bold].
@@ -47,6 +56,7 @@ def run(
 
     from atoll.cli import amounts
 
+    mounts = amounts.mounts(workspace or [])
     wanted: dict[str, Any] = {
         "image": image,
         "command": options.words(command),
@@ -58,8 +68,9 @@ def run(
         "network": network,
         "env": amounts.environment(env or []),
         "ports": publish,
-        "cwd": workdir,
+        "cwd": workdir or (mounts[0].path if mounts else None),
         "name": name,
+        "workspaces": mounts,
     }
     try:
         code = asyncio.run(_run(wanted, remove, interactive, terminal, detach, as_json))

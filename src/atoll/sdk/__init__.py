@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         SyncProgress,
         SyncReport,
     )
-    from atoll.sdk.values import Chunk, PortAddress, Result, SandboxInfo, TemplateInfo
+    from atoll.sdk.values import Chunk, Mount, PortAddress, Result, SandboxInfo, TemplateInfo
     from atoll.sdk.workspace_values import (
         Damage,
         MergeConflictInfo,
@@ -67,7 +67,7 @@ _HOMES = {
     "atoll.domain.process": "Exit FileEntry ProcessInfo",
     "atoll.domain.sandbox": "Usage",
     "atoll.sdk.errors": "CommandFailed ConnectionFailed",
-    "atoll.sdk.values": "Chunk PortAddress Result SandboxInfo TemplateInfo",
+    "atoll.sdk.values": "Chunk Mount PortAddress Result SandboxInfo TemplateInfo",
     "atoll.sdk._async.files": "AsyncFiles",
     "atoll.sdk._async.process": "AsyncProcess",
     "atoll.sdk.sync.values": "LeftOut SyncConflict SyncedPath SyncOptions SyncProgress SyncReport",
@@ -106,6 +106,7 @@ __all__ = [
     "LeftOut",
     "MergeConflictInfo",
     "MergeResult",
+    "Mount",
     "NotFound",
     "PathChange",
     "PortAddress",

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from atoll.domain.errors import InvalidInput
+from atoll.sdk.values import Mount, Named
 
 Command = str | Sequence[str]
 
@@ -49,6 +50,8 @@ def create_body(
     setup: Sequence[str] | None,
     files: Mapping[str, str | bytes] | None,
     tty: tuple[int, int] | None,
+    workspace: Named | str | None,
+    workspaces: Sequence[Mount | Named | str] | None,
 ) -> dict[str, Any]:
     """What `POST /v1/sessions` takes; arguments that are None are left to the server. Times are seconds."""
     resources = {
@@ -73,6 +76,10 @@ def create_body(
         "setup": list(setup) if setup else None,
         "files": [_baked(path, content) for path, content in files.items()] if files else None,
     }
+    if workspace is not None and not workspaces:
+        body["workspace"] = _reference(workspace)
+    elif workspaces:
+        body["workspaces"] = [_mounted(one) for one in (*([] if workspace is None else [workspace]), *workspaces)]
     if tty is not None:
         body |= {"tty": True, "cols": tty[0], "rows": tty[1]}
     return {key: value for key, value in body.items() if value is not None}
@@ -100,6 +107,16 @@ def run_body(
     if max_output_bytes is not None:
         body["maxOutputBytes"] = max_output_bytes
     return body
+
+
+def _mounted(mount: Mount | Named | str) -> dict[str, Any]:
+    if not isinstance(mount, Mount):
+        return {"workspace": _reference(mount)}
+    return {"workspace": _reference(mount.workspace), "path": mount.path, "readOnly": mount.read_only}
+
+
+def _reference(workspace: Named | str) -> str:
+    return workspace if isinstance(workspace, str) else workspace.id
 
 
 def _baked(path: str, content: str | bytes) -> dict[str, str]:

@@ -9,7 +9,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from atoll.domain.process import Exit, FileEntry, ProcessInfo
 from atoll.domain.sandbox import Usage
@@ -60,6 +60,21 @@ class PortAddress:
     container_port: int
     host_port: int
     url: str
+
+
+class Named(Protocol):
+    """A workspace, as far as others need it."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A workspace in a sandbox: itself, its id or its name, and where it is to be seen."""
+
+    workspace: Named | str
+    path: str = "/workspace"
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

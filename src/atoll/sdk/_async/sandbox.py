@@ -17,7 +17,17 @@ from atoll.sdk._async.retry import AsyncRetry
 from atoll.sdk._async_io import AsyncBackground, async_call
 from atoll.sdk.errors import CommandFailed
 from atoll.sdk.requests import Command, argv_of, create_body, run_body, target_of
-from atoll.sdk.values import Result, SandboxInfo, TemplateInfo, process_of, result_of, sandbox_of, template_of
+from atoll.sdk.values import (
+    Mount,
+    Named,
+    Result,
+    SandboxInfo,
+    TemplateInfo,
+    process_of,
+    result_of,
+    sandbox_of,
+    template_of,
+)
 
 CREATE_TIMEOUT_S = 60.0
 BUILD_TIMEOUT_S = 1_800.0  # when `setup` may have to be baked first
@@ -63,6 +73,8 @@ class AsyncSandbox:
         setup: Sequence[str] | None = None,
         files: Mapping[str, str | bytes] | None = None,
         tty: tuple[int, int] | None = None,
+        workspace: Named | str | None = None,
+        workspaces: Sequence[Mount | Named | str] | None = None,
         url: str | None = None,
         api_key: str | None = None,
     ) -> AsyncSandbox:
@@ -71,6 +83,7 @@ class AsyncSandbox:
         `command` is its main process (a string is for the shell); without one it lives until it is ended. `timeout`,
         `idle_timeout` and `max_age` are seconds; `network` is none, outgoing or exposed (needed for `ports`); `files`
         and `setup` lines are baked into its template; `tty` gives the main process a terminal of (columns, rows).
+        `workspace`, or its name, is mounted at /workspace, with HOME in it; `workspaces` takes `Mount`s for several.
         Errors: InvalidInput, QuotaExceeded, Unauthenticated, Unsupported, Unavailable, ConnectionFailed.
         """
         api = connect(url, api_key)
@@ -93,6 +106,8 @@ class AsyncSandbox:
             setup=setup,
             files=files,
             tty=tty,
+            workspace=workspace,
+            workspaces=workspaces,
         )
         timeout_s = BUILD_TIMEOUT_S if setup else CREATE_TIMEOUT_S
         return cls(api, sandbox_of(await api.call("POST", "/v1/sessions", body, timeout_s=timeout_s)))

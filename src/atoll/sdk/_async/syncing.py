@@ -86,7 +86,7 @@ class AsyncSyncing:
                         raise
                 except InvalidInput as error:
                     # A chunk that was there may have been collected meanwhile: ask for each of them.
-                    if self._asks_all or error.field != "chunks":
+                    if self._asks_all or error.field not in ("path", "chunks"):
                         raise
                     self._asks_all = True
         raise AssertionError

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from atoll.domain.errors import AtollError, Conflict
 from atoll.domain.workspace import Permission
-from atoll.sdk._io import write
+from atoll.sdk._io import work, write
 from atoll.sdk._sync.api import CALL_TIMEOUT_S, Api, connect
 from atoll.sdk._sync.http import Upload
+from atoll.sdk._sync.retry import Retry
 from atoll.sdk.requests import target_of
 from atoll.sdk.sync.values import Direction, OnProgress, SyncOptions, SyncReport
 from atoll.sdk.workspace_values import (
@@ -37,6 +39,8 @@ BASE = "/v1/workspaces"
 HEAD = "HEAD"
 WORK_TIMEOUT_S = 600.0  # of silence, for calls that read or write a whole tree
 READ_BYTES_MAX = 256 * 2**20  # `read`; `download` has no limit
+WATCH_POLL_S = 3.0
+WATCH_WAITS_S = 24 * 3600.0  # for a server that is away
 _PAGE = 1_000
 
 
@@ -156,7 +160,7 @@ class Workspace:
         options = SyncOptions(
             Direction.BOTH, delete, tuple(exclude), home, ignore_files=ignore_files, dry_run=dry_run, message=message
         )
-        return self._sync(folder, options, progress)
+        return self.sync_with(folder, options, progress)
 
     def push(
         self,
@@ -177,7 +181,7 @@ class Workspace:
         options = SyncOptions(
             Direction.PUSH, delete, tuple(exclude), home, ignore_files=ignore_files, dry_run=dry_run, message=message
         )
-        return self._sync(folder, options, progress)
+        return self.sync_with(folder, options, progress)
 
     def pull(
         self,
@@ -195,13 +199,44 @@ class Workspace:
         What changed in the folder alone stays; what both changed is kept twice there.
         """
         options = SyncOptions(Direction.PULL, delete, tuple(exclude), home, ignore_files=ignore_files, dry_run=dry_run)
-        return self._sync(folder, options, progress)
+        return self.sync_with(folder, options, progress)
 
-    def _sync(self, folder: str | os.PathLike[str], options: SyncOptions, progress: OnProgress | None) -> SyncReport:
+    def sync_with(
+        self, folder: str | os.PathLike[str], options: SyncOptions, progress: OnProgress | None = None
+    ) -> SyncReport:
+        """`sync`, `push` or `pull` by options."""
         # Loads pathspec and zstandard, which nothing else needs.
         from atoll.sdk._sync.syncing import Syncing
 
         return Syncing(self._api, self.id, os.fspath(folder), options, progress).run()
+
+    def watch(
+        self, folder: str | os.PathLike[str], options: SyncOptions | None = None, *, poll_s: float = WATCH_POLL_S
+    ) -> Iterator[SyncReport]:
+        """Sync at once and with every change in the folder, and look at the workspace every `poll_s` seconds.
+
+        Goes on until the caller leaves the loop. A server that is away for a while is waited for.
+        """
+        from atoll.sdk._sync.syncing import Syncing
+        from atoll.sdk.sync.watch import Watcher
+
+        syncing = Syncing(self._api, self.id, os.fspath(folder), options or SyncOptions())
+        yield syncing.run()
+        watcher = Watcher(syncing.folder, poll_s)
+        retry = Retry(WATCH_WAITS_S)
+        try:
+            while work(watcher.wait):
+                try:
+                    report = syncing.run()
+                except Conflict:
+                    continue  # it did not come to rest
+                except AtollError as error:
+                    retry.after(error)
+                    continue
+                retry.reset()
+                yield report
+        finally:
+            watcher.stop()
 
     # history
 
@@ -297,10 +332,10 @@ class Workspace:
 
     # sharing
 
-    def share(self, principal: str, permission: str = "read") -> Mapping[str, str]:
+    def share(self, principal: str, permission: Permission | str = Permission.READ) -> Mapping[str, str]:
         """Let another principal read, write, or admin(istrate) it; all collaborators."""
-        body = {"permission": str(Permission(permission).value) if permission in set(Permission) else permission}
-        answer = self._api.call("PUT", target_of(f"{self._base}/collaborators", principal), body)
+        target = target_of(f"{self._base}/collaborators", principal)
+        answer = self._api.call("PUT", target, {"permission": str(permission)})
         return answer["collaborators"]
 
     def revoke(self, principal: str) -> None:
