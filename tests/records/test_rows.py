@@ -22,7 +22,16 @@ SPECS = st.builds(
     cols=NUMBERS,
     rows=NUMBERS,
     resources=st.builds(
-        Resources, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, timeout_s=SECONDS, idle_s=SECONDS, max_age_s=SECONDS
+        Resources,
+        NUMBERS,
+        NUMBERS,
+        NUMBERS,
+        NUMBERS,
+        NUMBERS,
+        timeout_s=SECONDS,
+        idle_s=SECONDS,
+        max_age_s=SECONDS,
+        suspend_idle_s=SECONDS,
     ),
     network=st.sampled_from(NetworkMode),
     ports=st.lists(st.builds(Port, NUMBERS, TEXT, st.none() | NUMBERS), max_size=3).map(tuple),

@@ -55,6 +55,10 @@ async def recorded(house: House, state: SandboxState, *, made: bool, **fields: o
         (S.BUILDING, True, S.RUNNING, None),
         (S.RUNNING, False, S.FAILED, "lost"),
         (S.RUNNING, True, S.RUNNING, None),
+        (S.SUSPENDING, False, S.FAILED, "lost"),
+        (S.SUSPENDING, True, S.RUNNING, None),
+        (S.SUSPENDED, False, S.SUSPENDED, None),
+        (S.SUSPENDED, True, S.SUSPENDED, None),
         (S.STOPPING, False, S.STOPPED, "stopped"),
         (S.STOPPING, True, S.STOPPED, "stopped"),
         (S.STOPPED, False, S.STOPPED, None),
@@ -77,6 +81,15 @@ async def test_every_pair_of_record_and_reality_comes_to_agree(
         assert result.stdout == b"hi\n"
     again = await house.sandboxes.reconciler.run()
     assert (again.adopted, again.ended, again.destroyed) == ([], [], [])
+
+
+async def test_a_suspended_sandbox_is_not_removed_like_an_ended_one(house: House) -> None:
+    sandbox = await recorded(house, S.SUSPENDED, made=False)
+    with pytest.raises(Conflict, match="session is suspended: stop it first"):
+        await house.sandboxes.remove(ALICE, sandbox.id)
+    assert await house.records.count_live(ALICE.id) == 0
+    assert await house.records.prune_sandboxes(datetime.now(UTC) + timedelta(days=1)) == 0
+    assert (await house.record(sandbox)).state is S.SUSPENDED
 
 
 async def test_after_a_reboot_records_say_so(house: House) -> None:

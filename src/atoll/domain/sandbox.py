@@ -21,6 +21,8 @@ class SandboxState(StrEnum):
     PENDING = "pending"  # recorded, nothing made yet
     BUILDING = "building"  # its template layer is being baked
     RUNNING = "running"
+    SUSPENDING = "suspending"  # a revision of its workspaces is being taken, then it is destroyed
+    SUSPENDED = "suspended"  # nothing of it is left but its record and its workspaces; the next use makes it again
     STOPPING = "stopping"  # TERM sent, or the end is being cleaned up
     STOPPED = "stopped"  # its main process ended, or somebody stopped it
     KILLED = "killed"
@@ -31,13 +33,16 @@ _S = SandboxState
 TRANSITIONS: dict[SandboxState, frozenset[SandboxState]] = {
     _S.PENDING: frozenset({_S.BUILDING, _S.RUNNING, _S.FAILED, _S.KILLED}),
     _S.BUILDING: frozenset({_S.RUNNING, _S.FAILED, _S.KILLED}),
-    _S.RUNNING: frozenset({_S.STOPPING, _S.STOPPED, _S.KILLED, _S.FAILED}),
+    _S.RUNNING: frozenset({_S.SUSPENDING, _S.STOPPING, _S.STOPPED, _S.KILLED, _S.FAILED}),
+    _S.SUSPENDING: frozenset({_S.SUSPENDED, _S.RUNNING, _S.STOPPED, _S.KILLED, _S.FAILED}),
+    _S.SUSPENDED: frozenset({_S.PENDING, _S.STOPPED, _S.KILLED, _S.FAILED}),
     _S.STOPPING: frozenset({_S.STOPPED, _S.KILLED, _S.FAILED}),
     _S.STOPPED: frozenset(),
     _S.KILLED: frozenset(),
     _S.FAILED: frozenset(),
 }
-LIVE = frozenset({_S.PENDING, _S.BUILDING, _S.RUNNING, _S.STOPPING})
+# A suspended one is neither: it holds nothing of the host, and it has not ended.
+LIVE = frozenset({_S.PENDING, _S.BUILDING, _S.RUNNING, _S.SUSPENDING, _S.STOPPING})
 ENDED = frozenset({_S.STOPPED, _S.KILLED, _S.FAILED})
 
 
@@ -61,6 +66,7 @@ class Resources:
     timeout_s: float | None = None  # the whole sandbox ends this long after its start
     idle_s: float | None = None  # ... or after this long without a request and without an API-started process
     max_age_s: float | None = None  # ... or at this age, whatever happens; keepalive cannot pass it
+    suspend_idle_s: float | None = None  # it is suspended after being idle this long; `idle_s` ends it
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,12 @@ class Sandbox:
 
     @property
     def live(self) -> bool:
+        """Whether it holds something of the host, or is about to: what the quota counts."""
         return self.state in LIVE
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
 
     def to(self, state: SandboxState, **changes: Any) -> Sandbox:
         """The sandbox in its next state; Conflict when `TRANSITIONS` does not allow that step."""

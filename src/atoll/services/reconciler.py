@@ -128,7 +128,7 @@ class Reconciler:
                 await self._endings.finish_stop(live, 0, "system", None)
                 outcome.ended.append(live.sandbox.id)
                 return
-            if state in (SandboxState.PENDING, SandboxState.BUILDING):
+            if state in (SandboxState.PENDING, SandboxState.BUILDING, SandboxState.SUSPENDING):
                 event = self._access.event("sandbox.adopted", live.sandbox)
                 await self._access.lives.move(live, SandboxState.RUNNING, event, handle=handle)
             elif live.watched:

@@ -197,10 +197,10 @@ class Sandboxes:
         return await access.background.finish(self._endings.kill(live, principal.id, request_id), f"kill {sandbox_id}")
 
     async def remove(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> None:
-        """Take an ended sandbox out of lists and lookups, with its log. Needs `execute`. Conflict while it is live."""
+        """Take an ended sandbox out of lists and lookups, with its log. Needs `execute`. Conflict until it has ended."""
         access = self._access
         sandbox = await access.find(principal, sandbox_id, Scope.EXECUTE)
-        if sandbox.live:
+        if not sandbox.ended:
             raise Conflict(f"session is {sandbox.state}: stop it first")
         live = access.lives.get(sandbox_id) or Live(sandbox)
         event = access.event("sandbox.removed", sandbox, actor=principal.id, request_id=request_id)

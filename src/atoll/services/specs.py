@@ -72,6 +72,7 @@ def _resources(asked: Resources, limits: Limits) -> None:
         ("resources.timeoutMs", asked.timeout_s, limits.timeout_s_max),
         ("resources.idleMs", asked.idle_s, limits.idle_s_max),
         ("resources.maxAgeMs", asked.max_age_s, limits.max_age_s_max),
+        ("resources.suspendIdleMs", asked.suspend_idle_s, limits.idle_s_max),
     ):
         if seconds is not None:
             most_ms = math.inf if most is None else most * 1000

@@ -88,7 +88,9 @@ class RecordsConformance:
                 tty=True,
                 cols=132,
                 rows=43,
-                resources=Resources(500, 2**33, 7, 2**40, 9, timeout_s=1.5, idle_s=2.5, max_age_s=1e7),
+                resources=Resources(
+                    500, 2**33, 7, 2**40, 9, timeout_s=1.5, idle_s=2.5, max_age_s=1e7, suspend_idle_s=3.5
+                ),
                 network=NetworkMode.EXPOSED,
                 ports=(Port(80), Port(53, "udp", 40_000)),
                 setup=("pip install x", "true"),
