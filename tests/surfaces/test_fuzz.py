@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,19 @@ from atoll.domain.key import KeyKind
 from atoll.serve import listening
 from atoll.settings import Settings
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime
+from atoll.testing.memory_blobs import MemoryBlobs
 from atoll.testing.memory_records import MemoryRecords
+from atoll.testing.memory_vault import MemoryVault
 
 EXAMPLES = 8
 # What a document cannot say: which images exist, and which sessions are in which state.
 EXCLUDED = ("positive_data_acceptance", "ignored_auth")  # the second: test_doors, for every route
+# How each dialect spells a workspace's id, by the name of the path parameter.
+WORKSPACE_IDS: dict[str, Callable[[str], str]] = {
+    "ws": str,
+    "workspace": lambda ws: str(uuid.UUID(ws.removeprefix("ws_"))),
+    "fs": lambda ws: ws.replace("ws_", "fs_"),
+}
 
 
 class Running:
@@ -50,7 +59,8 @@ class Running:
 
     async def _serve(self) -> None:
         tree = {"data": self._data, "runtime": "fake", "server": {"port": 0, "drain_s": 1}}
-        app = Application(Settings.model_validate(tree), MemoryRecords(), FakeRuntime(FakeHost()))
+        records, runtime = MemoryRecords(), FakeRuntime(FakeHost())
+        app = Application(Settings.model_validate(tree), records, runtime, None, MemoryBlobs(), MemoryVault())
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         async with app.running(), listening(app) as self.url:
             self.key = (await app.keys.create("fuzz", kind=KeyKind.OWNER)).text
@@ -71,6 +81,7 @@ def document() -> dict[str, Any]:
         return Application(tree, MemoryRecords(), FakeRuntime(FakeHost())).openapi()
 
 
+schemathesis.serializer.alias(["application/zstd", "application/vnd.atoll.entries+zstd"], "application/octet-stream")
 SCHEMA = schemathesis.openapi.from_dict(document())
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
 
@@ -95,14 +106,26 @@ def test_q01_every_answer_is_as_documented(operation: Any, mode: GenerationMode,
         suppress_health_check=list(HealthCheck),
     )
     def try_it(case: Any) -> None:
-        if "id" in case.path_parameters and mode is GenerationMode.POSITIVE:
-            case.path_parameters["id"] = a_session(running, headers)
+        if mode is GenerationMode.POSITIVE:
+            if "id" in case.path_parameters:
+                case.path_parameters["id"] = a_session(running, headers)
+            for name, spelled in WORKSPACE_IDS.items():
+                if name in case.path_parameters:
+                    case.path_parameters[name] = spelled(a_workspace(running, headers))
         case.call_and_validate(base_url=running.url, headers=headers, checks=checks, timeout=10)
 
     try:
         try_it()
     except Unsatisfiable:
         pass  # any text is a good path parameter
+
+
+def a_workspace(running: Running, headers: dict[str, str]) -> str:
+    """The one named `default`, made again when it was deleted or called otherwise."""
+    found = httpx2.get(f"{running.url}/v1/workspaces?name=default", headers=headers).json()["workspaces"]
+    if found:
+        return found[0]["id"]
+    return httpx2.post(f"{running.url}/v1/workspaces", headers=headers, json={"name": "default"}).json()["id"]
 
 
 def a_session(running: Running, headers: dict[str, str]) -> str:

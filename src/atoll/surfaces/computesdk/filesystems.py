@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -14,11 +14,9 @@ from atoll.domain.ids import workspace_id_of
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import Snapshot
 from atoll.services.workspaces.views import WorkspaceView
+from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
-
-if TYPE_CHECKING:
-    from atoll.services.workspaces.workspaces import Workspaces
 
 NOBODY = "ws_" + "0" * 32
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.computesdk import filesystems
 from atoll.surfaces.computesdk.errors import ComputeError
 from atoll.surfaces.computesdk.filesystems import FilesystemHandlers
 from atoll.surfaces.operation import Answer, Operation
-
-if TYPE_CHECKING:
-    from atoll.services.workspaces.workspaces import Workspaces
 
 FILESYSTEMS = "/api/filesystems"
 FILESYSTEM = FILESYSTEMS + "/{fs}"

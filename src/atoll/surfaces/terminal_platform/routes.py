@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.operation import Answer, Operation
 from atoll.surfaces.terminal_platform import snapshots, workspaces
 from atoll.surfaces.terminal_platform.errors import DetailError
 from atoll.surfaces.terminal_platform.snapshots import SnapshotHandlers
 from atoll.surfaces.terminal_platform.workspaces import AgentWorkspaceHandlers
-
-if TYPE_CHECKING:
-    from atoll.services.workspaces.workspaces import Workspaces
 
 AGENT_WORKSPACE = "/workspaces/{workspace}"
 LOST = (404, 503, 504)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -14,12 +14,10 @@ from atoll.domain.errors import Corrupt, DeadlineExceeded, Internal, NotFound, U
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import DEFAULT_NAME, Snapshot
 from atoll.services.workspaces.access import NOT_FOUND as WORKSPACE_NOT_FOUND
+from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.terminal_platform.errors import BadRequest, Failed
-
-if TYPE_CHECKING:
-    from atoll.services.workspaces.workspaces import Workspaces
 
 SNAPSHOT_ID = re.compile(r"snap_\d{4}_\d{2}_\d{2}_\d{6}(_\d{1,9})?", re.ASCII)
 

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 from starlette.requests import Request
@@ -19,15 +19,13 @@ from atoll.domain.process import ProcessSpec
 from atoll.domain.workspace import Permission, Share, Workspace
 from atoll.services.workspaces.access import NotPermitted
 from atoll.services.workspaces.views import WorkspaceView
+from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model, unless_disconnected
 from atoll.surfaces.execbox.requests import words
 from atoll.surfaces.terminal_platform.errors import BadRequest
 from atoll.surfaces.terminal_platform.sandbox_config import SandboxConfig, spec_of
 from atoll.telemetry.trace import trace_of
-
-if TYPE_CHECKING:
-    from atoll.services.workspaces.workspaces import Workspaces
 
 NOBODY = "ws_" + "0" * 32
 MAX_TIMEOUT_S = 86_400.0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import Permission
 from atoll.services.workspaces.views import RevisionView
+from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import Stream, at_most, begun, json_response, read_model, unless_disconnected
 from atoll.surfaces.workspaces import answers
@@ -29,9 +28,6 @@ from atoll.surfaces.workspaces.requests import (
     RestoreBody,
     SnapshotBody,
 )
-
-if TYPE_CHECKING:
-    from atoll.services.workspaces.workspaces import Workspaces
 
 
 class HistoryHandlers:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.operation import BYTES, Answer, Operation
 from atoll.surfaces.workspaces import answers, requests
@@ -31,9 +30,6 @@ from atoll.surfaces.workspaces.requests import (
 )
 from atoll.surfaces.workspaces.transfers import ARCHIVE_MEDIA, TransferHandlers
 from atoll.surfaces.workspaces.workspaces import WorkspaceHandlers
-
-if TYPE_CHECKING:
-    from atoll.services.workspaces.workspaces import Workspaces
 
 WORKSPACES = "/v1/workspaces"
 WORKSPACE = WORKSPACES + "/{ws}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atoll.domain.principal import Principal
 from atoll.domain.tree import ID_BYTES
+from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import Stream, begun, json_response, read_body, upload
 from atoll.surfaces.operation import BYTES
@@ -17,9 +17,6 @@ from atoll.surfaces.workspaces import answers, entries
 from atoll.surfaces.workspaces.entries import read_entries, write_entries
 from atoll.surfaces.workspaces.frames import IDS_MAX, read_frames, read_ids, write_frames
 from atoll.surfaces.workspaces.requests import BASE, MESSAGE, REVISION, SINCE, STRIP
-
-if TYPE_CHECKING:
-    from atoll.services.workspaces.workspaces import Workspaces
 
 IDS_BYTES_MAX = IDS_MAX * ID_BYTES
 ARCHIVE_MEDIA = "application/zstd"
