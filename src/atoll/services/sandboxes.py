@@ -197,7 +197,7 @@ class Sandboxes:
         return await access.background.finish(self._endings.kill(live, principal.id, request_id), f"kill {sandbox_id}")
 
     async def remove(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> None:
-        """Take an ended sandbox out of lists and lookups, with its log. Needs `execute`. Conflict until it has ended."""
+        """Take an ended one out of lists and lookups, with its log. Needs `execute`. Conflict until it has ended."""
         access = self._access
         sandbox = await access.find(principal, sandbox_id, Scope.EXECUTE)
         if not sandbox.ended:
