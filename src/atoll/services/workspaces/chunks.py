@@ -1,7 +1,7 @@
 """Chunk store: chunks of a lineage by their id, in packs in blobs, their places in the records.
 
 Everything else of workspaces keeps bytes here and nowhere else. What is read is verified: a byte that is not what was
-stored is Corrupt, never data. docs/decisions/0006-found-chunks-stay.md says how it and the collector get along.
+stored is Corrupt, never data. docs/decisions/0007-found-chunks-stay.md says how it and the collector get along.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Collecting: chunks that no revision and no snapshot refers to go, after a grace; packs that hold little else are
 written anew, objects that no record names are deleted, lineages that nobody refers to lose their key first.
 
-docs/decisions/0006-found-chunks-stay.md says why nothing goes that a push under way is about to use.
+docs/decisions/0007-found-chunks-stay.md says why nothing goes that a push under way is about to use.
 """
 
 from __future__ import annotations
