@@ -10,6 +10,7 @@ import socket
 import struct
 
 from atoll.sidekick.loop import READ, Loop
+from atoll.sidekick.protocol import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ SEND_S = 2.0  # an assignment may be larger than the socket holds, and a child m
 GO = b"1"
 PREPARED = b"p"
 READY = b"r"
+REFUSED = b"!"  # then a code and a message: what was asked for cannot be
 
 
 class Birth:
@@ -31,7 +33,7 @@ class Birth:
         self._loop = loop
         self._sock = sock
         sock.settimeout(SEND_S)
-        self._then: Callable[[str | None], None] | None = None
+        self._then: Callable[[Refused | str | None], None] | None = None
         self._over = False
         self._when_prepared: Callable[[], None] | None = None
         self.prepared = False
@@ -42,7 +44,7 @@ class Birth:
         """What the child waited for outside itself (its id maps, its link) is there."""
         self._sock.send(GO)
 
-    def expect(self, then: Callable[[str | None], None]) -> None:
+    def expect(self, then: Callable[[Refused | str | None], None]) -> None:
         """`then(None)` when it serves, `then(error)` when it does not, once."""
         self._then = then
 
@@ -58,7 +60,7 @@ class Birth:
         data = json.dumps(config).encode()
         self._sock.sendall(LENGTH.pack(len(data)) + data)
 
-    def close(self, error: str | None) -> None:
+    def close(self, error: Refused | str | None) -> None:
         """The end of it; tells who waits, once."""
         if self._over:
             return
@@ -85,6 +87,9 @@ class Birth:
                 return
         if data == READY:
             self.close(None)
+        elif data.startswith(REFUSED):
+            code, _, message = data[len(REFUSED) :].decode().partition(" ")
+            self.close(Refused(code, message))
         else:
             self.close(data.decode(errors="replace") or "the sandbox ended while it was made")
 

@@ -14,7 +14,7 @@ import sys as python
 
 from atoll.runtimes.local import rootfs
 from atoll.runtimes.local import syscalls as sys
-from atoll.runtimes.local.birth import GO, PREPARED, READY, receive, receive_assignment
+from atoll.runtimes.local.birth import GO, PREPARED, READY, REFUSED, receive, receive_assignment
 from atoll.runtimes.local.cgroups import Counters
 from atoll.runtimes.local.host_template import GID, HOME, UID, USER
 from atoll.sidekick import main as sidekick
@@ -37,6 +37,8 @@ def become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) -
     """Runs in the clone and never returns; `control` is the child's end of a Birth."""
     try:
         _become(spec, host, control)
+    except Refused as refused:
+        control.send(REFUSED + f"{refused.code} {refused.message}".encode())
     except BaseException as error:
         try:
             control.send(f"{type(error).__name__}: {error}".encode())

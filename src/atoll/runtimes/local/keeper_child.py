@@ -83,7 +83,6 @@ def _drop(spec: dict[str, Any], rooted: bool) -> None:
         os.setresgid(0, 0, 0)
         os.setgroups([])
         os.setresuid(0, 0, 0)
-        sys.keep_capabilities(_CAPABILITIES)
     else:
-        sys.keep_capabilities(())
         sys.not_dumpable()
+    sys.keep_capabilities(_CAPABILITIES)

@@ -106,7 +106,7 @@ class Keepers:
         self._boxes[tree_id] = box
         self._trees.adopt(tree_id, box.key)
 
-        def ready(error: str | None) -> None:
+        def ready(error: Refused | str | None) -> None:
             if error is None:
                 box.ready = True
                 box.save()

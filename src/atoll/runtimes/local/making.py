@@ -134,6 +134,8 @@ class Maker:
         spec: dict[str, Any] = {name: shape[name] for name in SHAPE}
         spec.update(folder=box.folder, slot=box.slot, spare=spare, resolvers=self._settings["resolvers"])
         spec.update(image=self._make_image(box.folder, shape))
+        own: list[dict[str, Any]] = shape["workspaces"] if self._slots is None and not spare else []
+        spec["trees"] = [{**one, "source": f"{self._settings['trees']}/{one['tree_id']}"} for one in own]
         self._give_group_and_ids(box, spec)
         return spec
 

@@ -35,11 +35,20 @@ class Mounting:
         self._slots = slots
 
     def give(self, box: Box, wanted: list[dict[str, Any]], then: Then) -> None:
-        """Mount them in a sandbox that is being made. Refused when one of the trees does not exist."""
+        """Mount them in a sandbox that is being made. Refused when one of the trees does not exist.
+
+        Without root its own child has bound them, or is about to (see rootfs.py): here they are counted only.
+        """
         mounts = [{name: one[name] for name in FIELDS} for one in wanted]
         for one in mounts:
             if not self._trees.exists(one["tree_id"]):
                 raise Refused("not_found", f"tree {one['tree_id']} does not exist")
+        if not mounts or self._slots is None:
+            for one in mounts:
+                self._trees.adopt(one["tree_id"], box.key)
+            box.mounts = mounts
+            then(None)
+            return
         waits = len(mounts) + 1
         over = False
 
@@ -75,6 +84,8 @@ class Mounting:
 
     def swap(self, box: Box, path: str, tree_id: str, read_only: bool, then: Then) -> None:
         """Another tree in place of the one at `path`. Refused: not_found, or conflict during another swap."""
+        if self._slots is None:
+            raise Refused("not_supported", "changing a mounted workspace needs root")
         one = next((one for one in box.mounts if one["path"] == path), None)
         if one is None:
             raise Refused("not_found", f"sandbox {box.id} has no workspace at {path}")
@@ -85,7 +96,6 @@ class Mounting:
             raise Refused("conflict", f"another workspace of sandbox {box.id} is being changed")
         if not self._trees.exists(tree_id):
             raise Refused("not_found", f"tree {tree_id} does not exist")
-        assert self._slots is not None
         userns = self._slots.userns(box.slot)
         one["next"] = tree_id  # a node that dies over it is followed by one that looks what has happened
         box.save()

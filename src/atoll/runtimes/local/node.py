@@ -29,6 +29,8 @@ from atoll.runtimes.local.network_resolvers import resolvers
 from atoll.runtimes.local.node_wire import BUSY, READY, Client
 from atoll.runtimes.local.slots import Slots
 from atoll.runtimes.local.spares import Spares
+from atoll.runtimes.local.tree_folders import TreeFolders
+from atoll.runtimes.local.tree_images import TreeImages
 from atoll.runtimes.local.tree_operations import TreeOperations
 from atoll.runtimes.local.trees import Trees
 from atoll.sidekick.loop import READ, Loop
@@ -80,7 +82,10 @@ class Node:
             self.burials,
         )
         self.spares = Spares(self.loop, settings["spares"], self._make_spare)
-        self.trees = Trees(self.loop, data)
+        trees_folder = settings["trees"]
+        os.makedirs(trees_folder, mode=0o700, exist_ok=True)
+        store = TreeImages(trees_folder, f"{data}/run/trees") if rooted else TreeFolders(trees_folder)
+        self.trees = Trees(self.loop, trees_folder, store)
         self.mounting = Mounting(self.loop, self.trees, self.slots)
         self.keepers = Keepers(f"{data}/run/keepers", self.trees, self._make_keeper, self.burials.kill)
         self._operations: dict[str, Operation] = {
@@ -266,13 +271,10 @@ class Node:
         assert box.birth is not None
         birth = box.birth
         birth.expect(ready)
-        if request["workspaces"] and self.slots is not None:
-            try:
-                self.mounting.give(box, request["workspaces"], mounted)
-            except Refused as refused:
-                mounted(refused)
-        else:
-            mounted(None)
+        try:
+            self.mounting.give(box, request["workspaces"], mounted)
+        except Refused as refused:
+            mounted(refused)
 
     def list(self, _request: dict[str, Any], reply: Reply) -> None:
         there = [box for box in self.boxes.values() if box.ready and not box.gone]

@@ -11,6 +11,7 @@ from atoll.runtimes.local import devices
 from atoll.runtimes.local import syscalls as sys
 from atoll.runtimes.local.disks import attach_loop
 from atoll.runtimes.local.host_template import GID, SHARED_FOLDERS, UID, WRITABLE_FOLDERS
+from atoll.runtimes.local.tree_mounts import open_folder
 from atoll.sidekick.identity import Identity
 
 TYPE_CHECKING = False
@@ -62,6 +63,7 @@ def build(spec: dict[str, Any], host: dict[str, Any]) -> int:
     _mount_dev(spec, host, base, rooted)
     sys.mount("proc", "proc", "proc", _SAFE | sys.MS_NOEXEC | (sys.MS_RDONLY if rooted else 0))
     _mask_proc(host, rooted)
+    _bind_trees(spec)
     sys.pivot_root_here()
     return writable
 
@@ -103,6 +105,21 @@ def _mount_overlay(spec: dict[str, Any], host: dict[str, Any], rooted: bool) -> 
     if not rooted:
         options += ",userxattr"
     sys.mount("overlay", "r", "overlay", _SAFE, options)
+
+
+def _bind_trees(spec: dict[str, Any]) -> None:
+    """Working trees, where only this process may mount them (rootless): else the node does, from outside."""
+    if not spec["trees"]:
+        return
+    attributes = sys.ATTR_NOSUID | sys.ATTR_NODEV
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for one in sorted(spec["trees"], key=lambda one: one["path"].count("/")):
+        tree = sys.clone_tree(one["source"], attributes | (sys.ATTR_RDONLY if one["read_only"] else 0))
+        folder = open_folder(one["path"], here)
+        sys.attach_tree_at(tree, folder)
+        os.close(folder)
+        os.close(tree)
+    os.close(here)
 
 
 def _layer_folders(spec: dict[str, Any], rooted: bool) -> list[str]:

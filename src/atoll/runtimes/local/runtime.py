@@ -34,7 +34,7 @@ INODE_BYTES = 1024  # what the kernel holds for each file of a tmpfs
 
 
 class LocalRuntime(Runtime):
-    """One node and its sandboxes, all under `data`.
+    """One node and its sandboxes, all under `data`; working trees in `trees`, or there too.
 
     `resolvers`: name servers that sandboxes with a network ask; none given: the host's. `spares`: how many sandboxes
     with network none and the given disk are made ahead. `keeper_idle_s`: a tree's keeper that nobody asks ends then.
@@ -46,6 +46,7 @@ class LocalRuntime(Runtime):
         self,
         data: Path,
         *,
+        trees: Path | None = None,
         resolvers: tuple[str, ...] = (),
         ring_bytes: int = 2**20,
         spares: int = 8,
@@ -65,6 +66,7 @@ class LocalRuntime(Runtime):
             "resolvers": list(resolvers),
             "ring_bytes": ring_bytes,
             "boot_id": self._boot_id,
+            "trees": str((trees or self._data / "trees").resolve()),
             "keeper_idle_s": keeper_idle_s,
             "version": atoll.__version__,
             "spares": [
@@ -77,10 +79,9 @@ class LocalRuntime(Runtime):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        found: set[Capability] = set()
+        found: set[Capability] = {Capability.TREES} if self._node.hello else set()
         if self._node.hello.get("rooted"):
-            found |= {Capability.PAUSE, Capability.OUTGOING, Capability.LAYERS}
-            found |= {Capability.TREES, Capability.SWAP_TREES}
+            found |= {Capability.PAUSE, Capability.OUTGOING, Capability.LAYERS, Capability.SWAP_TREES}
             if len(self._node.hello["limits"]) == 3:
                 found.add(Capability.LIMITS)
         return frozenset(found)
