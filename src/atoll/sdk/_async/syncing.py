@@ -99,6 +99,7 @@ class AsyncSyncing:
 
     async def _once(self, *, last: bool) -> SyncReport:
         index = self._index or Index()
+        known = index.revision
         rules = ignore.Rules(
             ignore.of_folder(self.folder) if self._options.ignore_files else None,
             self._options.exclude,
@@ -118,22 +119,24 @@ class AsyncSyncing:
         revision = head
         here = seen.entries
         there = wanted.workspace
-        to_workspace = wanted.to_workspace
+        to_workspace, to_folder = wanted.to_workspace, wanted.to_folder
         if to_workspace:
             entries, gone = commit_of(to_workspace, wanted)
             revision = await self._commit(index, entries, gone, head)
             there = wanted.workspace_after
             index.workspace = after_commit(index.workspace, entries, gone)
             index.revision = revision.id
-            remember(index, wanted, here, there, seen, {})
-            await async_work(self._file.save, index)
+            if to_folder:  # which may fail: what is done is done
+                remember(index, wanted, here, there, seen, {})
+                await async_work(self._file.save, index)
         disturbed: set[bytes] = set()
-        to_folder = wanted.to_folder
         if to_folder or seen.leftovers:
             disturbed, here = await self._apply(wanted, to_folder, seen)
         stamps = await async_work(stamps_of_written, self.folder, here, to_folder)
+        before = index.base, index.folder
         remember(index, wanted, here, there, seen, stamps, frozenset(disturbed))
-        await async_work(self._file.save, index)
+        if revision.id != known or before != (index.base, index.folder):
+            await async_work(self._file.save, index)
         if disturbed and not last:
             raise Conflict(f"{text(min(disturbed))!r} changes while the folder is written")
         for path in disturbed:

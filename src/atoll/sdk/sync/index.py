@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+from binascii import a2b_base64
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll.domain.errors import Conflict
-from atoll.domain.tree import Entry, EntryKind, raw, text
+from atoll.domain.tree import USER_ID, Entry, EntryKind, raw, text
 from atoll.sdk.sync.contents import Stamp
 
 VERSION = 1
@@ -48,6 +49,7 @@ class IndexFile:
         self._pair = [url, workspace, folder]
         name = hashlib.blake2b(json.dumps(self._pair).encode(), digest_size=16).hexdigest()
         self.path = state_folder() / f"{name}.json"
+        self._rows: dict[bytes, tuple[Entry, _Row]] = {}  # as they were read: most stay as they are
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -66,7 +68,9 @@ class IndexFile:
             value: dict[str, Any] = json.loads(self.path.read_bytes())
             if value["version"] != VERSION or value["pair"] != self._pair:
                 return Index()
-            workspace = {entry.path: entry for entry in map(_entry, value["workspace"])}
+            rows: list[_Row] = value["workspace"]
+            self._rows = {(entry := _entry(row)).path: (entry, row) for row in rows}
+            workspace = {path: entry for path, (entry, _) in self._rows.items()}
             base = _changed(workspace, value["base"])
             here = _changed(workspace, value["folder"])
             stamps: dict[str, list[int]] = value["stamps"]
@@ -84,7 +88,7 @@ class IndexFile:
             "version": VERSION,
             "pair": self._pair,
             "revision": index.revision,
-            "workspace": [_row(entry) for entry in index.workspace.values()],
+            "workspace": [self._row(entry) for entry in index.workspace.values()],
             "base": _differences(index.workspace, index.base),
             "folder": _differences(index.workspace, here),
             "stamps": {text(path): stamp for path, (stamp, _) in index.folder.items()},
@@ -95,6 +99,10 @@ class IndexFile:
             os.replace(fresh, self.path)
         finally:
             fresh.unlink(missing_ok=True)
+
+    def _row(self, entry: Entry) -> _Row:
+        known = self._rows.get(entry.path)
+        return known[1] if known is not None and known[0] is entry else _row(entry)
 
 
 def _row(entry: Entry) -> _Row:
@@ -114,10 +122,9 @@ def _row(entry: Entry) -> _Row:
 
 def _entry(row: _Row) -> Entry:
     path, kind, mode, mtime_ns, size, chunks, target = row[:7]
-    entry = Entry(
-        raw(path), _KINDS[kind], mode, mtime_ns, size=size,
-        chunks=base64.b64decode(chunks) if chunks else b"", target=raw(target) if target else b"",
-    )  # fmt: skip
+    ids = a2b_base64(chunks) if chunks else b""
+    link = raw(target) if target else b""
+    entry = Entry(raw(path), _KINDS[kind], mode, mtime_ns, USER_ID, USER_ID, size, ids, link)
     if len(row) == 7:
         return entry
     return entry._replace(
@@ -129,7 +136,11 @@ def _entry(row: _Row) -> Entry:
 def _differences(from_tree: Mapping[bytes, Entry], tree: Mapping[bytes, Entry]) -> dict[str, Any]:
     """A tree as what it has otherwise than another one."""
     return {
-        "rows": [_row(entry) for path, entry in tree.items() if from_tree.get(path) != entry],
+        "rows": [
+            _row(entry)
+            for path, entry in tree.items()
+            if (other := from_tree.get(path)) is not entry and other != entry
+        ],
         "gone": [text(path) for path in from_tree.keys() - tree.keys()],
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from atoll.domain.tree import Entry, EntryKind
 from atoll.domain.tree_changes import Change, changes, same_but_times
@@ -18,7 +19,7 @@ Tree = dict[bytes, Entry]  # sorted by path, without the root
 ROOT = Entry(b"", EntryKind.DIRECTORY, 0o755)
 
 
-@dataclass(slots=True)
+@dataclass
 class Plan:
     """Trees without what is left out. `to_workspace` and `to_folder` lead each side to its `..._after`."""
 
@@ -31,23 +32,25 @@ class Plan:
     not_deleted: list[bytes] = field(default_factory=list[bytes])
     pulled_aside: set[bytes] = field(default_factory=set[bytes])  # paths whose conflict only the folder got to see
 
-    @property
+    @cached_property
     def to_workspace(self) -> list[Change]:
         return list(changes(self.workspace.values(), self.workspace_after.values()))
 
-    @property
+    @cached_property
     def to_folder(self) -> list[Change]:
         return list(changes(self.folder.values(), self.folder_after.values()))
 
     def agreed(self, folder: Tree, workspace: Tree) -> Tree:
         """What both sides have in common when they are as given: the base of the next plan."""
         agreed = dict(self.base)
-        for path in self.base.keys() | folder.keys() | workspace.keys():
-            here, there = folder.get(path), workspace.get(path)
-            if here is None and there is None:
-                agreed.pop(path, None)
-            elif there is not None and (path in self.pulled_aside or (here is not None and _alike(here, there))):
+        for path, there in workspace.items():
+            here = folder.get(path)
+            if agreed.get(path) is not there and (
+                path in self.pulled_aside or (here is not None and _alike(here, there))
+            ):
                 agreed[path] = there
+        for path in self.base.keys() - folder.keys() - workspace.keys():
+            del agreed[path]
         return agreed
 
 
@@ -57,7 +60,7 @@ def plan(
 ) -> Plan:  # fmt: skip
     """`label` names the workspace's side in conflicts; `left_out` are paths of the folder that cannot travel."""
     hidden = frozenset(left_out)
-    base, workspace = (_visible(tree, rules, hidden) for tree in (base, workspace))
+    base, workspace = (_visible(tree, folder, rules, hidden) for tree in (base, workspace))
     inputs = _Inputs(dict(base), folder, workspace)
     if direction is Direction.PUSH:
         inputs.base, inputs.folder = _one_way(base, folder, workspace, delete)
@@ -150,35 +153,40 @@ def _without(tree: Tree, gone: set[bytes]) -> Tree:
     return {path: entry for path, entry in tree.items() if path not in gone or path in needed}
 
 
-def _visible(tree: Tree, rules: Rules, hidden: frozenset[bytes]) -> Tree:
-    def seen(path: bytes, entry: Entry) -> bool:
-        if rules.leaves_out(path, entry.kind is EntryKind.DIRECTORY):
-            return False
-        while path and hidden:
-            if path in hidden:
-                return False
-            path = path.rpartition(b"/")[0]
-        return True
-
-    kept = {path: entry for path, entry in tree.items() if seen(path, entry)}
-    if len(kept) == len(tree):
+def _visible(tree: Tree, folder: Tree, rules: Rules, hidden: frozenset[bytes]) -> Tree:
+    """Without what is left out. What was found in the folder is none of that."""
+    out = {path for path in tree.keys() - folder.keys() if _is_out(path, tree[path], rules, hidden)}
+    if not out:
         return tree
+    kept = {path: entry for path, entry in tree.items() if path not in out}
     for path, entry in kept.items():
-        if entry.kind is EntryKind.HARDLINK and entry.target not in kept:
+        if entry.kind is EntryKind.HARDLINK and entry.target in out:
             kept[path] = tree[entry.target]._replace(path=path)
     return kept
+
+
+def _is_out(path: bytes, entry: Entry, rules: Rules, hidden: frozenset[bytes]) -> bool:
+    if rules.leaves_out(path, entry.kind is EntryKind.DIRECTORY):
+        return True
+    while path and hidden:
+        if path in hidden:
+            return True
+        path = path.rpartition(b"/")[0]
+    return False
 
 
 def _same(one: Tree, other: Tree) -> bool:
     """But for the times of folders."""
     return one.keys() == other.keys() and all(
-        entry == other[path] or (entry.kind is EntryKind.DIRECTORY and same_but_times(entry, other[path]))
+        entry is other[path]
+        or entry == other[path]
+        or (entry.kind is EntryKind.DIRECTORY and same_but_times(entry, other[path]))
         for path, entry in one.items()
     )
 
 
 def _alike(one: Entry, other: Entry) -> bool:
-    return one == other or (one.kind is EntryKind.DIRECTORY and same_but_times(one, other))
+    return one is other or one == other or (one.kind is EntryKind.DIRECTORY and same_but_times(one, other))
 
 
 def _sorted(tree: Mapping[bytes, Entry]) -> Tree:
