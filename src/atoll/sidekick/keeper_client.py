@@ -131,6 +131,7 @@ class KeeperClient:
         asked: deque[bytes] = deque()
         async with self._link("read") as link:
             feeder = asyncio.create_task(_feed(link, _path_frames(_stream_of(paths), asked)))
+            feeder.add_done_callback(lambda feeder: _hang_up_when_failed(link, feeder))
             try:
                 while (payload := await _data(link)) is not None:
                     at = 0
@@ -147,6 +148,10 @@ class KeeperClient:
                             apart -= len(piece)
                             yield piece
                 await feeder
+            except NotFound:
+                if feeder.done():
+                    feeder.result()  # that is why
+                raise
             finally:
                 feeder.cancel()
             if asked:
@@ -222,6 +227,12 @@ async def _feed(link: Link, frames: AsyncIterator[bytes]) -> None:
         await link.writer.drain()
     except ConnectionError:
         pass  # the answer tells why
+
+
+def _hang_up_when_failed(link: Link, feeder: asyncio.Task[None]) -> None:
+    """Nobody would be told otherwise: the keeper waits for more, and the caller for the keeper."""
+    if not feeder.cancelled() and feeder.exception() is not None:
+        link.writer.transport.abort()
 
 
 async def _feed_until(link: Link, frames: AsyncIterator[bytes], answer: asyncio.Task[Any]) -> None:

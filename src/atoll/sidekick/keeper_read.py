@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import time
 
 from atoll.sidekick.keeper_paths import VANISHED, Folders, checked, record, refused
@@ -24,6 +25,7 @@ from atoll.sidekick.keeper_wire import (
     XATTRS_BYTES_MAX,
     pack_xattrs,
 )
+from atoll.sidekick.protocol import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +51,10 @@ def read(root: int, link: Link, _request: dict[str, Any]) -> None:
         while (paths := link.read_data()) is not None:
             at = 0
             while at < len(paths):
-                size = PATH.unpack_from(paths, at)[0]
+                try:
+                    size = PATH.unpack_from(paths, at)[0]
+                except struct.error:
+                    raise Refused("bad_request", "paths: cut off", "paths") from None
                 at += PATH.size
                 reader.tell(checked(bytes(paths[at : at + size])))
                 at += size
