@@ -47,7 +47,9 @@ def at(operation: str) -> pytest.MarkDecorator:
 
 
 def test_c01_each_registered_point_is_in_a_case() -> None:
-    assert {point for points in CASES.values() for point in points} == POINTS
+    # those of workspaces: test_c01_chunk_store.py and tests/services/workspaces
+    here = {point for point in POINTS if not point.startswith("workspaces.")}
+    assert {point for points in CASES.values() for point in points} == here
 
 
 @at("create")

@@ -27,6 +27,7 @@ from atoll.services.workspaces.storage_limits import StorageLimits
 from atoll.services.workspaces.verifying import Verifier
 from atoll.testing.memory_blobs import MemoryBlobs
 from atoll.testing.memory_vault import MemoryVault
+from atoll.vaults.base import Vault
 
 KIB, MIB = 2**10, 2**20
 SMALL = StorageLimits(pack_bytes=64 * KIB, batch_bytes=16 * KIB, batch_chunks=16, run_bytes=32 * KIB, lookup_chunks=50)
@@ -40,7 +41,7 @@ class Storage:
 
     records: SqlRecords
     blobs: Blobs = field(default_factory=MemoryBlobs)
-    vault: MemoryVault = field(default_factory=MemoryVault)
+    vault: Vault = field(default_factory=MemoryVault)
     limits: StorageLimits = SMALL
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     chunks: ChunkStore = field(init=False)
