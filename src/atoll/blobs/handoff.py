@@ -15,13 +15,15 @@ class Handoff:
     def __init__(self) -> None:
         self._queue = asyncio.Queue[bytes | None](maxsize=1)
         self._broken = False
+        self._closed = False
 
-    async def give(self, piece: bytes) -> None:
+    async def give(self, piece: bytes | None) -> None:
         """Wait until the piece before is taken; not when nobody takes any more."""
-        await self._queue.put(piece)
+        if not self._closed:
+            await self._queue.put(piece)
 
     async def end(self) -> None:
-        await self._queue.put(None)
+        await self.give(None)
 
     def break_off(self) -> None:
         """BrokenOff for the taker instead of the rest."""
@@ -31,6 +33,7 @@ class Handoff:
 
     def close(self) -> None:
         """Let go of what nobody takes."""
+        self._closed = True
         while not self._queue.empty():
             self._queue.get_nowait()
 

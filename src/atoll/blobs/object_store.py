@@ -40,10 +40,13 @@ _NOT_THAT_LONG = "status code: 416"
 
 
 class ObjectStore(Blobs):
-    def __init__(self, store: S3Store | GCSStore | AzureStore, name: str, *, concurrency: int) -> None:
-        """`name` is how messages call it, such as "s3://bucket"."""
+    def __init__(
+        self, store: S3Store | GCSStore | AzureStore, name: str, *, concurrency: int, pauses_s: Sequence[float]
+    ) -> None:
+        """`name` is how messages call it, such as "s3://bucket"; `pauses_s` are those before each retry of ours."""
         self._store = store
         self._name = name
+        self._pauses_s = pauses_s
         self._slots = asyncio.Semaphore(concurrency)
         self._uploads: set[asyncio.Task[None]] = set()
         self._started = False
@@ -90,7 +93,7 @@ class ObjectStore(Blobs):
         upload = asyncio.create_task(self._upload(key, handoff))
         self._uploads.add(upload)
         upload.add_done_callback(self._uploads.discard)
-        upload.add_done_callback(lambda _: handoff.close())
+        upload.add_done_callback(lambda done: (handoff.close(), done.cancelled() or done.exception()))
         try:
             while head and not upload.done():
                 await handoff.give(head.pop(0))
@@ -150,10 +153,17 @@ class ObjectStore(Blobs):
 
     async def delete(self, key: str) -> None:
         check_key(key)
-        try:
-            await self._call(lambda: obstore.delete_async(self._store, key))
-        except NotFound:
-            pass
+        # A delete without an answer is the one request that obstore does not send again.
+        for pause_s in (*self._pauses_s, None):
+            try:
+                await self._call(lambda: obstore.delete_async(self._store, key))
+                return
+            except NotFound:
+                return
+            except Unavailable as error:
+                if pause_s is None or _STATUS.search(str(error.__cause__)):
+                    raise
+                await asyncio.sleep(pause_s)
 
     async def list(self, prefix: str) -> AsyncIterator[Blob]:
         # Object stores look for whole folders.

@@ -76,7 +76,8 @@ def _open_object_store(scheme: str, bucket: str, prefix: str | None, access: Sto
             store = AzureStore(bucket, prefix=prefix, config=_azure(access), client_options=client, retry_config=retry)
     except (BaseError, ValueError) as error:
         raise InvalidInput(f"{name}: {str(error).splitlines()[0]}", field="blobs") from error
-    return ObjectStore(store, name, concurrency=access.concurrency)
+    pauses_s = [min(access.backoff_s * 2**number, access.backoff_max_s) for number in range(access.retries)]
+    return ObjectStore(store, name, concurrency=access.concurrency, pauses_s=pauses_s)
 
 
 def _s3(bucket: str, access: StoreAccess) -> S3Config:
