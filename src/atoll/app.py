@@ -92,6 +92,7 @@ class Application:
             storage_limits=StorageLimits(
                 grace_s=settings.workspaces.collect_grace_s, page_cache_bytes=settings.workspaces.chunk_cache_bytes
             ),
+            metrics=self.metrics,
         )
         self.sandboxes = Sandboxes(
             records,

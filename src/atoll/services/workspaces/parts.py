@@ -40,6 +40,7 @@ from atoll.services.workspaces.trees import WorkingTrees
 from atoll.services.workspaces.upkeep import Upkeep
 from atoll.services.workspaces.verifying import Verifier
 from atoll.services.workspaces.viewing import Viewing
+from atoll.telemetry.metrics import Metrics
 from atoll.vaults.base import Vault
 
 
@@ -88,10 +89,11 @@ def make_parts(
     limits: WorkspaceLimits | None = None,
     storage_limits: StorageLimits | None = None,
     clock: Clock = utc_now,
+    metrics: Metrics | None = None,
 ) -> Parts:
     """The parts over plug points that are started before and closed after them. `stamps_folder` is a cache of ours,
     and the place of the marks of trees that somebody may have changed."""
-    limits = limits or WorkspaceLimits()
+    limits, metrics = limits or WorkspaceLimits(), metrics or Metrics()
     access = WorkspaceAccess(records, clock)
     locks, mounted, background, refs = Locks(), Mounted(), Background(), Refs(records)
     keys = LineageKeys(records, vault, clock)
@@ -103,13 +105,13 @@ def make_parts(
     revising = Revising(records, access, chunks, manifests, trees, mounted, locks, background, limits)
     copying = Copying(chunks, manifests)
     restoring = Restoring(
-        records, runtime, access, refs, manifests, copying, trees, revising, viewing, mounted, locks, limits
+        records, runtime, access, refs, manifests, copying, trees, revising, viewing, mounted, locks, limits, metrics
     )
     shredding = Shredding(records, access, keys)
     snapshots = Snapshots(
-        records, access, refs, keys, copying, revising, shredding, locks, restoring.wanted.keys(), limits
+        records, access, refs, keys, copying, revising, shredding, locks, restoring.wanted.keys(), limits, metrics
     )
-    mounts = Mounts(records, runtime, access, trees, revising, restoring, mounted, locks, background, limits)
+    mounts = Mounts(records, runtime, access, trees, revising, restoring, mounted, locks, background, keys, limits)
     retention = Retention(records, access, limits)
     collector = Collector(chunks, manifests, limits)
     adding = Adding(records, access, limits)

@@ -30,6 +30,7 @@ from atoll.services.workspaces.splicing import splice
 from atoll.services.workspaces.trees import WorkingTrees
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import Restored
+from atoll.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
 
@@ -51,6 +52,7 @@ class Restoring:
         mounted: Mounted,
         locks: Locks,
         limits: WorkspaceLimits,
+        metrics: Metrics,
     ) -> None:
         self._records = records
         self._runtime = runtime
@@ -64,6 +66,7 @@ class Restoring:
         self._mounted = mounted
         self._locks = locks
         self._limits = limits
+        self._metrics = metrics
         self.wanted: dict[str, int] = {}  # revisions that a restore under way reads: how many do
 
     async def restore(self, principal: Principal, ref: str, revision: str, path: str | None = None) -> Restored:
@@ -81,6 +84,8 @@ class Restoring:
                     return await self._restore_path(workspace, wanted, where, principal.id)
                 stored = await self._copying.into(workspace.lineage, wanted)
                 head = await self.become(workspace, stored, Reason.RESTORE, principal.id, f"r{wanted.revision.number}")
+                if wanted.snapshot is not None:
+                    self._metrics.snapshot_restored()
                 return Restored(await self._viewing.revision(head), stored.entries, stored.bytes)
         finally:
             self.wanted[wanted.revision.id] -= 1

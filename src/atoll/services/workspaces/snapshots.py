@@ -21,6 +21,7 @@ from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.refs import Refs, Resolved, names_a_revision
 from atoll.services.workspaces.revising import Revising
 from atoll.services.workspaces.shredding import Shredding
+from atoll.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
 
@@ -43,6 +44,7 @@ class Snapshots:
         locks: Locks,
         in_use: Collection[str],
         limits: WorkspaceLimits,
+        metrics: Metrics,
     ) -> None:
         self._records = records
         self._access = access
@@ -54,6 +56,7 @@ class Snapshots:
         self._locks = locks
         self._in_use = in_use
         self._limits = limits
+        self._metrics = metrics
 
     async def create(
         self, principal: Principal, ref: str, *, name: str | None = None, own_key: bool = False, keep: bool = False
@@ -79,6 +82,7 @@ class Snapshots:
                 crash.point("workspaces.snapshot.copied")
             snapshot = await self._add(workspace, head, lineage, name, keep, principal.id)
             crash.point("workspaces.snapshot.recorded")
+            self._metrics.snapshot_created(snapshot.bytes)
             try:
                 await self._prune_held(workspace)
             except AtollError as error:  # upkeep prunes too

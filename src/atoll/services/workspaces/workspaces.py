@@ -27,6 +27,7 @@ from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.parts import Parts, make_parts
 from atoll.services.workspaces.storage_limits import StorageLimits
 from atoll.services.workspaces.views import Changes, Damage, Report, WorkspaceView
+from atoll.telemetry.metrics import Metrics
 from atoll.vaults.base import Vault
 
 LIST_MAX = 10_000
@@ -43,11 +44,20 @@ def open_workspaces(
     limits: WorkspaceLimits | None = None,
     storage_limits: StorageLimits | None = None,
     clock: Clock = utc_now,
+    metrics: Metrics | None = None,
 ) -> Workspaces:
     """The service over plug points that are started before and closed after it."""
     return Workspaces(
         make_parts(
-            records, runtime, blobs, vault, stamps_folder, limits=limits, storage_limits=storage_limits, clock=clock
+            records,
+            runtime,
+            blobs,
+            vault,
+            stamps_folder,
+            limits=limits,
+            storage_limits=storage_limits,
+            clock=clock,
+            metrics=metrics,
         )
     )
 
