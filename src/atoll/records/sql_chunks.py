@@ -5,11 +5,11 @@ Clean-ups of many chunks are cut into transactions of a few, so that nobody wait
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from atoll.domain.errors import Conflict, NotFound, StaleVersion
@@ -36,6 +36,18 @@ _PUT_PACK = put(packs)
 _ADD_CHUNK = put(chunks)
 _PUT_CHUNK = put(chunks, "pack", "offset", "stored_bytes", "bytes")
 _PLACES = select(chunks.c.id, chunks.c.pack, chunks.c.offset, chunks.c.stored_bytes, chunks.c.bytes)
+
+# One look into the index for each id. For an IN list the planner, while it knows little of a growing table, compares
+# each chunk of the lineage with each id.
+_FIND_ON_POSTGRES = text(
+    "SELECT place.* FROM unnest(CAST(:ids AS bytea[])) AS wanted (id) CROSS JOIN LATERAL ("
+    'SELECT id, pack, "offset", stored_bytes, bytes FROM chunks WHERE lineage = :lineage AND id = wanted.id OFFSET 0'
+    ") AS place"
+)
+_FORGET_ON_POSTGRES = text(
+    "DELETE FROM chunks USING unnest(CAST(:ids AS bytea[])) AS wanted (id)"
+    " WHERE chunks.lineage = :lineage AND chunks.id = wanted.id AND chunks.pack = ANY(CAST(:packs AS varchar[]))"
+)
 
 
 class SqlChunks(SqlStore, WorkspaceRecords):
@@ -107,13 +119,10 @@ class SqlChunks(SqlStore, WorkspaceRecords):
         await self._commit(add, durable=False)
 
     async def find_chunks(self, lineage: str, ids: Collection[bytes]) -> dict[bytes, StoredChunk]:
-        mine = _PLACES.where(chunks.c.lineage == lineage)
+        wanted = sorted(ids)
 
         def read(connection: Connection) -> dict[bytes, StoredChunk]:
-            found: dict[bytes, StoredChunk] = {}
-            for some in pieces(sorted(ids)):
-                found |= {chunk.id: chunk for chunk in _places(connection, mine.where(chunks.c.id.in_(some)))}
-            return found
+            return {chunk.id: chunk for chunk in _found(connection, lineage, wanted)}
 
         return await self._database.read(read)
 
@@ -148,20 +157,11 @@ class SqlChunks(SqlStore, WorkspaceRecords):
         await self._commit(refresh, durable=False)
 
     async def delete_chunks(self, lineage: str, ids: Collection[bytes], stored_before: datetime) -> int:
-        old = packs.c.lineage == lineage, packs.c.created_at < stored_before
-
-        def forget(connection: Connection, some: Sequence[bytes]) -> int:
-            these = chunks.c.lineage == lineage, chunks.c.id.in_(some)
-            held = select(packs.c.id).where(packs.c.id.in_(select(chunks.c.pack).where(*these)), *old)
-            # Packs first: one that is being refreshed is looked at again by the delete.
-            connection.execute(held.order_by(packs.c.id).with_for_update())
-            return connection.execute(
-                delete(chunks).where(*these, chunks.c.pack.in_(select(packs.c.id).where(*old)))
-            ).rowcount
-
         gone = 0
         for some in pieces(sorted(ids)):
-            gone += await self._commit(lambda connection, some=some: forget(connection, some))
+            gone += await self._commit(
+                lambda connection, some=some: _forget_chunks(connection, lineage, some, stored_before)
+            )
         return gone
 
     async def delete_packs(self, pack_ids: Collection[str]) -> int:
@@ -169,6 +169,28 @@ class SqlChunks(SqlStore, WorkspaceRecords):
         for some in pieces(sorted(pack_ids), PACKS_AT_ONCE):
             gone += await self._commit(lambda connection, some=some: _forget_packs(connection, some))
         return gone
+
+
+def _found(connection: Connection, lineage: str, ids: Sequence[bytes]) -> Iterator[StoredChunk]:
+    if connection.dialect.name == "postgresql":
+        found = connection.execute(_FIND_ON_POSTGRES, {"lineage": lineage, "ids": ids})
+        yield from (StoredChunk(*row) for row in found)
+        return
+    for some in pieces(ids):
+        yield from _places(connection, _PLACES.where(chunks.c.lineage == lineage, chunks.c.id.in_(some)))
+
+
+def _forget_chunks(connection: Connection, lineage: str, ids: Sequence[bytes], stored_before: datetime) -> int:
+    mine = {chunk.pack for chunk in _found(connection, lineage, ids)}
+    # Held: whoever is refreshing one of them was here before, and it is no longer old, or waits.
+    query = select(packs.c.id).where(packs.c.id.in_(sorted(mine)), packs.c.created_at < stored_before)
+    old = list(connection.execute(query.order_by(packs.c.id).with_for_update()).scalars())
+    if not old:
+        return 0
+    if connection.dialect.name == "postgresql":
+        return connection.execute(_FORGET_ON_POSTGRES, {"lineage": lineage, "ids": ids, "packs": old}).rowcount
+    these = chunks.c.lineage == lineage, chunks.c.id.in_(ids), chunks.c.pack.in_(old)
+    return connection.execute(delete(chunks).where(*these)).rowcount
 
 
 def _forget_packs(connection: Connection, pack_ids: Sequence[str]) -> int:
