@@ -47,8 +47,8 @@ def at(operation: str) -> pytest.MarkDecorator:
 
 
 def test_c01_each_registered_point_is_in_a_case() -> None:
-    # those of workspaces: test_c01_chunk_store.py and tests/services/workspaces
-    here = {point for point in POINTS if not point.startswith("workspaces.")}
+    # the others: test_c01_chunk_store.py, tests/services/workspaces and tests/blobs
+    here = {point for point in POINTS if not point.startswith(("workspaces.", "blobs."))}
     assert {point for points in CASES.values() for point in points} == here
 
 

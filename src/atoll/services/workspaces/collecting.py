@@ -231,7 +231,7 @@ class Collector:
 
     async def _forget_workspaces(self, now: datetime, done: Collected) -> None:
         before = now - timedelta(seconds=self._limits.deleted_kept_s)
-        for workspace in await self._records.list_workspaces(deleted=True):
+        for workspace in await self._records.list_workspaces(deleted=True, limit=LISTED_MAX):
             if workspace.deleted_at is not None and workspace.deleted_at < before:
                 await self._records.delete_workspace_records(workspace.id)
                 done.workspaces += 1

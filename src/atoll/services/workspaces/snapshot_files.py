@@ -1,0 +1,125 @@
+"""Snapshot files: a copy of each snapshot as `{user}/{id}.tar.zst` in a folder of the operator's, where one is set.
+
+Copies only: nothing is ever restored from them by itself, and an import takes them like any archive. The archive's one
+root directory is the user's id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import structlog
+
+from atoll.domain.errors import AtollError, InvalidInput, Unavailable
+from atoll.domain.workspace import Snapshot
+from atoll.records.base import Records
+from atoll.services.workspaces.archives import TreeArchives
+
+_log = structlog.get_logger()
+
+SUFFIX = ".tar.zst"
+PARTIAL = ".partial"
+LISTED_MAX = 1_000_000
+_NAME = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9._@-]{0,127}")
+_SNAPSHOT_FILE = re.compile(r"snap_[0-9_]{1,40}\.tar\.zst")
+
+
+class SnapshotFiles:
+    """Keeps the folder equal to what the records know."""
+
+    def __init__(self, folder: Path, records: Records, archives: TreeArchives) -> None:
+        self._folder = folder
+        self._records = records
+        self._archives = archives
+
+    def path(self, snapshot: Snapshot) -> Path:
+        """Where its copy lies. InvalidInput when its owner's id cannot be a folder's name."""
+        if not _NAME.fullmatch(snapshot.owner) or not _NAME.fullmatch(snapshot.id):
+            raise InvalidInput(f"{snapshot.owner!r} cannot be the name of a folder of snapshot files", field="user")
+        return self._folder / snapshot.owner / (snapshot.id + SUFFIX)
+
+    async def keep(self, snapshot: Snapshot) -> Path:
+        """Write its copy: whole and synced under its name, or not at all. Corrupt; Unavailable when the disk fails."""
+        path = self.path(snapshot)
+        partial = path.with_name(path.name + PARTIAL)
+        try:
+            file = await asyncio.to_thread(_open, partial)
+            try:
+                pieces = self._archives.export(snapshot.lineage, snapshot.tree, snapshot.owner.encode())
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        await asyncio.to_thread(_write, file, piece)
+                await asyncio.to_thread(os.fsync, file)
+            finally:
+                os.close(file)
+            await asyncio.to_thread(_put, partial, path)
+        except BaseException as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise Unavailable(f"snapshot file {path}: {error.strerror}") from None
+            raise
+        return path
+
+    async def remove(self, snapshot: Snapshot) -> None:
+        """Delete its copy; none there is no error. Unavailable when the disk fails."""
+        try:
+            path = self.path(snapshot)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+        except InvalidInput:
+            return
+        except OSError as error:
+            raise Unavailable(f"snapshot file of {snapshot.id}: {error.strerror}") from None
+
+    async def reconcile(self) -> None:
+        """Write copies that are missing, remove those of snapshots that are gone and what a crash left half-written.
+
+        Only files that are named as snapshots are are ever removed. What fails for one is logged.
+        """
+        snapshots = await self._records.list_snapshots(limit=LISTED_MAX)
+        wanted = {f"{one.owner}/{one.id}{SUFFIX}": one for one in snapshots}
+        there = await asyncio.to_thread(_listed, self._folder)
+        for name in there - wanted.keys():
+            await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)
+        for name in wanted.keys() - there:
+            try:
+                await self.keep(wanted[name])
+            except AtollError as error:
+                _log.warning("workspaces.snapshot_file_missing", snapshot=name, error=error.message)
+
+
+def _open(path: Path) -> int:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _write(file: int, piece: bytes) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _put(partial: Path, path: Path) -> None:
+    partial.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _listed(folder: Path) -> set[str]:
+    """`{user}/{file}` of each file named as a copy, or half of one, is."""
+    if not folder.is_dir():
+        return set()
+    return {
+        f"{user.name}/{file.name}"
+        for user in folder.iterdir()
+        if user.is_dir()
+        for file in user.iterdir()
+        if _SNAPSHOT_FILE.fullmatch(file.name.removesuffix(PARTIAL))
+    }

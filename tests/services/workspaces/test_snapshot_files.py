@@ -1,0 +1,74 @@
+"""Snapshot files: a copy of each snapshot below its user, whole or not at all, and gone with it."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from atoll.domain.errors import Corrupt, InvalidInput, Unavailable
+from atoll.services.workspaces.archives import TreeArchives
+from atoll.services.workspaces.snapshot_files import SnapshotFiles
+from atoll.testing.memory_blobs import MemoryBlobs
+
+from .storage import Storage, event, noise
+
+
+def over(storage: Storage, folder: Path) -> SnapshotFiles:
+    return SnapshotFiles(folder, storage.records, TreeArchives(storage.chunks, storage.manifests))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+async def test_a_copy_lies_below_its_user_with_the_users_id_as_its_root(storage: Storage, tmp_path: Path) -> None:
+    workspace = await storage.workspace({b"a": b"contents"})
+    snapshot = await storage.snapshot(workspace)
+    path = await over(storage, tmp_path / "srv").keep(snapshot)
+    assert path == tmp_path / "srv" / workspace.owner / f"{snapshot.id}.tar.zst"
+    assert path.stat().st_mode & 0o777 == 0o600
+    data = zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read()
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert archive.getnames() == [workspace.owner, f"{workspace.owner}/a"]
+
+
+async def test_reconciling_writes_what_is_missing_and_removes_what_is_gone(storage: Storage, tmp_path: Path) -> None:
+    folder = tmp_path / "srv"
+    files = over(storage, folder)
+    workspace = await storage.workspace({b"a": b"contents"})
+    first = await storage.snapshot(workspace)
+    second = await storage.snapshot(workspace, "snap_2026_01_01_000000_2")
+    await files.reconcile()
+    both = [f"key_a/{one.id}.tar.zst" for one in (first, second)]
+    assert names(folder) == both
+    (folder / "key_a" / "snap_2020_01_01_000000.tar.zst.partial").write_bytes(b"half")
+    (folder / "key_a" / "notes.txt").write_bytes(b"the operator's own")
+    await storage.records.delete_snapshot("key_a", first.id, event("snapshot.deleted", first.id))
+    await files.reconcile()
+    assert names(folder) == ["key_a/notes.txt", both[1]]
+    for _ in range(2):
+        await files.remove(second)
+    assert names(folder) == ["key_a/notes.txt"]
+
+
+async def test_what_fails_leaves_no_half_copy(storage: Storage, tmp_path: Path) -> None:
+    folder = tmp_path / "srv"
+    files = over(storage, folder)
+    snapshot = await storage.snapshot(await storage.workspace({b"a": noise(1, 4_000)}))
+    assert isinstance(storage.blobs, MemoryBlobs)
+    (key,) = storage.packs
+    storage.blobs.flip(key, 100)
+    with pytest.raises(Corrupt):
+        await files.keep(snapshot)
+    await files.reconcile()
+    assert names(folder) == []
+    with pytest.raises(Unavailable):
+        await over(storage, Path("/proc/nowhere")).keep(snapshot)
+    for owner in ("../etc", ".", "a/b", ""):
+        with pytest.raises(InvalidInput):
+            await files.keep(replace(snapshot, owner=owner))
