@@ -24,6 +24,7 @@ from atoll.records import postgres, sql, sqlite
 from atoll.records.prepared import Prepared, translated
 from atoll.records.sql import SqlRecords, open_records
 from atoll.records.sql_store import ADD_EVENT
+from atoll.testing import workspace_records_examples as examples
 from atoll.testing.records_conformance import event, key, sandbox, together
 from tests.records.postgres import PostgresServer, server_or_skip
 
@@ -215,6 +216,30 @@ class TestSqlite:
         commands.clear()
         await records.add_key(key(), event())
         assert commands == ["PRAGMA synchronous=FULL", "BEGIN IMMEDIATE", "COMMIT", "PRAGMA synchronous=NORMAL"]
+
+    async def test_revisions_are_synced_to_the_disk_with_the_packs_before_them(
+        self, records: SqlRecords, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        base = await examples.made(records)
+        own = await records.get_lineage(base.lineage)
+        assert own is not None
+        commands: list[str] = []
+        execute = sqlite.execute
+
+        def spy(connection: Any, statement: str) -> None:
+            commands.append(statement)
+            execute(connection, statement)
+
+        monkeypatch.setattr(sqlite, "execute", spy)
+        packed = examples.pack(own)
+        await records.add_pack(packed, examples.chunks(packed, b"a"))
+        assert "PRAGMA synchronous=FULL" not in commands
+        await examples.revised(records, base, 1)
+        assert commands.count("PRAGMA synchronous=FULL") == 1
+        commands.clear()
+        # The pack's object is removed next: that must not outlive its record's end.
+        await records.delete_packs([packed.id])
+        assert commands.count("PRAGMA synchronous=FULL") == 1
 
     async def test_errors_do_not_repeat_what_was_to_be_stored(self, records: SqlRecords) -> None:
         canary = key()
