@@ -86,6 +86,7 @@ class SessionAnswer(_Answer):
     id: str = Field(pattern=r"^sess_[0-9a-f]{12}$")
     status: Status
     paused: bool | None = Field(None, description="true while it is frozen, else absent")
+    suspended: bool | None = Field(None, description="true while it rests until its next use, else absent")
     image: str
     createdAt: datetime
     startedAt: datetime | None = None
@@ -110,6 +111,11 @@ class SessionsAnswer(_Answer):
 class StatusAnswer(_Answer):
     status: Status
     removed: bool | None = None
+
+
+class SuspendedAnswer(_Answer):
+    id: str
+    suspended: bool
 
 
 class PausedAnswer(_Answer):
@@ -208,7 +214,13 @@ class TemplatesAnswer(_Answer):
 
 
 Json = dict[str, Any]
-_RUNNING = {SandboxState.RUNNING, SandboxState.SUSPENDING, SandboxState.SUSPENDED, SandboxState.STOPPING}
+_RUNNING = {
+    SandboxState.RUNNING,
+    SandboxState.SUSPENDING,
+    SandboxState.SUSPENDED,
+    SandboxState.RESUMING,
+    SandboxState.STOPPING,
+}
 
 
 def status(state: SandboxState) -> str:
@@ -229,6 +241,7 @@ def session(
         "id": sandbox.id,
         "status": status(sandbox.state),
         "paused": True if paused else None,
+        "suspended": True if sandbox.state is SandboxState.SUSPENDED else None,
         "image": spec.image,
         "createdAt": sandbox.created_at,
         "startedAt": sandbox.started_at,

@@ -72,8 +72,14 @@ def _sessions(of: Sessions) -> list[Operation]:
             answers=(paused,), errors=(*GONE, 501),
         ),
         Operation(
-            "POST", SESSION + "/resume", of.resume, "resumeSession", "Let a frozen session go on",
-            answers=(paused,), errors=(*GONE, 501),
+            "POST", SESSION + "/suspend", of.suspend, "suspendSession",
+            "Stop a session that has a workspace; its next use makes it again",
+            answers=(Answer(200, "that it rests", answers.SuspendedAnswer),),
+            parameters=(GRACE,), errors=(400, *GONE, 504),
+        ),
+        Operation(
+            "POST", SESSION + "/resume", of.resume, "resumeSession", "Let a frozen or suspended session go on",
+            answers=(paused,), errors=(*GONE, 429, 501, 503),
         ),
         Operation(
             "GET", SESSION + "/url", of.url, "getPortUrl", "Where an exposed port is reached",

@@ -97,6 +97,13 @@ class Sessions:
         sandbox = await self._sandboxes.pause(principal, request.path_params["id"], request_id=request_id)
         return json_response({"id": sandbox.id, "paused": True})
 
+    async def suspend(self, request: Request, principal: Principal) -> Response:
+        request_id = trace_of(request.scope).request_id
+        sandbox = await self._sandboxes.suspend(
+            principal, request.path_params["id"], grace_s=GRACE.number(request), request_id=request_id
+        )
+        return json_response({"id": sandbox.id, "suspended": True})
+
     async def resume(self, request: Request, principal: Principal) -> Response:
         request_id = trace_of(request.scope).request_id
         sandbox = await self._sandboxes.resume(principal, request.path_params["id"], request_id=request_id)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from atoll.domain.tree import PATH_BYTES_MAX, raw
 from atoll.services.workspaces.views import Changes
 from atoll.surfaces.operation import Parameter
 
@@ -19,6 +20,8 @@ Tags = Annotated[
     list[Annotated[str, StringConstraints(min_length=1, max_length=TAG_CHARS_MAX)]], Field(max_length=TAGS_MAX)
 ]
 Ref = Annotated[str, StringConstraints(min_length=1, max_length=REVISION_CHARS_MAX)]
+# Not StringConstraints, which refuse lone surrogates; those of names that are no UTF-8 are fine.
+RawPath = Annotated[str, AfterValidator(lambda path: _raw_path(path)), Field(json_schema_extra={"maxLength": 4096})]
 Amount = Annotated[int, Field(ge=1, le=MAX_INT)]
 
 _REVISION_TEXT = "HEAD, HEAD~2, a number, rev_..., a snapshot's id or name, or an RFC 3339 moment"
@@ -40,6 +43,16 @@ AFTER = Parameter("after", "go on behind this path: `next` of the answer before"
 TEXT = Parameter("text", "false: leave the unified diffs out", bool)
 STRIP = Parameter("strip", "drop so many leading parts of every path", int, minimum=0, maximum=256)
 MESSAGE = Parameter("message", "what it is about", max_chars=TEXT_CHARS_MAX)
+
+
+def _raw_path(path: str) -> str:
+    try:
+        size = len(raw(path))
+    except UnicodeEncodeError:
+        raise ValueError("must be UTF-8, other bytes as lone surrogates") from None
+    if size > PATH_BYTES_MAX:
+        raise ValueError(f"must be at most {PATH_BYTES_MAX} bytes")
+    return path
 
 
 class _Body(BaseModel):
@@ -82,9 +95,7 @@ class RestoreBody(_Body):
     """POST .../restore. A path that is no UTF-8 has lone surrogates in it."""
 
     revision: Ref
-    path: Annotated[str, StringConstraints(max_length=4096)] | None = Field(
-        None, description="only what lies there or below"
-    )
+    path: RawPath | None = Field(None, description="only what lies there or below")
 
 
 class ForkBody(_Body):
