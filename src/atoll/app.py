@@ -276,6 +276,7 @@ def service_limits(settings: Settings) -> Limits:
         layers_bytes_max=settings.images.layers_bytes,
         output_bytes_max=settings.limits.run_output_bytes,
         stdin_bytes_max=settings.server.body_bytes,
+        idle_suspend_s=sandboxes.idle_suspend_s,
         reconcile_every_s=sandboxes.reconcile_s,
         orphan_grace_s=sandboxes.orphan_grace_s,
         ended_kept_s=sandboxes.ended_retention_days * DAY_S,

@@ -17,6 +17,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "run": ("run",),
     "processes": ("exec", "shell", "attach"),
     "sandboxes": ("ps", "logs", "stop", "kill", "rm"),
+    "resting": ("pause", "unpause", "suspend", "resume"),
     "copy": ("cp",),
     "workspaces": ("workspace",),
     "snapshots": ("snapshot",),

@@ -56,16 +56,16 @@ def logs(
 
 def stop(sandboxes: options.SandboxNames, as_json: output.Json = False) -> None:
     """End sandboxes: TERM to all of their processes, a grace time, then KILL to everything."""
-    for found in _each(sandboxes):
+    for found in each(sandboxes):
         found.stop()
-        _tell(found.id, "stopped", as_json)
+        tell(found.id, "stopped", as_json)
 
 
 def kill(sandboxes: options.SandboxNames, as_json: output.Json = False) -> None:
     """End sandboxes at once."""
-    for found in _each(sandboxes):
+    for found in each(sandboxes):
         found.kill()
-        _tell(found.id, "killed", as_json)
+        tell(found.id, "killed", as_json)
 
 
 def rm(
@@ -74,14 +74,14 @@ def rm(
     as_json: output.Json = False,
 ) -> None:
     """Forget sandboxes that have ended; with --force end them first."""
-    for found in _each(sandboxes):
+    for found in each(sandboxes):
         if found.created.live and not force:
             raise Failed(f"{found.id} is {found.created.state}: stop it first, or use --force")
         found.kill(remove=True)
-        _tell(found.id, "removed", as_json)
+        tell(found.id, "removed", as_json)
 
 
-def _tell(sandbox_id: str, done: str, as_json: bool) -> None:
+def tell(sandbox_id: str, done: str, as_json: bool) -> None:
     """One line for each sandbox, as soon as it is done."""
     if as_json:
         output.print_json({"id": sandbox_id, "done": done})
@@ -89,7 +89,7 @@ def _tell(sandbox_id: str, done: str, as_json: bool) -> None:
         typer.echo(sandbox_id)
 
 
-def _each(names: list[str]) -> Iterator[Sandbox]:
+def each(names: list[str]) -> Iterator[Sandbox]:
     """The sandboxes of those names, each looked up once."""
     from atoll.cli.finding import pick
     from atoll.domain.ids import SANDBOX_ID
@@ -118,7 +118,7 @@ async def _logs(name: str, follow: bool, offset: int, as_json: bool) -> None:
 
 def _row(info: SandboxInfo) -> tuple[object, ...]:
     command = " ".join(info.command)
-    state = "paused" if info.paused else info.state
+    state = "paused" if info.paused else "suspended" if info.suspended else info.state
     ended = f" ({info.exit_code})" if info.exit_code is not None else ""
     ports = " ".join(f"{port.container_port}->{port.host_port}" for port in info.ports)
     return (

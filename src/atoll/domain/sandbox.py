@@ -23,6 +23,7 @@ class SandboxState(StrEnum):
     RUNNING = "running"
     SUSPENDING = "suspending"  # a revision of its workspaces is being taken, then it is destroyed
     SUSPENDED = "suspended"  # nothing of it is left but its record and its workspaces; the next use makes it again
+    RESUMING = "resuming"  # it is being made again
     STOPPING = "stopping"  # TERM sent, or the end is being cleaned up
     STOPPED = "stopped"  # its main process ended, or somebody stopped it
     KILLED = "killed"
@@ -33,17 +34,21 @@ _S = SandboxState
 TRANSITIONS: dict[SandboxState, frozenset[SandboxState]] = {
     _S.PENDING: frozenset({_S.BUILDING, _S.RUNNING, _S.FAILED, _S.KILLED}),
     _S.BUILDING: frozenset({_S.RUNNING, _S.FAILED, _S.KILLED}),
-    _S.RUNNING: frozenset({_S.SUSPENDING, _S.STOPPING, _S.STOPPED, _S.KILLED, _S.FAILED}),
+    _S.RUNNING: frozenset({_S.SUSPENDING, _S.SUSPENDED, _S.STOPPING, _S.STOPPED, _S.KILLED, _S.FAILED}),
     _S.SUSPENDING: frozenset({_S.SUSPENDED, _S.RUNNING, _S.STOPPED, _S.KILLED, _S.FAILED}),
-    _S.SUSPENDED: frozenset({_S.PENDING, _S.STOPPED, _S.KILLED, _S.FAILED}),
+    _S.SUSPENDED: frozenset({_S.RESUMING, _S.STOPPED, _S.KILLED, _S.FAILED}),
+    _S.RESUMING: frozenset({_S.RUNNING, _S.SUSPENDED, _S.STOPPED, _S.KILLED, _S.FAILED}),
     _S.STOPPING: frozenset({_S.STOPPED, _S.KILLED, _S.FAILED}),
     _S.STOPPED: frozenset(),
     _S.KILLED: frozenset(),
-    _S.FAILED: frozenset(),
+    _S.FAILED: frozenset({_S.RESUMING}),  # one that was lost with the machine's last life, and its files were not
 }
 # A suspended one is neither: it holds nothing of the host, and it has not ended.
-LIVE = frozenset({_S.PENDING, _S.BUILDING, _S.RUNNING, _S.SUSPENDING, _S.STOPPING})
+LIVE = frozenset({_S.PENDING, _S.BUILDING, _S.RUNNING, _S.SUSPENDING, _S.RESUMING, _S.STOPPING})
 ENDED = frozenset({_S.STOPPED, _S.KILLED, _S.FAILED})
+
+
+HOST_RESTARTED = "host_restarted"  # the reason of those that ended with the machine's last life
 
 
 class NetworkMode(StrEnum):
@@ -106,6 +111,7 @@ class SandboxSpec:
     setup: tuple[str, ...] = ()
     files: tuple[BakedFile, ...] = ()
     layers: tuple[str, ...] = ()
+    sealed_env: str = ""  # `env` as its record keeps it: for who wakes it, unreadable for anybody else
     workspaces: tuple[WorkspaceMount, ...] = ()  # HOME lies in the first, when that is writable
 
 
@@ -150,6 +156,18 @@ class Sandbox:
     @property
     def ended(self) -> bool:
         return self.state in ENDED
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether it can be suspended: something of it would be left, in a workspace that it can write to."""
+        return any(not mount.read_only for mount in self.spec.workspaces)
+
+    @property
+    def may_wake(self) -> bool:
+        """Whether it is suspended, or was lost with the machine's last life and its files were not."""
+        if self.state is SandboxState.FAILED:
+            return self.reason == HOST_RESTARTED and self.may_rest
+        return self.state in (SandboxState.SUSPENDED, SandboxState.RESUMING)
 
     def to(self, state: SandboxState, **changes: Any) -> Sandbox:
         """The sandbox in its next state; Conflict when `TRANSITIONS` does not allow that step."""

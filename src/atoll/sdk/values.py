@@ -95,6 +95,7 @@ class SandboxInfo:
     reason: str | None = None
     usage: Usage = field(default_factory=Usage)
     paused: bool = False  # frozen: its state is running
+    suspended: bool = False  # resting until its next use: its state is running
     raw: Json = field(default_factory=dict[str, Any], repr=False, compare=False)
 
     @property
@@ -157,6 +158,7 @@ def sandbox_of(value: Json) -> SandboxInfo:
         reason=value.get("reason"),
         usage=_usage(cast(Json, value.get("usage") or {})),
         paused=bool(value.get("paused")),
+        suspended=bool(value.get("suspended")),
         raw=value,
     )
 

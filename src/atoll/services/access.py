@@ -30,6 +30,7 @@ _log = structlog.get_logger()
 
 UNANSWERED_MAX = 3  # unanswered pings of a sandbox that the runtime says is there, before it counts as lost
 PING_S = 5.0
+RECORDS_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Access:
     metrics: Metrics
     vanished: Callable[[Live], Awaitable[None]]
     mounting: Mounting = field(default_factory=NoMounting)
+    wake: Callable[[Sandbox], Awaitable[Live]] = field(default=lambda sandbox: _stays_asleep(sandbox))
 
     async def find(self, principal: Principal, sandbox_id: str, scope: Scope) -> Sandbox:
         """The principal's sandbox. Forbidden without the scope; NotFound, always the same, when it is not theirs."""
@@ -74,8 +76,10 @@ class Access:
         return live
 
     async def unended(self, principal: Principal, sandbox_id: str, scope: Scope) -> Live:
-        """As `running`, but paused ones too."""
+        """As `running`, but paused ones too. One that is suspended is made again first."""
         sandbox = await self.find(principal, sandbox_id, scope)
+        if sandbox.state in (SandboxState.SUSPENDED, SandboxState.RESUMING):
+            return await self.wake(sandbox)
         if sandbox.state is not SandboxState.RUNNING:
             raise not_running(sandbox)
         return self.lives.get(sandbox_id) or self.lives.add(sandbox)
@@ -131,6 +135,12 @@ class Access:
             await self.vanished(live)
         return False
 
+    async def layers_in_use(self) -> set[str]:
+        """The baked layers of live sandboxes, and of those that rest."""
+        resting = await self.records.list_sandboxes(states={SandboxState.SUSPENDED}, limit=RECORDS_MAX)
+        known = [live.sandbox for live in self.lives]
+        return {layer for sandbox in (*known, *resting) for layer in sandbox.spec.layers}
+
     def event(
         self,
         action: str,
@@ -152,6 +162,10 @@ class Access:
             detail={name: value for name, value in detail.items() if value is not None},
             at=self.clock(),
         )
+
+
+async def _stays_asleep(sandbox: Sandbox) -> Live:
+    raise not_running(sandbox)
 
 
 async def _at_most(seconds: float, event: asyncio.Event) -> None:

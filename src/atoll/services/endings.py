@@ -50,7 +50,7 @@ class Endings:
         event = self._access.event("sandbox.stopping", live.sandbox, actor=actor, request_id=request_id)
         with live.held():
             if live.sandbox.state is not SandboxState.STOPPING:
-                await self._end(live, SandboxState.STOPPING, event)
+                await self.move(live, SandboxState.STOPPING, event)
             return await self.finish_stop(live, grace_s, actor, request_id)
 
     async def finish_stop(self, live: Live, grace_s: float, actor: str, request_id: str | None) -> Sandbox:
@@ -58,7 +58,7 @@ class Endings:
         access = self._access
         with live.held():
             crash.point("sandboxes.stop.recorded")
-            exit_ = await self._stop_all(live, grace_s)
+            exit_ = await self.stop_all(live, grace_s)
             crash.point("sandboxes.stop.signalled")
             await self._listeners.close(live.sandbox.id)
             usage = await self.destroy(live)
@@ -69,15 +69,15 @@ class Endings:
                     live, SandboxState.STOPPED, event, reason="stopped", measured=usage, **_exit_fields(exit_)
                 )
             except Conflict:
-                await self._settle(live, usage)  # a kill came in between: it is gone all the same
-            self._forget(live)
+                await self.settle(live, usage)  # a kill came in between: it is gone all the same
+            self.forget(live)
             return live.sandbox
 
     async def kill(self, live: Live, actor: str, request_id: str | None, *, reason: str = "killed") -> Sandbox:
         """Whatever it is doing. Conflict when it has ended."""
         event = self._access.event("sandbox.killed", live.sandbox, actor=actor, request_id=request_id)
         with live.held():
-            await self._end(live, SandboxState.KILLED, event, reason=reason)
+            await self.move(live, SandboxState.KILLED, event, reason=reason)
             return await self.clear(live)
 
     async def main_exited(self, live: Live, exit_: Exit) -> None:
@@ -92,7 +92,7 @@ class Endings:
             reason = "oom_killed" if exit_.oom_killed else "exited"
             event = access.event("sandbox.exited", sandbox, exit_code=exit_.code, signal=exit_.signal)
             try:
-                await self._end(
+                await self.move(
                     live,
                     SandboxState.STOPPED,
                     event,
@@ -117,6 +117,10 @@ class Endings:
         state = ENDED_BY_RUNTIME.get(ended.reason, SandboxState.FAILED)
         if live.sandbox.state is SandboxState.STOPPING and live.busy:
             return  # what its stop waits for
+        if ended.reason == "idle" and self._access.limits.suspend_idle and live.sandbox.may_rest:
+            with live.held():
+                await self.rest(live, ended.reason, ended.usage)
+            return
         await self.gone(live, state, ended.reason, ended.usage)
 
     async def lost(self, live: Live, reason: str = "lost") -> None:
@@ -133,10 +137,25 @@ class Endings:
         event = self._access.event("sandbox.ended", live.sandbox, outcome=outcome, reason=reason)
         with live.held():
             try:
-                await self._end(live, state, event, reason=reason, measured=usage)
+                await self.move(live, state, event, reason=reason, measured=usage)
             except Conflict:
                 return
             await self.clear(live)
+
+    async def rest(
+        self, live: Live, reason: str, usage: Usage | None, actor: str = "system", request_id: str | None = None
+    ) -> None:
+        """Record that it is suspended: nothing of it is left in the runtime, its ports go on listening.
+
+        No error when another end was recorded before.
+        """
+        event = self._access.event("sandbox.suspended", live.sandbox, actor=actor, request_id=request_id, reason=reason)
+        try:
+            await self.move(live, SandboxState.SUSPENDED, event, reason=reason, measured=usage)
+        except Conflict:
+            await self.settle(live, usage)
+            await self._listeners.close(live.sandbox.id)
+        self.forget(live)
 
     async def destroy(self, live: Live) -> Usage | None:
         """Its final usage; None when it did not exist or could not be destroyed in time (the reconciler goes on)."""
@@ -166,10 +185,10 @@ class Endings:
         path = saved_log.log_path(self._access.data, sandbox_id)
         await asyncio.to_thread(path.unlink, missing_ok=True)
 
-    async def _end(
+    async def move(
         self, live: Live, state: SandboxState, event: Event, measured: Usage | None = None, **changes: Any
     ) -> None:
-        """Store the end, or STOPPING; Conflict `session already <status>` when it has ended."""
+        """Store its next state; Conflict `session already <status>` when it has ended."""
         try:
             await self._access.lives.move(live, state, event, measured=measured, **changes)
         except Conflict:
@@ -183,11 +202,12 @@ class Endings:
         await self._listeners.close(live.sandbox.id)
         usage = await self.destroy(live)
         crash.point("sandboxes.end.destroyed")
-        await self._settle(live, usage)
-        self._forget(live)
+        await self.settle(live, usage)
+        self.forget(live)
         return live.sandbox
 
-    async def _settle(self, live: Live, usage: Usage | None) -> None:
+    async def settle(self, live: Live, usage: Usage | None) -> None:
+        """Store what it used in all."""
         total = live.usage(usage)
         if total == live.sandbox.usage:
             return
@@ -196,7 +216,8 @@ class Endings:
         except AtollError as error:
             _log.warning("sandbox.usage_lost", sandbox_id=live.sandbox.id, error=error.message)
 
-    def _forget(self, live: Live) -> None:
+    def forget(self, live: Live) -> None:
+        """Nothing of it is left in the runtime, and what is to be recorded is."""
         if live.watcher is not None and live.watcher is not asyncio.current_task():
             live.watcher.cancel()
         self._access.lives.forget(live)
@@ -211,7 +232,8 @@ class Endings:
             await live.gone.wait()
         return live.sandbox
 
-    async def _stop_all(self, live: Live, grace_s: float) -> Exit | None:
+    async def stop_all(self, live: Live, grace_s: float) -> Exit | None:
+        """TERM to all its processes, wait, KILL; the end of its main process, if that is known."""
         access = self._access
         try:
             async with deadline(grace_s + access.limits.call_s, "stopping its processes"):

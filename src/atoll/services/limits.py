@@ -23,6 +23,8 @@ class Limits:
     timeout_s_min: float = 0.1
     timeout_s_max: float | None = 24 * 3600.0  # None: no bound; likewise the next two
     idle_s_max: float | None = None
+    idle_suspend_s: float | None = None  # idle time of those with a workspace that do not say
+    suspend_idle: bool = True  # those with a workspace rest at the end of their idle time, rather than end
     max_age_s_max: float | None = None  # holds for those that ask for no age too
     argv_max: int = 4_096  # arguments of one command
     argv_bytes_max: int = 128 * 2**10
@@ -56,6 +58,7 @@ class Limits:
     half_closed_s: float = 60.0  # silence of one side of a port's connection after the other has ended
     attach_drain_s: float = 5.0  # for attached clients to read the end of a main process
     stop_grace_s: float = 10.0
+    wake_port_s: float = 20.0  # for the main process of one that a connection woke to listen
     stop_grace_s_max: float = 300.0
     close_s: float = 5.0  # for operations under way when the server ends
     build_s: float = 900.0  # a whole template build

@@ -5,7 +5,9 @@ Makings and watching open them, endings close them."""
 from __future__ import annotations
 
 import asyncio
+import time
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -21,6 +23,7 @@ _log = structlog.get_logger()
 HOST = "127.0.0.1"
 CHUNK_BYTES = 65_536
 CLOSE_S = 1.0
+RETRY_S = 0.05
 
 
 @dataclass(slots=True)
@@ -34,8 +37,10 @@ class _Door:
 class Listeners:
     """By sandbox; nothing outlives `close`."""
 
-    def __init__(self, runtime: Runtime, limits: Limits) -> None:
+    def __init__(self, runtime: Runtime, limits: Limits, wake: Callable[[str], Awaitable[bool]] | None = None) -> None:
+        """`wake` makes a sandbox again that is suspended; whether it was."""
         self._runtime = runtime
+        self._wake = wake
         self._limits = limits
         self._doors: dict[str, _Door] = {}
 
@@ -97,8 +102,8 @@ class Listeners:
 
     async def _join(self, sandbox_id: str, port: int, reader: StreamReader, writer: StreamWriter) -> None:
         try:
-            async with deadline(self._limits.call_s, "reaching the port"):
-                inner_reader, inner_writer = await self._runtime.dial(sandbox_id, port)
+            woken = self._wake is not None and await self._wake(sandbox_id)
+            inner_reader, inner_writer = await self._dial(sandbox_id, port, self._limits.wake_port_s if woken else 0)
         except (AtollError, OSError) as error:
             _log.info("port.refused", sandbox_id=sandbox_id, port=port, error=str(error))
             return
@@ -106,6 +111,18 @@ class Listeners:
             await join(reader, writer, inner_reader, inner_writer, half_closed_s=self._limits.half_closed_s)
         finally:
             inner_writer.close()
+
+    async def _dial(self, sandbox_id: str, port: int, patience_s: float) -> tuple[StreamReader, StreamWriter]:
+        """For so long it is no error that nothing listens yet."""
+        given_up = time.monotonic() + patience_s
+        while True:
+            try:
+                async with deadline(self._limits.call_s, "reaching the port"):
+                    return await self._runtime.dial(sandbox_id, port)
+            except Unavailable:
+                if time.monotonic() >= given_up:
+                    raise
+            await asyncio.sleep(RETRY_S)
 
 
 async def join(

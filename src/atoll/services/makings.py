@@ -14,7 +14,7 @@ import structlog
 from atoll.domain import crash
 from atoll.domain.errors import AtollError, Conflict, Internal, QuotaExceeded
 from atoll.domain.event import Event
-from atoll.domain.sandbox import Sandbox, SandboxState
+from atoll.domain.sandbox import Sandbox, SandboxSpec, SandboxState
 from atoll.runtimes.base import Handle
 from atoll.services.access import Access
 from atoll.services.deadline import deadline
@@ -49,7 +49,11 @@ class Makings:
         """From nothing to RUNNING: two writes and one `runtime.make` when no layer has to be built."""
         access, owner = self._access, live.sandbox.owner
         # A tenant's secrets may stand in the environment. Only the runtime needs it, and only now: no record has it.
-        live.sandbox = replace(live.sandbox, spec=replace(plan.spec, env={}))
+        # Those that can be suspended keep it sealed.
+        sealed = ""
+        if live.sandbox.may_rest and plan.spec.env:
+            sealed = await access.mounting.seal_env(live.sandbox.id, plan.spec.env, plan.spec.workspaces)
+        live.sandbox = replace(live.sandbox, spec=replace(plan.spec, env={}, sealed_env=sealed))
         with live.held():
             try:
                 event = access.event("sandbox.created", live.sandbox, actor=owner, request_id=request_id)
@@ -80,19 +84,32 @@ class Makings:
             await self._move(live, SandboxState.BUILDING, event)
             await self._templates.build(plan)
             access.background.spawn(self._prune_layers(), "prune layers")
-        spec = replace(plan.spec, workspaces=await access.mounting.prepare(sandbox.id, plan.spec.workspaces))
+        return await self._start(live, plan.spec, "sandbox.started", request_id)
+
+    async def remake(self, live: Live, request_id: str | None = None) -> Sandbox:
+        """A sandbox that is RESUMING, from its record, to RUNNING. What an error leaves is for the caller to undo."""
+        spec = live.sandbox.spec
+        if spec.sealed_env:
+            env = await self._access.mounting.open_env(live.sandbox.id, spec.sealed_env, spec.workspaces)
+            spec = replace(spec, env=env)
+        return await self._start(live, spec, "sandbox.resumed", request_id)
+
+    async def _start(self, live: Live, spec: SandboxSpec, action: str, request_id: str | None) -> Sandbox:
+        """Make it, with `spec` that still has its environment, and record it as RUNNING."""
+        access, sandbox = self._access, live.sandbox
+        spec = replace(spec, workspaces=await access.mounting.prepare(sandbox.id, spec.workspaces))
         async with deadline(access.limits.make_s, "making the sandbox"):
             handle = await access.runtime.make(sandbox.id, spec)
         crash.point("sandboxes.create.made")
         recorded = replace(sandbox.spec, workspaces=spec.workspaces)
         if spec.workspaces:
             await access.mounting.made(sandbox.id)
-        if spec.ports:
+        if spec.ports and not self._listeners.has(sandbox.id):
             recorded = replace(recorded, ports=await self._listeners.open(sandbox.id, spec.ports))
         changes: dict[str, Any] = {"handle": handle}
         if recorded != sandbox.spec:
             changes["spec"] = recorded
-        event = access.event("sandbox.started", sandbox, actor=sandbox.owner, request_id=request_id)
+        event = access.event(action, sandbox, actor=sandbox.owner, request_id=request_id)
         await self._move(live, SandboxState.RUNNING, event, **changes)
         crash.point("sandboxes.create.running")
         await self._adopt(live, handle)
@@ -102,8 +119,7 @@ class Makings:
         return live.sandbox
 
     async def _prune_layers(self) -> None:
-        lives = self._access.lives
-        await self._templates.prune({layer for live in lives for layer in live.sandbox.spec.layers})
+        await self._templates.prune(await self._access.layers_in_use())
 
     async def _move(self, live: Live, state: SandboxState, event: Event, **changes: Any) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from atoll.domain.errors import Unsupported
@@ -24,6 +24,14 @@ class Mounting(Protocol):
 
     async def made(self, sandbox_id: str) -> None:
         """The runtime has made it."""
+        ...
+
+    async def seal_env(self, sandbox_id: str, env: Mapping[str, str], mounts: Sequence[WorkspaceMount]) -> str:
+        """The environment as a record may keep it, under the key of the first resolved mount."""
+        ...
+
+    async def open_env(self, sandbox_id: str, sealed: str, mounts: Sequence[WorkspaceMount]) -> dict[str, str]:
+        """What `seal_env` sealed. NotFound when the workspace is gone, Corrupt."""
         ...
 
     def changed(self, sandbox: Sandbox) -> None:
@@ -48,6 +56,12 @@ class NoMounting:
 
     async def made(self, sandbox_id: str) -> None:
         """Nothing is mounted."""
+
+    async def seal_env(self, sandbox_id: str, env: Mapping[str, str], mounts: Sequence[WorkspaceMount]) -> str:
+        return ""
+
+    async def open_env(self, sandbox_id: str, sealed: str, mounts: Sequence[WorkspaceMount]) -> dict[str, str]:
+        return {}
 
     def changed(self, sandbox: Sandbox) -> None:
         """Nothing is mounted."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from atoll.domain.errors import NotFound
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
-from atoll.domain.sandbox import NetworkMode, Port, Sandbox
+from atoll.domain.sandbox import NetworkMode, Port, Sandbox, SandboxState
 from atoll.services.access import Access
 from atoll.services.specs import check_port
 
@@ -49,7 +49,7 @@ class Ports:
 
     def urls(self, sandbox: Sandbox) -> list[PortUrl]:
         """All exposed ports of a sandbox that the caller has, in the order declared; empty unless it is live."""
-        if not sandbox.live:
+        if not sandbox.live and sandbox.state is not SandboxState.SUSPENDED:
             return []
         return [self._describe(port) for port in sandbox.spec.ports if port.host_port is not None]
 

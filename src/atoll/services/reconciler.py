@@ -17,7 +17,7 @@ import structlog
 
 from atoll.domain.errors import AtollError, Conflict, NotFound
 from atoll.domain.ids import SANDBOX_ID
-from atoll.domain.sandbox import LIVE, Sandbox, SandboxState
+from atoll.domain.sandbox import HOST_RESTARTED, LIVE, Sandbox, SandboxState
 from atoll.runtimes.base import Found, Handle
 from atoll.services import saved_log
 from atoll.services.access import Access
@@ -29,6 +29,8 @@ from atoll.services.templates import Templates
 _log = structlog.get_logger()
 
 RECORDS_MAX = 100_000
+# What was cut short: a sandbox that exists runs on.
+UNDECIDED = frozenset({SandboxState.PENDING, SandboxState.BUILDING, SandboxState.SUSPENDING, SandboxState.RESUMING})
 AT_ONCE = 100
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -105,7 +107,7 @@ class Reconciler:
         await access.records.prune_sandboxes(now - timedelta(seconds=limits.ended_kept_s))
         await access.records.prune_key_use(now - timedelta(seconds=limits.key_use_kept_s))
         await asyncio.to_thread(saved_log.prune, access.data, now.timestamp() - limits.ended_kept_s)
-        await self._templates.prune({layer for live in access.lives for layer in live.sandbox.spec.layers})
+        await self._templates.prune(await access.layers_in_use())
 
     async def _refresh(self, live: Live) -> None:
         """What this process holds for live and the records did not list: a write may have landed that looked failed."""
@@ -128,7 +130,7 @@ class Reconciler:
                 await self._endings.finish_stop(live, 0, "system", None)
                 outcome.ended.append(live.sandbox.id)
                 return
-            if state in (SandboxState.PENDING, SandboxState.BUILDING, SandboxState.SUSPENDING):
+            if state in UNDECIDED:
                 event = self._access.event("sandbox.adopted", live.sandbox)
                 await self._access.lives.move(live, SandboxState.RUNNING, event, handle=handle)
             elif live.watched:
@@ -148,8 +150,10 @@ class Reconciler:
             await self._endings.gone(live, SandboxState.FAILED, "interrupted", None)
         elif sandbox.state is SandboxState.STOPPING:
             await self._endings.finish_stop(live, 0, "system", None)
+        elif sandbox.state in (SandboxState.SUSPENDING, SandboxState.RESUMING):
+            await self._endings.rest(live, sandbox.reason or "suspended", None)
         elif self._rebooted(sandbox):
-            await self._endings.gone(live, SandboxState.FAILED, "host_restarted", None)
+            await self._endings.gone(live, SandboxState.FAILED, HOST_RESTARTED, None)
         elif not await self._exists(sandbox.id):
             await self._endings.lost(live)
         if not live.sandbox.live:

@@ -35,6 +35,7 @@ from atoll.services.ports import Ports
 from atoll.services.processes import Processes
 from atoll.services.reconciler import Reconciler, quietly
 from atoll.services.specs import check_name, check_sandbox_spec
+from atoll.services.suspensions import Suspensions
 from atoll.services.templates import Templates
 from atoll.services.watching import Watching
 from atoll.telemetry.metrics import Metrics
@@ -76,8 +77,9 @@ class Sandboxes:
             metrics=metrics or Metrics(),
             vanished=lambda live: self._endings.lost(live),
             mounting=workspaces or NoMounting(),
+            wake=lambda sandbox: self._suspensions.wake(sandbox),
         )
-        self._listeners = Listeners(runtime, limits)
+        self._listeners = Listeners(runtime, limits, lambda sandbox_id: self._suspensions.wake_for_port(sandbox_id))
         self._endings = Endings(access, self._listeners)
         self._watching = Watching(access, self._endings, self._listeners)
         self.templates = Templates(runtime, data, limits, aliases or {})
@@ -86,6 +88,7 @@ class Sandboxes:
         self.ports = Ports(access, public_host)
         self.reconciler = Reconciler(access, self._endings, self.templates, self._watching.adopt, boot_id=boot_id)
         self._makings = Makings(access, self._endings, self.templates, self._listeners, self._watching.adopt)
+        self._suspensions = Suspensions(access, self._endings, self._makings, self._listeners)
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -94,6 +97,7 @@ class Sandboxes:
         self._loops.append(asyncio.create_task(self._watching.follow_events(), name="runtime events"))
         try:
             await self.reconciler.run()
+            await self._suspensions.start()
         except BaseException:
             await self.close()
             raise
@@ -136,6 +140,8 @@ class Sandboxes:
         check_name(name, limits)
         if spec.resources.max_age_s is None and limits.max_age_s_max is not None:
             spec = replace(spec, resources=replace(spec.resources, max_age_s=limits.max_age_s_max))
+        if limits.idle_suspend_s is not None and spec.workspaces and spec.resources.idle_s is None:
+            spec = replace(spec, resources=replace(spec.resources, idle_s=limits.idle_suspend_s))
         access.runtime.check_network(spec.network)
         spec = replace(spec, workspaces=await access.mounting.resolve(principal, spec.workspaces))
         plan = self.templates.plan(spec)
@@ -179,10 +185,11 @@ class Sandboxes:
         Conflict `session already <status>` when it has ended. While another stop is under way: waits for that.
         """
         access = self._access
+        sandbox = await access.find(principal, sandbox_id, Scope.EXECUTE)
+        if sandbox.state is SandboxState.SUSPENDED:
+            return await self._suspensions.end(sandbox, SandboxState.STOPPED, principal.id, request_id)
         live = await access.live(principal, sandbox_id, Scope.EXECUTE)
-        grace_s = access.limits.stop_grace_s if grace_s is None else grace_s
-        if not 0 <= grace_s <= access.limits.stop_grace_s_max:
-            raise InvalidInput(f"grace must be within 0..{access.limits.stop_grace_s_max:g} s", field="grace")
+        grace_s = self._grace_s(grace_s)
         return await access.background.finish(
             self._endings.stop(live, grace_s, principal.id, request_id), f"stop {sandbox_id}"
         )
@@ -193,6 +200,9 @@ class Sandboxes:
         Conflict `session already <status>` when it has ended.
         """
         access = self._access
+        sandbox = await access.find(principal, sandbox_id, Scope.EXECUTE)
+        if sandbox.state is SandboxState.SUSPENDED:
+            return await self._suspensions.end(sandbox, SandboxState.KILLED, principal.id, request_id)
         live = await access.live(principal, sandbox_id, Scope.EXECUTE)
         return await access.background.finish(self._endings.kill(live, principal.id, request_id), f"kill {sandbox_id}")
 
@@ -240,9 +250,28 @@ class Sandboxes:
         event = access.event("sandbox.paused", live.sandbox, actor=principal.id, request_id=request_id)
         return await access.lives.move(live, None, event)
 
-    async def resume(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> Sandbox:
-        """Thaw it; no error when it is not frozen. Needs `execute`."""
+    async def suspend(
+        self, principal: Principal, sandbox_id: str, *, grace_s: float | None = None, request_id: str | None = None
+    ) -> Sandbox:
+        """Stop it and keep what it takes to make it again, which its next use does. Needs `execute`.
+
+        Conflict when it does not run, or has no workspace that it can write to.
+        """
         access = self._access
+        live = await access.live(principal, sandbox_id, Scope.EXECUTE)
+        return await access.background.finish(
+            self._suspensions.suspend(live, self._grace_s(grace_s), principal.id, request_id), f"suspend {sandbox_id}"
+        )
+
+    async def resume(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> Sandbox:
+        """Thaw one that is frozen, wake one that is suspended, no error when it just runs. Needs `execute`.
+
+        One that failed with `host_restarted` and has a workspace is made again too.
+        """
+        access = self._access
+        sandbox = await access.find(principal, sandbox_id, Scope.EXECUTE)
+        if sandbox.may_wake:
+            return (await self._suspensions.wake(sandbox, actor=principal.id)).sandbox
         live = await access.unended(principal, sandbox_id, Scope.EXECUTE)
         async with access.inside(live, "resuming", within_s=access.limits.call_s):
             await access.runtime.resume(sandbox_id)
@@ -254,6 +283,13 @@ class Sandboxes:
         """Whether it is frozen, as far as this server knows; for sandboxes as `get` and `list` gave them."""
         live = self._access.lives.get(sandbox.id)
         return live is not None and live.paused and live.sandbox.live
+
+    def _grace_s(self, asked_s: float | None) -> float:
+        limits = self._access.limits
+        grace_s = limits.stop_grace_s if asked_s is None else asked_s
+        if not 0 <= grace_s <= limits.stop_grace_s_max:
+            raise InvalidInput(f"grace must be within 0..{limits.stop_grace_s_max:g} s", field="grace")
+        return grace_s
 
     async def usage(self, principal: Principal, sandbox_id: str) -> Usage:
         """What it used until now, or in all when it has ended. Needs `read`."""

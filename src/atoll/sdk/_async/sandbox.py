@@ -263,8 +263,12 @@ class AsyncSandbox:
         """Freeze it, memory kept. Unsupported where the runtime cannot."""
         await self._api.call("POST", f"{self._base}/pause")
 
+    async def suspend(self) -> None:
+        """Stop it and keep what it takes to make it again, which its next use does. Conflict without a workspace."""
+        await self._api.call("POST", f"{self._base}/suspend", timeout_s=None)
+
     async def resume(self) -> None:
-        """Let a frozen one go on."""
+        """Let a frozen or suspended one go on."""
         await self._api.call("POST", f"{self._base}/resume")
 
     async def stop(self) -> None:

@@ -262,8 +262,12 @@ class Sandbox:
         """Freeze it, memory kept. Unsupported where the runtime cannot."""
         self._api.call("POST", f"{self._base}/pause")
 
+    def suspend(self) -> None:
+        """Stop it and keep what it takes to make it again, which its next use does. Conflict without a workspace."""
+        self._api.call("POST", f"{self._base}/suspend", timeout_s=None)
+
     def resume(self) -> None:
-        """Let a frozen one go on."""
+        """Let a frozen or suspended one go on."""
         self._api.call("POST", f"{self._base}/resume")
 
     def stop(self) -> None:

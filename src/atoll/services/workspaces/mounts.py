@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -13,16 +15,19 @@ from atoll.domain.key import Scope
 from atoll.domain.mounts import check_mounts
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import LIVE, Sandbox
+from atoll.domain.tree import chunk_id
 from atoll.domain.workspace import Permission, Reason, WorkspaceMount
 from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
 from atoll.services.background import Background
 from atoll.services.deadline import deadline
 from atoll.services.workspaces.access import WorkspaceAccess
+from atoll.services.workspaces.keys import LineageKeys
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted, MountedAt
 from atoll.services.workspaces.revising import Revising
+from atoll.services.workspaces.sealing import Sealer
 from atoll.services.workspaces.trees import WorkingTrees
 
 _log = structlog.get_logger()
@@ -51,6 +56,7 @@ class Mounts:
         mounted: Mounted,
         locks: Locks,
         background: Background,
+        keys: LineageKeys,
         limits: WorkspaceLimits,
     ) -> None:
         self._records = records
@@ -62,6 +68,7 @@ class Mounts:
         self._mounted = mounted
         self._locks = locks
         self._background = background
+        self._keys = keys
         self._limits = limits
 
     async def resolve(self, principal: Principal, mounts: Sequence[WorkspaceMount]) -> tuple[WorkspaceMount, ...]:
@@ -105,6 +112,20 @@ class Mounts:
             workspace = await self._records.get_workspace(one.mount.workspace)
             if workspace is not None and workspace.tree_id != one.mount.tree_id:
                 await self._swapping.catch_up(one)
+
+    async def seal_env(self, sandbox_id: str, env: Mapping[str, str], mounts: Sequence[WorkspaceMount]) -> str:
+        """The environment as text for the sandbox's record, sealed under the key of its first workspace."""
+        sealer, label = await self._env_sealer(sandbox_id, mounts)
+        return base64.b64encode(sealer.seal(label, json.dumps(dict(env)).encode())).decode()
+
+    async def open_env(self, sandbox_id: str, sealed: str, mounts: Sequence[WorkspaceMount]) -> dict[str, str]:
+        """What `seal_env` sealed for that sandbox. NotFound when the workspace's key is gone, Corrupt."""
+        sealer, label = await self._env_sealer(sandbox_id, mounts)
+        return json.loads(sealer.open(label, base64.b64decode(sealed)))
+
+    async def _env_sealer(self, sandbox_id: str, mounts: Sequence[WorkspaceMount]) -> tuple[Sealer, bytes]:
+        lineage = (await self._access.current(mounts[0].workspace)).lineage
+        return Sealer(await self._keys.key(lineage), lineage), chunk_id(f"environment of {sandbox_id}".encode())
 
     def changed(self, sandbox: Sandbox) -> None:
         """A process in it, or a file operation, may have changed files."""

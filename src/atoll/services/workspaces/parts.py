@@ -32,6 +32,7 @@ from atoll.services.workspaces.retention import Retention
 from atoll.services.workspaces.revising import Revising
 from atoll.services.workspaces.sharing import Sharing
 from atoll.services.workspaces.shredding import Shredding
+from atoll.services.workspaces.snapshot_files import SnapshotFiles
 from atoll.services.workspaces.snapshots import Snapshots
 from atoll.services.workspaces.stamps import Stamps
 from atoll.services.workspaces.storage_limits import StorageLimits
@@ -90,9 +91,11 @@ def make_parts(
     storage_limits: StorageLimits | None = None,
     clock: Clock = utc_now,
     metrics: Metrics | None = None,
+    snapshot_files: Path | None = None,
 ) -> Parts:
     """The parts over plug points that are started before and closed after them. `stamps_folder` is a cache of ours,
-    and the place of the marks of trees that somebody may have changed."""
+    and the place of the marks of trees that somebody may have changed; `snapshot_files` gets a copy of each snapshot.
+    """
     limits, metrics = limits or WorkspaceLimits(), metrics or Metrics()
     access = WorkspaceAccess(records, clock)
     locks, mounted, background, refs = Locks(), Mounted(), Background(), Refs(records)
@@ -107,16 +110,17 @@ def make_parts(
     restoring = Restoring(
         records, runtime, access, refs, manifests, copying, trees, revising, viewing, mounted, locks, limits, metrics
     )
-    shredding = Shredding(records, access, keys)
+    tree_archives = TreeArchives(chunks, manifests)
+    files = None if snapshot_files is None else SnapshotFiles(snapshot_files, records, tree_archives)
+    shredding = Shredding(records, access, keys, files)
     snapshots = Snapshots(
-        records, access, refs, keys, copying, revising, shredding, locks, restoring.wanted.keys(), limits, metrics
+        records, access, refs, keys, copying, revising, shredding, locks, restoring.wanted.keys(), files, limits, metrics
     )
     mounts = Mounts(records, runtime, access, trees, revising, restoring, mounted, locks, background, keys, limits)
     retention = Retention(records, access, limits)
     collector = Collector(chunks, manifests, limits)
     adding = Adding(records, access, limits)
     possession = Possession(records, manifests)
-    tree_archives = TreeArchives(chunks, manifests)
     return Parts(
         records=records,
         limits=limits,
@@ -157,6 +161,7 @@ def make_parts(
             shredding,
             retention,
             collector,
+            files,
             mounts,
             mounted,
             locks,

@@ -99,8 +99,10 @@ class Sessions:
 
     async def suspend(self, request: Request, principal: Principal) -> Response:
         request_id = trace_of(request.scope).request_id
+        grace_ms = GRACE.number(request)
+        grace_s = None if grace_ms is None else grace_ms / 1000
         sandbox = await self._sandboxes.suspend(
-            principal, request.path_params["id"], grace_s=GRACE.number(request), request_id=request_id
+            principal, request.path_params["id"], grace_s=grace_s, request_id=request_id
         )
         return json_response({"id": sandbox.id, "suspended": True})
 
