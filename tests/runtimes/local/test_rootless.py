@@ -24,7 +24,9 @@ INTERPRETERS = (
 PROGRAM = """
 import asyncio, dataclasses, json, pathlib, sys
 from atoll.domain.process import ProcessSpec
+from atoll.domain.errors import AtollError
 from atoll.domain.sandbox import SandboxSpec
+from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.runtimes.local.runtime import LocalRuntime
 
 async def look():
@@ -36,11 +38,36 @@ async def look():
         sidekick = runtime.sidekick("sess_000000000001")
         script = "id -un; pwd; cat /etc/shadow /root/*; echo x > /home/user/f && cat /home/user/f"
         told = await sidekick.run(ProcessSpec(("sh", "-c", script)))
+        for tree in ("outer", "inner"):
+            await runtime.make_tree(tree, Quota())
+        mounts = WorkspaceMount("a", tree_id="outer"), WorkspaceMount("b", "/workspace/in", True, "inner")
+        await runtime.make("sess_000000000002", SandboxSpec(workspaces=mounts))
+        script = "cd ~; mkdir -p d/e; echo kept > d/e/f; chmod 0 d; cd /workspace; ln -s /tmp bad; echo x > in/f"
+        done = await runtime.sidekick("sess_000000000002").run(ProcessSpec(("sh", "-c", script)))
+        keeper = await runtime.keeper("outer")
+        paths = [seen.path.decode() async for piece in keeper.scan() for seen in piece]
+        refused = []
+        hostile = SandboxSpec(workspaces=(mounts[0], dataclasses.replace(mounts[1], path="/workspace/bad/x")))
+        for call in (
+            lambda: runtime.remove_tree("outer"),
+            lambda: runtime.swap_tree("sess_000000000002", "/workspace", "inner", read_only=False),
+            lambda: runtime.make("sess_000000000003", hostile),
+        ):
+            try:
+                await call()
+            except AtollError as error:
+                refused.append(error.code)
+        mounted = [one.tree_id for one in await runtime.tree_mounts("sess_000000000002")]
+        await runtime.destroy("sess_000000000002")
+        await runtime.remove_tree("outer")
+        trees = {"read_only": b"Read-only" in done.stderr, "paths": sorted(paths), "refused": refused,
+                 "mounted": mounted, "left": sorted(p.name for p in pathlib.Path(sys.argv[1], "trees").iterdir())}
         print(json.dumps({
             "tier": report.tier,
             "isolated": report.isolated,
             "checks": {check.name: [check.ok, check.fix] for check in report.checks},
             "capabilities": sorted(runtime.capabilities),
+            "trees": trees,
             "said": told.stdout.decode().split(),
         }))
     finally:
@@ -85,10 +112,20 @@ def test_it_runs_programs_as_its_own_user_and_shows_nothing_of_the_hosts(seen: d
 
 
 def test_it_keeps_every_rule_that_isolates(seen: dict[str, Any]) -> None:
-    assert (seen["tier"], seen["isolated"], seen["capabilities"]) == ("rootless", True, [])
+    assert (seen["tier"], seen["isolated"], seen["capabilities"]) == ("rootless", True, ["trees"])
 
 
 def test_the_doctor_says_what_it_cannot_hold_them_to_and_how_to_mend_that(seen: dict[str, Any]) -> None:
     missing = {name: fix for name, (ok, fix) in seen["checks"].items() if not ok}
-    assert missing.keys() == {"identity", "cpu_bounded", "memory_bounded", "pids_bounded", "outgoing_network"}
+    assert missing.keys() == {
+        "identity", "cpu_bounded", "memory_bounded", "pids_bounded", "outgoing_network", "workspaces_bounded",
+    }  # fmt: skip
     assert all(fix.startswith("run as root") for fix in missing.values()), missing
+
+
+def test_workspaces_are_plain_folders_seen_by_sandboxes_and_keepers(seen: dict[str, Any]) -> None:
+    trees = seen["trees"]
+    home = [".home", ".home/d", ".home/d/e", ".home/d/e/f"]
+    assert trees["paths"] == ["", *home, "bad", "in"]
+    assert trees["read_only"] and trees["mounted"] == ["outer", "inner"] and trees["left"] == ["inner"]
+    assert trees["refused"] == ["conflict", "not_supported", "bad_request"]

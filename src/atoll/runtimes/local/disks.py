@@ -65,7 +65,7 @@ class Disks:
     def _format(self, master: str, size_bytes: int, inodes: int) -> None:
         if self._mkfs is None:
             raise OSError(errno.ENOENT, "mkfs.ext4 is missing: install e2fsprogs")
-        partial = f"{master}.partial"
+        partial = f"{master}.{os.getpid()}.partial"  # a mkfs of a process that died may still write to its own
         with open(partial, "wb") as file:
             file.truncate(size_bytes)
         words = [self._mkfs, *_ALWAYS, "-N", str(inodes), *self._options, partial]

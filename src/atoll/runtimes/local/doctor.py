@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from atoll.domain import errors
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec
+from atoll.domain.workspace import Quota
 from atoll.runtimes.base import Capability, Check, Report
 from atoll.runtimes.local.probe import PROGRAM
 from atoll.runtimes.local.slots import FIRST_UID
@@ -29,7 +30,7 @@ _USERNS_CLONE = Path("/proc/sys/kernel/unprivileged_userns_clone")
 _USERNS_MAX = Path("/proc/sys/user/max_user_namespaces")
 
 _CGROUP_RULES = {"cpu_bounded", "memory_bounded", "pids_bounded"}
-_BOUNDS = {*_CGROUP_RULES, "identity", "outgoing_network"}
+_BOUNDS = {*_CGROUP_RULES, "identity", "outgoing_network", "workspaces_bounded"}
 
 # what a rule that did not hold usually lacks
 _FIXES = {
@@ -38,6 +39,7 @@ _FIXES = {
     "pids_bounded": "mount the pids cgroup controller",
     "identity": "run as root: an ordinary user's sandboxes all carry that user's own id",
     "outgoing_network": "run as root on a kernel with nf_tables and veth (CONFIG_NF_TABLES, CONFIG_VETH)",
+    "workspaces_bounded": "run as root with loop devices (/dev/loop-control) and mkfs.ext4: apt-get install e2fsprogs",
     "python3": "install python3 for the sandboxes: apt-get install python3",
 }
 
@@ -61,6 +63,7 @@ async def examine(runtime: LocalRuntime) -> Report:
     finally:
         await runtime.destroy(name)
     checks.append(await _network(runtime))
+    checks.append(await _workspaces(runtime))
     checks = [replace(check, isolates=check.name not in _BOUNDS) for check in checks]
     return Report("root" if os.geteuid() == 0 else "rootless", tuple(checks))
 
@@ -138,6 +141,21 @@ async def _network(runtime: LocalRuntime) -> Check:
     except errors.AtollError as error:
         return Check("outgoing_network", False, error.message, _fix("outgoing_network"))
     return Check("outgoing_network", True, "veth and packet filter work")
+
+
+async def _workspaces(runtime: LocalRuntime) -> Check:
+    name = "probe_" + secrets.token_hex(6)
+    if os.geteuid() != 0:
+        return Check("workspaces_bounded", False, "they are plain folders", _fix("workspaces_bounded"))
+    try:
+        await runtime.make_tree(name, Quota(bytes=LIMITS.disk_bytes, inodes=LIMITS.inodes))
+        try:
+            await (await runtime.keeper(name)).usage()
+        finally:
+            await runtime.remove_tree(name)
+    except errors.AtollError as error:
+        return Check("workspaces_bounded", False, error.message, _fix("workspaces_bounded"))
+    return Check("workspaces_bounded", True, "images with a file system of their own work")
 
 
 def _uid_of(pid: int) -> int:

@@ -33,6 +33,7 @@ class Mounting:
         self._loop = loop
         self._trees = trees
         self._slots = slots
+        self._waiting: dict[str, list[Callable[[], None]]] = {}  # swaps of boxes that are in the middle of one
 
     def give(self, box: Box, wanted: list[dict[str, Any]], then: Then) -> None:
         """Mount them in a sandbox that is being made. Refused when one of the trees does not exist.
@@ -83,38 +84,37 @@ class Mounting:
         self._inside(box, lambda pidfd: tree_mounts.attach(pidfd, box.slot, userns, wanted), attached, userns)
 
     def swap(self, box: Box, path: str, tree_id: str, read_only: bool, then: Then) -> None:
-        """Another tree in place of the one at `path`. Refused: not_found, or conflict during another swap."""
+        """Another tree in place of the one at `path`; swaps in one sandbox wait for each other. Refused: not_found."""
         if self._slots is None:
             raise Refused("not_supported", "changing a mounted workspace needs root")
-        one = next((one for one in box.mounts if one["path"] == path), None)
-        if one is None:
+        if all(one["path"] != path for one in box.mounts):
             raise Refused("not_found", f"sandbox {box.id} has no workspace at {path}")
-        if (one["tree_id"], one["read_only"]) == (tree_id, read_only):
-            then(None)
-            return
-        if any("next" in other for other in box.mounts):
-            raise Refused("conflict", f"another workspace of sandbox {box.id} is being changed")
         if not self._trees.exists(tree_id):
             raise Refused("not_found", f"tree {tree_id} does not exist")
-        userns = self._slots.userns(box.slot)
-        one["next"] = tree_id  # a node that dies over it is followed by one that looks what has happened
-        box.save()
+        waiting = self._waiting.get(box.key)
+        if waiting is not None:
+            waiting.append(lambda: self._swap(box, path, tree_id, read_only, then))
+        else:
+            self._waiting[box.key] = []
+            self._swap(box, path, tree_id, read_only, then)
+
+    def _swap(self, box: Box, path: str, tree_id: str, read_only: bool, then: Then) -> None:
+        one = next(one for one in box.mounts if one["path"] == path)
+
+        def done(refused: Refused | None) -> None:
+            if self._waiting[box.key]:
+                self._waiting[box.key].pop(0)()
+            else:
+                del self._waiting[box.key]
+            then(refused)
 
         def held(refused: Refused | None) -> None:
             if box.gone:
-                then(Refused("not_found", f"sandbox {box.id} does not exist"))
-            elif refused is not None:
+                refused = Refused("not_found", f"sandbox {box.id} does not exist")
+            if refused is not None:
                 swapped(None, refused)
             else:
-                point = self._trees.mount_point(tree_id)
-                self._inside(
-                    box,
-                    lambda pidfd: tree_mounts.swap(
-                        pidfd, box.pid, box.slot, userns, one["number"], point, read_only=read_only
-                    ),
-                    swapped,
-                    userns,
-                )
+                self._exchange(box, one, tree_id, read_only, swapped)
 
         def swapped(result: Any, refused: Refused | None) -> None:
             del one["next"]
@@ -128,9 +128,33 @@ class Mounting:
             if not box.gone:
                 box.save()
                 self._trees.let_go(box.key, but=trees_of(box))
-            then(refused)
+            done(refused)
 
-        self._trees.hold(tree_id, box.key, held)
+        if (one["tree_id"], one["read_only"]) == (tree_id, read_only):
+            done(None)
+            return
+        try:
+            one["next"] = tree_id  # a node that dies over it is followed by one that looks what has happened
+            box.save()
+            self._trees.hold(tree_id, box.key, held)
+        except (OSError, Refused) as error:
+            one.pop("next", None)
+            done(error if isinstance(error, Refused) else Refused("unavailable", str(error)))
+
+    def _exchange(
+        self, box: Box, one: dict[str, Any], tree_id: str, read_only: bool, then: Callable[[Any, Refused | None], None]
+    ) -> None:
+        assert self._slots is not None
+        userns, point = self._slots.userns(box.slot), self._trees.mount_point(tree_id)
+        with_home = home_in([{**one, "read_only": read_only}]) if one is box.mounts[0] else None
+
+        def work(pidfd: int) -> Any:
+            home = None if with_home is None else with_home.removeprefix(one["path"])
+            return tree_mounts.swap(
+                pidfd, box.pid, box.slot, userns, one["number"], point, read_only=read_only, home=home
+            )
+
+        self._inside(box, work, then, userns)
 
     def settle(self, box: Box) -> None:
         """A box of an earlier node that may have died while it changed one of its mounts: see what there is."""

@@ -6,6 +6,7 @@ All of it may block: an errand of the node calls it (see trees.py).
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
 from atoll.runtimes.local import syscalls as sys
@@ -56,15 +57,16 @@ class TreeImages:
         return f"{self._mounts}/{tree_id}"
 
     def make(self, tree_id: str, quota_bytes: int, inodes: int) -> None:
-        """Whole and on the disk, or not at all."""
+        """Whole and on the disk, or not at all. It has no more inodes than blocks: a file with contents needs both."""
         if not QUOTA_MIN_BYTES <= quota_bytes <= QUOTA_MAX_BYTES or not INODES_MIN <= inodes <= INODES_MAX:
             raise Refused("bad_request", f"quota: {quota_bytes} bytes and {inodes} inodes are not possible")
+        inodes = min(inodes, max(quota_bytes // BLOCK_BYTES, INODES_MIN))
         free = os.statvfs(self._folder)
         if free.f_bavail * free.f_frsize < HOST_FREE_MIN_BYTES:
             raise Refused("unavailable", "the disk of this host is full: no room for another workspace")
         partial = f"{self._folder}/.{tree_id}.partial"
         try:
-            self._disks.make(partial, image_bytes(quota_bytes, inodes), inodes + _OWN_INODES)
+            self._copy_master(partial, image_bytes(quota_bytes, inodes), inodes + _OWN_INODES)
             _sync(partial)
             os.rename(partial, f"{self._folder}/{tree_id}")
         except BaseException:
@@ -72,6 +74,15 @@ class TreeImages:
                 os.unlink(partial)
             raise
         _sync(self._folder)
+
+    def _copy_master(self, path: str, size_bytes: int, inodes: int) -> None:
+        """One errand at a time: several may need the same master."""
+        lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._disks.make(path, size_bytes, inodes)
+        finally:
+            os.close(lock)
 
     def mount(self, tree_id: str) -> None:
         mount_image(f"{self._folder}/{tree_id}", self.mount_point(tree_id))

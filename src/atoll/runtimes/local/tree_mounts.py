@@ -73,9 +73,10 @@ def attach(pidfd: int, slot: int, userns: int, wanted: list[dict[str, Any]]) -> 
 
 
 def swap(
-    pidfd: int, pid: int, slot: int, userns: int, number: int, mount_point: str, *, read_only: bool
+    pidfd: int, pid: int, slot: int, userns: int, number: int, mount_point: str, *, read_only: bool, home: str | None
 ) -> tuple[dict[str, int], bool]:
     """Mount the tree at `mount_point` in place of the sandbox's mount `number`; what is mounted below that stays there.
+    `home`: a folder in it that is to be there.
 
     (old number -> new number of the mount and of those below it, whether the old one is only hidden). An errand's work.
     """
@@ -91,6 +92,11 @@ def swap(
         relative = os.fsdecode(mounts[mount][1].removeprefix(base))
         copies.append((mount, sys.clone_mount(copied), relative))
     place.touch_files_as_tenant()
+    if home is not None:
+        try:
+            os.close(open_folder(home, tree))
+        except Refused:  # full, or something else has that name: as when a sandbox is made with it
+            pass
     # what may fail fails before anything changes
     for _, _, relative in copies:
         os.close(open_folder(relative, tree))
