@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from atoll.sdk import Workspace
 from atoll.sdk._io import close_connections
 from tests.sdk.cutting_proxy import CuttingProxy
+from tests.sdk.fake_workspaces import FakeWorkspaces
+from tests.sdk.fake_workspaces import Workspace as Stored
 from tests.sdk.stand_in import KEY, StandIn
 
 
@@ -29,3 +32,26 @@ def proxy(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[CuttingP
     monkeypatch.setenv("ATOLL_URL", proxy.url)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture
+def fake(server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeWorkspaces:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return server.routes.workspaces
+
+
+@pytest.fixture
+def stored(fake: FakeWorkspaces) -> Stored:
+    return fake.make("mine")
+
+
+@pytest.fixture
+def mine(stored: Stored) -> Workspace:
+    return Workspace.get("mine")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "folder"
+    made.mkdir()
+    return made

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote
 
 import zstandard
 from starlette.applications import Starlette
@@ -191,7 +190,7 @@ class FakeWorkspaces:
         raise Refused(404, "NOT_FOUND", "workspace not found")
 
     def of(self, request: Request) -> Workspace:
-        return self.named(unquote(request.path_params["ws"]))
+        return self.named(request.path_params["ws"])
 
     def show(self, ws: Workspace) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat()

@@ -9,30 +9,6 @@ from atoll.sdk import Workspace
 from atoll.sdk.sync.index import state_folder
 from tests.sdk.fake_workspaces import FakeWorkspaces
 from tests.sdk.fake_workspaces import Workspace as Stored
-from tests.sdk.stand_in import StandIn
-
-
-@pytest.fixture
-def fake(server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeWorkspaces:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    return server.routes.workspaces
-
-
-@pytest.fixture
-def stored(fake: FakeWorkspaces) -> Stored:
-    return fake.make("mine")
-
-
-@pytest.fixture
-def mine(stored: Stored) -> Workspace:
-    return Workspace.get("mine")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "folder"
-    made.mkdir()
-    return made
 
 
 def fill(folder: Path) -> None:

@@ -6,7 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from atoll.sdk import AsyncFiles, AsyncProcess, AsyncSandbox, Files, Process, Sandbox
+from atoll.sdk import (
+    AsyncFiles,
+    AsyncProcess,
+    AsyncSandbox,
+    AsyncWorkspace,
+    Files,
+    Process,
+    Sandbox,
+    Workspace,
+)
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "unasync.py"
 
@@ -26,7 +35,8 @@ def test_an_old_or_foreign_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_both_twins_offer_the_same_calls_with_the_same_arguments() -> None:
-    for waits, awaits in ((Sandbox, AsyncSandbox), (Files, AsyncFiles), (Process, AsyncProcess)):
+    pairs = ((Sandbox, AsyncSandbox), (Files, AsyncFiles), (Process, AsyncProcess), (Workspace, AsyncWorkspace))
+    for waits, awaits in pairs:
         names = [name for name in vars(waits) if not name.startswith("_")]
         assert names == [name for name in vars(awaits) if not name.startswith("_")]
         for name in names:

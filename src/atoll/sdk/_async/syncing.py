@@ -233,7 +233,7 @@ class AsyncSyncing:
         folder = await async_work(Folder, self.folder)
         try:
             for path in seen.leftovers:
-                await async_work(folder.drop_file, path, path)
+                await async_work(folder.drop_file, path.rpartition(b"/")[2], path)
             applying = Applying(folder, found, wanted.folder_after, wanted.folder, seen.stamps)
             await async_work(applying.begin)
             await async_work(applying.use, seen.entries)
@@ -252,27 +252,29 @@ class AsyncSyncing:
         while applying.unfinished:
             ids = applying.wanted()
             receiver = applying.receive()
-            expected = await async_work(next, receiver, None)
-            at = 0
-            while expected is not None:
-                try:
+            try:
+                expected = await async_work(next, receiver, None)
+                at = 0
+                while expected is not None:
                     before = at
-                    some = b"".join(ids[at : at + FETCHED_AT_ONCE])
-                    reader = FrameReader()
-                    async with await self._api.stream(
-                        f"{self._base}/fetch", timeout_s=TRANSFER_TIMEOUT_S, post=some
-                    ) as body:
-                        async for piece in body.blocks():
-                            self._bytes_received += len(piece)
-                            count, size, expected = await async_work(_take, reader, piece, receiver)
-                            at, done = at + count, done + size
-                            if count:
-                                retry.reset()
-                                self._progress("download", done, max(total, done))
-                    if at == before:
-                        raise Unavailable("the server sent no chunk of those that it was asked for")
-                except AtollError as error:
-                    await retry.after(error)
+                    try:
+                        some = b"".join(ids[at : at + FETCHED_AT_ONCE])
+                        reader = FrameReader()
+                        target = f"{self._base}/fetch"
+                        async with await self._api.stream(target, timeout_s=TRANSFER_TIMEOUT_S, post=some) as body:
+                            async for piece in body.blocks():
+                                self._bytes_received += len(piece)
+                                count, size, expected = await async_work(_take, reader, piece, receiver)
+                                at, done = at + count, done + size
+                                if count:
+                                    retry.reset()
+                                    self._progress("download", done, max(total, done))
+                        if at == before:
+                            raise Unavailable("the server sent no chunk of those that it was asked for")
+                    except AtollError as error:
+                        await retry.after(error)
+            finally:
+                await async_work(receiver.close)
 
     def _progress(self, phase: str, done: int, total: int) -> None:
         if self._on_progress is not None:

@@ -234,7 +234,7 @@ class Syncing:
         folder = work(Folder, self.folder)
         try:
             for path in seen.leftovers:
-                work(folder.drop_file, path, path)
+                work(folder.drop_file, path.rpartition(b"/")[2], path)
             applying = Applying(folder, found, wanted.folder_after, wanted.folder, seen.stamps)
             work(applying.begin)
             work(applying.use, seen.entries)
@@ -253,25 +253,29 @@ class Syncing:
         while applying.unfinished:
             ids = applying.wanted()
             receiver = applying.receive()
-            expected = work(next, receiver, None)
-            at = 0
-            while expected is not None:
-                try:
+            try:
+                expected = work(next, receiver, None)
+                at = 0
+                while expected is not None:
                     before = at
-                    some = b"".join(ids[at : at + FETCHED_AT_ONCE])
-                    reader = FrameReader()
-                    with self._api.stream(f"{self._base}/fetch", timeout_s=TRANSFER_TIMEOUT_S, post=some) as body:
-                        for piece in body.blocks():
-                            self._bytes_received += len(piece)
-                            count, size, expected = work(_take, reader, piece, receiver)
-                            at, done = at + count, done + size
-                            if count:
-                                retry.reset()
-                                self._progress("download", done, max(total, done))
-                    if at == before:
-                        raise Unavailable("the server sent no chunk of those that it was asked for")
-                except AtollError as error:
-                    retry.after(error)
+                    try:
+                        some = b"".join(ids[at : at + FETCHED_AT_ONCE])
+                        reader = FrameReader()
+                        target = f"{self._base}/fetch"
+                        with self._api.stream(target, timeout_s=TRANSFER_TIMEOUT_S, post=some) as body:
+                            for piece in body.blocks():
+                                self._bytes_received += len(piece)
+                                count, size, expected = work(_take, reader, piece, receiver)
+                                at, done = at + count, done + size
+                                if count:
+                                    retry.reset()
+                                    self._progress("download", done, max(total, done))
+                        if at == before:
+                            raise Unavailable("the server sent no chunk of those that it was asked for")
+                    except AtollError as error:
+                        retry.after(error)
+            finally:
+                work(receiver.close)
 
     def _progress(self, phase: str, done: int, total: int) -> None:
         if self._on_progress is not None:

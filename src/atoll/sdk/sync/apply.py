@@ -6,6 +6,7 @@ Contents come from the folder itself where it has them, else from the workspace'
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TypeVar
 
@@ -197,8 +198,11 @@ class Applying:
             return True
         now, then = self._folder.status(path), self._stamps.get(path)
         entry = self._before.get(path)
-        if entry is not None and entry.kind is EntryKind.DIRECTORY:
-            return True  # what is in it is looked at on its own, and a full one is never removed
+        if entry is not None and entry.kind is EntryKind.DIRECTORY and now is not None and then is not None:
+            # What is in it is looked at on its own, and a full one is never removed.
+            same = stat.S_ISDIR(now.st_mode) and now.st_ino == then.inode
+            self.disturbed |= set() if same else {path}
+            return same
         if entry is None and path in self._stamps:
             return False  # it is there, but could not be read
         same = (None if now is None else stamp_of(now)) == then
