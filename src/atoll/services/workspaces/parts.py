@@ -114,7 +114,18 @@ def make_parts(
     files = None if snapshot_files is None else SnapshotFiles(snapshot_files, records, tree_archives)
     shredding = Shredding(records, access, keys, files)
     snapshots = Snapshots(
-        records, access, refs, keys, copying, revising, shredding, locks, restoring.wanted.keys(), files, limits, metrics
+        records,
+        access,
+        refs,
+        keys,
+        copying,
+        revising,
+        shredding,
+        locks,
+        restoring.wanted.keys(),
+        files,
+        limits,
+        metrics,
     )
     mounts = Mounts(records, runtime, access, trees, revising, restoring, mounted, locks, background, keys, limits)
     retention = Retention(records, access, limits)

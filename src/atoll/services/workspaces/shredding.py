@@ -10,6 +10,7 @@ from atoll.domain.workspace import Snapshot, Workspace
 from atoll.records.base import Records
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.keys import LineageKeys
+from atoll.services.workspaces.snapshot_files import SnapshotFiles
 
 _log = structlog.get_logger()
 
@@ -19,10 +20,13 @@ LISTED_MAX = 1_000_000
 class Shredding:
     """Destroys keys that nothing needs any more; every call may be repeated."""
 
-    def __init__(self, records: Records, access: WorkspaceAccess, keys: LineageKeys) -> None:
+    def __init__(
+        self, records: Records, access: WorkspaceAccess, keys: LineageKeys, files: SnapshotFiles | None = None
+    ) -> None:
         self._records = records
         self._access = access
         self._keys = keys
+        self._files = files
 
     async def after(self, workspace: Workspace, actor: str = "system") -> None:
         """All that a deleted workspace had: its snapshots, and its lineage's key when no other workspace has it."""
@@ -39,7 +43,9 @@ class Shredding:
             await self._keys.shred(workspace.lineage, event)
 
     async def delete(self, workspace: Workspace, snapshot: Snapshot, actor: str) -> bool:
-        """One snapshot, its own key first; whether it was there."""
+        """One snapshot, its own key and its copy first; whether it was there."""
+        if self._files is not None:
+            await self._files.remove(snapshot)
         if snapshot.lineage != workspace.lineage:
             event = self._access.event("lineage.shredded", workspace, actor, lineage=snapshot.lineage)
             await self._keys.shred(snapshot.lineage, event)

@@ -65,6 +65,16 @@ class SnapshotFiles:
             raise
         return path
 
+    async def keep_or_log(self, snapshot: Snapshot) -> None:
+        """As `keep`, for a snapshot that is made whether or not it has a copy; `reconcile` tries again. One under a key
+        of its own gets none: destroying that key must be the end of it."""
+        try:
+            workspace = await self._records.get_workspace(snapshot.workspace)
+            if workspace is not None and workspace.lineage == snapshot.lineage:
+                await self.keep(snapshot)
+        except AtollError as error:
+            _log.warning("workspaces.snapshot_file_missing", snapshot=snapshot.id, error=error.message)
+
     async def remove(self, snapshot: Snapshot) -> None:
         """Delete its copy; none there is no error. Unavailable when the disk fails."""
         try:
@@ -86,10 +96,7 @@ class SnapshotFiles:
         for name in there - wanted.keys():
             await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)
         for name in wanted.keys() - there:
-            try:
-                await self.keep(wanted[name])
-            except AtollError as error:
-                _log.warning("workspaces.snapshot_file_missing", snapshot=name, error=error.message)
+            await self.keep_or_log(wanted[name])
 
 
 def _open(path: Path) -> int:

@@ -21,6 +21,7 @@ from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.refs import Refs, Resolved, names_a_revision
 from atoll.services.workspaces.revising import Revising
 from atoll.services.workspaces.shredding import Shredding
+from atoll.services.workspaces.snapshot_files import SnapshotFiles
 from atoll.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
@@ -43,6 +44,7 @@ class Snapshots:
         shredding: Shredding,
         locks: Locks,
         in_use: Collection[str],
+        files: SnapshotFiles | None,
         limits: WorkspaceLimits,
         metrics: Metrics,
     ) -> None:
@@ -55,6 +57,7 @@ class Snapshots:
         self._shredding = shredding
         self._locks = locks
         self._in_use = in_use
+        self._files = files
         self._limits = limits
         self._metrics = metrics
 
@@ -87,6 +90,8 @@ class Snapshots:
                 await self._prune_held(workspace)
             except AtollError as error:  # upkeep prunes too
                 _log.warning("workspace.unpruned", workspace_id=workspace.id, error=error.message)
+        if self._files is not None:
+            await self._files.keep_or_log(snapshot)
         return snapshot
 
     async def list(self, principal: Principal, ref: str) -> list[Snapshot]:

@@ -29,6 +29,7 @@ from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.retention import Retention
 from atoll.services.workspaces.revising import Revising
 from atoll.services.workspaces.shredding import Shredding
+from atoll.services.workspaces.snapshot_files import SnapshotFiles
 from atoll.services.workspaces.snapshots import Snapshots
 from atoll.services.workspaces.trees import WorkingTrees
 
@@ -52,6 +53,7 @@ class Upkeep:
         shredding: Shredding,
         retention: Retention,
         collector: Collector,
+        files: SnapshotFiles | None,
         mounts: Mounts,
         mounted: Mounted,
         locks: Locks,
@@ -67,6 +69,7 @@ class Upkeep:
         self._shredding = shredding
         self._retention = retention
         self._collector = collector
+        self._files = files
         self._mounts = mounts
         self._mounted = mounted
         self._locks = locks
@@ -145,6 +148,8 @@ class Upkeep:
             await asyncio.sleep(self._limits.collect_every_s)
             await _quietly(self.prune(), "all")
             await _quietly(self._collector.collect(), "all")
+            if self._files is not None:
+                await _quietly(self._files.reconcile(), "all")
 
 
 async def _quietly(work: Awaitable[object], what: str) -> None:

@@ -45,6 +45,7 @@ def open_workspaces(
     storage_limits: StorageLimits | None = None,
     clock: Clock = utc_now,
     metrics: Metrics | None = None,
+    snapshot_files: Path | None = None,
 ) -> Workspaces:
     """The service over plug points that are started before and closed after it."""
     return Workspaces(
@@ -58,6 +59,7 @@ def open_workspaces(
             storage_limits=storage_limits,
             clock=clock,
             metrics=metrics,
+            snapshot_files=snapshot_files,
         )
     )
 
