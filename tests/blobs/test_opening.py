@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from atoll.app import open_blob_store
 from atoll.blobs.local_disk import LocalDisk
 from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.domain.errors import InvalidInput, Unavailable
-from tests.blobs.servers import ObjectServer, make_s3_bucket, s3_access
+from atoll.settings import load
+from tests.blobs.servers import ACCESS_KEY, SECRET_KEY, ObjectServer, make_s3_bucket, s3_access
 
 KEYS = StoreAccess(access_key="k", secret_key="c2VjcmV0")
 SHORT_LIVED = """
@@ -101,6 +103,25 @@ async def test_a_wrong_secret_and_a_missing_bucket_are_refused_at_the_start(seaw
     missing = open_blobs("s3://no-such-bucket", s3_access(seaweed))
     with pytest.raises(InvalidInput, match=r"404 Not Found \(NoSuchBucket\)"):
         await missing.start()
+
+
+@pytest.mark.parametrize("names", [("S3", "ACCESS_KEY", "SECRET_KEY"), ("MINIO", "ROOT_USER", "ROOT_PASSWORD")])
+async def test_the_seeds_environment_names_open_a_store_that_works(
+    seaweed: ObjectServer, tmp_path: Path, names: tuple[str, str, str]
+) -> None:
+    family, key, secret = names
+    environ = {
+        "ATOLL_DATA": str(tmp_path),
+        f"{family}_ENDPOINT": seaweed.address.removeprefix("http://"),
+        f"{family}_{key}": ACCESS_KEY,
+        f"{family}_{secret}": SECRET_KEY,
+        f"{family}_BUCKET": make_s3_bucket(seaweed),
+    }
+    blobs = open_blob_store(load(environ=environ))
+    await blobs.start()
+    await blobs.put("a/k", b"value")
+    assert [blob.key async for blob in blobs.list("")] == ["a/k"]
+    await blobs.close()
 
 
 async def test_what_is_not_started_is_unavailable(tmp_path: Path) -> None:
