@@ -14,8 +14,10 @@ from atoll.domain.errors import Corrupt, InvalidInput, Unavailable
 from atoll.services.workspaces.archives import TreeArchives
 from atoll.services.workspaces.snapshot_files import SnapshotFiles
 from atoll.testing.memory_blobs import MemoryBlobs
+from tests.services.conftest import ALICE
 
 from .storage import Storage, event, noise
+from .workshop import Workshop
 
 
 def over(storage: Storage, folder: Path) -> SnapshotFiles:
@@ -72,3 +74,15 @@ async def test_what_fails_leaves_no_half_copy(storage: Storage, tmp_path: Path) 
     for owner in ("../etc", ".", "a/b", ""):
         with pytest.raises(InvalidInput):
             await files.keep(replace(snapshot, owner=owner))
+
+
+async def test_a_service_keeps_copies_of_what_it_snapshots(shop: Workshop, tmp_path: Path) -> None:
+    folder = shop.snapshot_files = tmp_path / "srv"
+    await shop.restart()
+    await shop.create()
+    first = await shop.workspaces.snapshots.create(ALICE, "w")
+    own = await shop.workspaces.snapshots.create(ALICE, "w", own_key=True)
+    assert first.lineage != own.lineage
+    assert names(folder) == [f"{ALICE.id}/{first.id}.tar.zst"]
+    await shop.workspaces.snapshots.delete(ALICE, "w", first.id)
+    assert names(folder) == []

@@ -39,6 +39,7 @@ class Workshop:
     blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
     vault: MemoryVault = field(default_factory=MemoryVault)
     limits: WorkspaceLimits = LIMITS
+    snapshot_files: Path | None = None
     sandbox_limits: Limits = QUICK
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     runtime: FakeRuntime = field(init=False)
@@ -59,6 +60,7 @@ class Workshop:
             self.data / "stamps",
             limits=self.limits,
             clock=self.clock,
+            snapshot_files=self.snapshot_files,
         )
         self.workspaces = Workspaces(self.parts)
         self.sandboxes = Sandboxes(
