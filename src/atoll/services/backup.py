@@ -33,6 +33,7 @@ PIECE_BYTES = 8 * 2**20
 AT_ONCE = 8  # objects copied at a time
 NONCE_BYTES = 12
 VERSION = 1
+INNER = -1  # the number under which the manifest's own sealed part goes
 
 Progress = Callable[[int, int], None]  # objects copied, bytes copied
 
@@ -73,15 +74,13 @@ class Backup:
             await self._target.put(f"{FOLDER}/{moment}/records-{pieces:05}", _seal(key, moment, pieces, piece))
             pieces += 1
         crash.point("backup.records_stored")
+        inner = {"pieces": pieces, "bytes": total, "sha256": digest.hexdigest(), "owner_key": owner_key}
         manifest = {
             "version": VERSION,
             "moment": moment,
             "vault": self._vault.name,
             "key": base64.b64encode(await self._vault.wrap(key, _context(moment))).decode(),
-            "pieces": pieces,
-            "bytes": total,
-            "sha256": digest.hexdigest(),
-            "owner_key": None if owner_key is None else _seal_text(key, moment, owner_key),
+            "sealed": base64.b64encode(_seal(key, moment, INNER, json.dumps(inner).encode())).decode(),
         }
         await self._target.put(f"{FOLDER}/{moment}/manifest.json", json.dumps(manifest, indent=1).encode())
         return Made(moment, total, objects, size)
@@ -111,33 +110,33 @@ class Backup:
             there = ", ".join(moments[:5]) or "none"
             raise NotFound(f"there is no backup {moment or ''} here; there is {there}".replace("  ", " "))
         moment = moment or moments[0]
-        manifest = _manifest(await self._target.get(f"{FOLDER}/{moment}/manifest.json"), moment)
-        if manifest["vault"] != self._vault.name:
-            raise Corrupt(f"backup {moment} needs the vault {manifest['vault']!r}; this one is {self._vault.name!r}")
-        key = await self._vault.unwrap(base64.b64decode(manifest["key"]), _context(moment))
+        vault, wrapped, sealed = _manifest(await self._target.get(f"{FOLDER}/{moment}/manifest.json"), moment)
+        if vault != self._vault.name:
+            raise Corrupt(f"backup {moment} needs the vault {vault!r}; this one is {self._vault.name!r}")
+        key = await self._vault.unwrap(wrapped, _context(moment))
+        inner = json.loads(_open(key, moment, INNER, sealed))
         try:
-            await self._unpack(manifest, key, file)
+            await self._unpack(moment, inner, key, file)
         except BaseException:
             await asyncio.to_thread(file.unlink, missing_ok=True)
             raise
-        owner_key = manifest["owner_key"]
-        return moment, None if owner_key is None else _open_text(key, moment, owner_key)
+        return moment, inner["owner_key"]
 
     async def restore_blobs(self, progress: Progress | None = None) -> tuple[int, int]:
         """Copy every blob from the target back to the source: (objects, bytes) that were not there."""
         return await copy_blobs(self._target, self._source, COPIED, progress)
 
-    async def _unpack(self, manifest: dict[str, Any], key: bytes, file: Path) -> None:
-        moment, digest = manifest["moment"], hashlib.sha256()
+    async def _unpack(self, moment: str, inner: dict[str, Any], key: bytes, file: Path) -> None:
+        digest = hashlib.sha256()
         inflate = zstandard.ZstdDecompressor().decompressobj()
         written = 0
         with await asyncio.to_thread(file.open, "xb") as out:
-            for number in range(manifest["pieces"]):
+            for number in range(inner["pieces"]):
                 sealed = await self._target.get(f"{FOLDER}/{moment}/records-{number:05}")
                 data = await asyncio.to_thread(inflate.decompress, _open(key, moment, number, sealed))
                 digest.update(data)
                 written += await asyncio.to_thread(out.write, data)
-        if written != manifest["bytes"] or digest.hexdigest() != manifest["sha256"]:
+        if written != inner["bytes"] or digest.hexdigest() != inner["sha256"]:
             raise Corrupt(f"the records of backup {moment} are not what was stored")
 
     async def _new_moment(self) -> str:
@@ -204,19 +203,13 @@ def _open(key: bytes, moment: str, number: int, sealed: bytes) -> bytes:
         raise Corrupt(f"piece {number} of backup {moment} is not what was stored") from None
 
 
-def _seal_text(key: bytes, moment: str, text: str) -> str:
-    return base64.b64encode(_seal(key, moment, -1, text.encode())).decode()
-
-
-def _open_text(key: bytes, moment: str, text: str) -> str:
-    return _open(key, moment, -1, base64.b64decode(text)).decode()
-
-
-def _manifest(data: bytes, moment: str) -> dict[str, Any]:
+def _manifest(data: bytes, moment: str) -> tuple[str, bytes, bytes]:
+    """(the vault's name, the wrapped key, the sealed part). Corrupt."""
     try:
         value = json.loads(data)
         if value["version"] == VERSION and value["moment"] == moment:
-            return value
+            wrapped, sealed = (base64.b64decode(value[name], validate=True) for name in ("key", "sealed"))
+            return str(value["vault"]), wrapped, sealed
     except (ValueError, KeyError, TypeError):
         pass
     raise Corrupt(f"the manifest of backup {moment} is damaged or of a later version")
