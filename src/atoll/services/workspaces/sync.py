@@ -175,14 +175,17 @@ class Sync:
 
     async def _check_chunks(self, principal: Principal, found: Found, new: list[Entry], before: list[Entry]) -> None:
         """InvalidInput names the first path with a chunk that is not there, is of another size, or was never theirs."""
-        old = {entry.chunks for entry in before if entry.kind is EntryKind.FILE}
+        old = {(entry.chunks, entry.size) for entry in before if entry.kind is EntryKind.FILE}
         sizes: dict[bytes, tuple[int, Entry]] = {}
         for entry in new:
-            if entry.kind is not EntryKind.FILE or entry.chunks in old:
+            if entry.kind is not EntryKind.FILE or (entry.chunks, entry.size) in old:
                 continue
             for number, id in enumerate(entry.chunk_ids()):
-                if id != HOLE:
-                    sizes[id] = (min(CHUNK_BYTES, entry.size - number * CHUNK_BYTES), entry)
+                if id == HOLE:
+                    continue
+                size = min(CHUNK_BYTES, entry.size - number * CHUNK_BYTES)
+                if sizes.setdefault(id, (size, entry))[0] != size:
+                    raise _wrong(entry, f"its chunk {id.hex()} cannot have two sizes")
         lineage = found.workspace.lineage
         ids = list(sizes)
         lacking = set(await self._chunks.missing(lineage, ids))
