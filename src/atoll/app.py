@@ -93,6 +93,7 @@ class Application:
                 grace_s=settings.workspaces.collect_grace_s, page_cache_bytes=settings.workspaces.chunk_cache_bytes
             ),
             metrics=self.metrics,
+            snapshot_files=settings.workspaces.snapshot_files,
         )
         self.sandboxes = Sandboxes(
             records,
