@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from atoll.blobs import object_store
 from atoll.blobs.base import PIECE_BYTES, Blobs
 from atoll.blobs.object_store import PART_BYTES, PARTS_AT_ONCE
 from atoll.blobs.opening import StoreAccess, open_blobs
@@ -129,9 +130,10 @@ async def test_a_store_that_is_down_at_the_start_is_unavailable_and_a_refusing_o
     s3.fail(503, RETRIES + 1)
     with pytest.raises(Unavailable, match="503"):
         await opened(s3).start()
-    s3.fail(403)
-    with pytest.raises(InvalidInput, match="403"):
-        await opened(s3).start()
+    for status, says in ((301, "region"), (400, "400"), (401, "401"), (403, "403"), (404, "404")):
+        s3.fail(status)
+        with pytest.raises(InvalidInput, match=says):
+            await opened(s3).start()
     nowhere = open_blobs("s3://bucket", StoreAccess("http://127.0.0.1:1", access_key="k", secret_key="s", retries=0))
     with pytest.raises(Unavailable):
         await nowhere.start()
@@ -203,6 +205,25 @@ async def test_a_cancelled_upload_is_taken_back(s3: FaultyS3, blobs: Blobs) -> N
         await writing
     await blobs.close()
     assert s3.uploads == {}
+    assert s3.objects == {}
+
+
+async def test_a_store_that_hangs_in_an_upload_does_not_hold_up_the_end(
+    s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "ENDING_S", 0.2)
+    store = opened(s3)
+    await store.start()
+    s3.fail("hang", 100, method="PUT")
+    writing = asyncio.create_task(store.write("k", large(3)))
+    while s3.requests("PUT") == 0:
+        await asyncio.sleep(0.01)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    began = time.monotonic()
+    await store.close()
+    assert time.monotonic() - began < BOUND_S
     assert s3.objects == {}
 
 

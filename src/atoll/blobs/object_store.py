@@ -33,7 +33,7 @@ ENDING_S = 10.0  # longest wait for an upload to be taken back
 # obstore's threads still let go of Python objects just after an answer; an interpreter that ends meanwhile aborts.
 SETTLING_S = 0.05
 BEYOND_ALL_KEYS = "~"
-_REFUSED = re.compile(r"status code: (3\d\d|4(?!08|29)\d\d)")
+_REFUSED = re.compile(r"status code: (3\d\d|4(?!08|29)\d\d)|Received redirect")
 _STATUS = re.compile(r"status code: (\d{3}[^:\n]*)")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _NOT_THAT_LONG = "status code: 416"
@@ -64,13 +64,18 @@ class ObjectStore(Blobs):
     async def close(self) -> None:
         self._started = False
         if self._uploads:
-            await asyncio.wait(self._uploads, timeout=ENDING_S)
+            _, unended = await asyncio.wait(self._uploads, timeout=ENDING_S)
+            for upload in unended:
+                upload.cancel()
         await asyncio.sleep(SETTLING_S)
 
     async def ping(self) -> None:
         # A listing tells a missing bucket from a missing object, and needs no right to write.
         listing = self._pages(None, offset=BEYOND_ALL_KEYS)
-        await self._call(lambda: anext(listing, None))
+        try:
+            await self._call(lambda: anext(listing, None))
+        except NotFound as error:
+            raise Unavailable(f"{self._name} does not exist") from error.__cause__
 
     async def put(self, key: str, data: bytes) -> None:
         check_key(key)
@@ -92,8 +97,14 @@ class ObjectStore(Blobs):
         handoff = Handoff()
         upload = asyncio.create_task(self._upload(key, handoff))
         self._uploads.add(upload)
-        upload.add_done_callback(self._uploads.discard)
-        upload.add_done_callback(lambda done: (handoff.close(), done.cancelled() or done.exception()))
+
+        def gone(upload: asyncio.Task[None]) -> None:
+            self._uploads.discard(upload)
+            handoff.close()
+            if not upload.cancelled():
+                upload.exception()  # whoever broke it off does not ask for it
+
+        upload.add_done_callback(gone)
         try:
             while head and not upload.done():
                 await handoff.give(head.pop(0))
@@ -203,7 +214,8 @@ class ObjectStore(Blobs):
 
 def _is_refusal(cause: BaseException | None) -> bool:
     """Whether asking again would change nothing: our credentials, our address or the bucket's name are not right."""
-    return isinstance(cause, PermissionDeniedError | UnauthenticatedError) or bool(_REFUSED.search(str(cause)))
+    wrong = PermissionDeniedError | UnauthenticatedError | FileNotFoundError
+    return isinstance(cause, wrong) or bool(_REFUSED.search(str(cause)))
 
 
 def _explain(error: BaseError) -> str:
@@ -211,5 +223,5 @@ def _explain(error: BaseError) -> str:
     text = str(error)
     status, code = _STATUS.search(text), _CODE.search(text)
     if status is None:
-        return text.splitlines()[0]
+        return text.splitlines()[0].rpartition(" - ")[2]
     return f"the store answers {status[1].strip()}" + (f" ({code[1]})" if code else "")
