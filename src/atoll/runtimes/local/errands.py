@@ -31,10 +31,16 @@ def send_on_errand(
     within_s: float = ERRAND_S,
 ) -> None:
     """Run `work` in a child that has the descriptors `keep` and no other; `then(its JSON result, None)`, or
-    `then(None, why)`: a Refused as it was raised, anything else as `unavailable`.
+    `then(None, why)`: a Refused as it was raised, anything else as `unavailable`. OSError when there can be no child.
     """
     ours, theirs = os.pipe2(os.O_CLOEXEC)
-    node, child = os.getpid(), os.fork()
+    node = os.getpid()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(ours)
+        os.close(theirs)
+        raise
     if child == 0:
         _do(work, node, theirs, {0, 1, 2, theirs, *keep})
     os.close(theirs)

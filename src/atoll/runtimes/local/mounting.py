@@ -178,12 +178,17 @@ class Mounting:
         self, box: Box, work: Callable[[int], Any], then: Callable[[Any, Refused | None], None], *keep: int
     ) -> None:
         """An errand with the sidekick's pidfd."""
-        pidfd = box.pidfd if box.pidfd >= 0 else os.pidfd_open(box.pid)
+        try:
+            pidfd = os.dup(box.pidfd) if box.pidfd >= 0 else os.pidfd_open(box.pid)
+        except OSError as error:
+            then(None, Refused("unavailable", f"the sandbox has ended: {error.strerror}"))
+            return
         try:
             send_on_errand(self._loop, lambda: work(pidfd), then, keep=(pidfd, *keep))
+        except OSError as error:
+            then(None, Refused("unavailable", f"this host has no room for another process: {error.strerror}"))
         finally:
-            if pidfd != box.pidfd:
-                os.close(pidfd)
+            os.close(pidfd)
 
 
 def trees_of(box: Box) -> frozenset[str]:

@@ -146,12 +146,12 @@ def _find(place: Place, table: int, number: int) -> tuple[int, dict[int, tuple[i
     for _ in range(SWAP_TRIES):
         mounts = _read_mounts(table)
         if number not in mounts:
-            break
+            raise Refused("not_found", "the sandbox has no such mount any more")
         try:
             return _open_mount(place, mounts[number][1], number), mounts
         except (OSError, Refused):
             continue
-    raise Refused("not_found", "the sandbox has no such mount any more, or its programs keep moving it")
+    raise Refused("unavailable", "the sandbox's programs keep moving the mount")
 
 
 def _open_mount(place: Place, path: bytes, number: int) -> int:

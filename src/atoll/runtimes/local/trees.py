@@ -182,9 +182,8 @@ class Trees:
 
         try:
             send_on_errand(self._loop, work, done)
-        except BaseException:
-            tree.busy = False
-            raise
+        except OSError as error:
+            done(None, Refused("unavailable", f"this host has no room for another process: {error.strerror}"))
 
     def _forget(self, tree_id: str, tree: Tree) -> None:
         if not (tree.users or tree.mounted or tree.busy or tree.waiting) and self._trees.get(tree_id) is tree:
