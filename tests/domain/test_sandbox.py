@@ -17,9 +17,9 @@ def sandbox(state: SandboxState) -> Sandbox:
     return Sandbox("sess_0", "key_0", SandboxSpec(), "local", MADE, state=state, started_at=MADE)
 
 
-def test_every_state_has_its_transitions_and_only_ends_have_none() -> None:
+def test_every_state_has_its_transitions_and_only_what_was_ended_on_purpose_has_none() -> None:
     assert set(TRANSITIONS) == set(SandboxState)
-    assert {state for state in SandboxState if not TRANSITIONS[state]} == ENDED
+    assert {state for state in SandboxState if not TRANSITIONS[state]} == {S.STOPPED, S.KILLED}
     for state in set(SandboxState) - ENDED:
         assert {S.KILLED, S.FAILED} <= TRANSITIONS[state], f"{state} cannot be killed, or fail"
 
@@ -34,7 +34,7 @@ def test_only_a_suspended_one_is_neither_live_nor_ended() -> None:
 def test_a_suspension_goes_through_or_is_taken_back_and_a_resumed_one_is_made_again() -> None:
     suspended = sandbox(S.RUNNING).to(S.SUSPENDING).to(S.SUSPENDED)
     assert suspended.ended_at is None
-    again = suspended.to(S.PENDING).to(S.RUNNING)
+    again = suspended.to(S.RESUMING).to(S.RUNNING)
     assert again.started_at == MADE
     assert sandbox(S.SUSPENDING).to(S.RUNNING).live
     for state in (S.RUNNING, S.SUSPENDING, S.BUILDING, S.STOPPING):

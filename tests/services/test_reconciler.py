@@ -55,7 +55,7 @@ async def recorded(house: House, state: SandboxState, *, made: bool, **fields: o
         (S.BUILDING, True, S.RUNNING, None),
         (S.RUNNING, False, S.FAILED, "lost"),
         (S.RUNNING, True, S.RUNNING, None),
-        (S.SUSPENDING, False, S.FAILED, "lost"),
+        (S.SUSPENDING, False, S.SUSPENDED, "suspended"),
         (S.SUSPENDING, True, S.RUNNING, None),
         (S.SUSPENDED, False, S.SUSPENDED, None),
         (S.SUSPENDED, True, S.SUSPENDED, None),

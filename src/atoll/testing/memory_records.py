@@ -89,7 +89,7 @@ class MemoryRecords(MemoryWorkspaceRecords, Records):
 
     async def prune_sandboxes(self, ended_before: datetime) -> int:
         self._check()
-        old = [s.id for s in self._sandboxes.values() if s.ended_at is not None and s.ended_at < ended_before]
+        old = [s.id for s in self._sandboxes.values() if s.ended_at and s.ended_at < ended_before and not s.live]
         for sandbox_id in old:
             del self._sandboxes[sandbox_id]
         return len(old)
