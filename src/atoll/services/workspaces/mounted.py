@@ -22,11 +22,13 @@ class Mounted:
 
     def __init__(self) -> None:
         self._mounts: dict[str, dict[str, MountedAt]] = {}  # sandbox -> path -> mount
+        self._sandboxes: dict[str, set[str]] = {}  # workspace -> sandboxes
 
     def enter(self, sandbox_id: str, mounts: Iterable[WorkspaceMount], *, made: bool) -> None:
         at = self._mounts.setdefault(sandbox_id, {})
         for mount in mounts:
             at[mount.path] = MountedAt(sandbox_id, mount, made)
+            self._sandboxes.setdefault(mount.workspace, set()).add(sandbox_id)
 
     def made(self, sandbox_id: str) -> None:
         at = self._mounts.get(sandbox_id, {})
@@ -40,13 +42,23 @@ class Mounted:
 
     def leave(self, sandbox_id: str) -> list[WorkspaceMount]:
         """Those that it had."""
-        return [one.mount for one in self._mounts.pop(sandbox_id, {}).values()]
+        left = [one.mount for one in self._mounts.pop(sandbox_id, {}).values()]
+        for workspace in {mount.workspace for mount in left}:
+            self._sandboxes[workspace].discard(sandbox_id)
+            if not self._sandboxes[workspace]:
+                del self._sandboxes[workspace]
+        return left
 
     def of_sandbox(self, sandbox_id: str) -> list[MountedAt]:
         return list(self._mounts.get(sandbox_id, {}).values())
 
     def of_workspace(self, workspace_id: str) -> list[MountedAt]:
-        return [one for at in self._mounts.values() for one in at.values() if one.mount.workspace == workspace_id]
+        return [
+            one
+            for sandbox_id in sorted(self._sandboxes.get(workspace_id, ()))
+            for one in self._mounts[sandbox_id].values()
+            if one.mount.workspace == workspace_id
+        ]
 
     def writable(self, workspace_id: str) -> bool:
         return any(not one.mount.read_only for one in self.of_workspace(workspace_id))

@@ -47,9 +47,9 @@ async def read_tree(keeper: KeeperClient, before: TreeState | None, sink: ChunkS
             break
         known = looked.known  # what vanished may have moved: look again, what was read is known
         looked = await _look(keeper, known, sink)
-    entries = list(_standing(looked.entries))
-    changed = before is None or looked.changed or known is not before.known
-    return Reading(entries, looked.known, changed)
+    if before is not None and known is before.known and not looked.changed:
+        return Reading(looked.entries, known, changed=False)
+    return Reading(list(_standing(looked.entries)), looked.known, changed=True)
 
 
 @dataclass(frozen=True, slots=True)

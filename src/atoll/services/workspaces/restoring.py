@@ -191,8 +191,9 @@ class Restoring:
         taken = await self._revising.add(workspace, head, stored, reason, actor, message, merged=merged)
         crash.point("workspaces.commit.recorded")
         if workspace.tree_id is not None:
-            await self._trees.follow(taken.workspace, before, after, stored.tree)
-            if not self._mounted.writable(workspace.id):
+            if not await self._revising.followed(taken.workspace, before, after, stored.tree):
+                self._revising.touched(workspace.id)
+            elif not self._mounted.writable(workspace.id):
                 await self._trees.unmark(workspace.tree_id)
         return taken.head
 

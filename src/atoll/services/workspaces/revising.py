@@ -128,12 +128,23 @@ class Revising:
             crash.point("workspaces.take.recorded")
         if entries is not reading.entries:
             await self._trees.mark(tree_id)
-            await self._trees.follow(workspace, reading.entries, entries, stored.tree)
-        else:
+            if not await self.followed(workspace, reading.entries, entries, stored.tree):
+                return taken
+        elif state is None or reading.changed or state.tree != stored.tree:
             await self._trees.save(tree_id, TreeState(stored.tree, reading.known))
         if not self._mounted.writable(workspace.id):
             await self._trees.unmark(tree_id)
         return taken
+
+    async def followed(self, workspace: Workspace, before: list[Entry], after: list[Entry], tree: str) -> bool:
+        """Whether the working tree, which had the entries `before`, has those of the head now. Where it could not be
+        changed (it is full, or somebody inside is in the way) the next look brings both together; the mark stays."""
+        try:
+            await self._trees.follow(workspace, before, after, tree)
+        except AtollError as error:
+            _log.warning("workspace.tree_lags", workspace_id=workspace.id, error=error.message)
+            return False
+        return True
 
     async def _base(self, lineage: str, tree: str) -> list[Entry]:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import structlog
@@ -25,9 +26,14 @@ from atoll.services.workspaces.filling import difference, steps
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.manifests import Manifests
 from atoll.services.workspaces.stamps import Known, Stamps, TreeState, known_of
-from atoll.sidekick.keeper_client import KeeperClient
+from atoll.sidekick.keeper_client import KeeperClient, Step
 
 _log = structlog.get_logger()
+
+
+async def _nothing() -> AsyncIterator[Step]:
+    for step in ():
+        yield step
 
 
 class WorkingTrees:
@@ -198,6 +204,9 @@ class WorkingTrees:
         await asyncio.to_thread(self._stamps.mark, tree_id)
 
     async def unmark(self, tree_id: str) -> None:
+        """It equals its head, also after the machine's power was cut, and nobody can write in it."""
+        async with deadline(self._limits.call_s, "writing the working tree to the disk"):
+            await (await self.keeper_of(tree_id)).apply(_nothing())
         await asyncio.to_thread(self._stamps.unmark, tree_id)
 
     def is_marked(self, tree_id: str) -> bool:
