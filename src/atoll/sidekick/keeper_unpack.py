@@ -15,7 +15,7 @@ import stat
 import tarfile
 
 from atoll.sidekick.fields import number
-from atoll.sidekick.keeper_apply import Applier, Meta
+from atoll.sidekick.keeper_applier import Applier, Meta
 from atoll.sidekick.keeper_link import Gone, Link
 from atoll.sidekick.keeper_paths import TIME_MAX, Folders
 from atoll.sidekick.keeper_wire import PIECE_BYTES, is_path
