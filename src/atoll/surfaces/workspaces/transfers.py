@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atoll.domain.errors import QuotaExceeded, TooLarge
 from atoll.domain.principal import Principal
 from atoll.domain.tree import ID_BYTES
 from atoll.services.workspaces.workspaces import Workspaces
@@ -61,13 +63,14 @@ class TransferHandlers:
 
     async def commit(self, request: Request, principal: Principal) -> Response:
         base, message = BASE.text(request) or "", MESSAGE.text(request)
-        view = await self._sync.commit(
-            principal,
-            request.path_params["ws"],
-            base,
-            read_entries(upload(request, entries.BODY_BYTES_MAX)),
-            message,
-        )
+        with _too_large():
+            view = await self._sync.commit(
+                principal,
+                request.path_params["ws"],
+                base,
+                read_entries(upload(request, entries.BODY_BYTES_MAX)),
+                message,
+            )
         return json_response(answers.revision(view), 201)
 
     async def export(self, request: Request, principal: Principal) -> Response:
@@ -77,14 +80,24 @@ class TransferHandlers:
 
     async def import_archive(self, request: Request, principal: Principal) -> Response:
         strip, message = STRIP.number(request) or 0, MESSAGE.text(request)
-        view = await self._workspaces.archives.import_archive(
-            principal,
-            request.path_params["ws"],
-            upload(request, self._upload_bytes),
-            strip=strip,
-            message=message,
-        )
+        with _too_large():
+            view = await self._workspaces.archives.import_archive(
+                principal,
+                request.path_params["ws"],
+                upload(request, self._upload_bytes),
+                strip=strip,
+                message=message,
+            )
         return json_response(answers.revision(view), 201)
+
+
+@contextmanager
+def _too_large() -> Generator[None]:
+    """What does not fit in the workspace is a body too large for it, not a limit that waiting would mend."""
+    try:
+        yield
+    except QuotaExceeded as error:
+        raise TooLarge(error.message) from None
 
 
 async def _stream(pieces: AsyncIterator[bytes], media: str) -> Response:
