@@ -17,6 +17,7 @@ from atoll.domain.tree import CHUNK_BYTES, Entry, EntryKind, chunk_id
 from atoll.domain.workspace import Lineage, Reason, Revision, Snapshot, Workspace
 from atoll.records.sql import SqlRecords
 from atoll.records.sqlite import Sqlite
+from atoll.services.clock import Clock, utc_now
 from atoll.services.workspaces.chunk_writer import ChunkWriter
 from atoll.services.workspaces.chunks import ChunkStore
 from atoll.services.workspaces.collecting import Collector
@@ -35,18 +36,30 @@ DAY = timedelta(days=1)
 ROOT = Entry(b"", EntryKind.DIRECTORY, 0o755)
 
 
+class ClockedBlobs(MemoryBlobs):
+    """Objects are as old as the test's clock says."""
+
+    clock: Clock = staticmethod(utc_now)
+
+    def _place(self, key: str, data: bytes) -> None:
+        super()._place(key, data)
+        self.modified_at[key] = self.clock()
+
+
 @dataclass
 class Storage:
     """Records and blobs, and the parts over them; `restart` is what a new process would see."""
 
     records: SqlRecords
-    blobs: Blobs = field(default_factory=MemoryBlobs)
+    blobs: Blobs = field(default_factory=ClockedBlobs)
     vault: Vault = field(default_factory=MemoryVault)
     limits: StorageLimits = SMALL
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     chunks: ChunkStore = field(init=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.blobs, ClockedBlobs):
+            self.blobs.clock = self.clock
         self.build()
 
     def build(self) -> None:
@@ -65,10 +78,8 @@ class Storage:
         return self.now
 
     def later(self, by: timedelta) -> None:
-        """Let that much time pass, for the blobs too."""
+        """Let that much time pass."""
         self.now += by
-        assert isinstance(self.blobs, MemoryBlobs)
-        self.blobs.modified_at = {key: at - by for key, at in self.blobs.modified_at.items()}
 
     @property
     def packs(self) -> list[str]:

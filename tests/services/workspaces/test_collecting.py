@@ -84,6 +84,25 @@ async def test_nothing_younger_than_the_grace_goes(storage: Storage) -> None:
     assert (await storage.collector.collect()).chunks == 2 + 2 + 1
 
 
+async def test_what_did_not_change_since_is_not_read_again(storage: Storage) -> None:
+    blobs = storage.blobs
+    assert isinstance(blobs, MemoryBlobs)
+    workspace, _ = await wasted(storage)
+    for _ in range(2):
+        await storage.collector.collect()
+        storage.later(DAY * 2)
+    await storage.collector.collect()
+    storage.chunks = None  # type: ignore[assignment]
+    blobs.calls.clear()
+    await storage.collector.collect()
+    assert set(blobs.calls) == {"list"}
+    storage.build()
+    await storage.revise(workspace, {})
+    await storage.records.delete_revisions([workspace.head], event("revision.deleted", "w"))
+    storage.later(DAY * 2)
+    assert (await storage.collector.collect()).chunks > 0
+
+
 async def test_snapshots_keep_what_they_name_alone(storage: Storage) -> None:
     workspace = await storage.workspace(files(1, 2))
     snapshot = await storage.snapshot(workspace)

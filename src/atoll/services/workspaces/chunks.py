@@ -93,7 +93,7 @@ class ChunkStore:
             self._refreshed.move_to_end(pack)
         while len(self._refreshed) > REFRESHED_MAX:
             self._refreshed.popitem(last=False)
-        return [chunk for chunk, place in left.items() if place.pack == found[chunk].pack]
+        return left  # one that was moved meanwhile is in a new pack
 
     def writer(self, lineage: str) -> ChunkWriter:
         """A writer for that lineage, whose record must be there: `async with` it; leaving flushes."""

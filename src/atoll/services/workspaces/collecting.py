@@ -27,6 +27,7 @@ from atoll.services.workspaces.sealing import Sealer
 _log = structlog.get_logger()
 
 REUSE_S = 3_600.0  # nothing that carries a tree from one revision to another (fork, restore, merge) takes longer
+ORPHAN_S = 3_600.0  # the least age of an object that no record names: one that is being recorded is seconds old
 LISTED_MAX = 1_000_000  # revisions or snapshots of one lineage; with more it is left alone
 SMALL_PACKS = 8  # so many that are less than a quarter full are put together
 REWRITTEN_MAX = 64  # packs written anew in one pass over a lineage
@@ -60,6 +61,7 @@ class Collector:
         self._reuse = timedelta(seconds=reuse_s)
         self._first_look: datetime | None = None
         self._seen: dict[tuple[str, str], datetime] = {}  # (lineage, tree) -> when a pass last found it referred to
+        self._swept: dict[str, int] = {}  # lineage -> a digest of what its last complete sweep went by
 
     async def collect(self) -> Collected:
         """One pass over everything. What fails for one lineage is logged and does not keep the others."""
@@ -75,7 +77,7 @@ class Collector:
             except AtollError as error:
                 done.kept += 1
                 _log.warning("workspaces.collect.left", lineage=lineage.id, error=error.message)
-        await self._delete_orphans(before, done)
+        await self._delete_orphans(min(before, now - timedelta(seconds=ORPHAN_S)), done)
         self._seen = {tree: at for tree, at in self._seen.items() if at > now - self._reuse}
         return done
 
@@ -93,10 +95,15 @@ class Collector:
         old = {pack.id: pack for pack in packs if pack.created_at < before}
         if not old:
             return
+        going_by = hash((frozenset(trees | recent), frozenset(old)))
+        if self._swept.get(lineage.id) == going_by:
+            return
         live = await self._mark(lineage.id, trees | recent)
         left = await self._sweep(lineage.id, old, live, before, done)
         await self._delete_packs([pack for pack in old.values() if left.get(pack.id, 0) == 0], done)
-        await self._rewrite(lineage.id, [(pack, left[pack.id]) for pack in old.values() if left.get(pack.id)], done)
+        rest = [(pack, left[pack.id]) for pack in old.values() if left.get(pack.id)]
+        if await self._rewrite(lineage.id, rest, done):
+            self._swept[lineage.id] = going_by
 
     async def _trees(self, lineage: str) -> set[str]:
         revisions = await self._records.list_revisions(lineage=lineage, limit=LISTED_MAX)
@@ -161,8 +168,11 @@ class Collector:
             done.packs += 1
             done.bytes += pack.bytes
 
-    async def _rewrite(self, lineage: str, packs: Sequence[tuple[Pack, int]], done: Collected) -> None:
-        """Put what is left of packs that are less than half used, or of many small ones, into new packs."""
+    async def _rewrite(self, lineage: str, packs: Sequence[tuple[Pack, int]], done: Collected) -> bool:
+        """Put what is left of packs that are less than half used, or of many small ones, into new packs.
+
+        Whether none of them had to be left as it is.
+        """
         full = self._chunks.limits.pack_bytes
         wasteful = [(pack, left) for pack, left in packs if left < pack.bytes / 2]
         small = [(pack, left) for pack, left in packs if left >= pack.bytes / 2 and pack.bytes < full / 4]
@@ -170,14 +180,17 @@ class Collector:
             wasteful += small
         group: dict[str, Pack] = {}
         size = 0
+        whole = True
         for number, (pack, left) in enumerate(wasteful[:REWRITTEN_MAX], 1):
             group[pack.id] = pack
             size += left
             if size >= full or number == min(len(wasteful), REWRITTEN_MAX):
-                await self._rewrite_group(lineage, group, done)
+                whole = await self._rewrite_group(lineage, group, done) and whole
                 group, size = {}, 0
+        return whole
 
-    async def _rewrite_group(self, lineage: str, group: dict[str, Pack], done: Collected) -> None:
+    async def _rewrite_group(self, lineage: str, group: dict[str, Pack], done: Collected) -> bool:
+        whole = True
         sealer = Sealer(await self._chunks.keys.key(lineage), lineage)
         builder = PackBuilder(lineage)
         held: dict[str, list[StoredChunk]] = {pack: [] for pack in group}
@@ -194,8 +207,9 @@ class Collector:
             except (Corrupt, NotFound) as error:  # left for verification to tell, and for a copy to mend
                 _log.warning("workspaces.collect.damaged", lineage=lineage, pack=pack, error=error.message)
                 del group[pack]
+                whole = False
         if not group or not builder.chunks:
-            return
+            return whole
         data = await self._chunks.in_thread(builder.finish, sealer)
         await self._blobs.put(pack_key(lineage, builder.id), data)
         crash.point("workspaces.collect.rewritten")
@@ -207,6 +221,7 @@ class Collector:
             done.rewritten += 1
             done.bytes += pack.bytes
         done.bytes -= builder.bytes
+        return whole
 
     async def _delete_orphans(self, before: datetime, done: Collected) -> None:
         """Objects of lineages that we know, and of packs that we do not: writes and collections that were cut short.
@@ -245,6 +260,7 @@ class Collector:
             done.bytes += blob.bytes
         crash.point("workspaces.collect.emptied")
         await self._records.delete_lineage(lineage.id)
+        self._swept.pop(lineage.id, None)
         done.lineages += 1
 
 
