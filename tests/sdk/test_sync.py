@@ -256,6 +256,24 @@ def test_what_is_ignored_stays_out(mine: Workspace, stored: Stored, folder: Path
     assert {b".home/.cache", b"given.log", b".git/config", b"x.o"} <= set(stored.head.tree)
 
 
+def test_ignore_files_of_the_workspace_count_from_the_first_pull_on(
+    mine: Workspace, stored: Stored, folder: Path
+) -> None:
+    stored.write(".gitignore", b"build/\n")
+    stored.write("sub/.atollignore", b"*.o\n")
+    for path in ("build/out", "sub/x.o", "sub/x.c", "x.o"):
+        stored.write(path, b"")
+    for _ in range(2):
+        mine.pull(folder)
+        there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        assert there == {".gitignore", "sub/.atollignore", "sub/x.c", "x.o"}
+    mine.sync(folder, delete=True)
+    assert b"build/out" in stored.head.tree
+    (folder / ".gitignore").unlink()
+    mine.sync(folder, delete=True)
+    assert b".gitignore" not in stored.head.tree
+
+
 def test_a_cut_upload_goes_on_where_it_was(mine: Workspace, stored: Stored, folder: Path, fake: FakeWorkspaces) -> None:
     for number in range(12):
         (folder / str(number)).write_bytes(os.urandom(600_000))

@@ -67,7 +67,7 @@ def test_nothing_is_written_through_a_link_that_somebody_puts_there(folder: Path
     """The directory was one when the folder was looked at."""
     (folder / "dir").mkdir()
     (folder / "dir" / "secret").write_text("mine")
-    seen = scan(str(folder), Rules(of_folder(str(folder))), {})
+    seen = scan(str(folder), Rules(of_folder(str(folder), {})), {})
     before = seen.entries
     (folder / "dir" / "secret").unlink()
     (folder / "dir").rmdir()

@@ -8,7 +8,7 @@ meanwhile is looked at again.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound, Unavailable
@@ -101,11 +101,7 @@ class Syncing:
     def _once(self, *, last: bool) -> SyncReport:
         index = self._index or Index()
         known = index.revision
-        rules = ignore.Rules(
-            ignore.of_folder(self.folder) if self._options.ignore_files else None,
-            self._options.exclude,
-            home=self._options.home,
-        )
+        rules = self._rules()
         looking = Background(work, _look, self.folder, rules, index)
         try:
             head = revision_of((self._api.call("GET", f"{self._base}/head"))["revision"])
@@ -114,6 +110,8 @@ class Syncing:
         if head.id != index.revision:
             index.workspace = self._entries(head, index)
             index.revision = head.id
+        if self._options.ignore_files:
+            rules = self._rules(self._ignore_files(index, seen))
         wanted = work(self._plan, index, seen, rules, head)
         if self._options.dry_run:
             return self._report(head, wanted, seen)
@@ -143,6 +141,28 @@ class Syncing:
         for path in disturbed:
             seen.left_out[path] = "it changed meanwhile, or something is in its way"
         return self._report(revision, wanted, seen)
+
+    def _rules(self, fetched: Mapping[bytes, bytes] | None = None) -> ignore.Rules:
+        load = ignore.of_folder(self.folder, fetched or {}) if self._options.ignore_files else None
+        return ignore.Rules(load, self._options.exclude, home=self._options.home)
+
+    def _ignore_files(self, index: Index, seen: Scan) -> dict[bytes, bytes]:
+        """Contents of the workspace's ignore files that the folder never had: they count from the beginning."""
+        found = {
+            path: entry.chunks
+            for path, entry in index.workspace.items()
+            if path.endswith(ignore.IGNORE_FILES)
+            and path.rpartition(b"/")[2] in ignore.IGNORE_FILES
+            and path not in seen.entries
+            and path not in index.base
+            and len(entry.chunks) == ID_BYTES
+        }
+        if not found:
+            return {}
+        ids = b"".join(found.values())
+        answer = self._api.stream(f"{self._base}/fetch", timeout_s=CALL_TIMEOUT_S, post=ids)
+        chunks = dict(FrameReader().feed(answer.read()))
+        return {path: chunks.get(chunk) or b"" for path, chunk in found.items()}
 
     def _plan(self, index: Index, seen: Scan, rules: ignore.Rules, head: RevisionInfo) -> Plan:
         return plan(

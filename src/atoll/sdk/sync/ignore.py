@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pathspec import GitIgnoreSpec
 
@@ -74,15 +74,15 @@ class Rules:
         return known
 
 
-def of_folder(folder: str) -> Load:
-    """Ignore files of a local folder; a link or something unreadable counts as none."""
+def of_folder(folder: str, others: Mapping[bytes, bytes]) -> Load:
+    """Ignore files of a local folder, and `others` where it has none; a link or something unreadable is none."""
     root = os.fsencode(folder)
 
     def load(path: bytes) -> bytes | None:
         try:
             descriptor = os.open(os.path.join(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
-            return None
+            return others.get(path)
         with open(descriptor, "rb") as file:
             return file.read(_IGNORE_BYTES_MAX)
 
