@@ -13,6 +13,7 @@ from atoll.domain.errors import Conflict, Corrupt, NotFound, TooLarge
 from atoll.domain.tree import chunk_id
 from atoll.domain.workspace import Permission, Reason, RevisionState, WorkspaceMount
 from atoll.sidekick.keeper_client import KeeperClient
+from atoll.testing.fake_runtime import FakeHost, FakeRuntime
 from tests.services.conftest import ALICE, BOB, until
 
 from .workshop import Workshop, disk
@@ -374,3 +375,35 @@ async def test_chunks_cut_off_are_kept_as_far_as_they_came(shop: Workshop) -> No
         await shop.workspaces.sync.chunks(ALICE, "w", cut())
     ids = [chunk_id(b"first"), chunk_id(b"second")]
     assert await shop.workspaces.sync.missing(ALICE, "w", ids) == ids[1:]
+
+
+async def test_a_workspace_moves_to_another_runtime_by_its_revision(shop: Workshop) -> None:
+    mount = WorkspaceMount((await shop.create()).workspace.id)
+    sandbox = await shop.mount("w")
+    (await shop.folder("w") / "a").write_bytes(b"x")
+
+    class Other(FakeRuntime):
+        name = "other"
+
+    moved = Workshop(shop.data, shop.records, FakeHost(), shop.blobs, shop.vault, runtime_kind=Other)
+    with pytest.raises(Conflict, match="fake runtime"):
+        await moved.parts.mounts.prepare("sess_000000000001", [mount])
+    await shop.sandboxes.kill(ALICE, sandbox.id)
+    await until(lambda: _clean(shop))
+    ready = await moved.parts.mounts.prepare("sess_000000000001", [mount])
+    assert disk(moved.host.trees.folder(ready[0].tree_id)) == {b"a": b"x"}
+    await moved.workspaces.close()
+    moved.host.trees.close()
+
+
+async def test_a_pull_of_a_snapshot_with_its_own_key_finds_its_chunks(shop: Workshop) -> None:
+    await shop.create()
+    await shop.push("w", "HEAD", {b"a": b"secret"})
+    snapshot = await shop.workspaces.snapshots.create(ALICE, "w", own_key=True)
+    lineage = (await shop.workspaces.get(ALICE, "w")).workspace.lineage
+    await shop.records.delete_chunks(lineage, [chunk_id(b"secret")], shop.now + timedelta(days=1))
+    fetched = [
+        one async for one in await shop.workspaces.sync.fetch(ALICE, "w", [chunk_id(b"secret"), bytes([7]) * 32])
+    ]
+    assert [one.size for one in fetched] == [6, 0]
+    assert snapshot.lineage != lineage

@@ -85,7 +85,7 @@ async def test_a_live_restore_swaps_what_is_mounted_and_loses_nothing(shop: Work
     (folder / "b").write_bytes(b"new")
     await shop.workspaces.restoring.restore(ALICE, "w", "HEAD")
     assert await shop.reasons() == ["created", "asked", "before_restore", "restore"]
-    entry, pieces = await shop.sandboxes.files.read(ALICE, sandbox.id, "/workspace/a")
+    _, pieces = await shop.sandboxes.files.read(ALICE, sandbox.id, "/workspace/a")
     assert b"".join([piece async for piece in pieces]) == b"one"
     assert not folder.exists(), "the old tree is gone"
     assert disk(await shop.folder("w")) == {b"a": b"one"}
@@ -154,7 +154,7 @@ async def test_a_push_reaches_the_working_tree_and_a_stale_base_is_a_conflict(sh
     (folder / "c").write_bytes(b"tenant")
     with pytest.raises(Conflict):
         await shop.push("w", "3", {b"a": b"3"})
-    assert await shop.reasons() == ["created", "sync", "sync", "sync"]
+    assert await shop.reasons() == ["created", "sync", "sync", "process"]
     assert await shop.files("w") == {b"a": b"2", b"b": b"2", b"c": b"tenant"}
 
 

@@ -41,6 +41,7 @@ class Workshop:
     limits: WorkspaceLimits = LIMITS
     snapshot_files: Path | None = None
     sandbox_limits: Limits = QUICK
+    runtime_kind: type[FakeRuntime] = FakeRuntime
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     runtime: FakeRuntime = field(init=False)
     parts: Parts = field(init=False)
@@ -51,7 +52,7 @@ class Workshop:
         self.build()
 
     def build(self) -> None:
-        self.runtime = FakeRuntime(self.host)
+        self.runtime = self.runtime_kind(self.host)
         self.parts = make_parts(
             self.records,
             self.runtime,

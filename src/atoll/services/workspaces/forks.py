@@ -57,7 +57,7 @@ class Forks:
         async with self._locks.hold(found.workspace.id):
             source = await self._access.current(found.workspace.id)
             if revision is None:
-                source, head = await self._revising.take_held(source, Reason.FORK, principal.id)
+                source, head = await self._revising.take_held(source, Reason.ASKED, principal.id)
                 wanted = Resolved(head, head.lineage, head.tree)
             else:
                 wanted = (await self._refs.resolve(source, revision)).readable()

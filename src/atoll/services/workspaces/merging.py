@@ -64,7 +64,7 @@ class Merging:
         into = (await self._access.find(principal, ref, Permission.WRITE)).workspace
         from_ = (await self._access.find(principal, source, Permission.READ)).workspace
         if revision is None:  # before our own lock: nobody holds two
-            head = await self._revising.take(from_.id, Reason.MERGE, principal.id)
+            head = await self._revising.take(from_.id, Reason.ASKED, principal.id)
             theirs = Resolved(head, head.lineage, head.tree)
         else:
             theirs = (await self._refs.resolve(from_, revision)).readable()
@@ -79,7 +79,7 @@ class Merging:
     async def _merge(
         self, workspace: Workspace, from_: Workspace, theirs: Resolved, named: Resolved | None, actor: str
     ) -> Merged:
-        taken = await self._revising.take_held(workspace, Reason.MERGE, actor)
+        taken = await self._revising.take_held(workspace, Reason.ASKED, actor)
         common = named or await self._common(taken.head, theirs.revision)
         before = await self._manifests.load(taken.head.lineage, taken.head.tree)
         merged = merge(

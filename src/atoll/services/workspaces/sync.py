@@ -29,6 +29,7 @@ from atoll.services.workspaces.views import RevisionView, SentChunk
 
 IDS_MAX = 65_536
 LOOKUP = 4_096
+LISTED_MAX = 10_000
 
 
 class Sent(NamedTuple):
@@ -70,7 +71,7 @@ class Sync:
     async def head(self, principal: Principal, ref: str) -> RevisionView:
         """The state now: a working tree that may have changed is looked at first. Needs the permission `read`."""
         found = await self._access.find(principal, ref, Permission.READ)
-        return await self._viewing.revision(await self._revising.take(found.workspace.id, Reason.SYNC, principal.id))
+        return await self._viewing.revision(await self._revising.take(found.workspace.id, Reason.PROCESS))
 
     async def entries(
         self, principal: Principal, ref: str, revision: str = "HEAD", since: str | None = None
@@ -118,7 +119,9 @@ class Sync:
         if len(ids) > IDS_MAX:
             raise TooLarge(f"at most {IDS_MAX} ids at a time")
         withheld = await self._possession.unproved(principal, found, ids)
-        return self._fetched(found.workspace.lineage, ids, withheld)
+        snapshots = await self._records.list_snapshots(workspace=found.workspace.id, limit=LISTED_MAX)
+        lineages = dict.fromkeys([found.workspace.lineage, *(one.lineage for one in snapshots)])
+        return self._fetched(list(lineages), ids, withheld)
 
     async def commit(
         self,
@@ -141,7 +144,7 @@ class Sync:
         async with self._locks.hold(found.workspace.id):
             workspace = await self._access.current(found.workspace.id)
             for _ in range(self._limits.take_tries):
-                taken = await self._revising.take_held(workspace, Reason.SYNC, principal.id)
+                taken = await self._revising.take_held(workspace, Reason.PROCESS)
                 if based.tree != taken.head.tree:
                     raise Conflict(f"HEAD is revision {taken.head.number}, not {base} any more: sync again")
                 before = await self._manifests.load(workspace.lineage, taken.head.tree)
@@ -206,15 +209,22 @@ class Sync:
                 yield entry
 
     async def _fetched(
-        self, lineage: str, ids: Sequence[bytes], withheld: Collection[bytes]
+        self, lineages: Sequence[str], ids: Sequence[bytes], withheld: Collection[bytes]
     ) -> AsyncGenerator[SentChunk]:
+        """From the first lineage, the workspace's; what it lacks from those of snapshots with keys of their own."""
         allowed = (id for id in ids if id not in withheld and id != HOLE)
-        async with aclosing(self._chunks.fetch_compressed(lineage, allowed)) as chunks:
+        async with aclosing(self._chunks.fetch_compressed(lineages[0], allowed)) as chunks:
             for id in ids:
                 if id in withheld or id == HOLE:
                     yield SentChunk(id, 0, b"")
-                else:
-                    yield SentChunk(*await anext(chunks))
+                    continue
+                chunk = SentChunk(*await anext(chunks))
+                for other in lineages[1:]:
+                    if chunk.data:
+                        break
+                    async with aclosing(self._chunks.fetch_compressed(other, [id])) as found:
+                        chunk = SentChunk(*await anext(found))
+                yield chunk
 
 
 async def _changed(before: list[Entry], after: list[Entry]) -> AsyncGenerator[Entry | bytes]:
