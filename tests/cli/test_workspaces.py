@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from atoll.cli.failure import explain
+from atoll.domain.errors import InvalidInput
 from tests.cli.conftest import Atoll
 from tests.sdk.fake_workspaces import FakeWorkspaces, Workspace
 from tests.sdk.stand_in import StandIn
@@ -244,6 +246,24 @@ def test_a_sandbox_has_workspaces_mounted(atoll: Atoll, server: StandIn) -> None
     done = atoll("run", "--workspace", "one:data", "--", "true")
     assert done.returncode == 2
     assert done.stderr == "atoll: --workspace must look like NAME, NAME:/PATH or NAME:/PATH:ro, not 'one:data'\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "message", "said"),
+    [
+        ("resources.memoryMB", "resources.memoryMB must be within 16..8192", "--memory must be within 16m..8192m"),
+        ("resources.cpuMillis", "resources.cpuMillis must be within 10..8000", "--cpus must be within 0.01..8"),
+        ("resources.idleMs", "resources.idleMs must be within 100..inf", "--idle must be 0.1s at least"),
+        ("ports", "ports must be at most 32", "--publish must be at most 32"),
+        ("image", "no template is called x", "--image: no template is called x"),
+        ("other", "other must be right", "other must be right"),
+    ],
+)
+def test_errors_speak_of_options_in_their_units(
+    field: str, message: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(InvalidInput(message, field=field)) == 2
+    assert capsys.readouterr().err == f"atoll: {said}\n"
 
 
 def test_without_a_server_it_is_one_line(alone: object) -> None:

@@ -125,6 +125,7 @@ class FakeWorkspaces:
         self.before: Any = lambda what: None
         self.fetched = 0
         self.stored = 0
+        self.lose_commit = False  # the answer of the next one
         self.cut_after: int | None = None  # chunks of an upload or a download, once
         base = "/v1/workspaces"
         one = base + "/{ws}"
@@ -466,4 +467,7 @@ class FakeWorkspaces:
         tree = {path: tree[path] for path in sorted(tree)}
         list(check_entries([ROOT, *tree.values()]))
         made = ws.add(tree, "sync", query.get("message"))
+        if self.lose_commit:
+            self.lose_commit = False
+            raise Refused(503, "UNAVAILABLE", "it was done, but nobody hears of it")
         return JSONResponse(self.show_revision(ws, made), 201)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from atoll.sdk import Workspace
+from atoll.sdk import ConnectionFailed, Workspace
 from atoll.sdk.sync.index import state_folder
 from tests.sdk.fake_workspaces import FakeWorkspaces
 from tests.sdk.fake_workspaces import Workspace as Stored
+from tests.sdk.stand_in import Refused, StandIn
 
 
 def fill(folder: Path) -> None:
@@ -294,6 +296,45 @@ def test_a_cut_download_goes_on_where_it_was(
     assert fake.fetched <= 12 + 2
     for number in range(12):
         assert (folder / str(number)).read_bytes() == stored.contents(str(number))
+
+
+def test_any_answer_may_be_lost_once(mine: Workspace, stored: Stored, folder: Path, fake: FakeWorkspaces) -> None:
+    """Each kind of request fails the first time; the commit's answer is lost after it was carried out."""
+    fill(folder)
+    stored.write("theirs", os.urandom(2_000_000))
+    mine.sync(folder)
+    (folder / "mine").write_bytes(os.urandom(2_000_000))
+    stored.write("theirs", os.urandom(2_000_000))
+    failed: set[str] = {"GET /sync/head"}
+
+    def fail(what: str) -> None:
+        if what not in failed:
+            failed.add(what)
+            raise Refused(503, "UNAVAILABLE", "not now")
+
+    fake.before = fail
+    fake.lose_commit = True
+    mine.sync(folder)
+    assert {
+        "GET /sync/entries",
+        "POST /sync/missing",
+        "POST /sync/chunks",
+        "POST /sync/commit",
+        "POST /sync/fetch",
+    } <= failed
+    assert not fake.lose_commit
+    for name in ("mine", "theirs"):
+        assert (folder / name).read_bytes() == stored.contents(name)
+    assert not [path for path in stored.head.tree if b"conflict" in path]
+
+
+def test_a_server_that_is_not_there_is_told_at_once(folder: Path, mine: Workspace, server: StandIn) -> None:
+    server.stop()
+    begun = time.monotonic()
+    with pytest.raises(ConnectionFailed):
+        mine.sync(folder)
+    assert time.monotonic() - begun < 5
+    server.start()
 
 
 def test_contents_that_are_here_are_not_fetched(

@@ -86,6 +86,7 @@ async def _sync(name: str, folder: str, options: SyncOptions, *, watch: bool, qu
         async for report in workspace.watch(folder, options):
             if report.changed or report.conflicts:
                 _print(report, quiet=quiet, as_json=as_json)
+                sys.stdout.flush()
         return
     with _progress(quiet or as_json) as show:
         report = await workspace.sync_with(folder, options, show)

@@ -67,20 +67,25 @@ class AsyncSyncing:
         self._file = IndexFile(api.config.url, workspace, self.folder)
         self._index: Index | None = None
         self._asks_all = False
+        self._retry = AsyncRetry()
+        self._reached = False  # whether the server answered in this run
         self._bytes_sent = 0
         self._bytes_received = 0
 
     async def run(self) -> SyncReport:
         """Errors: InvalidInput, NotFound, Conflict when it never comes to rest, and those of connections."""
         self._bytes_sent = self._bytes_received = 0
+        self._retry, self._reached = AsyncRetry(), False
         await async_work(self._check)
         with self._file.locked():
             self._index = await async_work(self._file.load)
-            for attempt in range(ATTEMPTS):
+            attempts = 0
+            while True:
                 try:
-                    return await self._once(last=attempt == ATTEMPTS - 1)
+                    return await self._once(last=attempts == ATTEMPTS - 1)
                 except (Conflict, FileChanged) as error:
-                    if attempt == ATTEMPTS - 1:
+                    attempts += 1
+                    if attempts == ATTEMPTS:
                         if isinstance(error, FileChanged):
                             raise Conflict(f"{text(error.args[0])!r} changes while it is sent") from None
                         raise
@@ -89,7 +94,10 @@ class AsyncSyncing:
                     if self._asks_all or error.field not in ("path", "chunks"):
                         raise
                     self._asks_all = True
-        raise AssertionError
+                except AtollError as error:
+                    if not self._reached:
+                        raise
+                    await self._retry.after(error)
 
     def _check(self) -> None:
         if self._options.direction is Direction.PUSH and not os.path.isdir(self.folder):
@@ -106,6 +114,7 @@ class AsyncSyncing:
             head = revision_of((await self._api.call("GET", f"{self._base}/head"))["revision"])
         finally:
             seen: Scan = await looking.join()
+        self._reached = True
         if head.id != index.revision:
             index.workspace = await self._entries(head, index)
             index.revision = head.id
@@ -207,20 +216,19 @@ class AsyncSyncing:
 
     async def _send(self, sources: dict[bytes, Source]) -> None:
         """Send chunks until the workspace has them all; a cut stream is asked for and goes on."""
-        retry = AsyncRetry()
         asked = self._asks_all or sum(source.size for source in sources.values()) > UNASKED_BYTES
         while True:
             try:
                 if asked:
                     missing = await self._missing(list(sources))
                     if len(missing) < len(sources):
-                        retry.reset()
+                        self._retry.reset()
                     sources = {chunk: sources[chunk] for chunk in missing if chunk in sources}
                 if sources:
                     await self._send_once(list(sources.values()))
                 return
             except AtollError as error:
-                await retry.after(error)
+                await self._retry.after(error)
                 asked = True
 
     async def _send_once(self, sources: Sequence[Source]) -> None:
@@ -267,7 +275,6 @@ class AsyncSyncing:
         return applying.disturbed, {path: after[path] for path in sorted(after)}
 
     async def _receive(self, applying: Applying) -> None:
-        retry = AsyncRetry()
         total, done = applying.bytes_wanted, 0
         while applying.unfinished:
             ids = applying.wanted()
@@ -287,12 +294,12 @@ class AsyncSyncing:
                                 count, size, expected = await async_work(_take, reader, piece, receiver)
                                 at, done = at + count, done + size
                                 if count:
-                                    retry.reset()
+                                    self._retry.reset()
                                     self._progress("download", done, max(total, done))
                         if at == before:
                             raise Unavailable("the server sent no chunk of those that it was asked for")
                     except AtollError as error:
-                        await retry.after(error)
+                        await self._retry.after(error)
             finally:
                 await async_work(receiver.close)
 

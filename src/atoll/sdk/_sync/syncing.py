@@ -68,20 +68,25 @@ class Syncing:
         self._file = IndexFile(api.config.url, workspace, self.folder)
         self._index: Index | None = None
         self._asks_all = False
+        self._retry = Retry()
+        self._reached = False  # whether the server answered in this run
         self._bytes_sent = 0
         self._bytes_received = 0
 
     def run(self) -> SyncReport:
         """Errors: InvalidInput, NotFound, Conflict when it never comes to rest, and those of connections."""
         self._bytes_sent = self._bytes_received = 0
+        self._retry, self._reached = Retry(), False
         work(self._check)
         with self._file.locked():
             self._index = work(self._file.load)
-            for attempt in range(ATTEMPTS):
+            attempts = 0
+            while True:
                 try:
-                    return self._once(last=attempt == ATTEMPTS - 1)
+                    return self._once(last=attempts == ATTEMPTS - 1)
                 except (Conflict, FileChanged) as error:
-                    if attempt == ATTEMPTS - 1:
+                    attempts += 1
+                    if attempts == ATTEMPTS:
                         if isinstance(error, FileChanged):
                             raise Conflict(f"{text(error.args[0])!r} changes while it is sent") from None
                         raise
@@ -90,7 +95,10 @@ class Syncing:
                     if self._asks_all or error.field not in ("path", "chunks"):
                         raise
                     self._asks_all = True
-        raise AssertionError
+                except AtollError as error:
+                    if not self._reached:
+                        raise
+                    self._retry.after(error)
 
     def _check(self) -> None:
         if self._options.direction is Direction.PUSH and not os.path.isdir(self.folder):
@@ -107,6 +115,7 @@ class Syncing:
             head = revision_of((self._api.call("GET", f"{self._base}/head"))["revision"])
         finally:
             seen: Scan = looking.join()
+        self._reached = True
         if head.id != index.revision:
             index.workspace = self._entries(head, index)
             index.revision = head.id
@@ -208,20 +217,19 @@ class Syncing:
 
     def _send(self, sources: dict[bytes, Source]) -> None:
         """Send chunks until the workspace has them all; a cut stream is asked for and goes on."""
-        retry = Retry()
         asked = self._asks_all or sum(source.size for source in sources.values()) > UNASKED_BYTES
         while True:
             try:
                 if asked:
                     missing = self._missing(list(sources))
                     if len(missing) < len(sources):
-                        retry.reset()
+                        self._retry.reset()
                     sources = {chunk: sources[chunk] for chunk in missing if chunk in sources}
                 if sources:
                     self._send_once(list(sources.values()))
                 return
             except AtollError as error:
-                retry.after(error)
+                self._retry.after(error)
                 asked = True
 
     def _send_once(self, sources: Sequence[Source]) -> None:
@@ -268,7 +276,6 @@ class Syncing:
         return applying.disturbed, {path: after[path] for path in sorted(after)}
 
     def _receive(self, applying: Applying) -> None:
-        retry = Retry()
         total, done = applying.bytes_wanted, 0
         while applying.unfinished:
             ids = applying.wanted()
@@ -288,12 +295,12 @@ class Syncing:
                                 count, size, expected = work(_take, reader, piece, receiver)
                                 at, done = at + count, done + size
                                 if count:
-                                    retry.reset()
+                                    self._retry.reset()
                                     self._progress("download", done, max(total, done))
                         if at == before:
                             raise Unavailable("the server sent no chunk of those that it was asked for")
                     except AtollError as error:
-                        retry.after(error)
+                        self._retry.after(error)
             finally:
                 work(receiver.close)
 
