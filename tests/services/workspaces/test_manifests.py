@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from atoll.domain.errors import Corrupt
+from atoll.domain.errors import Corrupt, NotFound
 from atoll.domain.tree import Entry, EntryKind, Root, chunk_id, decode_root, encode_root, pages
 from atoll.services.workspaces import manifests as module
 from atoll.services.workspaces.storage_limits import StorageLimits
 from atoll.testing.memory_blobs import MemoryBlobs
 
-from .storage import ROOT, Storage
+from .storage import ROOT, Storage, event
 
 
 def many(count: int, seed: int = 1) -> list[Entry]:
@@ -178,6 +178,15 @@ async def test_the_cache_is_bounded_and_reading_does_not_depend_on_it(storage: S
     cache = storage.manifests._cache
     assert cache._bytes <= 300_000
     assert set(cache._firsts.values()) <= {chunk for _, chunk in cache._held}
+
+
+async def test_a_shredded_tree_is_not_read_from_the_cache(storage: Storage) -> None:
+    lineage = (await storage.lineage()).id
+    tree, _ = await store(storage, lineage, many(50))
+    await storage.keys.shred(lineage, event("lineage.shredded", lineage))
+    for read in (storage.manifests.load(lineage, tree), storage.manifests.find(lineage, tree, b"")):
+        with pytest.raises(NotFound, match="destroyed"):
+            await read
 
 
 async def test_f14_a_damaged_page_or_root_is_corrupt(storage: Storage) -> None:

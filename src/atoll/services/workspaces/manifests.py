@@ -74,7 +74,8 @@ class Manifests:
         return tree.hex(), root
 
     async def root(self, lineage: str, tree: str) -> Root:
-        """The root of a tree. Corrupt."""
+        """The root of a tree. Corrupt; NotFound when the lineage was shredded."""
+        await self._chunks.keys.key(lineage)  # what is cached of a shredded one is gone too
         chunk = bytes.fromhex(tree)
         root = self._cache.root(lineage, chunk)
         if root is None:
