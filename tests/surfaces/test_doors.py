@@ -60,6 +60,7 @@ REFUSALS = (b'"code":"UNAUTHORIZED"', b'{"detail":"Authorization header must sta
 OPENS = {
     "createSession": "execute", "listSessions": "read", "getSession": "read", "killSession": "execute",
     "stopSession": "execute", "keepSessionAlive": "execute", "pauseSession": "execute", "resumeSession": "execute",
+    "suspendSession": "execute",
     "getPortUrl": "read", "listTemplates": "read", "attachSession": "execute", "execStream": "execute",
     "exec": "execute", "listProcesses": "read", "signalProcess": "execute", "waitForProcess": "read",
     "readLogs": "read", "readFile": "read", "writeFile": "write", "removeFile": "write",

@@ -97,6 +97,21 @@ async def test_a_sandbox_that_has_ended_is_followed_by_another(house: Any) -> No
     assert second != first
 
 
+async def test_a_sandbox_that_rests_is_woken_by_the_next_command(house: Any) -> None:
+    path = f"/workspaces/{(await create(house))['workspace_id']}"
+    first = (await house.call("POST", path + "/exec", json={"command": "true"})).json()["sandbox_id"]
+    session = f"/v1/sessions/{first}"
+    await house.call("POST", f"{session}/files?path=/workspace/a", content=b"kept")
+    assert (await house.call("POST", f"{session}/suspend")).status_code == 200
+    again = (await house.call("POST", path + "/exec", json={"command": "true"})).json()
+    assert (again["sandbox_id"], again["exit_code"]) == (first, 0)
+    assert (await house.call("GET", f"{session}/files?path=/workspace/a")).content == b"kept"
+    assert (await house.call("POST", f"{session}/suspend")).status_code == 200
+    assert (await house.call("DELETE", path)).json() == {"deleted": True}
+    sandbox = await house.records.get_sandbox(first)
+    assert sandbox.state is SandboxState.KILLED
+
+
 async def test_a_command_that_takes_too_long_is_ended(house: Any) -> None:
     path = f"/workspaces/{(await create(house))['workspace_id']}/exec"
     answer = (await house.call("POST", path, json={"command": "sleep 60", "timeout": 0.2})).json()

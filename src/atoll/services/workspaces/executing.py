@@ -1,6 +1,6 @@
 """Executing: commands in a workspace's own sandbox, which is made when the first one comes; the Agent Workspace API's.
 
-The sandbox is the owner's, whoever of the collaborators asks; it ends by itself when nobody uses it for a while.
+The sandbox is the owner's, whoever of the collaborators asks; it goes to rest when nobody uses it for a while.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Executing:
         return await self._sandboxes.processes.run(owner, sandbox_id, spec, max_output_bytes=most)
 
     async def _sandbox(self, workspace_id: str, shape: Shape, request_id: str | None) -> tuple[Principal, Workspace]:
-        """The workspace with a sandbox that runs, the one it has or a new one."""
+        """The workspace with a sandbox that runs or rests, the one it has or a new one."""
         async with self._locks.hold(workspace_id):
             workspace = await self._access.current(workspace_id)
             owner = await self._owner(workspace)
@@ -107,9 +107,10 @@ class Executing:
 
     async def _runs(self, owner: Principal, sandbox_id: str) -> bool:
         try:
-            return (await self._sandboxes.get(owner, sandbox_id)).live
+            sandbox = await self._sandboxes.get(owner, sandbox_id)
         except NotFound:
             return False
+        return sandbox.live or sandbox.may_wake
 
     async def _owner(self, workspace: Workspace) -> Principal:
         """The owner, for what is done in its name: a collaborator's command runs in the owner's sandbox."""
