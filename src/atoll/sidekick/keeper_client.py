@@ -30,6 +30,7 @@ from atoll.sidekick.keeper_values import Data, ReadFile, Remove, Seen, Skip, Ste
 __all__ = ["Data", "KeeperClient", "ReadFile", "Remove", "Seen", "Skip", "Step", "Told", "Write"]
 
 UNPACK_S = 600.0  # an archive that takes longer is given up
+SYNC_S = 600.0  # of waiting for a disk to have it all
 
 
 Told = Callable[[str, str], None]  # path, what of it could not be kept
@@ -142,7 +143,7 @@ class KeeperClient:
             link.writer.write(wire.json_frame(wire.REQUEST, {"op": op, **fields}))
             yield link
         finally:
-            link.writer.close()
+            link.writer.transport.abort()  # whatever was still on its way is of no use to anybody
 
 
 async def _data(link: Link) -> bytes | None:
@@ -164,9 +165,12 @@ async def _feed(link: Link, frames: AsyncIterator[bytes]) -> None:
     try:
         async for payload in frames:
             link.send(wire.DATA, payload)
-            await link.writer.drain()
+            try:
+                async with asyncio.timeout(STALL_S):
+                    await link.writer.drain()
+            except TimeoutError:
+                raise DeadlineExceeded("the keeper took nothing for too long") from None
         link.send(wire.END)
-        await link.writer.drain()
     except ConnectionError:
         pass  # the answer tells why
 
@@ -184,16 +188,17 @@ async def _feed_until(link: Link, frames: AsyncIterator[bytes], answer: asyncio.
         await asyncio.wait((feeder, answer), return_when=asyncio.FIRST_COMPLETED)
         if feeder.done():
             feeder.result()
-            async with asyncio.timeout(STALL_S):
-                await asyncio.shield(answer)
-    except TimeoutError:
-        raise DeadlineExceeded("the keeper did not answer in time") from None
+            _, late = await asyncio.wait((answer,), timeout=SYNC_S)
+            if late:
+                raise DeadlineExceeded("the keeper did not answer in time")
     finally:
         if not feeder.done():
             feeder.cancel()
             await asyncio.wait((feeder,))
         if not answer.done():
             answer.cancel()
+        elif not answer.cancelled():
+            answer.exception()  # whoever awaits it hears it; when the feeder failed nobody does
 
 
 async def _applied(link: Link, records: bytearray) -> dict[str, Any]:
