@@ -51,6 +51,7 @@ POINTS: frozenset[str] = frozenset(
         "workspaces.restore.kept",  # what the restore would lose is a revision
         "workspaces.restore.recorded",  # the restored tree is the workspace's, sandboxes have the old one
         "workspaces.restore.swapped",  # sandboxes have the new one, the old one exists
+        "workspaces.restore.left",  # what was written late in the old one is the head, the restored tree follows it
         "workspaces.fork.stored",  # a fork's tree is in its lineage, no workspace has it
         "workspaces.fork.recorded",  # the fork is stored, nobody was told
         "workspaces.merge.stored",  # a merged tree is stored, no record names it

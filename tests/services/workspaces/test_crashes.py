@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,22 @@ async def _push(shop: Workshop) -> None:
     await shop.push("w", head.revision.id, {b"pushed": b"x"})
 
 
+LATE = b"written between the last look and the swap"
+
+
+async def _restore_late(shop: Workshop) -> None:
+    """A restore while a tenant writes into the old tree to the very end."""
+    folder, swap = await shop.folder("w"), shop.runtime.swap_tree
+
+    async def late(*how: Any, **options: Any) -> None:
+        if folder.exists():
+            (folder / "late").write_bytes(LATE)
+        await swap(*how, **options)
+
+    shop.runtime.swap_tree = late  # type: ignore[method-assign]
+    await shop.workspaces.restoring.restore(ALICE, "w", "2")
+
+
 CASES: dict[str, tuple[Operation, tuple[str, ...]]] = {
     "create": (
         lambda shop: shop.create("new"),
@@ -57,6 +74,7 @@ CASES: dict[str, tuple[Operation, tuple[str, ...]]] = {
         lambda shop: shop.workspaces.restoring.restore(ALICE, "w", "2"),
         ("restore.hydrated", "restore.kept", "restore.recorded", "restore.swapped", "take.recorded", "tree.filled"),
     ),
+    "late": (lambda shop: _restore_late(shop), ("restore.left",)),
     "undo": (lambda shop: shop.workspaces.restoring.undo(ALICE, "w"), ("restore.kept", "restore.recorded")),
     "fork": (lambda shop: shop.workspaces.forks.fork(ALICE, "w", "new"), ("fork.stored", "fork.recorded")),
     "merge": (lambda shop: shop.workspaces.merging.merge(ALICE, "w", "idle"), ("merge.stored", "follow.applied")),
@@ -113,6 +131,9 @@ async def test_a_crash_leaves_everything_whole(shop: Workshop, case: str, point:
             await operation(shop)
         except AtollError as error:
             assert case in ("create", "fork") and error.code == "conflict", error  # it was done
+    if case == "late":
+        assert await shop.files("w") == OLD == disk(await shop.folder("w"))
+        assert any([LATE in (await shop.files("w", one.revision.id)).values() for one in await shop.log()])
     elif case == "delete":
         lineages = await shop.records.list_lineages()
         assert await shop.records.find_workspace(ALICE.id, "alone") is None
@@ -134,6 +155,7 @@ async def _whole(shop: Workshop, case: str, heads: dict[str, dict[bytes, bytes]]
     states = {
         "commit": [heads["w"], NEW, {**NEW, b"pushed": b"x"}],
         "restore": [heads["w"], NEW, OLD],
+        "late": [heads["w"], NEW, OLD, {**NEW, b"late": LATE}],
         "undo": [heads["w"], NEW],
         "merge": [heads["w"], NEW, {**NEW, b"theirs": b"theirs"}],
     }.get(case, [heads["w"], NEW])

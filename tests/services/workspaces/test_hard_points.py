@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from atoll.domain.errors import Conflict, Corrupt, NotFound, TooLarge
+from atoll.domain.errors import Conflict, Corrupt, NotFound, TooLarge, Unavailable
 from atoll.domain.tree import chunk_id
 from atoll.domain.workspace import Permission, Reason, RevisionState, WorkspaceMount
 from atoll.sidekick.keeper_client import KeeperClient
@@ -407,3 +407,37 @@ async def test_a_pull_of_a_snapshot_with_its_own_key_finds_its_chunks(shop: Work
     ]
     assert [one.size for one in fetched] == [6, 0]
     assert snapshot.lineage != lineage
+
+
+async def test_what_a_sandbox_wrote_that_could_not_be_swapped_is_kept_after_its_end(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.create()
+    sandbox = await shop.mount("w")
+    folder = await shop.folder("w")
+    (folder / "a").write_bytes(b"old")
+    await shop.take()
+    (folder / "a").write_bytes(b"new")
+
+    async def refuse(self, *how, **options):  # type: ignore[no-untyped-def]
+        raise Unavailable("not now")
+
+    monkeypatch.setattr(type(shop.runtime), "swap_tree", refuse)
+    await shop.workspaces.restoring.restore(ALICE, "w", "2")
+    (folder / "b").write_bytes(b"much later")
+    await shop.sandboxes.kill(ALICE, sandbox.id)
+    await shop.restart()
+    await shop.parts.upkeep.reconcile()
+    await until(lambda: not folder.exists())
+    assert await shop.files("w") == {b"a": b"old"} == disk(await shop.folder("w"))
+    assert {b"a": b"new", b"b": b"much later"} in [await shop.files("w", one.revision.id) for one in await shop.log()]
+
+
+async def test_a_restore_to_what_is_there_leaves_nothing(shop: Workshop) -> None:
+    await shop.create()
+    await shop.mount("w")
+    (await shop.folder("w") / "a").write_bytes(b"x")
+    head = await shop.take()
+    restored = await shop.workspaces.restoring.restore(ALICE, "w", "HEAD")
+    assert restored.revision.revision.id == head.id
+    assert len(await shop.runtime.list_trees()) == 1

@@ -96,7 +96,7 @@ class Mounts:
                     workspace = await self._trees.open(await self._access.current(mount.workspace))
                     assert workspace.tree_id is not None
                     if not mount.read_only:
-                        await self._trees.mark(workspace.tree_id)
+                        await self._trees.mark(workspace.tree_id, workspace)
                     mount = replace(mount, tree_id=workspace.tree_id)
                     self._mounted.enter(sandbox_id, [mount], made=False)
                 ready.append(mount)
@@ -145,15 +145,13 @@ class Mounts:
         for sandbox in await self._records.list_sandboxes(states=LIVE, removed=None, limit=RECORDS_MAX):
             if not sandbox.spec.workspaces:
                 continue
-            self._mounted.enter(sandbox.id, sandbox.spec.workspaces, made=True)
+            trees: dict[str, str] = {}
             try:
                 async with deadline(self._limits.call_s, "asking what is mounted"):
-                    now = {mount.path: mount for mount in await self._runtime.tree_mounts(sandbox.id)}
+                    trees = {mount.path: mount.tree_id for mount in await self._runtime.tree_mounts(sandbox.id)}
             except NotFound:
-                continue  # the sandboxes' own reconciler finds out that it is gone, and tells `ended`
+                pass  # the sandboxes' own reconciler finds out that it is gone, and tells `ended`
             except AtollError as error:
                 _log.warning("workspace.mounts_unknown", sandbox_id=sandbox.id, error=error.message)
-                continue
-            for one in self._mounted.of_sandbox(sandbox.id):
-                if one.mount.path in now:
-                    self._mounted.swapped(one, now[one.mount.path].tree_id)
+            known = [replace(one, tree_id=trees.get(one.path, one.tree_id)) for one in sandbox.spec.workspaces]
+            self._mounted.enter(sandbox.id, [one for one in known if one.tree_id], made=True)

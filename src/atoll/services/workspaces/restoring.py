@@ -27,6 +27,7 @@ from atoll.services.workspaces.mounted import Mounted, MountedAt
 from atoll.services.workspaces.refs import Refs, Resolved
 from atoll.services.workspaces.revising import Revising, Stored, Taken
 from atoll.services.workspaces.splicing import splice
+from atoll.services.workspaces.stamps import TreeState
 from atoll.services.workspaces.trees import WorkingTrees
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import Restored
@@ -128,22 +129,26 @@ class Restoring:
         if live and Capability.SWAP_TREES not in self._runtime.capabilities:
             return await self._become_in_place(workspace, stored, reason, actor, message)
         # The long part first: between the last look at the old tree and the new one's mounting there is but a moment.
-        new_tree = None
+        new_tree, recording = None, False
         if live:
             new_tree = await self._trees.hydrate(workspace.lineage, stored.tree, workspace.quota)
         try:
             crash.point("workspaces.restore.hydrated")
             taken = await self._revising.take_held(workspace, Reason.BEFORE_RESTORE, actor)
-            if taken.head.tree == stored.tree:
-                return taken.head  # that is what it is
+            if taken.head.tree == stored.tree:  # that is what it is
+                if new_tree is not None:
+                    await self._trees.remove(new_tree)
+                return taken.head
             workspace, old_tree = taken.workspace, taken.workspace.tree_id
             if new_tree is not None:
-                await self._trees.mark(new_tree)
+                await self._trees.mark(new_tree, workspace)
             crash.point("workspaces.restore.kept")
             becoming = replace(workspace, tree_id=new_tree, runtime=None if new_tree is None else self._runtime.name)
+            recording = True
             taken = await self._revising.add(becoming, taken.head, stored, reason, actor, message)
-        except BaseException:
-            if new_tree is not None:
+        except BaseException as error:
+            # A record that could not be written may be there all the same: then upkeep decides about the tree.
+            if new_tree is not None and (not recording or isinstance(error, StaleVersion)):
                 await self._trees.remove(new_tree)
             raise
         finally:
@@ -187,7 +192,7 @@ class Restoring:
         if workspace.tree_id is not None:
             before = await self._manifests.load(workspace.lineage, head.tree)
             await self._check_room(workspace, before, after)
-            await self._trees.mark(workspace.tree_id)
+            await self._trees.mark(workspace.tree_id, workspace)
         taken = await self._revising.add(workspace, head, stored, reason, actor, message, merged=merged)
         crash.point("workspaces.commit.recorded")
         if workspace.tree_id is not None:
@@ -241,17 +246,41 @@ class Restoring:
             state = await self._trees.state(old_tree)
             _, left = await self._revising.read(old_tree, workspace.lineage, state)
             if state is None or left.tree != state.tree:
-                head = await self._trees.head(workspace)
-                now = Stored(head.tree, head.entries, head.bytes, 0)
-                if left.tree != head.tree:
-                    taken = await self._revising.add(workspace, head, left, Reason.BEFORE_RESTORE, "system")
-                    await self._revising.add(taken.workspace, taken.head, now, Reason.RESTORE, "system")
+                await self._keep_beneath(workspace, left)
         except NotFound:
             return  # it has gone already
         except AtollError as error:  # the reconciler tries again
             _log.warning("workspace.old_tree_unread", tree_id=old_tree, error=error.message)
             return
         await self._trees.remove(old_tree)
+
+    async def _keep_beneath(self, workspace: Workspace, left: Stored) -> None:
+        """Two revisions: what was left behind, and what is there now once more."""
+        head, tree_id = await self._trees.head(workspace), workspace.tree_id
+        if left.tree == head.tree:
+            return
+        state = None if tree_id is None else await self._trees.state(tree_id)
+        if tree_id is not None:  # cut short between the two, the next look makes the second
+            await self._trees.mark(tree_id, workspace)
+            await self._trees.save(tree_id, TreeState(left.tree, {}))
+        taken = await self._revising.add(workspace, head, left, Reason.BEFORE_RESTORE, "system")
+        crash.point("workspaces.restore.left")
+        now = Stored(head.tree, head.entries, head.bytes, 0)
+        await self._revising.add(taken.workspace, taken.head, now, Reason.RESTORE, "system")
+        if tree_id is not None and state is not None:
+            await self._trees.save(tree_id, state)
+
+    async def bury(self, tree_id: str) -> None:
+        """Remove a tree that no record names and nobody has mounted; what a sandbox wrote in it last is kept."""
+        workspace_id = await self._trees.marked_by(tree_id)
+        if workspace_id is not None:
+            async with self._locks.hold(workspace_id):
+                with suppress(NotFound):  # the workspace is deleted
+                    workspace = await self._access.current(workspace_id)
+                    if workspace.tree_id != tree_id:
+                        await self._leave(workspace, tree_id)
+                    return
+        await self._trees.remove(tree_id)
 
     async def catch_up(self, one: MountedAt) -> None:
         """Bring one mount of an old tree to the present one."""
@@ -266,7 +295,7 @@ class Restoring:
             workspace = await self._trees.open(workspace)
             assert workspace.tree_id is not None
             if not one.mount.read_only:
-                await self._trees.mark(workspace.tree_id)
+                await self._trees.mark(workspace.tree_id, workspace)
             await self._swap(workspace, one)
             await self._leave(workspace, old_tree)
 

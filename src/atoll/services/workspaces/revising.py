@@ -127,7 +127,7 @@ class Revising:
             taken = await self.add(workspace, head, stored, reason, actor, message)
             crash.point("workspaces.take.recorded")
         if entries is not reading.entries:
-            await self._trees.mark(tree_id)
+            await self._trees.mark(tree_id, workspace)
             if not await self.followed(workspace, reading.entries, entries, stored.tree):
                 return taken
         elif state is None or reading.changed or state.tree != stored.tree:

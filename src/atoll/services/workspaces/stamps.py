@@ -68,13 +68,18 @@ class Stamps:
         partial.rename(self._folder / f"{tree_id}.stamps")
         self._keep(tree_id, state)
 
-    def mark(self, tree_id: str) -> None:
-        """From now on it may differ from its state; durable when this returns."""
+    def mark(self, tree_id: str, workspace_id: str) -> None:
+        """From now on that workspace's tree may differ from its state; durable when this returns."""
         path = self._folder / f"{tree_id}.touched"
         if path.exists():
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        partial = self._folder / f"{tree_id}.partial"
+        with partial.open("w") as file:
+            file.write(workspace_id)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -84,6 +89,13 @@ class Stamps:
     def unmark(self, tree_id: str) -> None:
         """It was looked at, and nobody can write in it now."""
         (self._folder / f"{tree_id}.touched").unlink(missing_ok=True)
+
+    def marked_by(self, tree_id: str) -> str | None:
+        """The workspace that a marked tree belongs, or belonged, to."""
+        try:
+            return (self._folder / f"{tree_id}.touched").read_text()
+        except OSError:
+            return None
 
     def is_marked(self, tree_id: str) -> bool:
         return (self._folder / f"{tree_id}.touched").exists()

@@ -199,9 +199,13 @@ class WorkingTrees:
     async def save(self, tree_id: str, state: TreeState) -> None:
         await asyncio.to_thread(self._stamps.save, tree_id, state)
 
-    async def mark(self, tree_id: str) -> None:
-        """It may differ from its head from now on; durable."""
-        await asyncio.to_thread(self._stamps.mark, tree_id)
+    async def mark(self, tree_id: str, workspace: Workspace) -> None:
+        """It may differ from the workspace's head from now on; durable."""
+        await asyncio.to_thread(self._stamps.mark, tree_id, workspace.id)
+
+    async def marked_by(self, tree_id: str) -> str | None:
+        """The workspace of a marked tree, also when it has another tree by now."""
+        return await asyncio.to_thread(self._stamps.marked_by, tree_id)
 
     async def unmark(self, tree_id: str) -> None:
         """It equals its head, also after the machine's power was cut, and nobody can write in it."""

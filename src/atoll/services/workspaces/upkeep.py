@@ -119,7 +119,7 @@ class Upkeep:
         for tree_id in there - recorded - self._trees.fresh:
             first = self._orphans.setdefault(tree_id, time.monotonic())
             if time.monotonic() - first >= self._limits.orphan_grace_s and not self._mounted.has_tree(tree_id):
-                await self._trees.remove(tree_id)
+                await _quietly(self._restoring.bury(tree_id), tree_id)
         self._orphans = {tree_id: first for tree_id, first in self._orphans.items() if tree_id in there - recorded}
 
     async def _look_after(self, workspace: Workspace, there: set[str]) -> None:
