@@ -120,7 +120,7 @@ async def test_a_sidekick_loads_no_code_from_the_sandbox(ground: Ground, tmp_pat
 async def test_a_child_that_has_become_a_sidekick_cannot_import() -> None:
     program = """
 from atoll.runtimes.local import child
-child._import_no_more()
+child.import_no_more()
 try: import colorsys
 except ImportError: print("no")
 """

@@ -127,6 +127,8 @@ class Node:
         return box
 
     def _make_keeper(self, folder: str, tree_id: str) -> Box:
+        if self.stopping:
+            raise Refused("unavailable", "the node is stopping")
         box = self.maker.prepare_keeper(folder, tree_id, self.trees.mount_point(tree_id))
         self.by_pid[box.pid] = box
         return box

@@ -48,7 +48,10 @@ class TreeImages:
     def clean(self) -> None:
         """The mounts of an earlier node went with its mount namespace; their folders are still there."""
         for name in os.listdir(self._mounts):
-            os.rmdir(f"{self._mounts}/{name}")
+            try:
+                os.rmdir(f"{self._mounts}/{name}")
+            except OSError:  # somebody put something there: a mount will cover it
+                pass
         for name in os.listdir(self._folder):
             if name.endswith(".partial"):
                 os.unlink(f"{self._folder}/{name}")
