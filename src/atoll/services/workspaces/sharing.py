@@ -44,7 +44,7 @@ class Sharing:
         for target in dict.fromkeys(targets):
             share = Share(workspace.id, target, permission, self._access.clock())
             event = self._access.event(
-                "workspace.shared", workspace, principal.id, with_=target, permission=permission.value
+                "workspace.shared", workspace, principal.id, collaborator=target, permission=permission.value
             )
             await self._records.put_share(share, event)
         return await self._records.list_shares(workspace.id)
@@ -53,6 +53,6 @@ class Sharing:
         """Take it back. Needs `admin`; a collaborator may give up its own. NotFound when it has none."""
         need = Permission.READ if target == principal.id else Permission.ADMIN
         workspace = (await self._access.find(principal, ref, need)).workspace
-        event = self._access.event("workspace.unshared", workspace, principal.id, with_=target)
+        event = self._access.event("workspace.unshared", workspace, principal.id, collaborator=target)
         if not await self._records.delete_share(workspace.id, target, event):
             raise NotFound("Agent not found in collaborators for this workspace")

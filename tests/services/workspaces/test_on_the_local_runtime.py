@@ -1,0 +1,93 @@
+"""The service over the local runtime: real trees, real mounts, processes that hold files open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from atoll.domain.process import ProcessSpec
+from atoll.domain.sandbox import Sandbox
+from atoll.runtimes.local.runtime import LocalRuntime
+from atoll.services.limits import Limits
+from tests.services.conftest import ALICE, until
+
+from .workshop import LIMITS, Workshop
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="the full isolation tier needs root"),
+]
+
+
+@pytest.fixture
+async def real(tmp_path: Path) -> AsyncIterator[Workshop]:
+    runtime = LocalRuntime(tmp_path)
+    await runtime.start()
+    shop = Workshop(
+        tmp_path,
+        runtime_kind=lambda _: runtime,  # type: ignore[arg-type]
+        limits=replace(LIMITS, call_s=30.0),
+        sandbox_limits=Limits(),
+    )
+    await shop.blobs.start()
+    await shop.start()
+    try:
+        yield shop
+    finally:
+        await shop.close()
+        await runtime.shutdown()
+
+
+async def sh(shop: Workshop, sandbox: Sandbox, script: str) -> str:
+    result = await shop.sandboxes.processes.run(ALICE, sandbox.id, ProcessSpec(("sh", "-c", script)))
+    assert result.exit.code == 0, result.stderr
+    return result.stdout.decode()
+
+
+async def test_a_life_of_a_workspace(real: Workshop) -> None:
+    await real.create(quota_bytes=64 * 2**20, quota_inodes=4_000)
+    first = await real.mount("w")
+    second = await real.mount("w")
+    await sh(real, first, "cd /workspace; echo one > a; mkdir d; ln a d/h; ln -s a l; truncate -s 3M sparse")
+    assert (
+        await sh(real, second, "cat /workspace/d/h; readlink /workspace/l; stat -c %b /workspace/sparse")
+        == "one\na\n0\n"
+    )
+    kept = await real.take()
+    assert {b"a", b"d/h", b"sparse"} <= (await real.files("w")).keys()
+    assert await sh(real, second, "echo two > /workspace/a; touch /workspace/new; sleep 60 3< /workspace/a & echo $!")
+    await real.workspaces.restoring.restore(ALICE, "w", str(kept.number))
+    for sandbox in (first, second):
+        assert await sh(real, sandbox, "cd /workspace; cat a d/h; test ! -e new; stat -c %h a") == "one\none\n2\n"
+    await real.workspaces.restoring.undo(ALICE, "w")
+    assert await sh(real, first, "cd /workspace; cat a; ls -A") == "two\n.home\na\nd\nl\nnew\nsparse\n"
+    head = (await real.workspaces.sync.head(ALICE, "w")).revision
+    await real.push("w", head.id, {b"pushed": b"from outside"})
+    assert await sh(real, second, "cat /workspace/pushed; stat -c %u:%g /workspace/pushed") == "from outside1000:1000\n"
+    await real.workspaces.forks.fork(ALICE, "w", "f")
+    await sh(real, second, "echo late > /workspace/late")
+    await real.sandboxes.kill(ALICE, first.id)
+    await real.restart()
+    await real.sandboxes.kill(ALICE, second.id)
+    await until(lambda: _unmarked(real), within_s=20)
+    assert (await real.files("w"))[b"late"] == b"late\n"
+    await real.parts.upkeep.reconcile()
+    assert len(await real.runtime.list_trees()) == 1
+    third = await real.mount("f")
+    assert await sh(real, third, "cd /workspace; cat a pushed; ls -A") == (
+        "two\nfrom outside.home\na\nd\nl\nnew\npushed\nsparse\n"
+    )
+    await real.workspaces.delete(ALICE, "w")
+    await real.sandboxes.kill(ALICE, third.id)
+    await real.workspaces.delete(ALICE, "f")
+    assert await real.runtime.list_trees() == []
+
+
+async def _unmarked(shop: Workshop) -> bool:
+    found = await shop.records.find_workspace(ALICE.id, "w")
+    assert found is not None and found.tree_id is not None
+    return not shop.parts.trees.is_marked(found.tree_id)
