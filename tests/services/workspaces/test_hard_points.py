@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 
 from atoll.domain.errors import Conflict, Corrupt, NotFound, TooLarge, Unavailable
+from atoll.domain.event import Event
 from atoll.domain.tree import chunk_id
-from atoll.domain.workspace import Permission, Reason, RevisionState, WorkspaceMount
+from atoll.domain.workspace import Permission, Reason, Revision, RevisionState, Workspace, WorkspaceMount
 from atoll.sidekick.keeper_client import KeeperClient
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime
 from tests.services.conftest import ALICE, BOB, until
@@ -440,4 +441,60 @@ async def test_a_restore_to_what_is_there_leaves_nothing(shop: Workshop) -> None
     head = await shop.take()
     restored = await shop.workspaces.restoring.restore(ALICE, "w", "HEAD")
     assert restored.revision.revision.id == head.id
+    assert len(await shop.runtime.list_trees()) == 1
+
+
+async def test_each_change_goes_through_when_another_process_comes_between(shop: Workshop) -> None:
+    await shop.create()
+    await shop.push("w", "HEAD", {b"a": b"1"})
+    await shop.workspaces.forks.fork(ALICE, "w", "f")
+    await shop.push("f", "HEAD", {b"f": b"fork"})
+    await shop.mount("w")
+    add, between = shop.records.add_revision, [0]
+
+    async def late(revision: Revision, workspace: Workspace, event: Event) -> Workspace:
+        between[0] += 1
+        if between[0] % 2:
+            stored = await shop.records.get_workspace(workspace.id)
+            assert stored is not None
+            await shop.records.swap_workspace(replace(stored, description=f"{between[0]}"), None)
+        return await add(revision, workspace, event)
+
+    shop.records.add_revision = late  # type: ignore[method-assign]
+    (await shop.folder("w") / "b").write_bytes(b"2")
+    await shop.take()
+    await shop.push("w", "HEAD", {b"c": b"3"})
+    await shop.workspaces.merging.merge(ALICE, "w", "f")
+    assert await shop.files("w") == {b"a": b"1", b"b": b"2", b"c": b"3", b"f": b"fork"}
+    await shop.workspaces.restoring.restore(ALICE, "w", "2", "a")
+    await shop.workspaces.restoring.restore(ALICE, "w", "2")
+    assert await shop.files("w") == {b"a": b"1"} == disk(await shop.folder("w"))
+    await shop.workspaces.restoring.undo(ALICE, "w")
+    assert await shop.files("w") == {b"a": b"1", b"b": b"2", b"c": b"3", b"f": b"fork"}
+    assert len(await shop.runtime.list_trees()) == 1
+    assert between[0] >= 10
+
+
+async def test_a_record_that_is_lost_in_its_commit_leaves_a_restore_whole(shop: Workshop) -> None:
+    await shop.create()
+    sandbox = await shop.mount("w")
+    (await shop.folder("w") / "a").write_bytes(b"old")
+    await shop.take()
+    (await shop.folder("w") / "a").write_bytes(b"new")
+    await shop.take()
+    add = shop.records.add_revision
+
+    async def lost(revision: Revision, workspace: Workspace, event: Event) -> Workspace:
+        await add(revision, workspace, event)
+        raise Unavailable("the connection is lost")
+
+    shop.records.add_revision = lost  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await shop.workspaces.restoring.restore(ALICE, "w", "2")
+    shop.records.add_revision = add  # type: ignore[method-assign]
+    await shop.parts.upkeep.reconcile()
+    _, pieces = await shop.sandboxes.files.read(ALICE, sandbox.id, "/workspace/a")
+    assert b"".join([piece async for piece in pieces]) == b"old"
+    assert await shop.files("w") == {b"a": b"old"}
+    await shop.parts.upkeep.reconcile()
     assert len(await shop.runtime.list_trees()) == 1
