@@ -228,6 +228,8 @@ def open_runtime(settings: Settings) -> Runtime:
         spares=settings.sandboxes.spares,
         spare_disk_bytes=defaults.disk_bytes,
         spare_inodes=defaults.inodes,
+        trees=settings.trees_folder,
+        keeper_idle_s=settings.workspaces.keeper_idle_s,
     )
 
 

@@ -28,7 +28,7 @@ from atoll.runtimes.local.network import Network
 from atoll.runtimes.local.network_resolvers import resolvers
 from atoll.runtimes.local.node_wire import BUSY, READY, Client
 from atoll.runtimes.local.slots import Slots
-from atoll.runtimes.local.spares import Spares
+from atoll.runtimes.local.spares import REFILL_AFTER_S, Spares
 from atoll.runtimes.local.tree_folders import TreeFolders
 from atoll.runtimes.local.tree_images import TreeImages
 from atoll.runtimes.local.tree_operations import TreeOperations
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 SLOTS_AHEAD = 64
 SLOT_PAUSE_S = 0.002
+REFILL_AFTER_MOUNTS_S = 0.015
 MAX_CLIENTS = 16
 MAX_FILES = 65_536
 
@@ -224,8 +225,8 @@ class Node:
             if box is not None:
                 self.burials.kill(box)
             raise Refused("unavailable", f"the sandbox could not be made: {error}") from None
-        finally:
-            self.spares.refill_soon()
+        finally:  # to clone the next one takes what an errand for this one needs
+            self.spares.refill_soon(REFILL_AFTER_MOUNTS_S if request["workspaces"] else REFILL_AFTER_S)
 
     def _assign(self, box: Box, request: dict[str, Any], folder: str, reply: Reply) -> None:
         """Give a prepared sandbox its name, limits and main process; answer when its sidekick serves."""
