@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 from atoll.domain import crash
@@ -82,7 +83,8 @@ class Merging:
         taken = await self._revising.take_held(workspace, Reason.ASKED, actor)
         common = named or await self._common(taken.head, theirs.revision)
         before = await self._manifests.load(taken.head.lineage, taken.head.tree)
-        merged = merge(
+        merged = await asyncio.to_thread(
+            merge,
             await self._manifests.load(common.lineage, common.tree),
             before,
             await self._manifests.load(theirs.lineage, theirs.tree),

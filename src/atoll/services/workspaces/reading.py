@@ -65,6 +65,23 @@ async def _look(keeper: KeeperClient, known: Known, sink: ChunkSink) -> _Look:
     found: list[Seen] = []
     async for piece in keeper.scan():
         found += [seen for seen in piece if seen.kind in _KEPT]
+    entries, now_known, to_read, changed = await asyncio.to_thread(_compared, found, known, moment_ns)
+    gone = False
+    if to_read:
+        async for file, chunks in _files(keeper, to_read, sink):
+            if file.gone or file.seen is None or file.seen.kind not in _KEPT:
+                gone = True
+                continue
+            entry = _entry(file, chunks)
+            entries[file.path] = entry
+            now_known[file.path] = (stamped(file.seen, moment_ns), entry)
+        entries = dict(sorted(entries.items()))
+    return _Look(list(entries.values()), now_known, changed, gone)
+
+
+def _compared(found: list[Seen], known: Known, moment_ns: int) -> tuple[dict[bytes, Entry], Known, list[bytes], bool]:
+    """What is known of the paths found: their entries in order, their stamps, what has to be read, whether anything
+    is not as before; on a thread, since a tree may have a million paths."""
     found.sort()
     if sum(seen.size for seen in found if seen.kind == "f") > APPARENT_BYTES_MAX:
         raise TooLarge(f"the files of a workspace may have at most {APPARENT_BYTES_MAX} bytes, holes included")
@@ -86,17 +103,7 @@ async def _look(keeper: KeeperClient, known: Known, sink: ChunkSink) -> _Look:
             continue
         entries[path] = entry
         now_known[path] = (stamped(seen, moment_ns), entry)
-    gone = False
-    if to_read:
-        changed = True
-        async for file, chunks in _files(keeper, to_read, sink):
-            if file.gone or file.seen is None or file.seen.kind not in _KEPT:
-                gone = True
-                continue
-            entry = _entry(file, chunks)
-            entries[file.path] = entry
-            now_known[file.path] = (stamped(file.seen, moment_ns), entry)
-    return _Look([entries[path] for path in sorted(entries)], now_known, changed, gone)
+    return entries, now_known, to_read, changed or bool(to_read)
 
 
 def _entry(file: ReadFile, chunks: bytes) -> Entry:

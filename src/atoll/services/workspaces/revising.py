@@ -116,7 +116,7 @@ class Revising:
             # The head went on without the tree: a change of it was cut short. What both changed comes together.
             base = await self._base(workspace.lineage, state.tree)
             theirs = await self._manifests.load(workspace.lineage, head.tree)
-            entries = merge(base, entries, theirs, f"r{head.number}").entries
+            entries = (await asyncio.to_thread(merge, base, entries, theirs, f"r{head.number}")).entries
             stored = await self.store(workspace.lineage, entries)
         elif state is not None and state.tree == stored.tree != head.tree:
             entries = await self._manifests.load(workspace.lineage, head.tree)

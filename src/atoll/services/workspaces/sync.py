@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from heapq import merge
 from operator import attrgetter
@@ -148,7 +149,7 @@ class Sync:
                 if based.tree != taken.head.tree:
                     raise Conflict(f"HEAD is revision {taken.head.number}, not {base} any more: sync again")
                 before = await self._manifests.load(workspace.lineage, taken.head.tree)
-                after = list(check_entries(_applied(before, new, gone)))
+                after = await asyncio.to_thread(_applied, before, new, gone)
                 await self._check_chunks(principal, found, list(new.values()), before)
                 _check_quota(workspace, after)
                 stored = await self._revising.store(workspace.lineage, after)
@@ -232,10 +233,10 @@ async def _changed(before: list[Entry], after: list[Entry]) -> AsyncGenerator[En
         yield change.path if change.after is None else change.after
 
 
-def _applied(before: list[Entry], new: dict[bytes, Entry], gone: set[bytes]) -> Iterator[Entry]:
-    """The entries with `new` in place and without what is at or below a path of `gone`, sorted."""
+def _applied(before: list[Entry], new: dict[bytes, Entry], gone: set[bytes]) -> list[Entry]:
+    """The entries with `new` in place and without what is at or below a path of `gone`; InvalidInput for no tree."""
     kept = (entry for entry in before if entry.path not in new and not (gone and _is_gone(entry.path, gone)))
-    return merge(kept, (new[path] for path in sorted(new)), key=attrgetter("path"))
+    return list(check_entries(merge(kept, (new[path] for path in sorted(new)), key=attrgetter("path"))))
 
 
 def _is_gone(path: bytes, gone: set[bytes]) -> bool:

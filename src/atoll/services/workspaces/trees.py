@@ -144,7 +144,7 @@ class WorkingTrees:
         when this is cut short the next revision sees how far it came."""
         tree_id = workspace.tree_id
         assert tree_id is not None
-        written, gone = difference(before, after)
+        written, gone = await asyncio.to_thread(difference, before, after)
         async with deadline(self._limits.tree_s, "changing the working tree"):
             keeper = await self.keeper(workspace)
             seen = await keeper.apply(steps(workspace.lineage, written, gone, self._chunks))
