@@ -1,0 +1,235 @@
+"""Suspensions: a sandbox rests with its files, its environment and its ports, and the next use wakes it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, Unavailable
+from atoll.domain.process import ProcessSpec
+from atoll.domain.sandbox import NetworkMode, Port, Resources, Sandbox, SandboxSpec, SandboxState
+from atoll.domain.workspace import WorkspaceMount
+from atoll.runtimes.base import Ended
+from tests.services.conftest import ALICE, BOB, until
+from tests.services.test_ports import round_trip
+from tests.services.workspaces.workshop import Workshop, shop
+
+__all__ = ["shop"]
+
+
+async def made(shop: Workshop, **fields: object) -> Sandbox:
+    if await shop.records.find_workspace(ALICE.id, "w") is None:
+        await shop.create()
+    spec = SandboxSpec(workspaces=(WorkspaceMount("w"),), **fields)  # type: ignore[arg-type]
+    return await shop.sandboxes.create(ALICE, spec)
+
+
+async def said(shop: Workshop, sandbox: Sandbox, line: str) -> bytes:
+    return (await shop.sandboxes.processes.run(ALICE, sandbox.id, ProcessSpec(("sh", "-c", line)))).stdout
+
+
+async def state(shop: Workshop, sandbox: Sandbox) -> SandboxState:
+    return (await shop.sandboxes.get(ALICE, sandbox.id)).state
+
+
+async def test_it_rests_and_its_next_use_wakes_it(shop: Workshop) -> None:
+    sandbox = await made(shop, env={"SECRET": "s3cr3t"})
+    await said(shop, sandbox, "echo kept > /workspace/note")
+    rested = await shop.sandboxes.suspend(ALICE, sandbox.id)
+    assert (rested.state, rested.reason) == (SandboxState.SUSPENDED, "suspended")
+    assert shop.host.sandboxes == {}
+    assert await said(shop, sandbox, "cat /workspace/note") == b"kept\n"
+    assert b"SECRET=s3cr3t" in await said(shop, sandbox, "env")
+    again = await shop.sandboxes.get(ALICE, sandbox.id)
+    assert (again.state, again.ended_at) == (SandboxState.RUNNING, None)
+
+
+async def test_rest_takes_a_revision(shop: Workshop) -> None:
+    sandbox = await made(shop)
+    await said(shop, sandbox, "echo kept > /workspace/note")
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    for _ in range(100):
+        if "note" in {path.decode() for path in await shop.files("w")}:
+            break
+        await asyncio.sleep(0.05)
+    assert await shop.files("w") == {b"note": b"kept\n"}
+
+
+async def test_its_record_keeps_no_readable_environment(shop: Workshop) -> None:
+    sandbox = await made(shop, env={"SECRET": "s3cr3t"})
+    stored = await shop.records.get_sandbox(sandbox.id)
+    assert stored is not None
+    assert stored.spec.env == {}
+    assert stored.spec.sealed_env
+    assert "s3cr3t" not in repr(stored)
+
+
+async def test_another_sandboxes_environment_does_not_pass(shop: Workshop) -> None:
+    one, other = await made(shop, env={"A": "1"}), await made(shop, env={"A": "2"})
+    await shop.sandboxes.suspend(ALICE, one.id)
+    stored, foreign = await shop.records.get_sandbox(one.id), await shop.records.get_sandbox(other.id)
+    assert stored is not None and foreign is not None
+    swapped = replace(stored, spec=replace(stored.spec, sealed_env=foreign.spec.sealed_env))
+    await shop.records.swap_sandbox(swapped, None)
+    with pytest.raises(Exception, match="not what was stored"):
+        await shop.sandboxes.resume(ALICE, one.id)
+    assert await state(shop, one) is SandboxState.SUSPENDED
+
+
+async def test_its_idle_time_ends_in_rest(shop: Workshop) -> None:
+    sandbox = await made(shop, resources=Resources(idle_s=0.1))
+    await until(lambda: sandbox.id not in shop.host.sandboxes)
+    for _ in range(100):
+        if await state(shop, sandbox) is SandboxState.SUSPENDED:
+            break
+        await asyncio.sleep(0.02)
+    assert (await shop.sandboxes.get(ALICE, sandbox.id)).reason == "idle"
+    assert await said(shop, sandbox, "echo awake") == b"awake\n"
+
+
+async def test_without_a_workspace_it_cannot_rest(shop: Workshop) -> None:
+    bare = await shop.sandboxes.create(ALICE, SandboxSpec())
+    with pytest.raises(Conflict, match="workspace"):
+        await shop.sandboxes.suspend(ALICE, bare.id)
+    await shop.create()
+    reader = await shop.mount("w", read_only=True)
+    with pytest.raises(Conflict, match="workspace"):
+        await shop.sandboxes.suspend(ALICE, reader.id)
+    assert await state(shop, bare) is SandboxState.RUNNING
+
+
+async def test_a_connection_to_a_port_wakes_it(shop: Workshop) -> None:
+    sandbox = await made(shop, command=("listen", "8080"), network=NetworkMode.EXPOSED, ports=(Port(8080),))
+    await until(lambda: shop.host.sandboxes[sandbox.id].listening)
+    port = shop.sandboxes.ports.urls(sandbox)[0].host_port
+    rested = await shop.sandboxes.suspend(ALICE, sandbox.id)
+    assert shop.sandboxes.ports.urls(rested)[0].host_port == port
+    assert await round_trip(port, b"ping") == b"ping"
+    assert await state(shop, sandbox) is SandboxState.RUNNING
+
+
+async def test_after_a_restart_its_ports_still_wake_it(shop: Workshop) -> None:
+    sandbox = await made(shop, command=("listen", "8080"), network=NetworkMode.EXPOSED, ports=(Port(8080),))
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    await shop.restart()
+    rested = await shop.sandboxes.get(ALICE, sandbox.id)
+    assert rested.state is SandboxState.SUSPENDED
+    assert await round_trip(shop.sandboxes.ports.urls(rested)[0].host_port, b"ping") == b"ping"
+
+
+async def test_many_who_come_at_once_wake_it_once(shop: Workshop) -> None:
+    sandbox = await made(shop)
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    answers = await asyncio.gather(*(said(shop, sandbox, f"echo {n}") for n in range(8)))
+    assert answers == [b"%d\n" % n for n in range(8)]
+    events = [event.action for event in await shop.records.list_events(target=sandbox.id)]
+    assert events.count("sandbox.resumed") == 1
+
+
+@pytest.mark.parametrize(("end", "state_then"), [("stop", SandboxState.STOPPED), ("kill", SandboxState.KILLED)])
+async def test_at_rest_it_can_be_ended_for_good(shop: Workshop, end: str, state_then: SandboxState) -> None:
+    sandbox = await made(shop, network=NetworkMode.EXPOSED, ports=(Port(8080),))
+    port = shop.sandboxes.ports.urls(sandbox)[0].host_port
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    with pytest.raises(Conflict, match="stop it first"):
+        await shop.sandboxes.remove(ALICE, sandbox.id)
+    assert (await getattr(shop.sandboxes, end)(ALICE, sandbox.id)).state is state_then
+    with pytest.raises(Conflict):
+        await said(shop, sandbox, "echo no")
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", port)
+    await shop.sandboxes.remove(ALICE, sandbox.id)
+
+
+async def test_rest_does_not_make_it_younger(shop: Workshop) -> None:
+    sandbox = await made(shop, resources=Resources(max_age_s=0.4))
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    await asyncio.sleep(0.5)
+    with pytest.raises(Conflict, match="killed"):
+        await said(shop, sandbox, "echo no")
+    assert (await shop.sandboxes.get(ALICE, sandbox.id)).reason == "max_age"
+
+
+async def test_one_that_cannot_wake_rests_on(shop: Workshop) -> None:
+    sandbox = await made(shop)
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    original = shop.runtime.make
+
+    async def full(sandbox_id: str, spec: SandboxSpec) -> dict[str, object]:
+        raise Unavailable("the host is full")
+
+    shop.runtime.make = full  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="full"):
+        await said(shop, sandbox, "echo no")
+    assert await state(shop, sandbox) is SandboxState.SUSPENDED
+    shop.runtime.make = original  # type: ignore[method-assign]
+    assert await said(shop, sandbox, "echo yes") == b"yes\n"
+
+
+async def test_waking_counts_against_the_quota(shop: Workshop) -> None:
+    key = await _standard_key(shop)
+    first = await made(shop)
+    await shop.sandboxes.suspend(ALICE, first.id)
+    for _ in range(shop.sandbox_limits.sandboxes_per_key):
+        await shop.sandboxes.create(ALICE, SandboxSpec())
+    assert key == ALICE.id
+    with pytest.raises(QuotaExceeded):
+        await said(shop, first, "echo no")
+    assert await state(shop, first) is SandboxState.SUSPENDED
+
+
+async def test_a_stranger_wakes_nothing(shop: Workshop) -> None:
+    sandbox = await made(shop)
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    for act in (shop.sandboxes.resume, shop.sandboxes.suspend, shop.sandboxes.kill):
+        with pytest.raises(NotFound, match="session not found"):
+            await act(BOB, sandbox.id)
+    assert await state(shop, sandbox) is SandboxState.SUSPENDED
+
+
+async def test_a_machine_that_restarted_lost_the_sandbox_and_not_its_files(shop: Workshop) -> None:
+    sandbox = await made(shop)
+    await said(shop, sandbox, "echo kept > /workspace/note")
+    await shop.sandboxes.close()
+    shop.host.sandboxes.clear()
+    shop.host.boot_id = "another life"
+    await shop.restart()
+    lost = await shop.sandboxes.get(ALICE, sandbox.id)
+    assert (lost.state, lost.reason) == (SandboxState.FAILED, "host_restarted")
+    with pytest.raises(Conflict):
+        await said(shop, sandbox, "echo no")  # its next use does not: it may have had more to lose than files
+    assert (await shop.sandboxes.resume(ALICE, sandbox.id)).state is SandboxState.RUNNING
+    assert await said(shop, sandbox, "cat /workspace/note") == b"kept\n"
+
+
+@pytest.mark.parametrize("at", [SandboxState.SUSPENDING, SandboxState.RESUMING])
+async def test_what_a_crash_cut_short_rests(shop: Workshop, at: SandboxState) -> None:
+    sandbox = await made(shop)
+    if at is SandboxState.RESUMING:
+        await shop.sandboxes.suspend(ALICE, sandbox.id)
+    stored = await shop.records.get_sandbox(sandbox.id)
+    assert stored is not None
+    await shop.sandboxes.close()
+    await shop.records.swap_sandbox(stored.to(at), None)
+    shop.host.sandboxes.clear()
+    await shop.restart()
+    assert await state(shop, sandbox) is SandboxState.SUSPENDED
+    assert await said(shop, sandbox, "echo awake") == b"awake\n"
+
+
+async def test_a_late_word_of_its_old_end_does_not_end_it(shop: Workshop) -> None:
+    sandbox = await made(shop)
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    await shop.sandboxes._watching._record(Ended(sandbox.id, "lost"))  # pyright: ignore[reportPrivateUsage]
+    assert await state(shop, sandbox) is SandboxState.SUSPENDED
+
+
+async def _standard_key(shop: Workshop) -> str:
+    from atoll.domain.event import Event
+    from atoll.testing.records_conformance import key
+
+    made_key = replace(key("alice"), id=ALICE.id)
+    await shop.records.add_key(made_key, Event("key.created", made_key.id, made_key.id, "test"))
+    return made_key.id
