@@ -137,7 +137,7 @@ class History:
         old = (await self._refs.resolve(found.workspace, from_)).readable()
         new = (await self._refs.resolve(found.workspace, to)).readable()
         before, after = await self._manifests.changed_pages(old.lineage, old.tree, new.tree, new.lineage)
-        listed = tree_changes.with_renames(tree_changes.changes(before, after))
+        listed = await asyncio.to_thread(_compared, before, after)
         where = _path(path)
         if where:
             listed = [one for one in listed if _concerns(one, where)]
@@ -206,6 +206,10 @@ def _path(path: str) -> bytes:
     where = raw(path.strip("/"))
     check_path(where)
     return where
+
+
+def _compared(before: list[Entry], after: list[Entry]) -> list[tree_changes.Change]:
+    return tree_changes.with_renames(tree_changes.changes(before, after))
 
 
 def _concerns(change: tree_changes.Change, where: bytes) -> bool:

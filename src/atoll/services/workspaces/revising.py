@@ -6,6 +6,7 @@ What did not change costs a scan, and not even that when nobody could have chang
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import NamedTuple
 
 import structlog
@@ -31,6 +32,8 @@ from atoll.services.workspaces.stamps import TreeState
 from atoll.services.workspaces.trees import WorkingTrees
 
 _log = structlog.get_logger()
+
+PAUSES = 10  # a workspace is left alone so many times as long as its last revision took
 
 
 class Taken(NamedTuple):
@@ -74,6 +77,7 @@ class Revising:
         self._background = background
         self._limits = limits
         self._touched: dict[str, asyncio.Task[None]] = {}
+        self._slow: dict[str, float] = {}  # workspaces whose revisions take long, and how long, in seconds
 
     async def ask(self, principal: Principal, ref: str, message: str | None = None) -> Revision:
         """A revision of the state now; the head itself when nothing changed. Needs `write`."""
@@ -221,10 +225,14 @@ class Revising:
 
     async def _after_touch(self, workspace_id: str, reason: Reason) -> None:
         try:
-            await asyncio.sleep(self._limits.touched_delay_s)
+            await asyncio.sleep(max(self._limits.touched_delay_s, PAUSES * self._slow.pop(workspace_id, 0.0)))
         finally:
             self._touched.pop(workspace_id, None)
+        began = time.monotonic()
         await self.automatic(workspace_id, reason)
+        taken_s = time.monotonic() - began
+        if taken_s * PAUSES > self._limits.touched_delay_s:
+            self._slow[workspace_id] = taken_s
 
     async def automatic(self, workspace_id: str, reason: Reason) -> None:
         """A revision for that reason unless it is turned off; a fault is logged: the mark stays, the tree keeps all."""
