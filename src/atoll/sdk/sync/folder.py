@@ -106,9 +106,12 @@ class Folder:
         os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
 
     def change_metadata(self, entry: Entry) -> bool:
-        """Of a file whose contents stay. False: it has other names too, so that it must be written anew."""
+        """Of a file whose contents stay. False: it must be written anew, as it has other names or cannot be opened."""
         parent, name = self._place(entry.path)
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        except PermissionError:
+            return False
         try:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
