@@ -17,7 +17,7 @@ async def test_health_is_one_object_for_every_monitor(house: Any) -> None:
     assert (answer.status_code, body["status"]) == (200, "healthy")
     assert {"version", "service", "project", "timestamp", "uptime", "checks"} <= set(body)
     assert isinstance(body["uptime"], int)
-    assert set(body["checks"]) == {"records", "runtime", "isolation"}
+    assert set(body["checks"]) == {"records", "runtime", "blobs", "isolation"}
     assert all(check == {"status": "healthy"} for check in body["checks"].values())
 
 
