@@ -255,7 +255,7 @@ def test_a_sandbox_has_workspaces_mounted(atoll: Atoll, server: StandIn) -> None
         ("resources.cpuMillis", "resources.cpuMillis must be within 10..8000", "--cpus must be within 0.01..8"),
         ("resources.idleMs", "resources.idleMs must be within 100..inf", "--idle must be 0.1s at least"),
         ("ports", "ports must be at most 32", "--publish must be at most 32"),
-        ("image", "no template is called x", "--image: no template is called x"),
+        ("image", "no template is called x", "no template is called x"),
         ("other", "other must be right", "other must be right"),
     ],
 )

@@ -102,9 +102,7 @@ def _in_our_words(error: AtollError) -> str:
         )
 
     message = _WITHIN.sub(bounds, error.message)
-    if message.startswith(field):
-        return option + message[len(field) :]
-    return message if option in message else f"{option}: {message}"
+    return option + message[len(field) :] if message.startswith(field) else message
 
 
 def _advice(error: AtollError) -> str:
