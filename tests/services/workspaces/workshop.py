@@ -26,7 +26,7 @@ from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.memory_vault import MemoryVault
 from tests.services.conftest import ALICE, QUICK
 
-LIMITS = WorkspaceLimits(touched_delay_s=0.05, orphan_grace_s=0.0, call_s=5.0, tree_s=20.0, close_s=2.0)
+LIMITS = WorkspaceLimits(touched_delay_s=0.05, settle_s=0.05, orphan_grace_s=0.0, call_s=5.0, tree_s=20.0, close_s=2.0)
 
 
 @dataclass

@@ -49,6 +49,7 @@ class WorkspaceLimits:
     close_s: float = 10.0  # for work under way when the server ends
 
     # reconciling and collecting
+    settle_s: float = 5.0  # before the first pass: sandboxes that have ended are destroyed first
     reconcile_every_s: float = 60.0
     orphan_grace_s: float = 300.0  # of trees that no record knows
     collect_every_s: float = 3_600.0

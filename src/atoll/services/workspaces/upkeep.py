@@ -139,6 +139,8 @@ class Upkeep:
             await self._revising.automatic(workspace.id, Reason.DAILY)
 
     async def _reconcile_on_timer(self) -> None:
+        # A sandbox whose end is stored may live until the sandboxes' own reconciler, which starts after us, is through.
+        await asyncio.sleep(self._limits.settle_s)
         while True:
             await _quietly(self.reconcile(), "all")
             await asyncio.sleep(self._limits.reconcile_every_s)
