@@ -7,7 +7,7 @@ import atoll.sdk
 
 
 def test_the_package_offers_these_names() -> None:
-    for name in ("AsyncSandbox", "AtollError", "Result", "Sandbox", "__version__"):
+    for name in ("AsyncSandbox", "AsyncWorkspace", "AtollError", "Result", "Sandbox", "Workspace", "__version__"):
         assert getattr(atoll, name) is not None
 
 
@@ -16,11 +16,14 @@ def test_the_sdk_offers_exactly_these_names() -> None:
         "AsyncFiles",
         "AsyncProcess",
         "AsyncSandbox",
+        "AsyncWorkspace",
         "AtollError",
         "Chunk",
         "CommandFailed",
         "Conflict",
         "ConnectionFailed",
+        "Corrupt",
+        "Damage",
         "DeadlineExceeded",
         "Exit",
         "FileEntry",
@@ -28,21 +31,38 @@ def test_the_sdk_offers_exactly_these_names() -> None:
         "Forbidden",
         "Internal",
         "InvalidInput",
+        "LeftOut",
+        "MergeConflictInfo",
+        "MergeResult",
+        "Mount",
         "NotFound",
+        "PathChange",
         "PortAddress",
         "Process",
         "ProcessInfo",
         "QuotaExceeded",
         "RateLimited",
+        "RestoreResult",
         "Result",
+        "RevisionInfo",
         "Sandbox",
         "SandboxInfo",
+        "SnapshotInfo",
+        "SyncConflict",
+        "SyncOptions",
+        "SyncProgress",
+        "SyncReport",
+        "SyncedPath",
         "TemplateInfo",
         "TooLarge",
+        "TreeEntry",
         "Unauthenticated",
         "Unavailable",
         "Unsupported",
         "Usage",
+        "Verification",
+        "Workspace",
+        "WorkspaceInfo",
     ]
     for name in atoll.sdk.__all__:
         assert getattr(atoll.sdk, name).__name__ == name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -257,7 +257,7 @@ async def _steps(*steps: Step) -> AsyncIterator[Step]:
 
 
 @asynccontextmanager
-async def _started(machine: Machine) -> AsyncIterator[Runtime]:
+async def _started(machine: Machine) -> AsyncGenerator[Runtime]:
     runtime = machine()
     await runtime.start()
     try:
