@@ -9,11 +9,17 @@ from typing import Any
 import httpx2
 import pytest
 
-from atoll.app import Application, create_app, door_limits, service_limits
+from atoll.app import Application, create_app
 from atoll.domain.errors import AtollError, Conflict, Unavailable
+from atoll.domain.workspace import Reason
+from atoll.limits import door_limits, service_limits, storage_limits, workspace_limits
 from atoll.runtimes.base import Check, Report
 from atoll.serve import listening
+from atoll.services.limits import Limits
+from atoll.services.workspaces.limits import WorkspaceLimits
+from atoll.services.workspaces.storage_limits import StorageLimits
 from atoll.settings import Settings
+from atoll.surfaces.door import DoorLimits
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime
 
 
@@ -153,6 +159,25 @@ def test_settings_reach_the_services_and_the_door(tmp_path: Path) -> None:
     assert (limits.pids_max, limits.key_use_kept_s) == (1000, 86_400)
     assert (door.sockets_per_key, door.key_burst, door.enabled) == (8, 9, False)
     assert [str(network) for network in door.trusted_proxies] == ["10.0.0.0/8", "192.0.2.1/32"]
+
+
+def test_settings_reach_the_workspaces(tmp_path: Path) -> None:
+    chosen = {"quota_bytes": 2**30, "max_per_key": 3, "daily": False, "revisions_kept": 9, "snapshots_kept": 2}
+    store = {"collect_grace_s": 60, "chunk_cache_bytes": 2**20}
+    changed = settings(tmp_path, workspaces=chosen | store)
+    limits, storage = workspace_limits(changed), storage_limits(changed)
+    assert (limits.quota.bytes, limits.workspaces_per_key) == (2**30, 3)
+    assert limits.automatic == {Reason.PROCESS, Reason.STOP, Reason.SUSPEND}
+    assert (limits.revisions_kept, limits.snapshots_kept) == (9, 2)
+    assert (storage.grace_s, storage.page_cache_bytes) == (60, 2**20)
+
+
+def test_services_that_are_made_without_settings_have_the_settings_defaults(tmp_path: Path) -> None:
+    defaults = settings(tmp_path)
+    assert service_limits(defaults) == Limits()
+    assert workspace_limits(defaults) == WorkspaceLimits()
+    assert storage_limits(defaults) == StorageLimits()
+    assert door_limits(defaults) == DoorLimits()
 
 
 async def keys_in(data: Path) -> list[Any]:

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from ipaddress import ip_network
 from typing import Any
 
 import structlog
@@ -22,23 +21,21 @@ import atoll
 from atoll.blobs.base import Blobs
 from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.domain.errors import AtollError, Unavailable
-from atoll.domain.workspace import Quota, Reason
+from atoll.limits import door_limits, service_limits, storage_limits, workspace_limits
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
 from atoll.services.keys import Keys
-from atoll.services.limits import Limits
 from atoll.services.owner_key import OwnerKey, prepare
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.executing import Executing
-from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.storage_limits import StorageLimits
-from atoll.services.workspaces.workspaces import open_workspaces
-from atoll.settings import DAY_S, Settings
+from atoll.services.workspaces.parts import make_parts
+from atoll.services.workspaces.workspaces import Workspaces
+from atoll.settings import Settings
 from atoll.surfaces.computesdk.errors import ComputeDialect
 from atoll.surfaces.computesdk.routes import operations as compute_operations
-from atoll.surfaces.door import Door, DoorLimits, is_loopback
+from atoll.surfaces.door import Door, is_loopback
 from atoll.surfaces.execbox.answers import Error
 from atoll.surfaces.execbox.errors import ExecboxDialect
 from atoll.surfaces.execbox.routes import operations as execbox_operations
@@ -82,19 +79,18 @@ class Application:
         self.keys = keys or Keys(records, cache_s=settings.keys.cache_s, use_queue_items=settings.keys.use_queue_items)
         self.metrics.count_dropped_uses(lambda: self.keys.dropped_uses)
         self.owner_key: OwnerKey | None = None  # from the start on, where this server may hold one
-        self.workspaces = open_workspaces(
+        parts = make_parts(
             records,
             runtime,
             self.blobs,
             self.vault,
             settings.folder.stamps,
             limits=workspace_limits(settings),
-            storage_limits=StorageLimits(
-                grace_s=settings.workspaces.collect_grace_s, page_cache_bytes=settings.workspaces.chunk_cache_bytes
-            ),
+            storage_limits=storage_limits(settings),
             metrics=self.metrics,
             snapshot_files=settings.workspaces.snapshot_files,
         )
+        self.workspaces = Workspaces(parts)
         self.sandboxes = Sandboxes(
             records,
             runtime,
@@ -240,7 +236,7 @@ def open_vault(settings: Settings) -> Vault:
 
 def open_blob_store(settings: Settings) -> Blobs:
     """The store of blobs of the settings, not started."""
-    return open_blobs(settings.blobs_url, store_access(settings))
+    return open_blobs(settings.blobs_url, _store_access(settings))
 
 
 def open_copy_store(settings: Settings, url: str | None = None) -> Blobs | None:
@@ -253,7 +249,7 @@ def open_copy_store(settings: Settings, url: str | None = None) -> Blobs | None:
     return open_blobs(
         url,
         replace(
-            store_access(settings),
+            _store_access(settings),
             endpoint=own.copy_endpoint,
             region=own.copy_region or own.region,
             access_key=own.copy_access_key or own.access_key,
@@ -262,55 +258,7 @@ def open_copy_store(settings: Settings, url: str | None = None) -> Blobs | None:
     )
 
 
-def service_limits(settings: Settings) -> Limits:
-    """The services' limits; what the settings do not name has the services' own default."""
-    maxima, sandboxes = settings.limits.maxima, settings.sandboxes
-    return Limits(
-        cpu_millis_max=maxima.cpu_millis,
-        memory_bytes_max=maxima.memory_bytes,
-        pids_max=maxima.pids,
-        disk_bytes_max=maxima.disk_bytes,
-        inodes_max=maxima.inodes,
-        timeout_s_max=maxima.timeout_s,
-        idle_s_max=maxima.idle_s,
-        max_age_s_max=maxima.max_age_s,
-        sandboxes_per_key=settings.limits.max_sandboxes_per_key,
-        sandboxes_max=settings.limits.max_sandboxes,
-        layers_bytes_max=settings.images.layers_bytes,
-        output_bytes_max=settings.limits.run_output_bytes,
-        stdin_bytes_max=settings.server.body_bytes,
-        idle_suspend_s=sandboxes.idle_suspend_s,
-        reconcile_every_s=sandboxes.reconcile_s,
-        orphan_grace_s=sandboxes.orphan_grace_s,
-        ended_kept_s=sandboxes.ended_retention_days * DAY_S,
-        key_use_kept_s=settings.keys.use_retention_days * DAY_S,
-    )
-
-
-def workspace_limits(settings: Settings) -> WorkspaceLimits:
-    """The limits of the workspaces service; what the settings do not name has its own default."""
-    own = settings.workspaces
-    asked = {
-        Reason.PROCESS: own.after_process,
-        Reason.STOP: own.on_stop,
-        Reason.SUSPEND: own.on_suspend,
-        Reason.DAILY: own.daily,
-    }
-    return WorkspaceLimits(
-        quota=Quota(own.quota_bytes, own.quota_inodes),
-        quota_max=Quota(own.max_quota_bytes, own.max_quota_inodes),
-        workspaces_per_key=own.max_per_key,
-        import_bytes=own.import_bytes,
-        import_entries=own.import_entries,
-        import_s=own.import_s,
-        automatic=frozenset(reason for reason, taken in asked.items() if taken),
-        revisions_kept=own.revisions_kept,
-        snapshots_kept=own.snapshots_kept,
-        collect_every_s=own.collect_every_s,
-    )
-
-
-def store_access(settings: Settings) -> StoreAccess:
+def _store_access(settings: Settings) -> StoreAccess:
     """How the store of blobs is reached."""
     own = settings.blobs
     return StoreAccess(
@@ -324,15 +272,6 @@ def store_access(settings: Settings) -> StoreAccess:
         backoff_s=own.backoff_s,
         backoff_max_s=own.backoff_max_s,
         concurrency=own.concurrency,
-    )
-
-
-def door_limits(settings: Settings) -> DoorLimits:
-    """The door's limits."""
-    return DoorLimits(
-        **settings.rates.model_dump(),
-        sockets_per_key=settings.limits.ws_per_key,
-        trusted_proxies=tuple(ip_network(proxy, strict=False) for proxy in settings.server.trusted_proxies),
     )
 
 

@@ -12,7 +12,12 @@ MOUNTS_MAX = 16
 PATH_BYTES_MAX = 1024
 HOME = "/home/user"
 # names at the top of every sandbox that are the system's
-_SYSTEM = frozenset("bin boot dev etc lib lib32 lib64 libx32 media proc root run sbin sys usr var".split())  # noqa: SIM905
+# fmt: off
+_SYSTEM = frozenset({
+    "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32",
+    "media", "proc", "root", "run", "sbin", "sys", "usr", "var",
+})
+# fmt: on
 _FIELD = "workspaces.path"
 
 

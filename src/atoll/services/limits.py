@@ -1,4 +1,4 @@
-"""Limits: every bound and deadline that the services keep, as one frozen value; app.py fills it from the settings."""
+"""Limits: every bound and deadline that the services keep, as one frozen value; atoll.limits fills it from the settings."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Limits:
     # what one server holds
     sandboxes_per_key: int = 100  # live ones of a standard key; owner and internal keys have no quota
     sandboxes_max: int = 5_000  # live ones in all
-    output_bytes_max: int = 64 * 2**20  # of each stream of one `run`
-    stdin_bytes_max: int = 16 * 2**20  # of one `run`
+    output_bytes_max: int = 8 * 2**20  # of each stream of one `run`
+    stdin_bytes_max: int = 10 * 2**20  # of one `run`
     log_bytes_max: int = 4 * 2**20  # of a saved log
     builds_max: int = 2  # at once
     builds_waiting_max: int = 64

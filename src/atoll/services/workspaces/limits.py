@@ -1,4 +1,4 @@
-"""Limits of the workspaces service, as one frozen value; app.py fills it from the settings."""
+"""Limits of the workspaces service, as one frozen value; atoll.limits fills it from the settings."""
 
 from __future__ import annotations
 

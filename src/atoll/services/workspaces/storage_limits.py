@@ -1,4 +1,4 @@
-"""Bounds of the chunk store and of archives, as one frozen value; app.py fills it from the settings."""
+"""Bounds of the chunk store and of archives, as one frozen value; atoll.limits fills it from the settings."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ class StorageLimits:
     run_chunks: int = 256
     runs: int = 3  # read ahead
     gap_bytes: int = 64 * 2**10  # between two chunks of a pack that are still read in one piece
-    page_cache_bytes: int = 48 * MIB  # of decoded pages
+    page_cache_bytes: int = 64 * MIB  # of decoded pages

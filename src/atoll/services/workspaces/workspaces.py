@@ -7,10 +7,8 @@ for a workspace that is unknown, deleted or somebody else's: the same message fo
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from atoll.blobs.base import Blobs
 from atoll.domain import crash
 from atoll.domain.errors import AtollError, Conflict, StaleVersion
 from atoll.domain.ids import new_id, new_workspace_id
@@ -18,54 +16,17 @@ from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.tree import Entry, EntryKind
 from atoll.domain.workspace import Permission, Quota, Reason, Revision, Workspace
-from atoll.records.base import Records
-from atoll.runtimes.base import Runtime
-from atoll.services.clock import Clock, utc_now
 from atoll.services.workspaces.adding import taken
 from atoll.services.workspaces.executing import Executing
-from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.parts import Parts, make_parts
-from atoll.services.workspaces.storage_limits import StorageLimits
+from atoll.services.workspaces.parts import Parts
 from atoll.services.workspaces.views import Changes, Damage, Report, WorkspaceView
-from atoll.telemetry.metrics import Metrics
-from atoll.vaults.base import Vault
 
 LIST_MAX = 10_000
 SWAPS_MAX = 8
 
 
-def open_workspaces(
-    records: Records,
-    runtime: Runtime,
-    blobs: Blobs,
-    vault: Vault,
-    stamps_folder: Path,
-    *,
-    limits: WorkspaceLimits | None = None,
-    storage_limits: StorageLimits | None = None,
-    clock: Clock = utc_now,
-    metrics: Metrics | None = None,
-    snapshot_files: Path | None = None,
-) -> Workspaces:
-    """The service over plug points that are started before and closed after it."""
-    return Workspaces(
-        make_parts(
-            records,
-            runtime,
-            blobs,
-            vault,
-            stamps_folder,
-            limits=limits,
-            storage_limits=storage_limits,
-            clock=clock,
-            metrics=metrics,
-            snapshot_files=snapshot_files,
-        )
-    )
-
-
 class Workspaces:
-    """Use cases of workspaces. app.py: `open_workspaces`, `await start()` before the sandboxes start, `await close()`
+    """Use cases of workspaces. app.py: `await start()` before the sandboxes start, `await close()`
     after they have closed. The parts below act inside a workspace; `mounts` is for the sandbox services."""
 
     executing: Executing  # app.py sets it, since it needs the sandboxes
