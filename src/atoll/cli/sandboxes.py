@@ -126,7 +126,7 @@ def _row(info: SandboxInfo) -> tuple[object, ...]:
         info.name,
         info.image,
         command if len(command) <= _COMMAND_CHARS else command[: _COMMAND_CHARS - 1] + "…",
-        state + ended + (f" {info.reason}" if info.reason and info.reason != info.state else ""),
+        state + ended + (f" {info.reason}" if info.reason and info.reason != state else ""),
         output.age(info.created_at),
         f"{info.usage.cpu_s:.2f}s",
         output.size(info.usage.memory_peak_bytes),

@@ -41,7 +41,7 @@ TRANSITIONS: dict[SandboxState, frozenset[SandboxState]] = {
     _S.STOPPING: frozenset({_S.STOPPED, _S.KILLED, _S.FAILED}),
     _S.STOPPED: frozenset(),
     _S.KILLED: frozenset(),
-    _S.FAILED: frozenset({_S.RESUMING}),  # one that was lost with the machine's last life, and its files were not
+    _S.FAILED: frozenset({_S.RESUMING}),  # one that was lost, and its files were not
 }
 # A suspended one is neither: it holds nothing of the host, and it has not ended.
 LIVE = frozenset({_S.PENDING, _S.BUILDING, _S.RUNNING, _S.SUSPENDING, _S.RESUMING, _S.STOPPING})
@@ -49,6 +49,7 @@ ENDED = frozenset({_S.STOPPED, _S.KILLED, _S.FAILED})
 
 
 HOST_RESTARTED = "host_restarted"  # the reason of those that ended with the machine's last life
+LOST = "lost"  # ... and of those that were not there any more and nobody said why
 
 
 class NetworkMode(StrEnum):
@@ -164,9 +165,9 @@ class Sandbox:
 
     @property
     def may_wake(self) -> bool:
-        """Whether it is suspended, or was lost with the machine's last life and its files were not."""
+        """Whether it is suspended, or was lost and its files were not."""
         if self.state is SandboxState.FAILED:
-            return self.reason == HOST_RESTARTED and self.may_rest
+            return self.reason in (HOST_RESTARTED, LOST) and self.may_rest
         return self.state in (SandboxState.SUSPENDED, SandboxState.RESUMING)
 
     def to(self, state: SandboxState, **changes: Any) -> Sandbox:

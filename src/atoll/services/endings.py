@@ -16,7 +16,7 @@ from atoll.domain import crash
 from atoll.domain.errors import AtollError, Conflict, DeadlineExceeded, NotFound
 from atoll.domain.event import Event
 from atoll.domain.process import MAIN, Exit
-from atoll.domain.sandbox import Sandbox, SandboxState, Usage
+from atoll.domain.sandbox import LOST, Sandbox, SandboxState, Usage
 from atoll.runtimes.base import Ended
 from atoll.services import saved_log
 from atoll.services.access import Access
@@ -123,7 +123,7 @@ class Endings:
             return
         await self.gone(live, state, ended.reason, ended.usage)
 
-    async def lost(self, live: Live, reason: str = "lost") -> None:
+    async def lost(self, live: Live, reason: str = LOST) -> None:
         """It is not there any more and nobody said why. The runtime gets a moment to say."""
         try:
             async with deadline(self._access.limits.missing_grace_s, "waiting for the runtime's word"):

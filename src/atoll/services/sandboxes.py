@@ -266,7 +266,7 @@ class Sandboxes:
     async def resume(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> Sandbox:
         """Thaw one that is frozen, wake one that is suspended, no error when it just runs. Needs `execute`.
 
-        One that failed with `host_restarted` and has a workspace is made again too.
+        One that failed because it was lost (`host_restarted`, `lost`) and has a workspace is made again too.
         """
         access = self._access
         sandbox = await access.find(principal, sandbox_id, Scope.EXECUTE)

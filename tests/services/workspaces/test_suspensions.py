@@ -43,7 +43,7 @@ async def test_it_rests_and_its_next_use_wakes_it(shop: Workshop) -> None:
     assert await said(shop, sandbox, "cat /workspace/note") == b"kept\n"
     assert b"SECRET=s3cr3t" in await said(shop, sandbox, "env")
     again = await shop.sandboxes.get(ALICE, sandbox.id)
-    assert (again.state, again.ended_at) == (SandboxState.RUNNING, None)
+    assert (again.state, again.ended_at, again.reason) == (SandboxState.RUNNING, None, None)
 
 
 async def test_rest_takes_a_revision(shop: Workshop) -> None:
@@ -187,6 +187,16 @@ async def test_a_stranger_wakes_nothing(shop: Workshop) -> None:
         with pytest.raises(NotFound, match="session not found"):
             await act(BOB, sandbox.id)
     assert await state(shop, sandbox) is SandboxState.SUSPENDED
+
+
+async def test_one_that_was_lost_comes_back_when_asked(shop: Workshop) -> None:
+    sandbox = await made(shop)
+    await said(shop, sandbox, "echo kept > /workspace/note")
+    shop.host.sandboxes.clear()
+    await shop.sandboxes.reconciler.run()
+    assert (await shop.sandboxes.get(ALICE, sandbox.id)).reason == "lost"
+    await shop.sandboxes.resume(ALICE, sandbox.id)
+    assert await said(shop, sandbox, "cat /workspace/note") == b"kept\n"
 
 
 async def test_a_machine_that_restarted_lost_the_sandbox_and_not_its_files(shop: Workshop) -> None:
