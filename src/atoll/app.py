@@ -29,7 +29,6 @@ from atoll.services.deadline import deadline
 from atoll.services.keys import Keys
 from atoll.services.owner_key import OwnerKey, prepare
 from atoll.services.sandboxes import Sandboxes
-from atoll.services.workspaces.executing import Executing
 from atoll.services.workspaces.parts import make_parts
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
@@ -100,7 +99,7 @@ class Application:
             metrics=self.metrics,
             workspaces=self.workspaces.mounts,
         )
-        self.workspaces.executing = Executing(records, self.workspaces.access, self.sandboxes)
+        self.workspaces.join(self.sandboxes)
         self._unproved = ""  # the isolation rules that did not hold when this server started
         self._dialect = ExecboxDialect()
         self.door = Door(self.keys, door_limits(settings))

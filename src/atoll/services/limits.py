@@ -1,4 +1,4 @@
-"""Limits: every bound and deadline that the services keep, as one frozen value; atoll.limits fills it from the settings."""
+"""Limits: every bound and deadline that the services keep, as one frozen value; filled from the settings."""
 
 from __future__ import annotations
 

@@ -97,7 +97,8 @@ class Makings:
     async def _start(self, live: Live, spec: SandboxSpec, action: str, request_id: str | None) -> Sandbox:
         """Make it, with `spec` that still has its environment, and record it as RUNNING."""
         access, sandbox = self._access, live.sandbox
-        spec = replace(spec, workspaces=await access.mounting.prepare(sandbox.id, spec.workspaces))
+        mounts = await access.mounting.prepare(sandbox.id, sandbox.owner, spec.workspaces)
+        spec = replace(spec, workspaces=mounts)
         async with deadline(access.limits.make_s, "making the sandbox"):
             handle = await access.runtime.make(sandbox.id, spec)
         crash.point("sandboxes.create.made")

@@ -18,8 +18,11 @@ class Mounting(Protocol):
         """The mounts with ids in place of what the principal calls the workspaces; errors for those it may not have."""
         ...
 
-    async def prepare(self, sandbox_id: str, mounts: Sequence[WorkspaceMount]) -> tuple[WorkspaceMount, ...]:
-        """The resolved mounts with their trees, ready for the runtime."""
+    async def prepare(
+        self, sandbox_id: str, owner: str, mounts: Sequence[WorkspaceMount]
+    ) -> tuple[WorkspaceMount, ...]:
+        """The resolved mounts with their trees, ready for the runtime; Forbidden for those that the sandbox's owner
+        may not have any more."""
         ...
 
     async def made(self, sandbox_id: str) -> None:
@@ -51,7 +54,9 @@ class NoMounting:
             raise Unsupported("this server keeps no workspaces")
         return ()
 
-    async def prepare(self, sandbox_id: str, mounts: Sequence[WorkspaceMount]) -> tuple[WorkspaceMount, ...]:
+    async def prepare(
+        self, sandbox_id: str, owner: str, mounts: Sequence[WorkspaceMount]
+    ) -> tuple[WorkspaceMount, ...]:
         return ()
 
     async def made(self, sandbox_id: str) -> None:

@@ -361,6 +361,31 @@ async def test_mounts_need_permission(shop: Workshop) -> None:
         await shop.sandboxes.create(ALICE, SandboxSpec(workspaces=(WorkspaceMount("w", "/proc"),)))
 
 
+@pytest.mark.parametrize("resting", [False, True])
+async def test_who_loses_a_share_loses_the_mount(shop: Workshop, resting: bool) -> None:
+    from atoll.domain.errors import Forbidden
+    from atoll.domain.sandbox import SandboxSpec
+
+    made = await shop.create()
+    await shop.workspaces.sharing.share(ALICE, "w", [BOB.id], Permission.WRITE)
+    both = SandboxSpec(workspaces=(WorkspaceMount(made.workspace.id),))
+    reads = SandboxSpec(workspaces=(WorkspaceMount(made.workspace.id, read_only=True),))
+    writer, reader = await shop.sandboxes.create(BOB, both), await shop.sandboxes.create(BOB, reads)
+    mine = await shop.mount("w")
+    if resting:
+        await shop.sandboxes.suspend(BOB, writer.id)
+    await shop.workspaces.sharing.share(ALICE, "w", [BOB.id], Permission.READ)
+    if resting:
+        with pytest.raises(Forbidden, match="to write any more"):
+            await shop.sandboxes.resume(BOB, writer.id)
+    else:
+        assert (await shop.sandboxes.get(BOB, writer.id)).state == "killed"
+    assert (await shop.sandboxes.get(BOB, reader.id)).state == "running"
+    await shop.workspaces.sharing.revoke(ALICE, "w", BOB.id)
+    assert (await shop.sandboxes.get(BOB, reader.id)).state == "killed"
+    assert (await shop.workspaces.get(ALICE, "w")).mounted == (mine.id,)
+
+
 async def test_chunks_cut_off_are_kept_as_far_as_they_came(shop: Workshop) -> None:
     import zstandard
 
@@ -388,10 +413,10 @@ async def test_a_workspace_moves_to_another_runtime_by_its_revision(shop: Worksh
 
     moved = Workshop(shop.data, shop.records, FakeHost(), shop.blobs, shop.vault, runtime_kind=Other)
     with pytest.raises(Conflict, match="fake runtime"):
-        await moved.parts.mounts.prepare("sess_000000000001", [mount])
+        await moved.parts.mounts.prepare("sess_000000000001", ALICE.id, [mount])
     await shop.sandboxes.kill(ALICE, sandbox.id)
     await until(lambda: _clean(shop))
-    ready = await moved.parts.mounts.prepare("sess_000000000001", [mount])
+    ready = await moved.parts.mounts.prepare("sess_000000000001", ALICE.id, [mount])
     assert disk(moved.host.trees.folder(ready[0].tree_id)) == {b"a": b"x"}
     await moved.workspaces.close()
     moved.host.trees.close()

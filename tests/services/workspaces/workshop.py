@@ -72,6 +72,7 @@ class Workshop:
             boot_id=lambda: self.host.boot_id,
             workspaces=self.workspaces.mounts,
         )
+        self.workspaces.join(self.sandboxes)
 
     def clock(self) -> datetime:
         """A moment after the one before."""

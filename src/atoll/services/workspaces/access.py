@@ -69,6 +69,13 @@ class WorkspaceAccess:
         share = await self._records.get_share(workspace_id, principal.id)
         return None if share is None else Found(workspace, share.permission)
 
+    async def allows(self, workspace: Workspace, principal_id: str, need: Permission) -> bool:
+        """Whether somebody has the permission now, whatever the scopes of the credential that came with it."""
+        if workspace.owner == principal_id:
+            return True
+        share = await self._records.get_share(workspace.id, principal_id)
+        return share is not None and share.permission.includes(need)
+
     async def current(self, workspace_id: str) -> Workspace:
         """As it is stored now. NotFound when it was deleted meanwhile."""
         workspace = await self._records.get_workspace(workspace_id)

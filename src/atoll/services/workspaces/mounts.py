@@ -21,7 +21,7 @@ from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
 from atoll.services.background import Background
 from atoll.services.deadline import deadline
-from atoll.services.workspaces.access import WorkspaceAccess
+from atoll.services.workspaces.access import NotPermitted, WorkspaceAccess
 from atoll.services.workspaces.keys import LineageKeys
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
@@ -81,14 +81,15 @@ class Mounts:
         self._trees.require()
         resolved: list[WorkspaceMount] = []
         for mount in check_mounts(mounts):
-            need = Permission.READ if mount.read_only else Permission.WRITE
-            found = await self._access.find(principal, mount.workspace, need, scope=Scope.EXECUTE)
+            found = await self._access.find(principal, mount.workspace, _needed(mount), scope=Scope.EXECUTE)
             resolved.append(replace(mount, workspace=found.workspace.id, tree_id=""))
         return tuple(resolved)
 
-    async def prepare(self, sandbox_id: str, mounts: Sequence[WorkspaceMount]) -> tuple[WorkspaceMount, ...]:
-        """The mounts of `resolve` with their trees, there and filled, for a sandbox about to be made; `made` or
-        `ended` follows. NotFound when one was deleted meanwhile."""
+    async def prepare(
+        self, sandbox_id: str, owner: str, mounts: Sequence[WorkspaceMount]
+    ) -> tuple[WorkspaceMount, ...]:
+        """The mounts of `resolve` with their trees, there and filled, for its owner's sandbox about to be made; `made`
+        or `ended` follows. NotFound when one was deleted meanwhile, NotPermitted when its share was taken back."""
         ready: list[WorkspaceMount] = []
         try:
             for mount in mounts:
@@ -99,6 +100,10 @@ class Mounts:
                         await self._trees.mark(workspace.tree_id, workspace)
                     mount = replace(mount, tree_id=workspace.tree_id)
                     self._mounted.enter(sandbox_id, [mount], made=False)
+                    # Entered first: a share that is taken back after this look finds the sandbox and ends it.
+                    need = _needed(mount)
+                    if not await self._access.allows(workspace, owner, need):
+                        raise NotPermitted(f"the workspace is not shared with the sandbox's owner to {need} any more")
                 ready.append(mount)
         except BaseException:
             self._mounted.leave(sandbox_id)
@@ -155,3 +160,7 @@ class Mounts:
                 _log.warning("workspace.mounts_unknown", sandbox_id=sandbox.id, error=error.message)
             known = [replace(one, tree_id=trees.get(one.path, one.tree_id)) for one in sandbox.spec.workspaces]
             self._mounted.enter(sandbox.id, [one for one in known if one.tree_id], made=True)
+
+
+def _needed(mount: WorkspaceMount) -> Permission:
+    return Permission.READ if mount.read_only else Permission.WRITE

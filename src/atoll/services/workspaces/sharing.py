@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from atoll.domain.errors import InvalidInput, NotFound
 from atoll.domain.principal import Principal
-from atoll.domain.workspace import Permission, Share
+from atoll.domain.workspace import Permission, Share, Workspace
 from atoll.records.base import Records
 from atoll.services.workspaces.access import WorkspaceAccess
+from atoll.services.workspaces.evicting import Evicting
 
 TARGETS_MAX = 100
 PRINCIPAL_CHARS_MAX = 128
@@ -16,6 +17,8 @@ PRINCIPAL_CHARS_MAX = 128
 
 class Sharing:
     """Collaborators of workspaces."""
+
+    evicting: Evicting | None = None  # Workspaces.join sets it, since it needs the sandboxes
 
     def __init__(self, records: Records, access: WorkspaceAccess) -> None:
         self._records = records
@@ -47,12 +50,19 @@ class Sharing:
                 "workspace.shared", workspace, principal.id, collaborator=target, permission=permission.value
             )
             await self._records.put_share(share, event)
+            await self._evict(workspace, target)
         return await self._records.list_shares(workspace.id)
 
     async def revoke(self, principal: Principal, ref: str, target: str) -> None:
-        """Take it back. Needs `admin`; a collaborator may give up its own. NotFound when it has none."""
+        """Take it back; live sandboxes of that principal that have the workspace mounted end. Needs `admin`; a
+        collaborator may give up its own. NotFound when it has none."""
         need = Permission.READ if target == principal.id else Permission.ADMIN
         workspace = (await self._access.find(principal, ref, need)).workspace
         event = self._access.event("workspace.unshared", workspace, principal.id, collaborator=target)
         if not await self._records.delete_share(workspace.id, target, event):
             raise NotFound("Agent not found in collaborators for this workspace")
+        await self._evict(workspace, target)
+
+    async def _evict(self, workspace: Workspace, target: str) -> None:
+        if self.evicting is not None:
+            await self.evicting.evict(workspace, target)

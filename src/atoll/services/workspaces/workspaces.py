@@ -16,7 +16,9 @@ from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.tree import Entry, EntryKind
 from atoll.domain.workspace import Permission, Quota, Reason, Revision, Workspace
+from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.adding import taken
+from atoll.services.workspaces.evicting import Evicting
 from atoll.services.workspaces.executing import Executing
 from atoll.services.workspaces.parts import Parts
 from atoll.services.workspaces.views import Changes, Damage, Report, WorkspaceView
@@ -26,10 +28,10 @@ SWAPS_MAX = 8
 
 
 class Workspaces:
-    """Use cases of workspaces. app.py: `await start()` before the sandboxes start, `await close()`
+    """Use cases of workspaces. app.py: `join(sandboxes)`, `await start()` before the sandboxes start, `await close()`
     after they have closed. The parts below act inside a workspace; `mounts` is for the sandbox services."""
 
-    executing: Executing  # app.py sets it, since it needs the sandboxes
+    executing: Executing  # `join` sets it
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -44,6 +46,12 @@ class Workspaces:
         self.sharing = parts.sharing
         self.sync = parts.sync
         self.mounts = parts.mounts
+
+    def join(self, sandboxes: Sandboxes) -> None:
+        """The sandboxes that workspaces are mounted in, before `start`. They need `mounts` first."""
+        parts = self._parts
+        self.executing = Executing(parts.records, parts.access, sandboxes)
+        parts.sharing.evicting = Evicting(parts.records, parts.access, parts.mounted, sandboxes)
 
     async def start(self) -> None:
         """Learn what is mounted where; then reconcile, take daily revisions, prune and collect, until `close`."""
