@@ -10,7 +10,11 @@ import pytest
 
 from atoll.app import create_app
 from atoll.domain.errors import AtollError
+from atoll.domain.mounts import MOUNTS_MAX
+from atoll.domain.tree import DEPTH_MAX, PATH_BYTES_MAX
 from atoll.services.limits import Limits
+from atoll.services.workspaces.limits import WorkspaceLimits
+from atoll.services.workspaces.sharing import TARGETS_MAX
 from atoll.settings import Settings
 from atoll.surfaces.execbox.errors import TABLE
 from atoll.surfaces.operation import WEBSOCKET
@@ -20,6 +24,7 @@ from atoll.testing.memory_records import MemoryRecords
 from tests.docs.blocks import PAGES, ROOT
 
 DOCS = ROOT / "docs"
+WORKSPACES, OF_THEM = Settings().workspaces, WorkspaceLimits()
 BOUNDS = (Settings().limits.defaults, Settings().limits.maxima)
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#([^)\s]+))?\)")
 
@@ -136,6 +141,18 @@ def amount(number: float) -> str:
         ("records of", [f"{Settings().sandboxes.ended_retention_days:g} days"]),
         ("use log", [f"{Settings().keys.use_retention_days:g} days"]),
         ("baked template", [str(Limits().layers_max), f"{Settings().images.layers_bytes // 2**30} GiB"]),
+        ("bytes in a workspace", [amount(WORKSPACES.quota_bytes), amount(WORKSPACES.max_quota_bytes)]),
+        ("inodes in a workspace", [f"{WORKSPACES.quota_inodes:,}", f"{WORKSPACES.max_quota_inodes:,}"]),
+        ("workspaces of a standard key", [f"{WORKSPACES.max_per_key:,}"]),
+        ("workspaces in one sandbox", [str(MOUNTS_MAX)]),
+        ("name; description; tags", [f"{n:,}" for n in (OF_THEM.name_chars_max, OF_THEM.text_chars_max)]),
+        ("automatic revisions kept", [str(WORKSPACES.revisions_kept)]),
+        ("snapshots kept", [str(WORKSPACES.snapshots_kept)]),
+        ("collaborators named", [str(TARGETS_MAX)]),
+        ("path in a workspace", [f"{PATH_BYTES_MAX:,}", str(DEPTH_MAX)]),
+        ("an archive to import", [amount(WORKSPACES.import_bytes), f"{WORKSPACES.import_entries:,}"]),
+        ("changes in the answer", [f"{OF_THEM.diff_changes_max:,}"]),
+        ("unified diffs", [amount(OF_THEM.diff_text_bytes_max), amount(OF_THEM.diff_texts_bytes_max)]),
     ],
 )
 def test_the_limits_page_has_the_programs_own_numbers(row: str, numbers: list[str]) -> None:
