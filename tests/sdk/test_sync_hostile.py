@@ -213,9 +213,11 @@ def _edit(folder: Path, chance: random.Random) -> None:
 def test_an_unreadable_index_costs_nothing_but_time(mine: Workspace, folder: Path, tmp_path: Path) -> None:
     (folder / "file").write_text("1")
     mine.sync(folder)
-    (index,) = (tmp_path / "state" / "atoll" / "sync").glob("*.json")
-    index.write_text("{broken")
-    assert not mine.sync(folder).changed
+    (index,) = (tmp_path / "state" / "atoll" / "sync").glob("*.index")
+    whole = index.read_bytes()
+    for broken in (b"", b"{broken", b"{}", b"null", whole[:-1], whole[:-9] + bytes(9)):
+        index.write_bytes(broken)
+        assert not mine.sync(folder).changed
 
 
 def test_two_syncs_of_one_folder_exclude_each_other(mine: Workspace, folder: Path) -> None:

@@ -158,13 +158,10 @@ class Syncing:
     def _ignore_files(self, index: Index, seen: Scan) -> dict[bytes, bytes]:
         """Contents of the workspace's ignore files that the folder never had: they count from the beginning."""
         found = {
-            path: entry.chunks
-            for path, entry in index.workspace.items()
-            if path.endswith(ignore.IGNORE_FILES)
-            and path.rpartition(b"/")[2] in ignore.IGNORE_FILES
-            and path not in seen.entries
-            and path not in index.base
-            and len(entry.chunks) == ID_BYTES
+            path: chunks
+            for path in sorted(index.workspace.keys() - seen.entries.keys() - index.base.keys())
+            if path.rpartition(b"/")[2] in ignore.IGNORE_FILES
+            and len(chunks := index.workspace[path].chunks) == ID_BYTES
         }
         if not found:
             return {}
@@ -205,8 +202,10 @@ class Syncing:
 
     def _commit(self, index: Index, entries: list[Entry], gone: list[bytes], head: RevisionInfo) -> RevisionInfo:
         """Send what the workspace lacks, then the new tree; Conflict when its head moved."""
-        known = set[bytes]() if self._asks_all else chunks_in(index.workspace)
-        sources = {chunk: source for chunk, source in sources_of(entries).items() if chunk not in known}
+        sources = sources_of(entries)
+        if sources and not self._asks_all:
+            known = chunks_in(index.workspace)
+            sources = {chunk: source for chunk, source in sources.items() if chunk not in known}
         if sources:
             self._send(sources)
         body = work(pack_entries, entries, gone)

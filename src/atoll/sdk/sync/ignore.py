@@ -71,6 +71,10 @@ class Rules:
         parent = path.rpartition(b"/")[0]
         return self._folder_out(parent) or self.rejects(path, directory)
 
+    def count_in(self, folder: bytes) -> bool:
+        """Whether patterns count in that folder. Otherwise nothing is rejected there but hidden files."""
+        return self._given is not None or bool(self._specs_of(folder))
+
     def rejects(self, path: bytes, directory: bool) -> bool:
         """The same for a path whose folder is not left out."""
         parent, _, name = path.rpartition(b"/")

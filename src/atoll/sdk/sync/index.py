@@ -1,29 +1,34 @@
-"""What a folder and a workspace were after their last sync: one JSON file a pair, in the user's state folder.
+"""What a folder and a workspace were after their last sync: one file a pair, in the user's state folder.
 
 It makes a sync cheap and conflicts visible; without it nothing is lost: the next sync compares everything anew.
 """
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import hashlib
 import json
 import os
-from binascii import a2b_base64
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
 
 from atoll.domain.errors import Conflict
-from atoll.domain.tree import USER_ID, Entry, EntryKind, raw, text
+from atoll.domain.tree import Entry
+from atoll.sdk.sync.columns import (
+    TIME_NS_MAX,
+    pack_entries,
+    pack_names,
+    pack_stamps,
+    unpack_entries,
+    unpack_names,
+    unpack_stamps,
+)
 from atoll.sdk.sync.contents import Stamp
 
-VERSION = 1
-_KINDS = {kind.value: kind for kind in EntryKind}
-_Row = list[Any]
+VERSION = 2
 
 
 @dataclass(slots=True)
@@ -43,13 +48,12 @@ def state_folder() -> Path:
 
 
 class IndexFile:
-    """The index of one folder with one workspace of one server."""
+    """The index of one folder with one workspace of one server: a line of JSON, then the pieces that it measures."""
 
     def __init__(self, url: str, workspace: str, folder: str) -> None:
         self._pair = [url, workspace, folder]
         name = hashlib.blake2b(json.dumps(self._pair).encode(), digest_size=16).hexdigest()
-        self.path = state_folder() / f"{name}.json"
-        self._rows: dict[bytes, tuple[Entry, _Row]] = {}  # as they were read: most stay as they are
+        self.path = state_folder() / f"{name}.index"
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -65,91 +69,62 @@ class IndexFile:
     def load(self) -> Index:
         """An empty one when there is none that can be read."""
         try:
-            value: dict[str, Any] = json.loads(self.path.read_bytes())
-            if value["version"] != VERSION or value["pair"] != self._pair:
+            head, _, body = self.path.read_bytes().partition(b"\n")
+            value = json.loads(head)
+            described = (value["version"], value["pair"], value["digest"])
+            if described != (VERSION, self._pair, _digest(body)):
                 return Index()
-            rows: list[_Row] = value["workspace"]
-            self._rows = {(entry := _entry(row)).path: (entry, row) for row in rows}
-            workspace = {path: entry for path, (entry, _) in self._rows.items()}
-            base = _changed(workspace, value["base"])
-            here = _changed(workspace, value["folder"])
-            stamps: dict[str, list[int]] = value["stamps"]
-            known = ((raw(path), Stamp(*stamp)) for path, stamp in stamps.items())
-            return Index(
-                value["revision"], workspace, base, {path: (stamp, here[path]) for path, stamp in known if path in here}
-            )
-        except (OSError, ValueError, TypeError, KeyError, IndexError):
+            pieces = (body[start:end] for start, end in pairwise(accumulate(value["sizes"], initial=0)))
+            workspace = {entry.path: entry for entry in unpack_entries(pieces)}
+            base = _changed(workspace, pieces)
+            here = _changed(workspace, pieces)
+            paths = unpack_names(next(pieces))
+            known = zip(unpack_stamps(pieces), map(here.__getitem__, paths), strict=True)
+            return Index(value["revision"], workspace, base, dict(zip(paths, known, strict=True)))
+        except (OSError, ValueError, TypeError, KeyError, IndexError, StopIteration, RecursionError):
             return Index()
 
     def save(self, index: Index) -> None:
         """Replace the file in one step."""
-        here = {path: entry for path, (_, entry) in index.folder.items()}
-        value = {
+        known = {path: one for path, one in index.folder.items() if abs(one[0].mtime_ns) <= TIME_NS_MAX}
+        pieces = [
+            *pack_entries(index.workspace.values()),
+            *_differences(index.workspace, index.base),
+            *_differences(index.workspace, {path: entry for path, (_, entry) in known.items()}),
+            pack_names(known),
+            *pack_stamps([stamp for stamp, _ in known.values()]),
+        ]
+        body = b"".join(pieces)
+        head = {
             "version": VERSION,
             "pair": self._pair,
             "revision": index.revision,
-            "workspace": [self._row(entry) for entry in index.workspace.values()],
-            "base": _differences(index.workspace, index.base),
-            "folder": _differences(index.workspace, here),
-            "stamps": {text(path): stamp for path, (stamp, _) in index.folder.items()},
+            "sizes": [len(piece) for piece in pieces],
+            "digest": _digest(body),
         }
         fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            fresh.write_text(json.dumps(value, separators=(",", ":")))
+            fresh.write_bytes(json.dumps(head).encode() + b"\n" + body)
             os.replace(fresh, self.path)
         finally:
             fresh.unlink(missing_ok=True)
 
-    def _row(self, entry: Entry) -> _Row:
-        known = self._rows.get(entry.path)
-        return known[1] if known is not None and known[0] is entry else _row(entry)
+
+def _digest(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 
-def _row(entry: Entry) -> _Row:
-    row: _Row = [
-        text(entry.path),
-        entry.kind.value,
-        entry.mode,
-        entry.mtime_ns,
-        entry.size,
-        base64.b64encode(entry.chunks).decode() if entry.chunks else "",
-        text(entry.target) if entry.target else "",
-    ]
-    if entry.holes or entry.xattrs:
-        row += [entry.holes, [[text(name), base64.b64encode(data).decode()] for name, data in entry.xattrs]]
-    return row
-
-
-def _entry(row: _Row) -> Entry:
-    path, kind, mode, mtime_ns, size, chunks, target = row[:7]
-    ids = a2b_base64(chunks) if chunks else b""
-    link = raw(target) if target else b""
-    entry = Entry(raw(path), _KINDS[kind], mode, mtime_ns, USER_ID, USER_ID, size, ids, link)
-    if len(row) == 7:
-        return entry
-    return entry._replace(
-        holes=tuple((at, length) for at, length in row[7]),
-        xattrs=tuple((raw(name), base64.b64decode(data)) for name, data in row[8]),
-    )
-
-
-def _differences(from_tree: Mapping[bytes, Entry], tree: Mapping[bytes, Entry]) -> dict[str, Any]:
+def _differences(from_tree: Mapping[bytes, Entry], tree: Mapping[bytes, Entry]) -> list[bytes]:
     """A tree as what it has otherwise than another one."""
-    return {
-        "rows": [
-            _row(entry)
-            for path, entry in tree.items()
-            if (other := from_tree.get(path)) is not entry and other != entry
-        ],
-        "gone": [text(path) for path in from_tree.keys() - tree.keys()],
-    }
+    others = [entry for path, entry in tree.items() if from_tree.get(path) is not entry]
+    gone = from_tree.keys() - tree.keys()
+    return [*pack_entries([entry for entry in others if from_tree.get(entry.path) != entry]), pack_names(gone)]
 
 
-def _changed(tree: Mapping[bytes, Entry], differences: Mapping[str, Any]) -> dict[bytes, Entry]:
+def _changed(tree: Mapping[bytes, Entry], pieces: Iterator[bytes]) -> dict[bytes, Entry]:
     """The tree that `_differences` was given."""
     result = dict(tree)
-    for path in differences["gone"]:
-        result.pop(raw(path), None)
-    for entry in map(_entry, differences["rows"]):
-        result[entry.path] = entry
+    result.update((entry.path, entry) for entry in unpack_entries(pieces))
+    for path in unpack_names(next(pieces)):
+        del result[path]
     return result

@@ -34,20 +34,18 @@ class Plan:
 
     @cached_property
     def to_workspace(self) -> list[Change]:
-        return list(changes(self.workspace.values(), self.workspace_after.values()))
+        return _changes(self.workspace, self.workspace_after)
 
     @cached_property
     def to_folder(self) -> list[Change]:
-        return list(changes(self.folder.values(), self.folder_after.values()))
+        return _changes(self.folder, self.folder_after)
 
     def agreed(self, folder: Tree, workspace: Tree) -> Tree:
         """What both sides have in common when they are as given: the base of the next plan."""
         agreed = dict(self.base)
-        for path, there in workspace.items():
+        for path, there in [one for one in workspace.items() if agreed.get(one[0]) is not one[1]]:
             here = folder.get(path)
-            if agreed.get(path) is not there and (
-                path in self.pulled_aside or (here is not None and _alike(here, there))
-            ):
+            if path in self.pulled_aside or (here is not None and _alike(here, there)):
                 agreed[path] = there
         for path in self.base.keys() - folder.keys() - workspace.keys():
             del agreed[path]
@@ -117,7 +115,7 @@ def _one_way(base: Tree, source: Tree, target: Tree, delete: bool) -> tuple[Tree
     missing = target.keys() - source.keys()
     if delete:
         wanted |= {path: target[path] for path in missing}
-    else:
+    elif missing:
         for path in missing:
             wanted.pop(path, None)
         seen = _sorted(source | {path: target[path] for path in missing if not _blocked(path, source)})
@@ -175,13 +173,18 @@ def _is_out(path: bytes, entry: Entry, rules: Rules, hidden: frozenset[bytes]) -
     return False
 
 
+def _changes(before: Tree, after: Tree) -> list[Change]:
+    """What leads from one to the other. Most entries are the very same in both."""
+    olds = [entry for path, entry in before.items() if after.get(path) is not entry]
+    news = [entry for path, entry in after.items() if before.get(path) is not entry]
+    return list(changes(olds, news))
+
+
 def _same(one: Tree, other: Tree) -> bool:
     """But for the times of folders."""
-    return one.keys() == other.keys() and all(
-        entry is other[path]
-        or entry == other[path]
-        or (entry.kind is EntryKind.DIRECTORY and same_but_times(entry, other[path]))
-        for path, entry in one.items()
+    return one == other or (
+        one.keys() == other.keys()
+        and all(entry is other[path] or _alike(entry, other[path]) for path, entry in one.items())
     )
 
 

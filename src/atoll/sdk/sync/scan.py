@@ -28,6 +28,7 @@ class Scan:
 
     entries: dict[bytes, Entry] = field(default_factory=dict[bytes, Entry])  # sorted by path
     stamps: dict[bytes, Stamp] = field(default_factory=dict[bytes, Stamp])
+    unchanged: dict[bytes, tuple[Stamp, Entry]] = field(default_factory=dict[bytes, tuple[Stamp, Entry]])  # as known
     fresh: set[bytes] = field(default_factory=set[bytes])  # whose stamps prove nothing
     left_out: dict[bytes, str] = field(default_factory=dict[bytes, str])  # path -> why
     leftovers: list[bytes] = field(default_factory=list[bytes])  # of a sync that was killed
@@ -38,22 +39,23 @@ def scan(folder: str, rules: Rules, known: Known) -> Scan:
     if not os.path.isdir(folder):
         raise InvalidInput(f"{folder} is no folder", field="folder")
     root = os.path.join(os.fsencode(folder), b"")
-    begun_ns = time.time_ns()
+    fresh_ns = time.time_ns() - FRESH_NS
     result = Scan()
     unread: list[_Found] = []
     linked: dict[tuple[int, int], list[bytes]] = {}
     found: dict[bytes, Entry] = {}
     for path, status in _walk(root, rules, result):
-        stamp = stamp_of(status)
-        result.stamps[path] = stamp
-        if stamp.ctime_ns > begun_ns - FRESH_NS:
+        result.stamps[path] = stamp = Stamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if stamp.ctime_ns > fresh_ns:
             result.fresh.add(path)
-        before = known.get(path)
-        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        regular = stat.S_ISREG(status.st_mode)
+        if regular and status.st_nlink > 1:
             linked.setdefault((status.st_dev, status.st_ino), []).append(path)
+        before = known.get(path)
         if before is not None and before[0] == stamp and before[1].kind is not EntryKind.HARDLINK:
+            result.unchanged[path] = before
             found[path] = before[1]
-        elif stat.S_ISREG(status.st_mode):
+        elif regular:
             unread.append((path, status))
         else:
             made = _entry_of(root, path, status)
@@ -79,19 +81,22 @@ def _walk(root: bytes, rules: Rules, result: Scan) -> Iterator[_Found]:
                 raise
             result.left_out[folder[:-1]] = error.strerror or str(error)
             continue
+        judged = rules.count_in(folder[:-1])
+        deep = folder.count(b"/") >= DEPTH_MAX
         with listed:
             for item in listed:
-                path = folder + item.name
+                name = item.name
+                path = folder + name
                 directory = item.is_dir(follow_symlinks=False)
-                if rules.rejects(path, directory):
-                    if item.name.startswith(TEMPORARY):
+                if (judged or name.startswith(b".")) and rules.rejects(path, directory):
+                    if name.startswith(TEMPORARY):
                         result.leftovers.append(path)
                     continue
                 try:
                     status = item.stat(follow_symlinks=False)
                 except OSError:
                     continue  # gone meanwhile
-                if len(path) > PATH_BYTES_MAX or path.count(b"/") >= DEPTH_MAX:
+                if deep or len(path) > PATH_BYTES_MAX:
                     result.left_out[path] = "its path is too long"
                     continue
                 yield path, status

@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Iterable, Mapping
 
-from atoll.domain.tree import HOLE, Entry, EntryKind, check_entries, text
+from atoll.domain.tree import HOLE, ID_BYTES, Entry, EntryKind, check_entries, text
 from atoll.domain.tree_changes import Change, with_renames
 from atoll.sdk.sync.contents import Stamp, stamp_of
 from atoll.sdk.sync.index import Index
@@ -70,8 +70,10 @@ def remember(
     disturbed: frozenset[bytes] = frozenset(),
 ) -> None:
     """Bring the index up to both sides as they are now. `stamps` are of what was written, `disturbed` was not."""
-    invisible = {path: entry for path, entry in index.base.items() if path not in wanted.base}
-    index.base = invisible | wanted.agreed(folder, workspace)
+    base = wanted.agreed(folder, workspace)
+    for path in index.base.keys() - wanted.base.keys():  # invisible just now
+        base.setdefault(path, index.base[path])
+    index.base = base
     for path in disturbed:
         index.base.pop(path, None)
         before = wanted.base.get(path)
@@ -80,8 +82,13 @@ def remember(
                 before = wanted.base[before.target]._replace(path=path)
             index.base[path] = before
     untold = seen.fresh | set(disturbed)
-    known: dict[bytes, tuple[Stamp, Entry]] = {}
-    for path, entry in folder.items():
+    known = {
+        path: one
+        for path, one in seen.unchanged.items()
+        if folder.get(path) is one[1] and path not in untold and path not in stamps
+    }
+    for path in folder.keys() - known.keys():
+        entry = folder[path]
         stamp = stamps.get(path)
         if stamp is None and seen.entries.get(path) is entry and path not in untold:
             stamp = seen.stamps.get(path)
@@ -117,7 +124,9 @@ def _status(path: bytes, entry: Entry) -> Stamp | None:
 
 def chunks_in(tree: Tree) -> set[bytes]:
     """The ids of all chunks of a tree."""
-    return {chunk for entry in tree.values() if entry.chunks for chunk in entry.chunk_ids()} - {HOLE}
+    found = {entry.chunks for entry in tree.values() if len(entry.chunks) == ID_BYTES}
+    found.update(*(entry.chunk_ids() for entry in tree.values() if len(entry.chunks) > ID_BYTES))
+    return found - {HOLE}
 
 
 def paths_of(found: Iterable[Change]) -> tuple[SyncedPath, ...]:
