@@ -14,6 +14,7 @@ import signal
 import socket
 
 from atoll.runtimes.local import syscalls
+from atoll.runtimes.local.assigning import Assigning
 from atoll.runtimes.local.bake import bake
 from atoll.runtimes.local.box import ENDED_NAME, Box, boot_now, read_small, usage_of, write_small
 from atoll.runtimes.local.burial import Burials, remove_folder
@@ -23,7 +24,7 @@ from atoll.runtimes.local.disks import Disks
 from atoll.runtimes.local.host import learn_host
 from atoll.runtimes.local.keepers import Keepers
 from atoll.runtimes.local.making import Maker
-from atoll.runtimes.local.mounting import Mounting, home_in, trees_of
+from atoll.runtimes.local.mounting import Mounting, trees_of
 from atoll.runtimes.local.network import Network
 from atoll.runtimes.local.network_resolvers import resolvers
 from atoll.runtimes.local.node_wire import BUSY, READY, Client
@@ -88,6 +89,7 @@ class Node:
         store = TreeImages(trees_folder, f"{data}/run/trees") if rooted else TreeFolders(trees_folder)
         self.trees = Trees(self.loop, trees_folder, store)
         self.mounting = Mounting(self.loop, self.trees, self.slots)
+        self.assigning = Assigning(settings, self.cgroups, self.mounting, self.deadlines, self.burials)
         self.keepers = Keepers(f"{data}/run/keepers", self.trees, self._make_keeper, self.burials.kill)
         self._operations: dict[str, Operation] = {
             "hello": self.hello,
@@ -220,64 +222,14 @@ class Node:
                 self.by_pid[box.pid] = box
             else:
                 os.rename(box.folder, folder)
-            self._assign(box, request, folder, reply)
+            self.boxes[name] = box
+            self.assigning.assign(box, request, folder, reply)
         except OSError as error:
             if box is not None:
                 self.burials.kill(box)
             raise Refused("unavailable", f"the sandbox could not be made: {error}") from None
         finally:  # to clone the next one takes what an errand for this one needs
             self.spares.refill_soon(REFILL_AFTER_MOUNTS_S if request["workspaces"] else REFILL_AFTER_S)
-
-    def _assign(self, box: Box, request: dict[str, Any], folder: str, reply: Reply) -> None:
-        """Give a prepared sandbox its name, limits and main process; answer when its sidekick serves."""
-        box.id, box.folder, box.limits, box.started = request["id"], folder, request["limits"], boot_now()
-        self.boxes[box.id] = box
-        if self.cgroups is not None:
-            self.cgroups.limit(box.key, request["cpu_millis"], request["memory_bytes"], request["pids"])
-
-        answered = False
-
-        def ready(problem: Refused | str | None) -> None:
-            nonlocal answered
-            if answered:
-                return
-            answered = True
-            if problem is None:
-                box.ready = True
-                try:
-                    box.save()
-                except OSError as error:  # the next node would not know it
-                    box.ready, problem = False, f"the sandbox could not be recorded: {error}"
-            if problem is None:
-                self.deadlines.arm(box, box.limits.get("idle_s") or 0.0)
-                reply({"pid": box.pid, "boot_id": self.settings["boot_id"]})
-                return
-            refused = problem if isinstance(problem, Refused) else Refused("unavailable", problem)
-            answer = {"error": {"code": refused.code, "message": refused.message}}
-            box.when_gone.append(lambda _usage: reply(answer))
-            if box.gone:
-                reply(answer)
-            else:
-                self.burials.kill(box)
-
-        def mounted(refused: Refused | None) -> None:
-            if refused is not None:
-                ready(refused)
-                return
-            config = {name: request[name] for name in ("env", "work_dir", "main")}
-            home = home_in(request["workspaces"])
-            try:
-                birth.assign({**config, "id": box.id, "ring_bytes": self.settings["ring_bytes"], "home": home})
-            except OSError as error:
-                ready(f"the sandbox could not be made: {error}")
-
-        assert box.birth is not None
-        birth = box.birth
-        birth.expect(ready)
-        try:
-            self.mounting.give(box, request["workspaces"], mounted)
-        except Refused as refused:
-            mounted(refused)
 
     def list(self, _request: dict[str, Any], reply: Reply) -> None:
         there = [box for box in self.boxes.values() if box.ready and not box.gone]
