@@ -103,3 +103,10 @@ def test_what_is_no_root(data: bytes) -> None:
 
 def test_an_empty_page_has_no_entries() -> None:
     assert decode_page(encode_page([])) == []
+
+
+def test_more_names_than_a_file_system_allows_are_no_tree() -> None:
+    names = [Entry(b"b%05d" % at, EntryKind.HARDLINK, 0, target=b"a") for at in range(65_000)]
+    assert len(list(check_entries([root(), file(b"a"), *names[1:]]))) == 65_001
+    with pytest.raises(InvalidInput, match="65000 names"):
+        list(check_entries([root(), file(b"a"), *names]))

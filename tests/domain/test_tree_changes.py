@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 
 from atoll.domain.tree import Entry, EntryKind
@@ -52,3 +54,19 @@ def test_a_folder_that_became_a_file() -> None:
     assert change.before is not None
     assert change.after is not None
     assert (change.before.kind, change.after.kind) == (EntryKind.DIRECTORY, EntryKind.FILE)
+
+
+def test_r06_twenty_thousand_equal_files_are_renamed_at_once() -> None:
+    before = [root(), *(file(b"a%06d" % at) for at in range(20_000))]
+    after = [root(), *(file(b"b%06d" % at) for at in range(20_000))]
+    began = time.process_time()
+    told = with_renames(changes(before, after))
+    assert {change.kind for change in told} == {ChangeKind.RENAMED}
+    assert time.process_time() - began < 10
+
+
+def test_a_rename_keeps_its_name_or_else_its_folder() -> None:
+    before = [root(), file(b"a"), folder(b"d"), file(b"d/b"), file(b"n")]
+    after = [root(), folder(b"d"), file(b"d/c"), folder(b"e"), file(b"e/n"), file(b"z")]
+    told = {change.path: change.renamed_from for change in with_renames(changes(before, after))}
+    assert (told[b"d/c"], told[b"e/n"], told[b"z"]) == (b"d/b", b"n", b"a")

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii as _quoted
@@ -25,6 +26,7 @@ PAGE_ENTRIES_MAX = 4096
 PAGE_EVERY = 512  # entries in a page, on average
 PATH_BYTES_MAX = 4096
 DEPTH_MAX = 256
+LINKS_MAX = 65_000  # names of one file: what a file system of working trees allows
 USER_ID = 1000  # of the tenant, as its sandbox sees it
 
 
@@ -195,6 +197,7 @@ def check_entries(entries: Iterable[Entry]) -> Iterator[Entry]:
     """
     last: bytes | None = None
     kinds: dict[bytes, EntryKind] = {}  # of directories, and of files that hardlinks may name
+    links: Counter[bytes] = Counter()
     for entry in entries:
         if last is None:
             if entry.path != b"" or entry.kind is not EntryKind.DIRECTORY:
@@ -206,6 +209,10 @@ def check_entries(entries: Iterable[Entry]) -> Iterator[Entry]:
         _check_contents(entry, kinds)
         if entry.kind in (EntryKind.DIRECTORY, EntryKind.FILE):
             kinds[entry.path] = entry.kind
+        elif entry.kind is EntryKind.HARDLINK:
+            links[entry.target] += 1
+            if links[entry.target] >= LINKS_MAX:
+                raise _wrong(entry.path, f"a file has at most {LINKS_MAX} names")
         last = entry.path
         yield entry
     if last is None:

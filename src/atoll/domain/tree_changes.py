@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -64,30 +64,46 @@ def same_but_times(one: Entry, other: Entry, kind: EntryKind | None = None) -> b
 def with_renames(found: Iterable[Change]) -> list[Change]:
     """The same changes, each deleted file that was added elsewhere with equal contents told as one: renamed."""
     all_found = list(found)
-    gone: dict[bytes, list[Change]] = defaultdict(list)
-    for change in all_found:
-        if change.after is None and change.before is not None and _has_contents(change.before):
-            gone[change.before.chunks].append(change)
+    gone = _Gone(change for change in all_found if change.after is None)
     renamed: dict[bytes, Change] = {}
     for change in all_found:
         if change.before is None and change.after is not None and _has_contents(change.after):
-            candidates = gone.get(change.after.chunks)
-            if candidates:
-                old = _likeliest(candidates, change.path)
-                candidates.remove(old)
+            old = gone.take(change.after, change.path)
+            if old is not None:
                 renamed[old.path] = replace(change, before=old.before, renamed_from=old.path)
     arrived = {change.path: change for change in renamed.values()}
     return [arrived.get(change.path, change) for change in all_found if change.path not in renamed]
 
 
+class _Gone:
+    """Deleted files by their contents; each is taken once. As quick for a million equal ones as for one."""
+
+    def __init__(self, deleted: Iterable[Change]) -> None:
+        self._waiting: dict[tuple[bytes, str, bytes], deque[Change]] = defaultdict(deque)
+        self._taken: set[bytes] = set()
+        for change in deleted:
+            if change.before is not None and _has_contents(change.before):
+                for key in _likenesses(change.before, change.path):
+                    self._waiting[key].append(change)
+
+    def take(self, entry: Entry, path: bytes) -> Change | None:
+        """The likeliest one that had the entry's contents: of the same name, else in the same folder, else any."""
+        for key in _likenesses(entry, path):
+            waiting = self._waiting.get(key, ())
+            while waiting:
+                change = waiting.popleft()
+                if change.path not in self._taken:
+                    self._taken.add(change.path)
+                    return change
+        return None
+
+
+def _likenesses(entry: Entry, path: bytes) -> Iterator[tuple[bytes, str, bytes]]:
+    """What it has in common with another place of its contents, the closest first."""
+    yield entry.chunks, "name", posixpath.basename(path)
+    yield entry.chunks, "folder", posixpath.dirname(path)
+    yield entry.chunks, "contents", b""
+
+
 def _has_contents(entry: Entry) -> bool:
     return entry.kind is EntryKind.FILE and entry.size > 0
-
-
-def _likeliest(candidates: list[Change], path: bytes) -> Change:
-    name, folder = posixpath.basename(path), posixpath.dirname(path)
-
-    def unlike(change: Change) -> tuple[bool, bool]:
-        return posixpath.basename(change.path) != name, posixpath.dirname(change.path) != folder
-
-    return min(candidates, key=unlike)

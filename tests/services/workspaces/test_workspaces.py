@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 
 import pytest
+import zstandard
 
 from atoll.domain.errors import Conflict, Forbidden, InvalidInput, NotFound, QuotaExceeded
+from atoll.domain.tree import chunk_id
 from atoll.domain.workspace import Permission, Reason
-from atoll.services.workspaces.views import Changes
+from atoll.services.workspaces.views import Changes, SentChunk
 from tests.services.conftest import ALICE, BOB, READER, until
 
-from .workshop import Workshop, disk
+from .workshop import Workshop, disk, each
 
 
 async def test_a_new_workspace_is_empty_and_has_one_revision(shop: Workshop) -> None:
@@ -259,8 +261,6 @@ async def test_collaborators_may_do_what_they_were_given(shop: Workshop) -> None
 
 
 async def test_a_collaborator_cannot_ask_for_chunks_of_the_owners_other_forks(shop: Workshop) -> None:
-    from atoll.domain.tree import chunk_id
-
     made = await shop.create()
     await shop.push("w", "HEAD", {b"a": b"shared"})
     await shop.workspaces.forks.fork(ALICE, "w", "private")
@@ -270,6 +270,10 @@ async def test_a_collaborator_cannot_ask_for_chunks_of_the_owners_other_forks(sh
     got = [one async for one in await shop.workspaces.sync.fetch(BOB, ref, [secret, shared])]
     assert [len(one.data) > 0 for one in got] == [False, True]
     assert await shop.workspaces.sync.missing(BOB, ref, [secret, shared]) == [secret]
+    # what it sends is new, whether or not another fork has it: else the answer would confirm a guess
+    for guess in (b"secret", b"absent"):
+        frame = SentChunk(chunk_id(guess), 6, zstandard.compress(guess))
+        assert await shop.workspaces.sync.chunks(BOB, ref, each([frame])) == (1, len(frame.data))
     await shop.push(ref, "HEAD", {b"b": b"secret"}, principal=BOB)  # who has it may name it
     theirs = await shop.workspaces.forks.fork(BOB, ref, "mine")
     assert theirs.workspace.lineage != made.workspace.lineage

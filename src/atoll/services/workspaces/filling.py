@@ -27,15 +27,21 @@ async def steps(
     async with aclosing(chunks.fetch(lineage, ids)) as contents:
         for entry in entries:
             yield Write(entry)
+            hole = 0  # bytes; of a file that is nothing else there are millions of chunks
             for number, id in enumerate(entry.chunk_ids()):
                 begin = number * CHUNK_BYTES
                 end = min(entry.size, begin + CHUNK_BYTES)
                 if id == HOLE:
-                    yield Skip(end - begin)
+                    hole += end - begin
                     continue
+                if hole:
+                    yield Skip(hole)
+                    hole = 0
                 _, data = await anext(contents)
-                for at, length, hole in _parts(entry.holes, begin, end):
-                    yield Skip(length) if hole else Data(data[at - begin : at - begin + length])
+                for at, length, is_hole in _parts(entry.holes, begin, end):
+                    yield Skip(length) if is_hole else Data(data[at - begin : at - begin + length])
+            if hole:
+                yield Skip(hole)
 
 
 def _parts(holes: tuple[tuple[int, int], ...], begin: int, end: int) -> Iterator[tuple[int, int, bool]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -22,10 +20,10 @@ from atoll.services.workspaces.chunks import ChunkStore
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.manifests import Manifests
 from atoll.services.workspaces.refs import Refs, Resolved
+from atoll.services.workspaces.text_diffs import Budget, unified
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import Change, Diff, Listing, RevisionView
 
-_LINE = re.compile(r"[^\n]*\n|[^\n]+")  # splitlines would split at more than newlines
 ZEROS = bytes(CHUNK_BYTES)
 
 
@@ -143,11 +141,11 @@ class History:
             listed = [one for one in listed if _concerns(one, where)]
         most = self._limits.diff_changes_max
         changes: list[Change] = []
-        room = self._limits.diff_texts_bytes_max if texts else 0
+        room, budget = self._limits.diff_texts_bytes_max if texts else 0, Budget()
         for one in listed[:most]:
             change = _change(one)
             if room > 0:
-                change = await self._with_text(change, old.lineage, new.lineage)
+                change = await self._with_text(change, old.lineage, new.lineage, budget)
                 room -= len(change.text or "")
             changes.append(change)
         return Diff(old.revision, new.revision, changes, len(listed) > most)
@@ -174,7 +172,7 @@ class History:
                     _, data = await anext(chunks)
                     yield data
 
-    async def _with_text(self, change: Change, lineage_before: str, lineage_after: str) -> Change:
+    async def _with_text(self, change: Change, lineage_before: str, lineage_after: str, budget: Budget) -> Change:
         files = [one for one in (change.before, change.after) if one is not None]
         if any(one.kind is not EntryKind.FILE for one in files) or len({one.chunks for one in files}) < len(files):
             return change  # no contents, or equal ones
@@ -186,7 +184,7 @@ class History:
             return replace(change, binary=True)
         old_name = text(change.from_ or change.path) if change.before else "/dev/null"
         new_name = text(change.path) if change.after else "/dev/null"
-        lines = await asyncio.to_thread(_unified, before, after, old_name, new_name)
+        lines = await asyncio.to_thread(unified, before, after, old_name, new_name, budget)
         return replace(change, text=lines)
 
     async def _text(self, lineage: str, entry: Entry | None) -> str | None:
@@ -221,12 +219,3 @@ def _change(one: tree_changes.Change) -> Change:
     there = one.after or one.before
     assert there is not None
     return Change(one.path, one.kind.value, there.kind, one.renamed_from, one.before, one.after)
-
-
-def _unified(before: str, after: str, old_name: str, new_name: str) -> str:
-    """As `diff -u` writes it, with its word on a last line that does not end."""
-    lines: list[str] = []
-    old, new = _LINE.findall(before), _LINE.findall(after)
-    for line in difflib.unified_diff(old, new, old_name, new_name):
-        lines.append(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n")
-    return "".join(lines)

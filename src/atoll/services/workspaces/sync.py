@@ -101,17 +101,23 @@ class Sync:
 
     async def chunks(self, principal: Principal, ref: str, sent: AsyncIterable[SentChunk]) -> Sent:
         """Store what the client sends, each verified. Durable once this returns; what was taken before an error stays.
-        Needs `write`. InvalidInput for one that is not what its id says."""
+        Needs `write`. InvalidInput for one that is not what its id says.
+
+        A collaborator's all count as new: others would tell what the owner's other workspaces hold."""
         found = await self._access.find(principal, ref, Permission.WRITE)
         taken: list[bytes] = []
+        size = 0
         async with self._chunks.writer(found.workspace.lineage) as writer:
             try:
                 async for chunk in sent:
                     await writer.add_compressed(chunk.id, chunk.size, chunk.data)
                     taken.append(chunk.id)
+                    size += len(chunk.data)
             finally:
                 await writer.flush()  # a cut keeps what came before it
         self._possession.prove(principal, found, taken)
+        if found.permission is not None:
+            return Sent(len(taken), size)
         return Sent(writer.stored_chunks, writer.stored_bytes)
 
     async def fetch(self, principal: Principal, ref: str, ids: Sequence[bytes]) -> AsyncGenerator[SentChunk]:
