@@ -20,6 +20,7 @@ from atoll.sidekick.client import ANSWER_S, STALL_S, Connector, Link
 from atoll.sidekick.keeper_packing import (
     data_frames,
     path_frames,
+    split_scan,
     step_frames,
     unpack_applied,
     unpack_found,
@@ -54,14 +55,23 @@ class KeeperClient:
             answer = await link.result(STALL_S)
             return answer["bytes"], answer["inodes"]
 
+    async def scan_packed(self) -> AsyncIterator[tuple[bytes, bytes]]:
+        """As `scan`: (a folder's path, some of what is in it, packed) for `unpack_scan`.
+
+        Of a folder in which nothing changed since another scan all is the same together, byte by byte.
+        """
+        async with self._link("scan") as link:
+            while (payload := await _data(link)) is not None:
+                for block in split_scan(payload):
+                    yield block
+
     async def scan(self) -> AsyncIterator[Sequence[Seen]]:
         """Every path of the tree, in pieces, each directory before what is in it, in no special order else.
 
         What a tree cannot hold (sockets, devices, paths that are too long or too deep) has the kind "?".
         """
-        async with self._link("scan") as link:
-            while (payload := await _data(link)) is not None:
-                yield unpack_scan(payload)
+        async for _, block in self.scan_packed():
+            yield unpack_scan(block)
 
     async def read(self, paths: AsyncIterator[bytes] | Sequence[bytes]) -> AsyncIterator[ReadFile | bytes]:
         """For each path in order a ReadFile, and for files then their bytes in pieces without the holes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from atoll.domain.errors import Internal, InvalidInput
 from atoll.domain.tree import Entry, EntryKind, text
@@ -98,6 +98,22 @@ def _pack_write(entry: Entry) -> bytes:
 def _check_path(path: bytes) -> None:
     if path and not packed.is_path(path):
         raise InvalidInput(f"path {text(path)!r}: not a path of a tree", field="path")
+
+
+def split_scan(payload: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The blocks of a piece of a scan: (the folder's path, the block)."""
+    at = 0
+    while at < len(payload):
+        try:
+            folder_bytes, count, names_bytes = packed.BLOCK.unpack_from(payload, at)
+        except struct.error:
+            raise Internal("the keeper sent what is no scan") from None
+        begin = at + packed.BLOCK.size
+        end = begin + folder_bytes + count * packed.STAT.size + names_bytes
+        if end > len(payload):
+            raise Internal("the keeper sent what is no scan")
+        yield payload[begin : begin + folder_bytes], payload[at:end]
+        at = end
 
 
 def unpack_scan(payload: bytes) -> list[Seen]:

@@ -24,13 +24,13 @@ from .workshop import Workshop, disk
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One for each scan."""
     seen: list[str] = []
-    scan = KeeperClient.scan
+    scan = KeeperClient.scan_packed
 
     def counted(self: KeeperClient):  # type: ignore[no-untyped-def]
         seen.append("scan")
         return scan(self)
 
-    monkeypatch.setattr(KeeperClient, "scan", counted)
+    monkeypatch.setattr(KeeperClient, "scan_packed", counted)
     return seen
 
 

@@ -166,7 +166,7 @@ class Archives:
             async with aclosing(decompressed(pieces, self._chunks.in_thread, stream_max)) as tar:
                 await keeper.unpack(tar, bytes_max=bytes_max, entries_max=entries_max, strip=strip)
             crash.point("workspaces.import.unpacked")
-            _, stored = await self._revising.read(tree_id, workspace.lineage, None)
+            stored = (await self._revising.read(tree_id, workspace.lineage, None, None)).stored
         except TooLarge as error:
             if bytes_max < limits.import_bytes or entries_max < limits.import_entries:
                 raise QuotaExceeded(f"the workspace cannot hold it: {error.message}") from None

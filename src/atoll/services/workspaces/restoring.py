@@ -244,7 +244,8 @@ class Restoring:
             return
         try:
             state = await self._trees.state(old_tree)
-            _, left = await self._revising.read(old_tree, workspace.lineage, state)
+            head = await self._trees.head(workspace)
+            left = (await self._revising.read(old_tree, workspace.lineage, state, head.tree)).stored
             if state is None or left.tree != state.tree:
                 await self._keep_beneath(workspace, left)
         except NotFound:

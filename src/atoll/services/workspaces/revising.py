@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_left
+from operator import attrgetter
 from typing import NamedTuple
 
 import structlog
@@ -15,7 +17,7 @@ from atoll.domain import crash
 from atoll.domain.errors import AtollError, Corrupt, InvalidInput, NotFound, StaleVersion
 from atoll.domain.ids import new_id
 from atoll.domain.principal import Principal
-from atoll.domain.tree import Entry, Root
+from atoll.domain.tree import Entry, EntryKind, Root
 from atoll.domain.tree_merge import merge
 from atoll.domain.workspace import Permission, Reason, Revision, Workspace
 from atoll.records.base import Records
@@ -33,6 +35,7 @@ from atoll.services.workspaces.trees import WorkingTrees
 
 _log = structlog.get_logger()
 
+HOME = b".home"
 PAUSES = 10  # a workspace is left alone so many times as long as its last revision took
 
 
@@ -50,6 +53,14 @@ class Stored(NamedTuple):
     entries: int
     bytes: int
     stored_bytes: int
+
+
+class Found(NamedTuple):
+    """A working tree as it was found. What is not to be kept is left out of `entries`, whose tree is stored."""
+
+    reading: Reading
+    entries: list[Entry]
+    stored: Stored
 
 
 class Revising:
@@ -114,8 +125,8 @@ class Revising:
         self, workspace: Workspace, tree_id: str, head: Revision, reason: Reason, actor: str, message: str | None
     ) -> Taken:
         state = await self._trees.state(tree_id)
-        reading, stored = await self.read(tree_id, workspace.lineage, state)
-        entries = reading.entries
+        reading, before, stored = await self.read(tree_id, workspace.lineage, state, head.tree)
+        entries = before
         if state is not None and state.tree not in (head.tree, stored.tree) and stored.tree != head.tree:
             # The head went on without the tree: a change of it was cut short. What both changed comes together.
             base = await self._base(workspace.lineage, state.tree)
@@ -130,12 +141,15 @@ class Revising:
             crash.point("workspaces.take.stored")
             taken = await self.add(workspace, head, stored, reason, actor, message)
             crash.point("workspaces.take.recorded")
-        if entries is not reading.entries:
+        now = TreeState(stored.tree, reading.known, reading.scanned)
+        if entries is not before:
             await self._trees.mark(tree_id, workspace)
-            if not await self.followed(workspace, reading.entries, entries, stored.tree):
+            if not await self.followed(workspace, before, entries, stored.tree):
                 return taken
         elif state is None or reading.changed or state.tree != stored.tree:
-            await self._trees.save(tree_id, TreeState(stored.tree, reading.known))
+            await self._trees.save(tree_id, now)
+        else:
+            self._trees.remember(tree_id, now)
         if not self._mounted.writable(workspace.id):
             await self._trees.unmark(tree_id)
         return taken
@@ -156,20 +170,40 @@ class Revising:
         except (Corrupt, NotFound):
             return []  # its revision is gone by now; then both sides count as new, and both are kept
 
-    async def read(self, tree_id: str, lineage: str, state: TreeState | None) -> tuple[Reading, Stored]:
-        """A tree as it is now, stored."""
+    async def read(self, tree_id: str, lineage: str, state: TreeState | None, like: str | None) -> Found:
+        """A tree as it is now, stored. `like` is the tree that it is thought to equal where its state does not tell;
+        None for one that no sandbox had."""
+        if state is not None:
+            like = state.tree
         async with deadline(self._limits.tree_s, "reading the working tree"):
             keeper = await self._trees.keeper_of(tree_id)
             async with self._chunks.writer(lineage) as writer:
                 reading = await read_tree(keeper, state, writer)
+                entries = reading.entries
+                has_home = like is not None and await self._has_new_home(lineage, like, entries)
+                if has_home:
+                    entries = [entry for entry in entries if entry.path != HOME]
                 if state is not None and not reading.changed:
-                    root = None
-                    tree = state.tree
-                else:
-                    tree, root = await self._manifests.store(writer, reading.entries)
-        if root is None:
-            return reading, Stored(tree, len(reading.entries), _bytes(reading.entries), 0)
-        return reading, _stored(tree, root, writer.stored_bytes)
+                    return Found(reading, entries, Stored(state.tree, len(entries), _bytes(entries), 0))
+                if has_home and like is not None:
+                    before = await self._manifests.load(lineage, like)
+                    if _but_root_time(entries) == _but_root_time(before):
+                        entries = before
+                tree, root = await self._manifests.store(writer, entries)
+        return Found(reading, entries, _stored(tree, root, writer.stored_bytes))
+
+    async def _has_new_home(self, lineage: str, like: str, entries: list[Entry]) -> bool:
+        """Whether there is an empty `.home`, that the node makes in a sandbox's first workspace, and not in `like`."""
+        at = bisect_left(entries, HOME, key=attrgetter("path"))
+        found, inside = entries[at : at + 1], entries[at + 1 : at + 2]
+        if not found or found[0].path != HOME or found[0].kind is not EntryKind.DIRECTORY:
+            return False
+        if inside and inside[0].path.startswith(HOME + b"/"):
+            return False
+        try:
+            return await self._manifests.find(lineage, like, HOME) is None
+        except (Corrupt, NotFound):
+            return False
 
     async def store(self, lineage: str, entries: list[Entry]) -> Stored:
         """A manifest of entries whose chunks are in the store."""
@@ -248,6 +282,10 @@ class Revising:
 
 def _stored(tree: str, root: Root, stored_bytes: int) -> Stored:
     return Stored(tree, root.entries, root.bytes, stored_bytes)
+
+
+def _but_root_time(entries: list[Entry]) -> list[Entry]:
+    return [entry._replace(mtime_ns=0) for entry in entries[:1]] + entries[1:]
 
 
 def _bytes(entries: list[Entry]) -> int:

@@ -12,7 +12,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from atoll.domain.tree import Entry, EntryKind
@@ -27,11 +27,21 @@ Known = dict[bytes, tuple[Seen, Entry]]
 
 
 @dataclass(frozen=True, slots=True)
+class Scanned:
+    """Folders, as a keeper packed what it saw in them, all of whose entries are known with stamps to trust."""
+
+    folders: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
+    linked: frozenset[bytes] = frozenset()  # those of them with files that have several names
+
+
+@dataclass(frozen=True, slots=True)
 class TreeState:
-    """What a working tree was: `tree` is the revision's tree that it equalled, `known` how each path looked."""
+    """What a working tree was: `tree` is the revision's tree that it equalled, `known` how each path looked, sorted;
+    `scanned`, in memory only, lets a look pass over what is as it was."""
 
     tree: str
     known: Known
+    scanned: Scanned = field(default_factory=Scanned)
 
 
 def stamped(seen: Seen, moment_ns: int) -> Seen:
@@ -66,6 +76,10 @@ class Stamps:
         partial = self._folder / f"{tree_id}.partial"
         partial.write_bytes(_encode(state))
         partial.rename(self._folder / f"{tree_id}.stamps")
+        self._keep(tree_id, state)
+
+    def remember(self, tree_id: str, state: TreeState) -> None:
+        """As `save`, of a state that differs in `scanned` alone."""
         self._keep(tree_id, state)
 
     def mark(self, tree_id: str, workspace_id: str) -> None:

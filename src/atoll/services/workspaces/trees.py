@@ -199,6 +199,10 @@ class WorkingTrees:
     async def save(self, tree_id: str, state: TreeState) -> None:
         await asyncio.to_thread(self._stamps.save, tree_id, state)
 
+    def remember(self, tree_id: str, state: TreeState) -> None:
+        """As `save`, of a state that differs from the saved one in `scanned` alone."""
+        self._stamps.remember(tree_id, state)
+
     async def mark(self, tree_id: str, workspace: Workspace) -> None:
         """It may differ from the workspace's head from now on; durable."""
         await asyncio.to_thread(self._stamps.mark, tree_id, workspace.id)
