@@ -13,7 +13,15 @@ import pytest
 import zstandard
 
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, DeadlineExceeded, InvalidInput, NotFound, QuotaExceeded, TooLarge
+from atoll.domain.errors import (
+    AtollError,
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    QuotaExceeded,
+    RateLimited,
+    TooLarge,
+)
 from atoll.domain.tree import Entry
 from tests.services.conftest import ALICE, BOB
 
@@ -168,3 +176,26 @@ async def test_c01_an_import_that_is_cut_short_leaves_the_workspace_as_it_was(sh
     await import_(shop, files({"new": b"new"}))
     assert await shop.files("w") == {b"new": b"new"}
     assert await shop.runtime.list_trees() == []
+
+
+async def test_r10_archives_that_never_come_hold_a_few_trees_at_most(shop: Workshop) -> None:
+    await shop.create()
+    going_on = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield files({"f": b"x"})[:8]
+        await going_on.wait()
+
+    def begin() -> asyncio.Task[object]:
+        return asyncio.create_task(shop.workspaces.archives.import_archive(ALICE, "w", slowly()))
+
+    slow = [begin() for _ in range(LIMITS.imports_per_key)]
+    await asyncio.sleep(0.2)
+    with pytest.raises(RateLimited):
+        await import_(shop, files({"f": b"x"}))
+    assert len(await shop.runtime.list_trees()) <= LIMITS.imports_per_key
+    going_on.set()
+    ended = await asyncio.gather(*slow, return_exceptions=True)
+    assert all(isinstance(one, InvalidInput) for one in ended)
+    await import_(shop, files({"f": b"x"}))
+    assert await shop.files("w") == {b"f": b"x"}

@@ -6,11 +6,12 @@ nothing else, and which becomes a revision like any other tree. Memory stays bou
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator
+from contextlib import aclosing, contextmanager
 
 from atoll.domain import crash
-from atoll.domain.errors import QuotaExceeded, TooLarge
+from atoll.domain.errors import QuotaExceeded, RateLimited, TooLarge
 from atoll.domain.ids import new_id
 from atoll.domain.principal import Principal
 from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry
@@ -115,6 +116,7 @@ class Archives:
         self._viewing = viewing
         self._locks = locks
         self._limits = limits
+        self._importing: Counter[str] = Counter()  # principal -> imports under way
 
     async def export(self, principal: Principal, ref: str, revision: str = "HEAD") -> AsyncGenerator[bytes]:
         """The tar.zst of a revision, in pieces; close it when you stop early. Needs the permission `read`.
@@ -137,19 +139,35 @@ class Archives:
         """Make the workspace what a tar.zst holds, the first `strip` parts of its names left out. Needs `write`.
 
         All of it or nothing. InvalidInput for a malformed archive, TooLarge and DeadlineExceeded beyond the bounds,
-        QuotaExceeded when the workspace cannot hold it. What was there before is a revision and can be restored.
+        QuotaExceeded when the workspace cannot hold it, RateLimited when as many imports as one may have are under way.
+        What was there before is a revision and can be restored.
         """
         found = await self._access.find(principal, ref, Permission.WRITE)
         self._revising.check_message(message)
         self._trees.require()
         workspace = found.workspace
-        async with deadline(self._limits.import_s, "importing the archive"):
-            stored = await self._unpacked(workspace, pieces, strip)
+        with self._turn(principal):
+            async with deadline(self._limits.import_s, "importing the archive"):
+                stored = await self._unpacked(workspace, pieces, strip)
         crash.point("workspaces.import.stored")
         async with self._locks.hold(workspace.id):
             workspace = await self._access.current(workspace.id)
             head = await self._restoring.become(workspace, stored, Reason.IMPORT, principal.id, message)
         return await self._viewing.revision(head)
+
+    @contextmanager
+    def _turn(self, principal: Principal) -> Generator[None]:
+        """Each import holds a working tree and its keeper for as long as the archive takes to come."""
+        most = self._limits.imports_per_key
+        if self._importing[principal.id] >= most:
+            raise RateLimited(f"{most} imports are under way: wait until one has ended")
+        self._importing[principal.id] += 1
+        try:
+            yield
+        finally:
+            self._importing[principal.id] -= 1
+            if not self._importing[principal.id]:
+                del self._importing[principal.id]
 
     async def _unpacked(self, workspace: Workspace, pieces: AsyncIterable[bytes], strip: int) -> Stored:
         """The archive as a stored tree, by way of a working tree that is gone again."""

@@ -25,6 +25,7 @@ class WorkspaceLimits:
     import_bytes: int = 64 * 2**30
     import_entries: int = 2_000_000
     import_s: float = 3_600.0
+    imports_per_key: int = 4  # at a time: each has a working tree of its own
 
     # revisions and snapshots
     automatic: frozenset[Reason] = AUTOMATIC  # reasons for which revisions are taken unasked
