@@ -16,8 +16,8 @@ from atoll.services.limits import Limits
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.sharing import TARGETS_MAX
 from atoll.settings import Settings
-from atoll.surfaces.execbox.errors import TABLE
 from atoll.surfaces.operation import WEBSOCKET
+from atoll.surfaces.statuses import TABLE
 from atoll.telemetry.metrics import Metrics
 from atoll.testing.fake_runtime import FakeRuntime
 from atoll.testing.memory_records import MemoryRecords

@@ -1,4 +1,4 @@
-"""The error tree that services raise and that each surface maps to its own envelope in one table.
+"""The error tree that services raise and that each surface puts into its own envelope.
 
 AtollError
 ├── InvalidInput        bad_request          a field is wrong; names the field and what would be right

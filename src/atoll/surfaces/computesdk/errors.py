@@ -5,9 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from atoll.domain.errors import AtollError, RateLimited
-from atoll.surfaces.bodies import Lingering, json_bytes
-from atoll.surfaces.execbox.errors import RETRY_AFTER_S, status_and_code
+from atoll.domain.errors import AtollError
+from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
 
 class ComputeError(BaseModel):
@@ -22,16 +21,7 @@ class ComputeDialect:
 
     def error(self, error: AtollError) -> Response:
         status, code = status_and_code(error)
-        headers: dict[str, str] = {}
-        if status == 401:
-            headers["www-authenticate"] = "Bearer"
-        if isinstance(error, RateLimited):
-            headers["retry-after"] = str(error.retry_after_s)
-        elif status == 503:
-            headers["retry-after"] = str(RETRY_AFTER_S)
-        if status == 413:
-            headers["connection"] = "close"  # the rest of the body is not worth reading
-        return _envelope(status, code, error.message, headers)
+        return _envelope(status, code, error.message, headers_of(error, status))
 
     def method_not_allowed(self, allowed: list[str]) -> Response:
         methods = ", ".join(allowed)
@@ -43,6 +33,4 @@ class ComputeDialect:
 
 
 def _envelope(status: int, code: str, message: str, headers: dict[str, str]) -> Response:
-    kind = Lingering if status == 413 else Response
-    body = json_bytes({"error": code.lower(), "message": message})
-    return kind(body, status, headers, "application/json")
+    return envelope(status, {"error": code.lower(), "message": message}, headers)

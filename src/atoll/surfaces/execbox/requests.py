@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import shlex
 import signal as signals
 from typing import Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ from atoll.domain.errors import InvalidInput
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import BakedFile, NetworkMode, Port, Resources, SandboxSpec
 from atoll.domain.workspace import MOUNT_POINT, WorkspaceMount
+from atoll.surfaces.words import words
 
 MIB = 2**20
 MAX_INT = 2**53  # above it JSON readers disagree about a number
@@ -205,19 +205,6 @@ class KeepaliveBody(_Body):
     @property
     def timeout_s(self) -> float | None:
         return _seconds(self.timeoutMs)
-
-
-def words(command: list[str] | str, field: str) -> tuple[str, ...]:
-    """The argv of a command; a single string is split by shell-word rules, and nothing is expanded."""
-    if not isinstance(command, str):
-        return tuple(command)
-    try:
-        argv = tuple(shlex.split(command))
-    except ValueError as error:
-        raise InvalidInput(f"{field}: {error}".lower(), field=field) from None
-    if not argv:
-        raise InvalidInput(f"{field} must not be empty", field=field)
-    return argv
 
 
 def encoded(text: str, encoding: str | None, field: str) -> bytes:

@@ -18,9 +18,9 @@ from atoll.services.sandboxes import Sandboxes
 from atoll.sidekick.client import ProcessStream
 from atoll.surfaces.execbox import frames
 from atoll.surfaces.execbox.frames import Incoming, Malformed, Wire
-from atoll.surfaces.execbox.requests import words
 from atoll.surfaces.operation import Parameter
 from atoll.surfaces.transport import LOST
+from atoll.surfaces.words import words
 
 PIECE_BYTES = 128 * 1024  # of output in one message: clients bound what they take
 CLOSE_NORMAL, CLOSE_GONE, CLOSE_INTERNAL = 1000, 1001, 1011

@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from atoll.domain.errors import AtollError, InvalidInput, RateLimited, Unauthenticated
-from atoll.surfaces.bodies import Invalid, Lingering, json_bytes
+from atoll.domain.errors import AtollError, InvalidInput, Unauthenticated
+from atoll.surfaces.bodies import Invalid
 from atoll.surfaces.door import NoCredential
-from atoll.surfaces.execbox.errors import RETRY_AFTER_S, status_and_code
+from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
 NOT_BEARER = "Authorization header must start with 'Bearer '"
 BAD_TOKEN = "Invalid or expired token"
@@ -44,22 +44,13 @@ class TerminalDialect:
 
     def error(self, error: AtollError) -> Response:
         status, detail = _told(error)
-        headers: dict[str, str] = {}
-        if status == 401:
-            headers["www-authenticate"] = "Bearer"
-        if isinstance(error, RateLimited):
-            headers["retry-after"] = str(error.retry_after_s)
-        elif status == 503:
-            headers["retry-after"] = str(RETRY_AFTER_S)
-        if status == 413:
-            headers["connection"] = "close"  # the rest of the body is not worth reading
-        return _envelope(status, detail, headers)
+        return envelope(status, {"detail": detail}, headers_of(error, status))
 
     def method_not_allowed(self, allowed: list[str]) -> Response:
-        return _envelope(405, "Method Not Allowed", {"allow": ", ".join(allowed)})
+        return envelope(405, {"detail": "Method Not Allowed"}, {"allow": ", ".join(allowed)})
 
     def upgrade_required(self) -> Response:
-        return _envelope(426, "Upgrade Required", {"upgrade": "websocket", "connection": "upgrade"})
+        return envelope(426, {"detail": "Upgrade Required"}, {"upgrade": "websocket", "connection": "upgrade"})
 
 
 def _told(error: AtollError) -> tuple[int, str | list[dict[str, Any]]]:
@@ -78,8 +69,3 @@ def _told(error: AtollError) -> tuple[int, str | list[dict[str, Any]]]:
 
 def _wrong(loc: Sequence[str | int], message: str, kind: str) -> dict[str, Any]:
     return {"loc": list(loc), "msg": message, "type": kind}
-
-
-def _envelope(status: int, detail: str | list[dict[str, Any]], headers: dict[str, str]) -> Response:
-    kind = Lingering if status == 413 else Response
-    return kind(json_bytes({"detail": detail}), status, headers, "application/json")

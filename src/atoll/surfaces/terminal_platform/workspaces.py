@@ -18,13 +18,14 @@ from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec
 from atoll.domain.workspace import Permission, Share, Workspace
 from atoll.services.workspaces.access import NotPermitted
+from atoll.services.workspaces.sharing import PRINCIPAL_CHARS_MAX, TARGETS_MAX
 from atoll.services.workspaces.views import WorkspaceView
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model, unless_disconnected
-from atoll.surfaces.execbox.requests import words
 from atoll.surfaces.terminal_platform.errors import BadRequest
 from atoll.surfaces.terminal_platform.sandbox_config import SandboxConfig, spec_of
+from atoll.surfaces.words import words
 from atoll.telemetry.trace import trace_of
 
 NOBODY = "ws_" + "0" * 32
@@ -65,7 +66,10 @@ class CommandBody(BaseModel):
 class AgentShareBody(BaseModel):
     """POST /workspaces/{workspace}/share."""
 
-    target_agent_ids: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=1000)]
+    target_agent_ids: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=PRINCIPAL_CHARS_MAX)]],
+        Field(min_length=1, max_length=TARGETS_MAX),
+    ]
     permission: str = Field("read", description="read, write or admin")
 
 
