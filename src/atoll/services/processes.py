@@ -29,6 +29,10 @@ SIGNAL_MAX = 64
 PROCESS_ID_CHARS_MAX = 64
 
 
+class Interrupted(Conflict):
+    """The sandbox ended under a command: it has run, nobody knows how far."""
+
+
 class Processes:
     """All of them: Conflict `session not running: status=<s>` unless the sandbox runs (but see `attach`, `wait`)."""
 
@@ -94,7 +98,8 @@ class Processes:
     ) -> RunResult:
         """Start, feed stdin, collect up to `max_output_bytes` of each stream, wait for the end. Needs `execute`.
 
-        Cancelling the call ends the process. Its exit says `timed_out` when `spec.timeout_s` ended it.
+        Cancelling the call ends the process. Its exit says `timed_out` when `spec.timeout_s` ended it. Interrupted when
+        the sandbox ends before the command does.
         """
         access = self._access
         live = await access.running(principal, sandbox_id, Scope.EXECUTE)
@@ -107,8 +112,10 @@ class Processes:
         try:
             async with access.inside(live, "the command", within_s=within_s):
                 return await _collected(stream, stdin if spec.stdin or stdin else None, most)
-        except (Conflict, NotFound):
-            raise  # there is nothing left to end
+        except Conflict as error:
+            raise Interrupted(error.message) from None  # there is nothing left to end
+        except NotFound:
+            raise
         except BaseException:
             if live.sandbox.live:
                 access.background.spawn(self._end(live, stream.id), "run.end")

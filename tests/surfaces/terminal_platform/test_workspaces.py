@@ -97,6 +97,19 @@ async def test_a_sandbox_that_has_ended_is_followed_by_another(house: Any) -> No
     assert second != first
 
 
+async def test_a_command_whose_sandbox_ends_is_not_run_again(house: Any) -> None:
+    path = f"/workspaces/{(await create(house))['workspace_id']}/exec"
+    first = (await house.call("POST", path, json={"command": "true"})).json()["sandbox_id"]
+    running = asyncio.create_task(house.call("POST", path, json={"command": "sleep 30"}))
+    async with asyncio.timeout(5):
+        while "sleep" not in (await house.call("GET", f"/v1/sessions/{first}/processes")).text:
+            await asyncio.sleep(0.01)
+    await house.call("DELETE", f"/v1/sessions/{first}")
+    assert (await asyncio.wait_for(running, 5)).status_code == 409
+    sessions = (await house.call("GET", "/v1/sessions")).json()["sessions"]
+    assert [one["id"] for one in sessions if one["status"] == "running"] == []
+
+
 async def test_a_sandbox_that_rests_is_woken_by_the_next_command(house: Any) -> None:
     path = f"/workspaces/{(await create(house))['workspace_id']}"
     first = (await house.call("POST", path + "/exec", json={"command": "true"})).json()["sandbox_id"]

@@ -17,12 +17,13 @@ from atoll.domain.process import ProcessSpec, RunResult
 from atoll.domain.sandbox import SandboxSpec
 from atoll.domain.workspace import MOUNT_POINT, Permission, Workspace, WorkspaceMount
 from atoll.records.base import Records
+from atoll.services.processes import Interrupted
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.views import Ran
 
-TRIES = 3  # of a command whose sandbox ends, and of a record that others change, at the same moment
+TRIES = 3  # of a command whose sandbox ends before it starts, and of a record that others change, at the same moment
 
 Shape = Callable[[Workspace], SandboxSpec]
 
@@ -59,6 +60,8 @@ class Executing:
             try:
                 result = await self._run(owner, workspace.sandbox_id, spec, max_output_bytes)
                 return Ran(workspace, result)
+            except Interrupted:
+                raise  # a command is never run twice
             except (Conflict, NotFound):
                 if attempt == TRIES or await self._runs(owner, workspace.sandbox_id):
                     raise
