@@ -32,7 +32,7 @@ class WorkspaceSettings(Section):
     keeper_idle_s: float = Field(default=60.0, ge=1, le=DAY_S)
     """Seconds without work after which the process that reads and writes a working tree ends."""
     chunk_cache_bytes: int = Field(default=64 * MIB, ge=0, le=64 * GIB)
-    """Memory for what was read from the blobs last."""
+    """Memory for the pages of entries that were read last."""
     after_process: bool = True
     """Take a revision after a process that changed files."""
     on_stop: bool = True
@@ -129,7 +129,7 @@ class BlobSettings(Section):
     concurrency: int = Field(default=32, ge=1, le=1_000)
     """Requests to the store at a time."""
     copy_url: _BlobsUrl = None
-    """A second store, in another region, that everything is copied to. Empty: none."""
+    """A second store, in another region, that `atoll backup` copies everything to. Empty: none."""
     copy_endpoint: _Endpoint = None
     """Address of the second store. Empty: the provider's own."""
     copy_region: str | None = None

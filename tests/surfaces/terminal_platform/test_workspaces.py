@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from atoll.domain.sandbox import SandboxState
+from tests.services.conftest import until
 
 BOB = "key_b0b000000000"
 LOST = {"detail": "Workspace not found"}
@@ -101,9 +102,11 @@ async def test_a_command_whose_sandbox_ends_is_not_run_again(house: Any) -> None
     path = f"/workspaces/{(await create(house))['workspace_id']}/exec"
     first = (await house.call("POST", path, json={"command": "true"})).json()["sandbox_id"]
     running = asyncio.create_task(house.call("POST", path, json={"command": "sleep 30"}))
-    async with asyncio.timeout(5):
-        while "sleep" not in (await house.call("GET", f"/v1/sessions/{first}/processes")).text:
-            await asyncio.sleep(0.01)
+
+    async def started() -> bool:
+        return "sleep" in (await house.call("GET", f"/v1/sessions/{first}/processes")).text
+
+    await until(started)
     await house.call("DELETE", f"/v1/sessions/{first}")
     assert (await asyncio.wait_for(running, 5)).status_code == 409
     sessions = (await house.call("GET", "/v1/sessions")).json()["sessions"]
