@@ -47,9 +47,9 @@ def unpack_entries(pieces: Iterator[bytes]) -> list[Entry]:
     owners, nothing = [USER_ID] * count, [()] * count
     columns = (paths, kinds, modes, times, owners, owners, sizes, chunks, targets, nothing, nothing)
     entries: list[Entry] = list(map(Entry._make, zip(*columns, strict=True)))
-    for number, holes, xattrs in json.loads(next(pieces)):
-        entry: Entry = entries[number]
-        entries[number] = entry._replace(
+    rare: list[tuple[int, Any, Any]] = json.loads(next(pieces))
+    for number, holes, xattrs in rare:
+        entries[number] = entries[number]._replace(
             holes=tuple((at, length) for at, length in holes),
             xattrs=tuple((raw(name), b64decode(value)) for name, value in xattrs),
         )
