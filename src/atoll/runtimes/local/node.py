@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from atoll.runtimes.local.node_wire import Operation, Reply
 
-PROTOCOL = 1
 SLOTS_AHEAD = 64
 SLOT_PAUSE_S = 0.002
 REFILL_AFTER_MOUNTS_S = 0.015
@@ -273,7 +272,6 @@ class Node:
     def hello(self, _request: dict[str, Any], reply: Reply) -> None:
         reply(
             {
-                "protocol": PROTOCOL,
                 "pid": os.getpid(),
                 "rooted": self.cgroups is not None,
                 "limits": sorted(self.cgroups.limits) if self.cgroups is not None else [],
