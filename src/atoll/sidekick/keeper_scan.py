@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from atoll.sidekick.keeper_link import Link
 
 PATHS_MAX = 8_000_000  # hardlinks need no inodes, so that a quota of inodes bounds nothing
+NAME_BYTES_MAX = 255  # of any file system here
 BLOCK_ENTRIES = 2_000  # of the longest names that still fit a frame
 
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
@@ -26,7 +27,7 @@ _TYPE, _REGULAR, _FOLDER = 0o170000, 0o100000, 0o040000
 
 def scan(root: int, link: Link, _request: dict[str, Any]) -> None:
     """DATA blocks, END. A folder comes before what is in it; what vanishes meanwhile is left out."""
-    link.add(_block(b"", [b""], bytearray(record(os.fstat(root)))))
+    link.add(_block(b"", [""], [record(os.fstat(root))]))
     paths = 1
     pending = [b""]
     while pending:
@@ -38,18 +39,19 @@ def scan(root: int, link: Link, _request: dict[str, Any]) -> None:
     link.end()
 
 
-def _block(folder: bytes, names: list[bytes], records: bytearray) -> bytes:
-    joined = b"\0".join(names)
-    return b"".join((BLOCK.pack(len(folder), len(names), len(joined)), folder, records, joined))
+def _block(folder: bytes, names: list[str], records: list[bytes]) -> bytes:
+    joined = "\0".join(names).encode(_ENCODING, _ERRORS)
+    return b"".join((BLOCK.pack(len(folder), len(names), len(joined)), folder, *records, joined))
 
 
-def _folder(root: int, folder: bytes, pending: list[bytes]) -> Iterator[tuple[bytes, list[bytes], bytearray]]:
+def _folder(root: int, folder: bytes, pending: list[bytes]) -> Iterator[tuple[bytes, list[str], list[bytes]]]:
     """Its entries in pieces; folders among them are added to `pending`. Those beyond a tree's bounds get no type."""
     pack = STAT.pack
     prefix = folder + b"/" if folder else b""
     room = PATH_BYTES_MAX - len(prefix) if prefix.count(b"/") < DEPTH_MAX else -1
-    names: list[bytes] = []
-    records = bytearray()
+    is_tight = room < NAME_BYTES_MAX
+    names: list[str] = []
+    records: list[bytes] = []
     try:
         fd = open_folder(root, folder)
     except OSError as error:
@@ -63,15 +65,14 @@ def _folder(root: int, folder: bytes, pending: list[bytes]) -> Iterator[tuple[by
                     info = item.stat(follow_symlinks=False)
                 except OSError:
                     continue  # it is gone
-                name = item.name.encode(_ENCODING, _ERRORS)
                 mode = info.st_mode
                 kind = mode & _TYPE
-                if len(name) > room:
+                if is_tight and len(item.name.encode(_ENCODING, _ERRORS)) > room:
                     mode &= ~_TYPE
                 elif kind == _FOLDER:
-                    pending.append(prefix + name)
+                    pending.append(prefix + item.name.encode(_ENCODING, _ERRORS))
                 try:
-                    records += pack(
+                    packed = pack(
                         info.st_ino,
                         info.st_size if kind == _REGULAR else 0,
                         info.st_mtime_ns,
@@ -82,11 +83,12 @@ def _folder(root: int, folder: bytes, pending: list[bytes]) -> Iterator[tuple[by
                         info.st_nlink,
                     )
                 except struct.error:  # times beyond what 64 bits of nanoseconds hold
-                    records += record(info)
-                names.append(name)
+                    packed = record(info)
+                names.append(item.name)
+                records.append(packed)
                 if len(names) >= BLOCK_ENTRIES:
                     yield folder, names, records
-                    names, records = [], bytearray()
+                    names, records = [], []
     except OSError as error:
         raise refused(error, folder) from None
     finally:

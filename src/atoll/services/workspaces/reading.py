@@ -45,7 +45,7 @@ async def read_tree(keeper: KeeperClient, before: TreeState | None, sink: ChunkS
         if not gone:
             break  # what vanished may have moved: look again, what was read is known
     if changed:
-        standing = _standing(known)
+        standing = await asyncio.to_thread(_standing, known)
         if len(standing) != len(known):
             known, scanned = standing, Scanned()
     return Reading(known, scanned, changed)

@@ -19,8 +19,10 @@ from atoll.domain.tree import Entry, EntryKind
 from atoll.sidekick.keeper_client import Seen
 
 FRESH_NS = 20_000_000  # the kernel's clock of files is coarse: a later change may bear the same time within this
-_MAGIC = b"atoll stamps 1\n"
+_MAGIC = b"atoll stamps 2\n"
 _DIGEST_BYTES = 16
+_STAMP_FIELDS = len(Seen._fields)
+_VALUES = {kind: kind.value for kind in EntryKind}
 _UNTRUSTED = -1  # in place of an inode: no scan ever sees it
 
 Known = dict[bytes, tuple[Seen, Entry]]
@@ -140,8 +142,9 @@ def known_of(seen: Iterable[Seen], entries: Iterable[Entry], moment_ns: int) -> 
 
 
 def _encode(state: TreeState) -> bytes:
-    rows = [(tuple(seen), (entry[0], entry.kind.value, *entry[2:])) for seen, entry in state.known.values()]
-    body = marshal.dumps((state.tree, rows))  # our own file, checked by its digest: nobody else's bytes are loaded
+    rows = [(*seen, _VALUES[entry[1]], *entry[2:]) for seen, entry in state.known.values()]
+    # Our own file, checked by its digest: nobody else's bytes are loaded. This version looks for nothing to share.
+    body = marshal.dumps((state.tree, rows), 2)
     return _MAGIC + hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest() + body
 
 
@@ -154,6 +157,7 @@ def _decode(data: bytes) -> TreeState:
     tree, rows = marshal.loads(body)
     kinds = {kind.value: kind for kind in EntryKind}
     known: Known = {}
-    for seen, entry in rows:
-        known[seen[0]] = (Seen(*seen), Entry(entry[0], kinds[entry[1]], *entry[2:]))
+    for row in rows:
+        kind, *fields = row[_STAMP_FIELDS:]
+        known[row[0]] = (Seen(*row[:_STAMP_FIELDS]), Entry(row[0], kinds[kind], *fields))
     return TreeState(tree, known)
