@@ -41,15 +41,17 @@ def _ours(report: Report, shape: Shape, workspace: Workspace, sandbox: Sandbox, 
     began = time.perf_counter()
     first = workspace.snapshot(keep=True)
     first_s = time.perf_counter() - began
-    report.value(
-        "snapshot.first", f"first snapshot, {shape}", first_s, "s", against="tar", goal="<= 4x tar|zstd, < restic"
-    )
+    report.value("snapshot.first", f"first snapshot, {shape}", first_s, "s", against="tar", goal="<= 4x tar|zstd")
+    if "restic.first" in report.rows:
+        report.value(
+            "snapshot.first.ratio", "... beside restic's first", first_s, "s", against="restic.first", goal="< 1x"
+        )
     later: list[float] = []
     for number in range(max(3, rounds)):
         again = ",".join(str((int(one) + number) % shape.files) for one in changed.split(","))
         sandbox.run(trees.command("/workspace", shape, again), check=True, timeout=TIMEOUT_S)
         later.append(milliseconds(workspace.snapshot))
-    report.times("snapshot.next", "... the next, 10 files changed", later, goal="<= 200 ms, <= 1/3 restic")
+    report.times("snapshot.next", "... the next, 10 files changed", later, goal="<= 200 ms")
     if "restic.next" in report.rows:
         ratio = statistics.median(later) / 1e3
         report.value(
