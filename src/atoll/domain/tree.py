@@ -25,9 +25,11 @@ HOLE = bytes(ID_BYTES)  # stands for a chunk that is nothing but a hole
 PAGE_ENTRIES_MAX = 4096
 PAGE_EVERY = 512  # entries in a page, on average
 PATH_BYTES_MAX = 4096
+NAME_BYTES_MAX = 255
 DEPTH_MAX = 256
 LINKS_MAX = 65_000  # names of one file: what a file system of working trees allows
 USER_ID = 1000  # of the tenant, as its sandbox sees it
+_NO_NAMES = frozenset((b"", b".", b".."))
 
 
 class EntryKind(StrEnum):
@@ -224,7 +226,8 @@ def check_path(path: bytes) -> None:
     parts = path.split(b"/") if path else []
     if len(path) > PATH_BYTES_MAX or len(parts) > DEPTH_MAX:
         raise _wrong(path, f"a path has at most {PATH_BYTES_MAX} bytes and {DEPTH_MAX} parts")
-    if b"\0" in path or any(part in (b"", b".", b"..") or len(part) > 255 for part in parts):
+    long = len(path) > NAME_BYTES_MAX and any(len(part) > NAME_BYTES_MAX for part in parts)
+    if long or b"\0" in path or not _NO_NAMES.isdisjoint(parts):
         raise _wrong(path, "a path is relative, without empty parts, '.', '..' and NUL, each part at most 255 bytes")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TypeVar
 
 from atoll.domain.errors import Corrupt
-from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind, chunk_id, text
+from atoll.domain.tree import CHUNK_BYTES, HOLE, ID_BYTES, Entry, EntryKind, chunk_id, text
 from atoll.domain.tree_changes import Change
 from atoll.sdk.sync.contents import Stamp, stamp_of
 from atoll.sdk.sync.folder import IN_USE, NO_WAY, Folder, write_chunk
@@ -148,7 +148,7 @@ class Applying:
         good = True
         try:
             written: dict[bytes, int] = {}
-            for number, (chunk, size) in enumerate(_all_chunks_of(entry)):
+            for number, (chunk, size) in enumerate(all_chunks_of(entry)):
                 if chunk == HOLE:
                     continue
                 if file and chunk in written:
@@ -234,10 +234,13 @@ class Applying:
 
 def chunks_of(entry: Entry) -> list[tuple[bytes, int]]:
     """(id, size) of the chunks of a file, holes left out."""
-    return [(chunk, size) for chunk, size in _all_chunks_of(entry) if chunk != HOLE]
+    return [(chunk, size) for chunk, size in all_chunks_of(entry) if chunk != HOLE]
 
 
-def _all_chunks_of(entry: Entry) -> list[tuple[bytes, int]]:
+def all_chunks_of(entry: Entry) -> list[tuple[bytes, int]]:
+    """(id, size) of every chunk of a file; HOLE for one that is nothing but a hole."""
+    if len(entry.chunks) == ID_BYTES:
+        return [(entry.chunks, entry.size)]
     return [
         (chunk, min(CHUNK_BYTES, entry.size - number * CHUNK_BYTES)) for number, chunk in enumerate(entry.chunk_ids())
     ]

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from typing import TypeVar
 
-from atoll.domain.tree import CHUNK_BYTES, Entry, EntryKind
+from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind
 from atoll.sdk.sync.contents import Stamp, stamp_of
 from atoll.sdk.sync.ignore import TEMPORARY
 
@@ -30,6 +30,8 @@ class Folder:
         self._open: list[tuple[bytes, int]] = [(b"", os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))]
         self._modes: dict[bytes, int] = {}  # of directories that were opened up, or are new
         self._times: dict[bytes, int] = {}
+        self._temporary = TEMPORARY + secrets.token_hex(8).encode()
+        self._made = 0  # temporary names
 
     def close(self) -> None:
         for path in sorted(self._modes.keys() | self._times.keys(), reverse=True):
@@ -83,14 +85,17 @@ class Folder:
     def new_file(self, path: bytes) -> tuple[bytes, int]:
         """(its name, descriptor) of a temporary file beside `path`."""
         parent, _ = self._place(path)
-        name = TEMPORARY + secrets.token_hex(8).encode()
+        name = self._new_name()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return name, self._in_parent(path, lambda: os.open(name, flags, 0o600, dir_fd=parent))
 
     def finish_file(self, name: bytes, file: int, entry: Entry) -> None:
         """Put a temporary file in place of whatever stood at the entry's path."""
-        os.ftruncate(file, entry.size)
-        self.set_metadata(file, entry)
+        if entry.holes or entry.chunks.endswith(HOLE):
+            os.ftruncate(file, entry.size)
+        if entry.xattrs:
+            _set_xattrs(file, entry)
+        _set_mode_and_times(file, entry)
         self._replace(name, entry.path)
 
     def drop_file(self, name: bytes, path: bytes) -> None:
@@ -99,11 +104,6 @@ class Folder:
             os.unlink(name, dir_fd=parent)
         except OSError:
             pass  # its directory is gone, and so is it
-
-    def set_metadata(self, file: int, entry: Entry) -> None:
-        _set_xattrs(file, entry)
-        os.fchmod(file, entry.mode)
-        os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
 
     def change_metadata(self, entry: Entry) -> bool:
         """Of a file whose contents stay. False: it must be written anew, as it has other names or cannot be opened."""
@@ -116,7 +116,8 @@ class Folder:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 return False
-            self.set_metadata(file, entry)
+            _set_xattrs(file, entry)
+            _set_mode_and_times(file, entry)
             return True
         finally:
             os.close(file)
@@ -124,7 +125,7 @@ class Folder:
     def make_other(self, entry: Entry) -> None:
         """A symlink, a further name or a named pipe."""
         parent, _ = self._place(entry.path)
-        name = TEMPORARY + secrets.token_hex(8).encode()
+        name = self._new_name()
         if entry.kind is EntryKind.SYMLINK:
             self._in_parent(entry.path, lambda: os.symlink(entry.target, name, dir_fd=parent))
             os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
@@ -171,13 +172,20 @@ class Folder:
 
     def _replace(self, name: bytes, path: bytes, *, linked: bool = False) -> None:
         parent, final = self._place(path)
-        self._clear(parent, final, keep=lambda mode: not stat.S_ISDIR(mode))
-        os.rename(name, final, src_dir_fd=parent, dst_dir_fd=parent)
+        try:
+            os.rename(name, final, src_dir_fd=parent, dst_dir_fd=parent)
+        except IsADirectoryError:
+            self._clear(parent, final, keep=lambda mode: not stat.S_ISDIR(mode))
+            os.rename(name, final, src_dir_fd=parent, dst_dir_fd=parent)
         if linked:
             try:  # rename leaves two names of one file as they are
                 os.unlink(name, dir_fd=parent)
             except FileNotFoundError:
                 pass
+
+    def _new_name(self) -> bytes:
+        self._made += 1
+        return b"%b-%d" % (self._temporary, self._made)
 
     def _clear(self, parent: int, name: bytes, *, keep: Callable[[int], bool]) -> None:
         """Remove what stands there, unless it is of a kind to keep. OSError for a directory that is not empty."""
@@ -273,6 +281,11 @@ def _write_all(file: int, data: bytes, at: int) -> None:
 
 def _is_below(path: bytes, folder: bytes) -> bool:
     return not folder or path == folder or path.startswith(folder + b"/")
+
+
+def _set_mode_and_times(file: int, entry: Entry) -> None:
+    os.fchmod(file, entry.mode)
+    os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
 def _set_xattrs(place: int, entry: Entry) -> None:
