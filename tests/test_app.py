@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from atoll.app import Application, create_app
-from atoll.domain.errors import AtollError, Conflict, Unavailable
+from atoll.domain.errors import AtollError, Conflict, Corrupt, Unavailable
 from atoll.domain.workspace import Reason
 from atoll.limits import door_limits, service_limits, storage_limits, workspace_limits
 from atoll.runtimes.base import Check, Report
@@ -54,6 +54,27 @@ async def test_a12_where_others_can_reach_it_no_start_without_a_key(tmp_path: Pa
             pass
     assert not (tmp_path / "owner.key").exists()
     assert not await keys_in(tmp_path)
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_f14_no_start_with_another_master_key_than_the_workspaces_need(tmp_path: Path, there: bool) -> None:
+    app = create_app(settings(tmp_path))
+    async with app.running(), listening(app) as url:
+        assert app.owner_key is not None
+        made = await call(url, app.owner_key.text, "POST", "/v1/workspaces", json={"name": "w"})
+        assert made.status_code == 201
+    file = tmp_path / "master.key"
+    right = file.read_bytes()
+    if there:
+        file.write_bytes(bytes(len(right)))
+    else:
+        file.unlink()  # a new one in its place would hide the loss
+    with pytest.raises(Corrupt, match="put the right file back"):
+        async with create_app(settings(tmp_path)).running():
+            pass
+    file.write_bytes(right)
+    async with create_app(settings(tmp_path)).running():
+        pass
 
 
 async def test_a12_a_key_that_exists_is_enough_there(tmp_path: Path) -> None:

@@ -130,6 +130,8 @@ class Application:
             await _started(stack, "starting the runtime", self.runtime.start, self.runtime.close)
             await _started(stack, "opening the blobs", self.blobs.start, self.blobs.close)
             await _started(stack, "opening the vault", self.vault.start, self.vault.close)
+            if serving:
+                await self.workspaces.check_key()
             await _started(stack, "adopting the workspaces", self.workspaces.start, self.workspaces.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
             if serving:

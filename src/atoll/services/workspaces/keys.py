@@ -50,6 +50,14 @@ class LineageKeys:
             self._cached.popitem(last=False)
         return key
 
+    async def check(self) -> None:
+        """Corrupt when the vault's master key is not the one that wrapped the oldest key here: what is made from then
+        on would need another master key than what was there before."""
+        for lineage in await self._records.list_lineages():
+            if lineage.key is not None and lineage.vault == self._vault.name:
+                await self._vault.unwrap(lineage.key, lineage.id)
+                return
+
     async def shred(self, lineage_id: str, event: Event) -> None:
         """Destroy its key: whatever it protects is lost, in every copy. A second call does nothing."""
         lineage = await self._records.get_lineage(lineage_id)

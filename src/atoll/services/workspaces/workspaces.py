@@ -53,6 +53,10 @@ class Workspaces:
         self.executing = Executing(parts.records, parts.access, sandboxes)
         parts.sharing.evicting = Evicting(parts.records, parts.access, parts.mounted, sandboxes)
 
+    async def check_key(self) -> None:
+        """Before anybody is served: Corrupt when the vault has another master key than these workspaces need."""
+        await self._parts.keys.check()
+
     async def start(self) -> None:
         """Learn what is mounted where; then reconcile, take daily revisions, prune and collect, until `close`."""
         await self._parts.upkeep.start()
