@@ -44,6 +44,8 @@ _FIND_ON_POSTGRES = text(
     'SELECT id, pack, "offset", stored_bytes, bytes FROM chunks WHERE lineage = :lineage AND id = wanted.id OFFSET 0'
     ") AS place"
 )
+# SQLAlchemy's own IN list costs ten times what SQLite does with it.
+_FIND_ON_SQLITE = 'SELECT id, pack, "offset", stored_bytes, bytes FROM chunks WHERE lineage = ? AND id IN ({})'
 _FORGET_ON_POSTGRES = text(
     "DELETE FROM chunks USING unnest(CAST(:ids AS bytea[])) AS wanted (id)"
     " WHERE chunks.lineage = :lineage AND chunks.id = wanted.id AND chunks.pack = ANY(CAST(:packs AS varchar[]))"
@@ -177,7 +179,8 @@ def _found(connection: Connection, lineage: str, ids: Sequence[bytes]) -> Iterat
         yield from (StoredChunk(*row) for row in found)
         return
     for some in pieces(ids):
-        yield from _places(connection, _PLACES.where(chunks.c.lineage == lineage, chunks.c.id.in_(some)))
+        statement = _FIND_ON_SQLITE.format(",".join("?" * len(some)))
+        yield from (StoredChunk(*row) for row in connection.exec_driver_sql(statement, (lineage, *some)))
 
 
 def _forget_chunks(connection: Connection, lineage: str, ids: Sequence[bytes], stored_before: datetime) -> int:
