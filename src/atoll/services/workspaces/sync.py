@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterable, Sequence
 from contextlib import aclosing
-from heapq import merge
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -185,7 +184,8 @@ class Sync:
 
     async def _check_chunks(self, principal: Principal, found: Found, new: list[Entry], before: list[Entry]) -> None:
         """InvalidInput names the first path with a chunk that is not there, is of another size, or was never theirs."""
-        old = {(entry.chunks, entry.size) for entry in before if entry.kind is EntryKind.FILE}
+        named = {entry.chunks for entry in new}
+        old = {(one.chunks, one.size) for one in before if one.chunks in named and one.kind is EntryKind.FILE}
         sizes: dict[bytes, tuple[int, Entry]] = {}
         for entry in new:
             if entry.kind is not EntryKind.FILE or (entry.chunks, entry.size) in old:
@@ -241,8 +241,33 @@ async def _changed(before: list[Entry], after: list[Entry]) -> AsyncGenerator[En
 
 def _applied(before: list[Entry], new: dict[bytes, Entry], gone: set[bytes]) -> list[Entry]:
     """The entries with `new` in place and without what is at or below a path of `gone`; InvalidInput for no tree."""
-    kept = (entry for entry in before if entry.path not in new and not (gone and _is_gone(entry.path, gone)))
-    return list(check_entries(merge(kept, (new[path] for path in sorted(new)), key=attrgetter("path"))))
+    replaced = [entry for entry in before if entry.path in new]
+    kept = [entry for entry in before if entry.path not in new]
+    if gone:
+        kept = [entry for entry in kept if not _is_gone(entry.path, gone)]
+    after = sorted([*kept, *new.values()], key=attrgetter("path"))
+    # Where nothing goes and nothing becomes of another kind, what is kept stands as well as it did before.
+    if gone or any(entry.kind is not new[entry.path].kind for entry in replaced):
+        touched = after
+    else:
+        needed = _needed(new.values())
+        touched = [entry for entry in after if entry.path in needed]
+    for _ in check_entries(touched):
+        pass
+    return after
+
+
+def _needed(entries: Iterable[Entry]) -> set[bytes]:
+    """Their paths, and those of all on which they stand: folders above them, files that they are further names of."""
+    needed = {b""}
+    waiting = [
+        path for entry in entries for path in (entry.path, entry.target if entry.kind is EntryKind.HARDLINK else b"")
+    ]
+    for path in waiting:
+        while path not in needed:
+            needed.add(path)
+            path = path.rpartition(b"/")[0]
+    return needed
 
 
 def _is_gone(path: bytes, gone: set[bytes]) -> bool:
