@@ -109,6 +109,13 @@ class Machine:
     def spares(self) -> int:
         return sum(name.startswith(".spare") for name in os.listdir(self.data / "run" / "sandboxes"))
 
+    def keepers(self) -> int:
+        """Working trees that have a keeper now."""
+        try:
+            return len(os.listdir(self.data / "run" / "keepers"))
+        except FileNotFoundError:
+            return 0
+
     def rest(self, quiet_s: float = 0.3) -> None:
         """Wait until the node has made what it makes ahead."""
         count, since = self.spares(), time.monotonic()

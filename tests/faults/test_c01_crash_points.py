@@ -35,6 +35,8 @@ CASES: dict[str, tuple[str, ...]] = {
         "keys.mint.written",
         *WRITES,
     ),
+    "suspend": ("sandboxes.suspend.recorded", "sandboxes.suspend.destroyed"),
+    "resume": ("sandboxes.resume.recorded",),
     "key create": WRITES,
     "key revoke": WRITES,
 }
@@ -47,8 +49,8 @@ def at(operation: str) -> pytest.MarkDecorator:
 
 
 def test_c01_each_registered_point_is_in_a_case() -> None:
-    # the others: test_c01_chunk_store.py, tests/services/workspaces and tests/blobs
-    here = {point for point in POINTS if not point.startswith(("workspaces.", "blobs."))}
+    # the others: test_c01_workspaces.py, test_c01_chunk_store.py, tests/services/workspaces and tests/blobs
+    here = {point for point in POINTS if not point.startswith(("workspaces.", "blobs.", "backup."))}
     assert {point for points in CASES.values() for point in points} == here
 
 
@@ -123,6 +125,35 @@ def test_c01_exit_of_the_main_process(mortal: Server, point: str) -> None:
     assert (ended["exitCode"], ended["reason"]) == (7, "exited")
     assert server.http.get(f"/v1/sessions/{sandbox}/logs").text == "bye\n"
     assert_whole(server)
+
+
+@at("suspend")
+def test_c01_suspend(mortal: Server, point: str) -> None:
+    server = mortal
+    sandbox = with_workspace(server, f"suspend {point}")
+    die_at(server, point, lambda: server.http.post(f"/v1/sessions/{sandbox}/suspend"))
+    until(lambda: server.session(sandbox).get("suspended", False) is (point != "sandboxes.suspend.recorded"))
+    assert server.sh(sandbox, "cat /workspace/note") == "kept\n"
+    assert_whole(server)
+
+
+@at("resume")
+def test_c01_resume(mortal: Server, point: str) -> None:
+    server = mortal
+    sandbox = with_workspace(server, f"resume {point}")
+    server.http.post(f"/v1/sessions/{sandbox}/suspend")
+    die_at(server, point, lambda: server.http.post(f"/v1/sessions/{sandbox}/resume"))
+    assert server.session(sandbox)["suspended"]
+    assert server.sh(sandbox, "cat /workspace/note") == "kept\n"
+    assert_whole(server)
+
+
+def with_workspace(server: Server, name: str) -> str:
+    """A sandbox with a workspace of its own that has a file in it."""
+    assert server.http.post("/v1/workspaces", json={"name": name}).status_code == 201
+    sandbox = server.create(workspace=name)
+    server.sh(sandbox, "echo kept > /workspace/note")
+    return sandbox
 
 
 @at("first start")
@@ -256,13 +287,14 @@ def assert_whole(server: Server) -> None:
 
     def settled() -> bool:
         sessions = server.sessions()
-        live = {one["id"] for one in sessions if one["status"] == "running"}
+        live = {one["id"] for one in sessions if one["status"] == "running" and not one.get("suspended")}
         links = sum(one["network"]["mode"] != "none" for one in sessions if one["id"] in live)
         return (
             {one["status"] for one in sessions} <= {"running", "stopped", "killed", "failed"}
             and machine.sandbox_folders() == live
             and links <= len(machine.links()) <= links + machine.spares()
-            and len(set(map(os.path.basename, machine.cgroups()))) - 1 == len(live) + machine.spares()
+            and len(set(map(os.path.basename, machine.cgroups()))) - 1
+            == len(live) + machine.spares() + machine.keepers()
         )
 
     until(settled, within_s=10, what="records and machine agree")

@@ -22,6 +22,11 @@ POINTS: frozenset[str] = frozenset(
         "sandboxes.end.recorded",  # the end is stored, the sandbox exists
         "sandboxes.end.destroyed",  # the sandbox is gone, its final usage is not stored
         "sandboxes.exit.saved",  # the main process ended and its log is saved, the record says RUNNING
+        "sandboxes.suspend.recorded",  # SUSPENDING is stored, its processes run
+        "sandboxes.suspend.destroyed",  # the sandbox is gone, the record says SUSPENDING
+        "sandboxes.resume.recorded",  # RESUMING is stored, nothing made
+        "backup.blobs_copied",  # a backup's blobs are in its store, its records are not
+        "backup.records_stored",  # ... they are, no manifest says so
         "templates.build.baked",  # the layer has its partial name
         "keys.mint.written",  # the owner key is in its file, the records do not know it
         "records.migrate.begun",  # the migrations' transaction is open, nothing is changed

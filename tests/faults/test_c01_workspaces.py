@@ -1,0 +1,149 @@
+"""C01 for workspaces: the real server is killed inside an operation on a mounted workspace and started again.
+
+Nothing that was acknowledged is lost, what was cut short happened or did not, and the same can be done once more.
+tests/services/workspaces/test_crashes.py goes through all the points in one process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import needs_root
+from tests.e2e.machine import until
+from tests.e2e.server import Server
+from tests.faults.test_c01_crash_points import assert_whole, die_at, with_workspace
+
+pytestmark = [pytest.mark.root, needs_root]
+
+
+def call(server: Server, method: str, path: str, body: object = None, *, code: int = 200) -> Any:
+    answer = server.http.request(method, f"/v1/workspaces{path}", json=body)
+    assert answer.status_code == code, answer.text
+    return answer.json()
+
+
+def file(server: Server, name: str, path: str, revision: str = "HEAD") -> str | None:
+    """Its contents in that revision; None where there is no such file."""
+    answer = server.http.get(f"/v1/workspaces/{name}/file", params={"path": path, "revision": revision})
+    return answer.text if answer.status_code == 200 else None
+
+
+def take(server: Server, name: str) -> Any:
+    return call(server, "POST", f"/{name}/revisions", {}, code=201)
+
+
+def assert_sound(server: Server, name: str) -> None:
+    """Every byte of it is as it was stored, its trees are those that the records name, and it can be used."""
+    assert call(server, "POST", f"/{name}/verify")["corrupt"] == []
+    sandbox = server.create(workspace=name)
+    server.sh(sandbox, "echo again > /workspace/again")
+    take(server, name)
+    assert file(server, name, "again") == "again\n"
+    server.http.delete(f"/v1/sessions/{sandbox}")
+    assert_whole(server)
+
+
+@pytest.mark.parametrize("point", ["workspaces.create.keyed", "workspaces.create.stored", "workspaces.create.recorded"])
+def test_c01_create(mortal: Server, point: str) -> None:
+    name = point.replace(".", "-")
+    die_at(mortal, point, lambda: call(mortal, "POST", "", {"name": name}, code=201))
+    there = [one["name"] for one in call(mortal, "GET", "")["workspaces"]]
+    assert (name in there) is (point == "workspaces.create.recorded")
+    if name not in there:
+        call(mortal, "POST", "", {"name": name}, code=201)
+    assert_sound(mortal, name)
+
+
+@pytest.mark.parametrize("point", ["workspaces.tree.made", "workspaces.tree.filled", "workspaces.open.recorded"])
+def test_c01_first_mount(mortal: Server, point: str) -> None:
+    name = point.replace(".", "-")
+    call(mortal, "POST", "", {"name": name}, code=201)
+    die_at(mortal, point, lambda: mortal.create(workspace=name))
+    assert_sound(mortal, name)
+
+
+@pytest.mark.parametrize("point", ["workspaces.pack.stored", "workspaces.take.stored", "workspaces.take.recorded"])
+def test_c01_revision(mortal: Server, point: str) -> None:
+    name = point.replace(".", "-")
+    sandbox = with_workspace(mortal, name)
+    take(mortal, name)
+    mortal.sh(sandbox, "echo newer > /workspace/note")
+    die_at(mortal, point, lambda: take(mortal, name))
+    assert mortal.sh(sandbox, "cat /workspace/note") == "newer\n"
+    take(mortal, name)
+    assert file(mortal, name, "note") == "newer\n"
+    notes = {
+        file(mortal, name, "note", str(one["number"])) for one in call(mortal, "GET", f"/{name}/revisions")["revisions"]
+    }
+    assert notes == {None, "kept\n", "newer\n"}
+    assert_sound(mortal, name)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "workspaces.restore.hydrated",
+        "workspaces.restore.kept",
+        "workspaces.restore.recorded",
+        "workspaces.restore.swapped",
+    ],
+)
+def test_c01_restore_under_a_live_sandbox(mortal: Server, point: str) -> None:
+    name = point.replace(".", "-")
+    sandbox = with_workspace(mortal, name)
+    first = take(mortal, name)["id"]
+    mortal.sh(sandbox, "echo newer > /workspace/note; echo more > /workspace/more")
+    die_at(mortal, point, lambda: call(mortal, "POST", f"/{name}/restore", {"revision": first}))
+    until(lambda: mortal.sh(sandbox, "cat /workspace/note") == (file(mortal, name, "note") or ""))
+    restored = point in ("workspaces.restore.recorded", "workspaces.restore.swapped")
+    assert mortal.sh(sandbox, "cat /workspace/note; ls /workspace") == (
+        "kept\nnote\n" if restored else "newer\nmore\nnote\n"
+    )
+    # what the restore would have lost is in the log, or still there
+    revisions = [str(one["number"]) for one in call(mortal, "GET", f"/{name}/revisions")["revisions"]]
+    take(mortal, name)
+    assert "newer\n" in {file(mortal, name, "note", number) for number in [*revisions, "HEAD"]}
+    call(mortal, "POST", f"/{name}/restore", {"revision": first})
+    assert mortal.sh(sandbox, "cat /workspace/note; ls /workspace") == "kept\nnote\n"
+    assert_sound(mortal, name)
+
+
+@pytest.mark.parametrize("point", ["workspaces.fork.stored", "workspaces.fork.recorded"])
+def test_c01_fork(mortal: Server, point: str) -> None:
+    name, fork = point.replace(".", "-"), f"{point.replace('.', '-')}-fork"
+    with_workspace(mortal, name)
+    take(mortal, name)
+    die_at(mortal, point, lambda: call(mortal, "POST", f"/{name}/fork", {"name": fork}, code=201))
+    there = [one["name"] for one in call(mortal, "GET", "")["workspaces"]]
+    if fork not in there:
+        call(mortal, "POST", f"/{name}/fork", {"name": fork}, code=201)
+    assert file(mortal, fork, "note") == "kept\n"
+    assert_sound(mortal, fork)
+
+
+@pytest.mark.parametrize("point", ["workspaces.snapshot.taken", "workspaces.snapshot.recorded"])
+def test_c01_snapshot(mortal: Server, point: str) -> None:
+    name = point.replace(".", "-")
+    with_workspace(mortal, name)
+    die_at(mortal, point, lambda: call(mortal, "POST", f"/{name}/snapshots", {"name": "good"}, code=201))
+    there = call(mortal, "GET", f"/{name}/snapshots")["snapshots"]
+    assert len(there) == (1 if point == "workspaces.snapshot.recorded" else 0)
+    if not there:
+        call(mortal, "POST", f"/{name}/snapshots", {"name": "good"}, code=201)
+    assert file(mortal, name, "note", "good") == "kept\n"
+    assert_sound(mortal, name)
+
+
+@pytest.mark.parametrize("point", ["workspaces.delete.recorded", "workspaces.delete.emptied"])
+def test_c01_delete(mortal: Server, point: str) -> None:
+    name = point.replace(".", "-")
+    sandbox = with_workspace(mortal, name)
+    take(mortal, name)
+    mortal.http.delete(f"/v1/sessions/{sandbox}")
+    die_at(mortal, point, lambda: call(mortal, "DELETE", f"/{name}"))
+    call(mortal, "GET", f"/{name}", code=404)
+    call(mortal, "POST", "", {"name": name}, code=201)
+    assert file(mortal, name, "note") is None
+    assert_sound(mortal, name)
