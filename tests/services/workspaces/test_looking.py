@@ -135,3 +135,16 @@ async def test_a_further_name_in_another_folder_makes_the_first_name_another(kee
         b"m/file": (EntryKind.HARDLINK, b"a/file"),
         b"z/file": (EntryKind.HARDLINK, b"a/file"),
     }
+
+
+async def test_a_further_name_stays_one_when_only_its_folder_changed(keeper: LocalKeeper) -> None:
+    root = Path(keeper.folder)
+    for name in ("a", "b"):
+        (root / name).mkdir()
+    (root / "a" / "file").write_text("x")
+    os.link(root / "a" / "file", root / "b" / "file")
+    await asyncio.sleep(SETTLED_S)
+    before = await look(keeper.client, None)
+    (root / "b" / "other").write_text("y")
+    after = {entry.path: entry for entry in (await look(keeper.client, before)).entries}
+    assert (after[b"b/file"].kind, after[b"b/file"].target) == (EntryKind.HARDLINK, b"a/file")
