@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from atoll.domain.errors import TooLarge
 from atoll.domain.tree import EntryKind, chunk_id
 from atoll.services.workspaces import looking
 from atoll.services.workspaces.reading import Reading, read_tree
 from atoll.services.workspaces.stamps import TreeState
 from atoll.sidekick.keeper_client import KeeperClient
 from atoll.testing.local_keeper import LocalKeeper
+from tests.services.conftest import ALICE
+
+from .workshop import Workshop
 
 NAMES = ("a", "b", "c", "d")
 SETTLED_S = 0.03  # after which stamps are trusted
@@ -148,3 +152,21 @@ async def test_a_further_name_stays_one_when_only_its_folder_changed(keeper: Loc
     (root / "b" / "other").write_text("y")
     after = {entry.path: entry for entry in (await look(keeper.client, before)).entries}
     assert (after[b"b/file"].kind, after[b"b/file"].target) == (EntryKind.HARDLINK, b"a/file")
+
+
+async def test_a_path_that_no_revision_can_have_stops_revisions_and_restores(shop: Workshop) -> None:
+    """To leave it out in silence would be to lose it with the next restore."""
+    created = (await shop.create()).workspace.head
+    await shop.mount("w")
+    folder = await shop.folder("w")
+    deep = folder.joinpath(*["d"] * 257)
+    deep.mkdir(parents=True)
+    (folder / "file").write_text("kept")
+    with pytest.raises(TooLarge, match="256 parts"):
+        await shop.take()
+    with pytest.raises(TooLarge):
+        await shop.workspaces.restoring.restore(ALICE, "w", created)
+    assert deep.is_dir()
+    deep.rmdir()
+    await shop.take()
+    assert (await shop.files("w"))[b"file"] == b"kept"

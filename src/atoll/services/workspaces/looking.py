@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from atoll.domain.errors import TooLarge
-from atoll.domain.tree import Entry, EntryKind
+from atoll.domain.tree import DEPTH_MAX, PATH_BYTES_MAX, Entry, EntryKind, text
 from atoll.services.workspaces.stamps import FRESH_NS, Known, Scanned, stamped
 from atoll.sidekick.keeper_client import Seen
 from atoll.sidekick.keeper_packing import unpack_scan
 
+SHOWN_BYTES = 200  # of a path in a message
 APPARENT_BYTES_MAX = 2**42  # of all files: a sparse file costs nothing but the ids of its chunks
 KEPT = frozenset(kind.value for kind in EntryKind)
 
@@ -27,7 +28,11 @@ class Looked:
 
 
 def compare(folders: dict[bytes, bytes], known: Known, old: Scanned, moment_ns: int) -> Looked:
-    """`folders` are those of a scan that began at that moment. TooLarge for sparse files beyond any use."""
+    """`folders` are those of a scan that began at that moment.
+
+    TooLarge for sparse files beyond any use, and for a path that no revision can have: to leave it out would lose it
+    with the next restore.
+    """
     same = {folder for folder, packed in folders.items() if old.folders.get(folder) == packed}
     if len(same) == len(folders) == len(old.folders):
         return Looked(known, {}, False, old)
@@ -38,6 +43,7 @@ def compare(folders: dict[bytes, bytes], known: Known, old: Scanned, moment_ns: 
         same -= old.linked
         found |= _unpacked(folders, old.linked & folders.keys() - others)
     entries: Known = {path: one for path, one in known.items() if path.rpartition(b"/")[0] in same}
+    _check_kept(one.path for folder in found.values() for one in folder if one.kind not in KEPT)
     seen = sorted(one for folder in found.values() for one in folder if one.kind in KEPT)
     _check_apparent(entries, seen)
     to_read: dict[bytes, Seen] = {}
@@ -75,6 +81,16 @@ def _unpacked(folders: dict[bytes, bytes], some: Iterable[bytes]) -> dict[bytes,
 
 def _is_linked(seen: Seen) -> bool:
     return seen.links > 1 and seen.kind == "f"
+
+
+def _check_kept(left_out: Iterable[bytes]) -> None:
+    """Sockets and devices mean nothing elsewhere; a file whose path is too long does."""
+    for path in left_out:
+        if len(path) > PATH_BYTES_MAX or path.count(b"/") >= DEPTH_MAX:
+            raise TooLarge(
+                f"path {text(path[:SHOWN_BYTES])!r}...: a path of a workspace has at most {PATH_BYTES_MAX} bytes and "
+                f"{DEPTH_MAX} parts; no revision can be taken while it is there"
+            )
 
 
 def _check_apparent(entries: Known, seen: list[Seen]) -> None:
