@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from atoll.blobs.local_disk import LocalDisk
+from atoll.domain.errors import AtollError
 from atoll.records.sql import SqlRecords
 from atoll.records.sqlite import Sqlite
+from atoll.telemetry.logs import configure
 from atoll.vaults.local_key import LocalKey
 from tests.services.workspaces.storage import KIB, Storage, event, noise
+
+REFUSED = 3  # the exit code for an error of ours
 
 BEFORE = {b"f%02d" % number: noise(number, 5 * KIB) for number in range(60)}
 KEPT = {path: BEFORE[path] for path in (b"f03", b"f17", b"f40")}
@@ -56,9 +62,17 @@ async def collect(storage: Storage) -> None:
 
 
 async def main(work: str, folder: str) -> None:
+    configure()  # as a server does: a log that cannot be written stops nothing
     storage = await opened(Path(folder))
     print("begun", flush=True)
-    await {"push": push, "collect": collect}[work](storage)
+    if "ATOLL_TEST_WAIT" in os.environ:
+        await asyncio.to_thread(sys.stdin.readline)
+    try:
+        await {"push": push, "collect": collect}[work](storage)
+    except AtollError as error:
+        with suppress(OSError):
+            print(f"{error.code}: {error.message}", file=sys.stderr, flush=True)
+        os._exit(REFUSED)
     await closed(storage)
 
 

@@ -56,9 +56,7 @@ class Sqlite(Database):
         self.path = path
         self._engine = engine(path)
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
-        self._read_threads = ThreadPoolExecutor(
-            min(readers, READERS_MAX), thread_name_prefix="sqlite-reader", initializer=self._start_reader
-        )
+        self._read_threads = ThreadPoolExecutor(min(readers, READERS_MAX), thread_name_prefix="sqlite-reader")
         self._waiting = {self._write_thread: 0, self._read_threads: 0}
         self._writer: Connection | None = None
         self._reader = threading.local()
@@ -92,9 +90,13 @@ class Sqlite(Database):
         except DBAPIError as error:
             raise Unavailable(f"{self.path}: {error.orig}") from error
 
-    def _start_reader(self) -> None:
-        self._reader.connection = self._engine.connect()
-        self._readers.append(self._reader.connection)
+    def _connected(self) -> Connection:
+        """This reader thread's connection; one that cannot be opened now is tried again with the next question."""
+        found: Connection | None = getattr(self._reader, "connection", None)
+        if found is None:
+            found = self._reader.connection = self._engine.connect()
+            self._readers.append(found)
+        return found
 
     def _release(self) -> None:
         for threads in (self._write_thread, self._read_threads):
@@ -131,7 +133,7 @@ class Sqlite(Database):
 
     async def _read(self, work: Work[T]) -> T:
         def run() -> T:
-            connection: Connection = self._reader.connection
+            connection = self._connected()
             try:
                 return work(connection)
             finally:
