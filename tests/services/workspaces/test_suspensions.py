@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from atoll.domain import crash
 from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, Unavailable
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import NetworkMode, Port, Resources, Sandbox, SandboxSpec, SandboxState
@@ -55,6 +56,17 @@ async def test_rest_takes_a_revision(shop: Workshop) -> None:
             break
         await asyncio.sleep(0.05)
     assert await shop.files("w") == {b"note": b"kept\n"}
+
+
+async def test_every_crash_point_of_rest_is_reached(shop: Workshop) -> None:
+    points = {name for name in crash.POINTS if name.startswith(("sandboxes.suspend.", "sandboxes.resume."))}
+    sandbox = await made(shop)
+    seen: set[str] = set()
+    for point in points:
+        with crash.armed(point, seen.add):
+            await shop.sandboxes.suspend(ALICE, sandbox.id)
+            await shop.sandboxes.resume(ALICE, sandbox.id)
+    assert seen == points
 
 
 async def test_its_record_keeps_no_readable_environment(shop: Workshop) -> None:
