@@ -17,7 +17,7 @@ from atoll.runtimes.base import Check, Report
 from atoll.serve import listening
 from atoll.services.limits import Limits
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.storage_limits import StorageLimits
+from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.settings import Settings
 from atoll.surfaces.door import DoorLimits
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from atoll.domain import crash
-from atoll.services.workspaces.packs import PREFIX, lineage_and_pack
+from atoll.services.workspaces.storage.packs import PREFIX, lineage_and_pack
 from tests.services.workspaces.storage import Storage
 
 from .chunk_store_child import BEFORE, KEPT, PUSHED, closed, opened, prepare

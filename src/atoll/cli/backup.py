@@ -91,7 +91,7 @@ def restore(
 
 async def _back_up(settings: Settings, to: str | None, keep: int) -> tuple[Made, list[str]]:
     from atoll.records.dump import dump_records, packs_in
-    from atoll.services.workspaces.packs import pack_key
+    from atoll.services.workspaces.storage.packs import pack_key
 
     owner_key = settings.folder.owner_key
     text = owner_key.read_text() if owner_key.exists() else None

@@ -18,14 +18,14 @@ from atoll.domain.workspace import Lineage, Reason, Revision, Snapshot, Workspac
 from atoll.records.sql import SqlRecords
 from atoll.records.sqlite import Sqlite
 from atoll.services.clock import Clock, utc_now
-from atoll.services.workspaces.chunk_writer import ChunkWriter
-from atoll.services.workspaces.chunks import ChunkStore
-from atoll.services.workspaces.collecting import Collector
-from atoll.services.workspaces.keys import LineageKeys
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.manifests import Manifests
-from atoll.services.workspaces.storage_limits import StorageLimits
-from atoll.services.workspaces.verifying import Verifier
+from atoll.services.workspaces.storage.chunk_writer import ChunkWriter
+from atoll.services.workspaces.storage.chunks import ChunkStore
+from atoll.services.workspaces.storage.collecting import Collector
+from atoll.services.workspaces.storage.keys import LineageKeys
+from atoll.services.workspaces.storage.manifests import Manifests
+from atoll.services.workspaces.storage.storage_limits import StorageLimits
+from atoll.services.workspaces.storage.verifying import Verifier
 from atoll.testing.memory_blobs import MemoryBlobs
 from atoll.testing.memory_vault import MemoryVault
 from atoll.vaults.base import Vault

@@ -18,8 +18,8 @@ import zstandard
 
 from atoll.domain.errors import Corrupt, InvalidInput, TooLarge
 from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind, chunk_id
-from atoll.services.workspaces.archives import TreeArchives
-from atoll.services.workspaces.zstd_stream import compressed, decompressed
+from atoll.services.workspaces.archives.tree_archives import TreeArchives
+from atoll.services.workspaces.storage.zstd_stream import compressed, decompressed
 from atoll.testing.memory_blobs import MemoryBlobs
 
 from .storage import KIB, MIB, ROOT, Storage, file, noise

@@ -13,10 +13,10 @@ import zstandard
 from atoll.domain import crash
 from atoll.domain.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from atoll.domain.tree import chunk_id
-from atoll.services.workspaces.chunk_reader import coalesce
-from atoll.services.workspaces.packs import lineage_and_pack, read_index, stored_index
-from atoll.services.workspaces.sealing import Sealer
-from atoll.services.workspaces.storage_limits import StorageLimits
+from atoll.services.workspaces.storage.chunk_reader import coalesce
+from atoll.services.workspaces.storage.packs import lineage_and_pack, read_index, stored_index
+from atoll.services.workspaces.storage.sealing import Sealer
+from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.testing.memory_blobs import MemoryBlobs
 
 from .storage import KIB, MIB, Storage, event, noise

@@ -12,9 +12,9 @@ from atoll.domain import crash
 from atoll.domain.errors import NotFound, Unavailable
 from atoll.domain.tree import chunk_id
 from atoll.domain.workspace import Workspace
-from atoll.services.workspaces.collecting import Collector, Marks
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.packs import pack_key
+from atoll.services.workspaces.storage.collecting import Collector, Marks
+from atoll.services.workspaces.storage.packs import pack_key
 from atoll.testing.memory_blobs import MemoryBlobs
 
 from .storage import DAY, KIB, Storage, event, noise

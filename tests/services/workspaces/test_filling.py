@@ -6,8 +6,8 @@ import os
 from collections.abc import AsyncGenerator, Iterable
 
 from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind, check_entries, chunk_id
-from atoll.services.workspaces.filling import difference, steps
-from atoll.services.workspaces.splicing import splice
+from atoll.services.workspaces.trees.filling import difference, steps
+from atoll.services.workspaces.trees.splicing import splice
 from atoll.sidekick.keeper_client import Data, Remove, Skip, Write
 from tests.services.conftest import ALICE
 

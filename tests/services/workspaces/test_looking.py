@@ -14,9 +14,9 @@ import pytest
 
 from atoll.domain.errors import TooLarge
 from atoll.domain.tree import EntryKind, chunk_id
-from atoll.services.workspaces import looking
-from atoll.services.workspaces.reading import Reading, read_tree
-from atoll.services.workspaces.stamps import TreeState
+from atoll.services.workspaces.trees import looking
+from atoll.services.workspaces.trees.reading import Reading, read_tree
+from atoll.services.workspaces.trees.stamps import TreeState
 from atoll.sidekick.keeper_client import KeeperClient
 from atoll.testing.local_keeper import LocalKeeper
 from tests.services.conftest import ALICE

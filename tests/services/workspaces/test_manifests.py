@@ -10,8 +10,8 @@ import pytest
 
 from atoll.domain.errors import Corrupt, NotFound
 from atoll.domain.tree import Entry, EntryKind, Root, chunk_id, decode_root, encode_root, pages
-from atoll.services.workspaces import manifests as module
-from atoll.services.workspaces.storage_limits import StorageLimits
+from atoll.services.workspaces.storage import manifests as module
+from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.testing.memory_blobs import MemoryBlobs
 
 from .storage import ROOT, Storage, event

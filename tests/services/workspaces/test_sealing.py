@@ -9,7 +9,7 @@ import zstandard
 
 from atoll.domain.errors import Corrupt, InvalidInput
 from atoll.domain.tree import chunk_id
-from atoll.services.workspaces.sealing import RAW, ZSTD, Sealer, compress, decompress, inflate
+from atoll.services.workspaces.storage.sealing import RAW, ZSTD, Sealer, compress, decompress, inflate
 
 from .storage import MIB, noise
 

@@ -11,8 +11,8 @@ import pytest
 import zstandard
 
 from atoll.domain.errors import Corrupt, InvalidInput, Unavailable
-from atoll.services.workspaces.archives import TreeArchives
-from atoll.services.workspaces.snapshot_files import SnapshotFiles
+from atoll.services.workspaces.archives.snapshot_files import SnapshotFiles
+from atoll.services.workspaces.archives.tree_archives import TreeArchives
 from atoll.testing.memory_blobs import MemoryBlobs
 from tests.services.conftest import ALICE
 

@@ -7,8 +7,8 @@ import pytest
 from atoll.domain.errors import Unavailable
 from atoll.domain.tree import chunk_id
 from atoll.domain.workspace import RevisionState, Workspace
-from atoll.services.workspaces.packs import pack_key
-from atoll.services.workspaces.verifying import Finding, Report
+from atoll.services.workspaces.storage.packs import pack_key
+from atoll.services.workspaces.storage.verifying import Finding, Report
 from atoll.testing.memory_blobs import MemoryBlobs
 
 from .storage import Storage, event, noise

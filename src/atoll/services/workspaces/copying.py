@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from atoll.domain.tree import HOLE, Entry
-from atoll.services.workspaces.chunks import ChunkStore
-from atoll.services.workspaces.manifests import Manifests
 from atoll.services.workspaces.refs import Resolved
 from atoll.services.workspaces.revising import Stored
+from atoll.services.workspaces.storage.chunks import ChunkStore
+from atoll.services.workspaces.storage.manifests import Manifests
 
 BATCH_CHUNKS = 4_096
 

@@ -14,10 +14,10 @@ from atoll.records.base import Records
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.adding import Adding
 from atoll.services.workspaces.copying import Copying
-from atoll.services.workspaces.keys import LineageKeys
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.refs import Refs, Resolved
 from atoll.services.workspaces.revising import Revising, Stored
+from atoll.services.workspaces.storage.keys import LineageKeys
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import WorkspaceView
 

@@ -16,10 +16,10 @@ from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind, check_path, r
 from atoll.domain.workspace import Permission
 from atoll.records.base import Records
 from atoll.services.workspaces.access import WorkspaceAccess
-from atoll.services.workspaces.chunks import ChunkStore
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.manifests import Manifests
 from atoll.services.workspaces.refs import Refs, Resolved
+from atoll.services.workspaces.storage.chunks import ChunkStore
+from atoll.services.workspaces.storage.manifests import Manifests
 from atoll.services.workspaces.text_diffs import Budget, unified
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import Change, Diff, Listing, RevisionView

@@ -16,10 +16,10 @@ from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.copying import Copying
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
-from atoll.services.workspaces.manifests import Manifests
 from atoll.services.workspaces.refs import Refs, Resolved
 from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.revising import Revising
+from atoll.services.workspaces.storage.manifests import Manifests
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import KeptBoth, Merged
 

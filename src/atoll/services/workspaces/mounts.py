@@ -22,13 +22,13 @@ from atoll.runtimes.base import Runtime
 from atoll.services.background import Background
 from atoll.services.deadline import deadline
 from atoll.services.workspaces.access import NotPermitted, WorkspaceAccess
-from atoll.services.workspaces.keys import LineageKeys
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted, MountedAt
 from atoll.services.workspaces.revising import Revising
-from atoll.services.workspaces.sealing import Sealer
-from atoll.services.workspaces.trees import WorkingTrees
+from atoll.services.workspaces.storage.keys import LineageKeys
+from atoll.services.workspaces.storage.sealing import Sealer
+from atoll.services.workspaces.trees.working_trees import WorkingTrees
 
 _log = structlog.get_logger()
 

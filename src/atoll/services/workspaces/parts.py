@@ -12,16 +12,13 @@ from atoll.services.background import Background
 from atoll.services.clock import Clock, utc_now
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.adding import Adding
-from atoll.services.workspaces.archives import Archives, TreeArchives
-from atoll.services.workspaces.chunks import ChunkStore
-from atoll.services.workspaces.collecting import Collector
+from atoll.services.workspaces.archives.snapshot_files import SnapshotFiles
+from atoll.services.workspaces.archives.tree_archives import Archives, TreeArchives
 from atoll.services.workspaces.copying import Copying
 from atoll.services.workspaces.forks import Forks
 from atoll.services.workspaces.history import History
-from atoll.services.workspaces.keys import LineageKeys
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
-from atoll.services.workspaces.manifests import Manifests
 from atoll.services.workspaces.merging import Merging
 from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.mounts import Mounts
@@ -32,14 +29,17 @@ from atoll.services.workspaces.retention import Retention
 from atoll.services.workspaces.revising import Revising
 from atoll.services.workspaces.sharing import Sharing
 from atoll.services.workspaces.shredding import Shredding
-from atoll.services.workspaces.snapshot_files import SnapshotFiles
 from atoll.services.workspaces.snapshots import Snapshots
-from atoll.services.workspaces.stamps import Stamps
-from atoll.services.workspaces.storage_limits import StorageLimits
+from atoll.services.workspaces.storage.chunks import ChunkStore
+from atoll.services.workspaces.storage.collecting import Collector
+from atoll.services.workspaces.storage.keys import LineageKeys
+from atoll.services.workspaces.storage.manifests import Manifests
+from atoll.services.workspaces.storage.storage_limits import StorageLimits
+from atoll.services.workspaces.storage.verifying import Verifier
 from atoll.services.workspaces.sync import Sync
-from atoll.services.workspaces.trees import WorkingTrees
+from atoll.services.workspaces.trees.stamps import Stamps
+from atoll.services.workspaces.trees.working_trees import WorkingTrees
 from atoll.services.workspaces.upkeep import Upkeep
-from atoll.services.workspaces.verifying import Verifier
 from atoll.services.workspaces.viewing import Viewing
 from atoll.telemetry.metrics import Metrics
 from atoll.vaults.base import Vault

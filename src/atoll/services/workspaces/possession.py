@@ -13,7 +13,7 @@ from atoll.domain.principal import Principal
 from atoll.domain.tree import HOLE
 from atoll.records.base import Records
 from atoll.services.workspaces.access import Found
-from atoll.services.workspaces.manifests import Manifests
+from atoll.services.workspaces.storage.manifests import Manifests
 
 PROVED_MAX = 1_000_000  # ids in memory; what is forgotten is sent again
 REACHABLE_MAX = 1_000_000

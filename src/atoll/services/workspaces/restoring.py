@@ -22,13 +22,13 @@ from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.copying import Copying
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
-from atoll.services.workspaces.manifests import Manifests
 from atoll.services.workspaces.mounted import Mounted, MountedAt
 from atoll.services.workspaces.refs import Refs, Resolved
 from atoll.services.workspaces.revising import Revising, Stored, Taken
-from atoll.services.workspaces.splicing import splice
-from atoll.services.workspaces.stamps import TreeState
-from atoll.services.workspaces.trees import WorkingTrees
+from atoll.services.workspaces.storage.manifests import Manifests
+from atoll.services.workspaces.trees.splicing import splice
+from atoll.services.workspaces.trees.stamps import TreeState
+from atoll.services.workspaces.trees.working_trees import WorkingTrees
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import Restored
 from atoll.telemetry.metrics import Metrics

@@ -24,14 +24,14 @@ from atoll.records.base import Records
 from atoll.services.background import Background
 from atoll.services.deadline import deadline
 from atoll.services.workspaces.access import WorkspaceAccess
-from atoll.services.workspaces.chunks import ChunkStore
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
-from atoll.services.workspaces.manifests import Manifests
 from atoll.services.workspaces.mounted import Mounted
-from atoll.services.workspaces.reading import Reading, read_tree
-from atoll.services.workspaces.stamps import TreeState
-from atoll.services.workspaces.trees import WorkingTrees
+from atoll.services.workspaces.storage.chunks import ChunkStore
+from atoll.services.workspaces.storage.manifests import Manifests
+from atoll.services.workspaces.trees.reading import Reading, read_tree
+from atoll.services.workspaces.trees.stamps import TreeState
+from atoll.services.workspaces.trees.working_trees import WorkingTrees
 
 _log = structlog.get_logger()
 

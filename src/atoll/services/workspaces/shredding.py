@@ -9,8 +9,8 @@ from atoll.domain.errors import AtollError
 from atoll.domain.workspace import Snapshot, Workspace
 from atoll.records.base import Records
 from atoll.services.workspaces.access import WorkspaceAccess
-from atoll.services.workspaces.keys import LineageKeys
-from atoll.services.workspaces.snapshot_files import SnapshotFiles
+from atoll.services.workspaces.archives.snapshot_files import SnapshotFiles
+from atoll.services.workspaces.storage.keys import LineageKeys
 
 _log = structlog.get_logger()
 

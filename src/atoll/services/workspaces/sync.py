@@ -16,14 +16,14 @@ from atoll.domain.tree_changes import changes
 from atoll.domain.workspace import Permission, Reason, Workspace
 from atoll.records.base import Records
 from atoll.services.workspaces.access import Found, WorkspaceAccess
-from atoll.services.workspaces.chunks import ChunkStore
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
-from atoll.services.workspaces.manifests import Manifests
 from atoll.services.workspaces.possession import Possession
 from atoll.services.workspaces.refs import Refs, Resolved
 from atoll.services.workspaces.restoring import Restoring, beyond_quota
 from atoll.services.workspaces.revising import Revising
+from atoll.services.workspaces.storage.chunks import ChunkStore
+from atoll.services.workspaces.storage.manifests import Manifests
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import RevisionView, SentChunk
 

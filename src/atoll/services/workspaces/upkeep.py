@@ -20,7 +20,7 @@ from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
 from atoll.services.workspaces.access import WorkspaceAccess
-from atoll.services.workspaces.collecting import Collector
+from atoll.services.workspaces.archives.snapshot_files import SnapshotFiles
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted
@@ -29,9 +29,9 @@ from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.retention import Retention
 from atoll.services.workspaces.revising import Revising
 from atoll.services.workspaces.shredding import Shredding
-from atoll.services.workspaces.snapshot_files import SnapshotFiles
 from atoll.services.workspaces.snapshots import Snapshots
-from atoll.services.workspaces.trees import WorkingTrees
+from atoll.services.workspaces.storage.collecting import Collector
+from atoll.services.workspaces.trees.working_trees import WorkingTrees
 
 _log = structlog.get_logger()
 

@@ -18,11 +18,11 @@ from atoll.domain.errors import AtollError, Conflict, Corrupt, NotFound
 from atoll.domain.event import Event
 from atoll.domain.tree import ID_BYTES
 from atoll.domain.workspace import Lineage, Pack, StoredChunk
-from atoll.services.workspaces.chunks import ChunkStore
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.manifests import Manifests
-from atoll.services.workspaces.packs import PREFIX, PackBuilder, lineage_and_pack, pack_key
-from atoll.services.workspaces.sealing import Sealer
+from atoll.services.workspaces.storage.chunks import ChunkStore
+from atoll.services.workspaces.storage.manifests import Manifests
+from atoll.services.workspaces.storage.packs import PREFIX, PackBuilder, lineage_and_pack, pack_key
+from atoll.services.workspaces.storage.sealing import Sealer
 
 _log = structlog.get_logger()
 

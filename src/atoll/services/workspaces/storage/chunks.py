@@ -22,11 +22,11 @@ from atoll.domain.errors import Corrupt
 from atoll.domain.workspace import StoredChunk
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
-from atoll.services.workspaces.chunk_reader import ChunkReader
-from atoll.services.workspaces.chunk_writer import ChunkWriter
-from atoll.services.workspaces.keys import LineageKeys
-from atoll.services.workspaces.sealing import ZSTD, Sealer
-from atoll.services.workspaces.storage_limits import StorageLimits
+from atoll.services.workspaces.storage.chunk_reader import ChunkReader
+from atoll.services.workspaces.storage.chunk_writer import ChunkWriter
+from atoll.services.workspaces.storage.keys import LineageKeys
+from atoll.services.workspaces.storage.sealing import ZSTD, Sealer
+from atoll.services.workspaces.storage.storage_limits import StorageLimits
 
 P = ParamSpec("P")
 T = TypeVar("T")

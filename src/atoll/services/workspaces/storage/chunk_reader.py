@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from atoll.domain.errors import Corrupt, NotFound
 from atoll.domain.workspace import StoredChunk
-from atoll.services.workspaces.packs import pack_key
-from atoll.services.workspaces.sealing import Sealer
+from atoll.services.workspaces.storage.packs import pack_key
+from atoll.services.workspaces.storage.sealing import Sealer
 
 if TYPE_CHECKING:
-    from atoll.services.workspaces.chunks import ChunkStore
+    from atoll.services.workspaces.storage.chunks import ChunkStore
 
 T = TypeVar("T")
 Opening = Callable[[Sealer, StoredChunk, memoryview], T]

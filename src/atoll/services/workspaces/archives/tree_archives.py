@@ -19,18 +19,18 @@ from atoll.domain.workspace import Permission, Quota, Reason, Workspace
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
 from atoll.services.workspaces.access import WorkspaceAccess
-from atoll.services.workspaces.chunks import ChunkStore
+from atoll.services.workspaces.archives.tar_members import END, member
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
-from atoll.services.workspaces.manifests import Manifests
 from atoll.services.workspaces.refs import Refs
 from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.revising import Revising, Stored
-from atoll.services.workspaces.tar_members import END, member
-from atoll.services.workspaces.trees import WorkingTrees
+from atoll.services.workspaces.storage.chunks import ChunkStore
+from atoll.services.workspaces.storage.manifests import Manifests
+from atoll.services.workspaces.storage.zstd_stream import compressed, decompressed
+from atoll.services.workspaces.trees.working_trees import WorkingTrees
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import RevisionView
-from atoll.services.workspaces.zstd_stream import compressed, decompressed
 
 ENTRY_BYTES_MAX = 4_096  # of an archive that an entry may take besides its contents, on average
 

@@ -21,11 +21,11 @@ from atoll.records.base import Records
 from atoll.runtimes.base import Capability, Runtime
 from atoll.services.deadline import deadline
 from atoll.services.workspaces.access import WorkspaceAccess
-from atoll.services.workspaces.chunks import ChunkStore
-from atoll.services.workspaces.filling import difference, steps
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.manifests import Manifests
-from atoll.services.workspaces.stamps import Known, Stamps, TreeState, known_of
+from atoll.services.workspaces.storage.chunks import ChunkStore
+from atoll.services.workspaces.storage.manifests import Manifests
+from atoll.services.workspaces.trees.filling import difference, steps
+from atoll.services.workspaces.trees.stamps import Known, Stamps, TreeState, known_of
 from atoll.sidekick.keeper_client import KeeperClient, Step
 
 _log = structlog.get_logger()

@@ -17,7 +17,7 @@ import structlog
 from atoll.domain.errors import AtollError, InvalidInput, Unavailable
 from atoll.domain.workspace import Snapshot
 from atoll.records.base import Records
-from atoll.services.workspaces.archives import TreeArchives
+from atoll.services.workspaces.archives.tree_archives import TreeArchives
 
 _log = structlog.get_logger()
 

@@ -26,8 +26,8 @@ from atoll.domain.tree import (
     encode_page,
     encode_root,
 )
-from atoll.services.workspaces.chunk_writer import ChunkWriter
-from atoll.services.workspaces.chunks import ChunkStore
+from atoll.services.workspaces.storage.chunk_writer import ChunkWriter
+from atoll.services.workspaces.storage.chunks import ChunkStore
 
 ENTRY_BYTES = 400  # that a decoded entry takes, about, besides its page's text
 ENCODED_AT_ONCE = 8  # pages, in one job

@@ -17,7 +17,7 @@ from atoll.domain.errors import Corrupt, NotFound
 from atoll.domain.ids import new_id
 from atoll.domain.tree import ID_BYTES
 from atoll.domain.workspace import StoredChunk
-from atoll.services.workspaces.sealing import LEVEL, NONCE_BYTES, TAG_BYTES, Sealer, compress, decompress
+from atoll.services.workspaces.storage.sealing import LEVEL, NONCE_BYTES, TAG_BYTES, Sealer, compress, decompress
 
 PREFIX = "lineages/"
 INDEX_BYTES_MAX = 64 * 2**20

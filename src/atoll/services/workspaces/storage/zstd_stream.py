@@ -8,7 +8,7 @@ from typing import Any
 import zstandard
 
 from atoll.domain.errors import InvalidInput, TooLarge
-from atoll.services.workspaces.sealing import LEVEL, WINDOW_BYTES_MAX
+from atoll.services.workspaces.storage.sealing import LEVEL, WINDOW_BYTES_MAX
 
 InThread = Callable[..., Awaitable[Any]]
 

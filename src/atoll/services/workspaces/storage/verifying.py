@@ -9,8 +9,8 @@ from atoll.domain.errors import AtollError, Corrupt, NotFound
 from atoll.domain.event import Event
 from atoll.domain.tree import HOLE, Entry, Page, text
 from atoll.domain.workspace import Revision, RevisionState, Workspace
-from atoll.services.workspaces.chunks import ChunkStore
-from atoll.services.workspaces.manifests import Manifests
+from atoll.services.workspaces.storage.chunks import ChunkStore
+from atoll.services.workspaces.storage.manifests import Manifests
 
 FINDINGS_MAX = 1_000  # that a report names
 LISTED_MAX = 1_000_000

@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 
 from atoll.domain.tree import Entry, EntryKind
-from atoll.services.workspaces.cutting import ChunkSink, Cut, Cutting
-from atoll.services.workspaces.looking import KEPT, Looked, compare, in_order
-from atoll.services.workspaces.stamps import Known, Scanned, TreeState, stamped
+from atoll.services.workspaces.trees.cutting import ChunkSink, Cut, Cutting
+from atoll.services.workspaces.trees.looking import KEPT, Looked, compare, in_order
+from atoll.services.workspaces.trees.stamps import Known, Scanned, TreeState, stamped
 from atoll.sidekick.keeper_client import KeeperClient, ReadFile
 
 LOOKS_MAX = 3  # at a tree from which paths vanish while it is read

@@ -17,11 +17,11 @@ from atoll.domain import crash
 from atoll.domain.errors import Internal, InvalidInput
 from atoll.domain.tree import CHUNK_BYTES, chunk_id
 from atoll.domain.workspace import Pack
-from atoll.services.workspaces.packs import PackBuilder, pack_key
-from atoll.services.workspaces.sealing import LEVEL, ZSTD, Sealer, compress, inflate
+from atoll.services.workspaces.storage.packs import PackBuilder, pack_key
+from atoll.services.workspaces.storage.sealing import LEVEL, ZSTD, Sealer, compress, inflate
 
 if TYPE_CHECKING:
-    from atoll.services.workspaces.chunks import ChunkStore
+    from atoll.services.workspaces.storage.chunks import ChunkStore
 
 
 class Given(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from atoll.domain.errors import TooLarge
 from atoll.domain.tree import DEPTH_MAX, PATH_BYTES_MAX, Entry, EntryKind, text
-from atoll.services.workspaces.stamps import FRESH_NS, Known, Scanned, stamped
+from atoll.services.workspaces.trees.stamps import FRESH_NS, Known, Scanned, stamped
 from atoll.sidekick.keeper_client import Seen
 from atoll.sidekick.keeper_packing import unpack_scan
 

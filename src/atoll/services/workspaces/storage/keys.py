@@ -11,7 +11,7 @@ from atoll.domain.event import Event
 from atoll.domain.workspace import Lineage
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
-from atoll.services.workspaces.sealing import KEY_BYTES
+from atoll.services.workspaces.storage.sealing import KEY_BYTES
 from atoll.vaults.base import Vault
 
 CACHED_MAX = 1_024

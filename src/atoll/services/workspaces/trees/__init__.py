@@ -1,0 +1,1 @@
+"""Working trees: how a tree is filled, looked at and read; only what changed is read again."""
