@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Protocol
@@ -18,6 +18,7 @@ from starlette.types import Scope
 from atoll.domain.errors import RateLimited, Unauthenticated
 from atoll.domain.key import KEY_PREFIX_CHARS, KeyKind
 from atoll.domain.principal import Principal
+from atoll.surfaces.key_watch import watched
 from atoll.surfaces.rate_limit import TokenBuckets
 from atoll.telemetry.trace import trace_of
 
@@ -104,6 +105,10 @@ class Door:
         trace.peer = self.peer(scope)
         if not is_loopback(trace.peer):
             self._spend(self._by_address, network_of(trace.peer), "requests from this address")
+
+    def watch(self, scope: Scope) -> AbstractContextManager[None]:
+        """While it is open, the request's connection is ended once its key is revoked or has expired."""
+        return watched(scope, lambda: self._keys.authenticate(bearer(scope) or ""))
 
     @contextmanager
     def socket(self, principal: Principal) -> Generator[None]:

@@ -68,9 +68,14 @@ class PathRoute(BaseRoute):
         if sandbox_id is not None and SANDBOX_ID.match(sandbox_id):
             trace.sandbox_id = sandbox_id
             structlog.contextvars.bind_contextvars(sandbox_id=sandbox_id)
-        if scope["type"] == "websocket":
-            await self._handle_socket(scope, receive, send)
-            return
+        with self._door.watch(scope):
+            if scope["type"] == "websocket":
+                await self._handle_socket(scope, receive, send)
+            else:
+                await self._handle_request(scope, receive, send)
+
+    async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        trace = trace_of(scope)
         try:
             response = await self._respond(scope, receive, send)
             await response(scope, receive, send)

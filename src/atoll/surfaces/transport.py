@@ -24,6 +24,7 @@ PEER_GONE_MS = 40_000  # bytes that the peer's machine has not acknowledged for 
 LINGER_S, QUIET_S = 2.0, 0.2  # that a peer who broke the rules has to read why, in all and after its last bytes
 CLOSE_BAD_DATA, CLOSE_TOO_LARGE, CLOSE_RESTART = 1007, 1009, 1012
 LOST = "atoll.lost"  # in a WebSocket's extensions: an Event, set when the connection is gone, read or not
+END = "atoll.end"  # in every scope's extensions: ends the connection, with a close code and a reason; whether it could
 
 
 class HeadTooLarge(Exception):
@@ -46,6 +47,7 @@ class Http(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["extensions"] = {END: self.end}  # type: ignore[dict-item]
         self._head_bytes = 0
         if self._head_timer is None:
             self._watch_head()
@@ -61,6 +63,12 @@ class Http(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unwatch_head()
         super().on_headers_complete()
+
+    def end(self, _code: int, _reason: str) -> bool:
+        """Hang up; to what answers the request the client has gone."""
+        self.transport.close()
+        self.loop.call_later(LINGER_S, self.transport.abort)  # where the client does not read what is on its way
+        return True
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
@@ -103,7 +111,21 @@ class WebSocket(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if self.tasks and hasattr(self, "scope"):  # absent when the handshake was refused
-            self.scope["extensions"][LOST] = self._lost  # type: ignore[index]
+            self.scope["extensions"] |= {LOST: self._lost, END: self.end}  # type: ignore[operator]
+
+    def end(self, code: int, reason: str) -> bool:
+        """Send a close frame; to the handler the client has gone. False before the upgrade."""
+        if not self.handshake_complete:
+            return False
+        if self.close_sent or self.conn.close_sent is not None:
+            return True
+        self.stop_keepalive()
+        self._lost.set()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
+        return True
 
     async def send(self, message: Any) -> None:
         await super().send(message)
