@@ -115,28 +115,22 @@ class Application:
         await self._asgi(scope, receive, send)
 
     @asynccontextmanager
-    async def running(self, *, serving: bool = True) -> AsyncGenerator[None]:
-        """Start every part in order; at the end, or when one cannot start, close those that did.
-
-        Who only wants to end sandboxes serves nobody: then no key is asked for and none is made.
-        """
+    async def running(self) -> AsyncGenerator[None]:
+        """Start every part in order; at the end, or when one cannot start, close those that did."""
         lock = DataFolderLock(self.settings.folder)
         async with AsyncExitStack() as stack:
             await asyncio.to_thread(lock.acquire)
             stack.callback(lock.release)
             await _started(stack, "opening the records", self.records.start, self.records.close)
-            if serving:
-                await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
+            await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
             await _started(stack, "starting the runtime", self.runtime.start, self.runtime.close)
             await _started(stack, "opening the blobs", self.blobs.start, self.blobs.close)
             await _started(stack, "opening the vault", self.vault.start, self.vault.close)
-            if serving:
-                await self.workspaces.check_key()
+            await self.workspaces.check_key()
             await _started(stack, "adopting the workspaces", self.workspaces.start, self.workspaces.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
-            if serving:
-                proof = asyncio.create_task(self._prove_isolation(), name="isolation")
-                stack.push_async_callback(_ended, proof)
+            proof = asyncio.create_task(self._prove_isolation(), name="isolation")
+            stack.push_async_callback(_ended, proof)
             yield
 
     async def _prove_isolation(self) -> None:

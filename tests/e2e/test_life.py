@@ -48,3 +48,43 @@ def test_what_outlives_the_server_keeps_no_descriptor_of_its_caller(mortal: Serv
     assert os.read(reader, 1) == b""
     os.close(reader)
     assert mortal.machine.sandbox_folders() == {sandbox}
+
+
+UNREACHABLE = {
+    "ATOLL_BLOBS__URL": "s3://nowhere",
+    "ATOLL_BLOBS__ENDPOINT": "http://127.0.0.1:1",
+    "ATOLL_DATABASE__URL": "postgresql://nobody@127.0.0.1:1/none",
+}
+
+
+def test_down_needs_no_database_no_store_and_no_key_to_end_what_a_dead_server_left(new_server: NewServer) -> None:
+    server = new_server().start()
+    server.http.post("/v1/workspaces", json={"name": "kept"}).raise_for_status()
+    sandbox = server.create(["sleep", "1000"], workspace="kept")
+    server.sh(sandbox, "echo last > /workspace/file")
+    machine = server.machine
+    server.kill()
+    os.kill(machine.node(), signal.SIGKILL)
+    assert machine.loops() and machine.processes() and machine.cgroups()
+    key = server.data / "master.key"
+    key.rename(key.with_suffix(".away"))
+    done = server.cli("down", "--data", str(server.data), "--json", env=UNREACHABLE)
+    assert (done.stdout, done.stderr) == (b'{"stopped": null, "sandboxes": 1}\n', b"")
+    assert_nothing_left(machine)
+    key.with_suffix(".away").rename(key)
+    server.start()
+    until(lambda: server.session(sandbox)["status"] == "killed")
+    assert server.session(sandbox)["reason"] == "killed"
+    assert server.session(sandbox)["usage"]["durationMs"] > 0
+    until(lambda: server.http.get("/v1/workspaces/kept/file", params={"path": "file"}).text == "last\n", 20)
+
+
+def test_down_ends_sandboxes_whatever_the_settings_say(new_server: NewServer) -> None:
+    server = new_server().start()
+    server.create(["sleep", "1000"])
+    server.kill()
+    (server.data / "atoll.toml").write_text("[server]\nprot = 1\n")
+    done = server.cli("down", "--data", str(server.data))
+    assert b"1 sandboxes ended" in done.stdout
+    assert b"server.prot" in done.stderr and done.stderr.count(b"\n") == 1
+    assert_nothing_left(server.machine)

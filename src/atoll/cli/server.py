@@ -60,9 +60,8 @@ def down(
     import asyncio
 
     from atoll.cli.stopping import end_sandboxes, stop_server
-    from atoll.settings import load
 
-    settings = load(overrides={"data": data})
+    settings = _readable_settings(data)
     pid = stop_server(settings.folder, settings.server.drain_s)
     ended = 0 if keep or not settings.folder.root.is_dir() else asyncio.run(end_sandboxes(settings))
     if as_json:
@@ -72,6 +71,22 @@ def down(
     else:
         kept = "its sandboxes go on" if keep else f"{ended} sandboxes ended"
         typer.echo(f"the server on {settings.data} (pid {pid}) has stopped, {kept}")
+
+
+def _readable_settings(data: str | None) -> Settings:
+    """The settings; where they are wrong and the data folder is named all the same, that folder with the defaults."""
+    from atoll.cli.failure import say
+    from atoll.settings import load
+    from atoll.settings.section import SettingsError
+
+    try:
+        return load(overrides={"data": data})
+    except SettingsError as error:
+        data = data or os.environ.get("ATOLL_DATA")
+        if not data:
+            raise
+        say(f"{error.message} (going on without the settings)")
+        return load(Path(os.devnull), {}, {"data": data})
 
 
 def _serve(settings: Settings, as_json: bool, notify: int | None) -> None:

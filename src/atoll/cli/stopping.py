@@ -14,11 +14,10 @@ from atoll.domain.data_folder import DataFolder
 from atoll.sdk.local_server import read_note, remove_note
 
 if TYPE_CHECKING:
-    from atoll.app import Application
     from atoll.settings import Settings
 
 SLACK_S = 20.0  # beyond its own drain, before it is killed
-KILLS_AT_ONCE = 16
+ENDS_S = 90.0  # for all sandboxes and the node together
 _PID_BYTES_MAX = 32
 
 
@@ -51,36 +50,22 @@ def stop_server(folder: DataFolder, drain_s: float) -> int | None:
 
 
 async def end_sandboxes(settings: Settings) -> int:
-    """End every sandbox of the data folder, then the node; the records say that they were killed. How many."""
-    from atoll.app import create_app
-    from atoll.telemetry import logs
+    """End every sandbox of the data folder, and all that keeps them; the next start records their ends. How many.
 
-    logs.configure(settings.logs.format, "error")
-    app = create_app(settings)
-    async with app.running(serving=False):
-        count = await _kill_all(app)
-        await app.runtime.shutdown()
-    return count
+    Nothing but the data folder is needed: neither the database nor the store of blobs is opened.
+    """
+    from atoll.app import open_runtime
+    from atoll.records.data_folder import DataFolderLock
 
-
-async def _kill_all(app: Application) -> int:
-    from atoll.domain.errors import Conflict, NotFound
-    from atoll.domain.key import DEFAULT_SCOPES, KeyKind
-    from atoll.domain.principal import Principal
-    from atoll.domain.sandbox import LIVE, Sandbox
-
-    slots = asyncio.Semaphore(KILLS_AT_ONCE)
-
-    async def kill(sandbox: Sandbox) -> None:
-        async with slots:
-            try:
-                await app.sandboxes.kill(Principal(sandbox.owner, KeyKind.OWNER, DEFAULT_SCOPES), sandbox.id)
-            except (Conflict, NotFound):
-                pass  # it ended by itself
-
-    found = await app.records.list_sandboxes(states=LIVE, removed=None, limit=1_000_000)
-    await asyncio.gather(*(kill(sandbox) for sandbox in found))
-    return len(found)
+    lock = DataFolderLock(settings.folder)
+    lock.acquire()
+    try:
+        async with asyncio.timeout(ENDS_S):
+            return await open_runtime(settings).shutdown()
+    except TimeoutError:
+        raise Failed(f"the node of {settings.data} does not end: see {settings.data}/run/node.log") from None
+    finally:
+        lock.release()
 
 
 def _running(folder: DataFolder) -> int | None:

@@ -68,7 +68,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A sandbox ended without a `destroy` call. reason: timeout, idle, max_age, or lost (its sidekick died)."""
+    """A sandbox ended without a `destroy` call. reason: timeout, idle, max_age, killed (by a `shutdown`), or lost (its
+    sidekick died)."""
 
     id: str
     reason: str
@@ -94,8 +95,11 @@ class Runtime(ABC):
         """Let go of everything but the sandboxes: they keep running. A second call does nothing."""
 
     @abstractmethod
-    async def shutdown(self) -> None:
-        """Destroy every sandbox, remove whatever this runtime left on the machine, then close."""
+    async def shutdown(self) -> int:
+        """Destroy every sandbox, remove whatever this runtime left on the machine, then close; how many there were.
+
+        May be called without `start`. The next life tells their ends by `events`, reason `killed`.
+        """
 
     @abstractmethod
     async def make(self, sandbox_id: str, spec: SandboxSpec) -> Handle:

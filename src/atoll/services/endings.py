@@ -30,6 +30,7 @@ _log = structlog.get_logger()
 ENDED_BY_RUNTIME = {
     "timeout": SandboxState.KILLED,
     "max_age": SandboxState.KILLED,
+    "killed": SandboxState.KILLED,
     "idle": SandboxState.STOPPED,
 }
 

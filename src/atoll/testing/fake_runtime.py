@@ -172,9 +172,12 @@ class FakeRuntime(Runtime):
     async def close(self) -> None:
         """Sandboxes go on, on the host."""
 
-    async def shutdown(self) -> None:
-        for sandbox_id in list(self.host.sandboxes):
-            await self.destroy(sandbox_id)
+    async def shutdown(self) -> int:
+        sandboxes = list(self.host.sandboxes.values())
+        for sandbox in sandboxes:
+            self.host.events.append(Ended(sandbox.id, "killed", sandbox.usage()))
+            self.host.event_added.set()
+            await self.destroy(sandbox.id)
         for tree_id in self.host.trees.list():
             self.host.trees.remove(tree_id)
         await self.close()
@@ -184,6 +187,7 @@ class FakeRuntime(Runtime):
             raise Conflict(f"sandbox {sandbox_id} exists")
         if not spec.work_dir.startswith("/"):
             raise InvalidInput("workDir must be absolute", field="workDir")
+        return len(sandboxes)
         self.check_network(spec.network)
         spec = replace(spec, workspaces=check_mounts(spec.workspaces))
         sandbox = self.host.sandboxes[sandbox_id] = FakeSandbox(self.host, sandbox_id, spec)

@@ -287,7 +287,10 @@ class Node:
         bake(self.loop, box.pid, self.slots.userns(box.slot), request["destination"], reply)
 
     def shutdown(self, request: dict[str, Any], reply: Reply) -> None:
-        """End the node; with `destroy`, every sandbox and whatever it left on the machine first."""
+        """End the node; with `destroy`, every sandbox and whatever it left on the machine first.
+
+        The next node tells the server of their ends, if that has not recorded them.
+        """
         self.stopping = True
         self.spares.stop()
         if not request.get("destroy"):
@@ -308,6 +311,8 @@ class Node:
             reply({})
             self.loop.running = False
 
+        for box in self.boxes.values():
+            box.reason = box.reason or "killed"
         for box in [*self.boxes.values(), *self.spares.all(), *self.keepers.all()]:
             box.when_gone.append(leave)
             self.burials.kill(box)
@@ -345,7 +350,7 @@ class Node:
         if box.tree:
             remove_folder(box.folder)
             self.keepers.forget(box)
-        elif box.ready and box.reason and not box.when_gone:
+        elif box.ready and box.reason and (self.stopping or not box.when_gone):
             ended = {"id": box.id, "reason": box.reason, "usage": usage}
             try:
                 write_small(f"{box.folder}/{ENDED_NAME}", ended)

@@ -59,10 +59,15 @@ class NodeClient:
         self._up = asyncio.Event()
         self.hello: dict[str, Any] = {}
 
-    async def start(self) -> None:
+    @property
+    def started(self) -> bool:
+        return self._keeper is not None
+
+    async def start(self, *, whichever: bool = False) -> None:
         """Connect, starting the node if need be. Unavailable with the node's own words when it cannot start.
 
-        A node of other settings or another version of Atoll gives way to a new one; sandboxes do not notice.
+        A node of other settings or another version of Atoll gives way to a new one, unless `whichever` there is will
+        do; sandboxes do not notice.
         """
         reader = await self._connect_or_start()
         self._keeper = asyncio.create_task(self._keep(reader), name="node")
@@ -71,7 +76,7 @@ class NodeClient:
         except NodeDown:  # it was just shutting down: the keeper starts another
             async with asyncio.timeout(START_S):
                 await self._up.wait()
-        if self.hello.get("settings") != self._settings:
+        if not whichever and self.hello.get("settings") != self._settings:
             self._up.clear()
             await self._ask("shutdown", {"destroy": False})
             async with asyncio.timeout(START_S):

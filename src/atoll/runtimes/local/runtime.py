@@ -92,9 +92,13 @@ class LocalRuntime(Runtime):
     async def close(self) -> None:
         await self._node.close()
 
-    async def shutdown(self) -> None:
+    async def shutdown(self) -> int:
+        if not self._node.started:
+            await self._node.start(whichever=True)
+        count = len(await self.list())
         await self._node.ask("shutdown", timeout_s=DESTROY_S, destroy=True)
         await self._node.close()
+        return count
 
     async def make(self, sandbox_id: str, spec: SandboxSpec) -> Handle:
         self.check_network(spec.network)

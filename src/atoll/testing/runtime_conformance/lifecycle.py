@@ -217,12 +217,16 @@ class LifecycleChecks(Suite):
     async def test_shutdown_leaves_nothing(self, machine: Machine) -> None:
         runtime = machine()
         await runtime.start()
-        await made(runtime, SandboxSpec(command=("sleep", "100")))
-        await runtime.shutdown()
+        sandbox_id = await made(runtime, SandboxSpec(command=("sleep", "100")))
+        await runtime.close()
+        assert await machine().shutdown() == 1  # by one that has not started
         again = machine()
         await again.start()
         try:
             assert await again.list() == []
+            ended = await next_event(again)
+            assert ended is not None
+            assert (ended.id, ended.reason) == (sandbox_id, "killed")
         finally:
             await again.shutdown()
 
