@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -25,11 +26,13 @@ from atoll.limits import door_limits, service_limits, storage_limits, workspace_
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
+from atoll.services.backup import Dump
 from atoll.services.deadline import deadline
 from atoll.services.keys import Keys
 from atoll.services.owner_key import OwnerKey, prepare
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.parts import make_parts
+from atoll.services.workspaces.storage.packs import pack_key
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.computesdk.errors import ComputeDialect
@@ -234,7 +237,20 @@ def open_blob_store(settings: Settings) -> Blobs:
     return open_blobs(settings.blobs_url, _store_access(settings))
 
 
-def open_copy_store(settings: Settings, url: str | None = None) -> Blobs | None:
+def dump_of(settings: Settings) -> Dump:
+    """What writes a dump of the records of the settings for a backup."""
+
+    async def dump(file: Path) -> dict[str, int]:
+        from atoll.records.dump import dump_records, packs_in
+
+        await dump_records(settings.database_url, file)
+        packs = await asyncio.to_thread(packs_in, file)
+        return {pack_key(lineage, pack): size for lineage, pack, size in packs}
+
+    return dump
+
+
+def open_copy_store(settings: Settings, url: str | None = None, *, read_only: bool = False) -> Blobs | None:
     """The second store, at `url` or as the settings have it; None where there is none."""
     own = settings.blobs
     url = url or own.copy_url
@@ -250,6 +266,7 @@ def open_copy_store(settings: Settings, url: str | None = None) -> Blobs | None:
             access_key=own.copy_access_key or own.access_key,
             secret_key=secret.get_secret_value() if secret else None,
         ),
+        read_only=read_only,
     )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from atoll.blobs.local_disk import LocalDisk
 from atoll.domain.errors import Corrupt, NotFound, Unavailable
 from atoll.services.backup import Backup
 from atoll.testing.memory_blobs import MemoryBlobs
@@ -24,6 +28,7 @@ class Ground:
         self.dump = folder / "dump.db"
         self.dump.write_bytes(b"records " * 2_000_000)
         self.backup = Backup(self.here, self.there, self.vault)
+        self.needed = {key: len(data) for key, data in PACKS.items()}
 
     async def start(self) -> None:
         for part in (self.here, self.there, self.vault):
@@ -32,10 +37,12 @@ class Ground:
             await self.here.put(key, data)
         await self.here.put("other/thing", b"not ours to copy")
 
+    async def dumped(self, file: Path) -> dict[str, int]:
+        await asyncio.to_thread(shutil.copy, self.dump, file)
+        return dict(self.needed)
+
     async def make(self) -> str:
-        made = await self.backup.make(self.dump, "the owner's key")
-        assert made is not None
-        return made.moment
+        return (await self.backup.make(self.dumped, "the owner's key")).moment
 
     async def restored(self, moment: str | None = None) -> tuple[str, str | None]:
         file = self.folder / "restored.db"
@@ -55,8 +62,9 @@ async def test_there_and_back(ground: Ground) -> None:
     assert {key: ground.there.objects[key] for key in PACKS} == PACKS
     assert "other/thing" not in ground.there.objects
     ground.here.objects.clear()
-    assert await ground.backup.restore_blobs() == (5, 25_000)
+    assert await ground.backup.restore_blobs(moment) == (5, 25_000)
     assert ground.here.objects == PACKS
+    assert await ground.backup.restore_blobs(moment) == (0, 0)
     assert await ground.restored() == (moment, "the owner's key")
     assert (ground.folder / "restored.db").read_bytes() == ground.dump.read_bytes()
 
@@ -64,9 +72,11 @@ async def test_there_and_back(ground: Ground) -> None:
 async def test_the_next_copies_only_what_is_new(ground: Ground) -> None:
     await ground.make()
     await ground.here.put("lineages/lin_9/packs/pack_9", b"new")
-    again = await ground.backup.make(ground.dump, None)
-    assert again is not None
+    ground.needed["lineages/lin_9/packs/pack_9"] = 3
+    ground.there.calls.clear()
+    again = await ground.backup.make(ground.dumped, None)
     assert (again.objects, again.bytes) == (1, 3)
+    assert ground.there.calls["read"] == 0, "what the last one hashed is read again"
     assert len(await ground.backup.list()) == 2
     assert (await ground.backup.list())[0] == again.moment
 
@@ -82,14 +92,31 @@ async def test_a_cut_backup_is_none(ground: Ground) -> None:
     first = await ground.make()
     ground.there.fail_next(1, after=4)
     with pytest.raises(Unavailable):
-        await ground.backup.make(ground.dump, None)
+        await ground.backup.make(ground.dumped, None)
     assert await ground.backup.list() == [first]
     assert (await ground.restored())[0] == first
 
 
 async def test_blobs_that_went_meanwhile_ask_for_another_dump(ground: Ground) -> None:
-    assert await ground.backup.make(ground.dump, None, needed=PACKS.keys() | {"lineages/lin_0/packs/gone"}) is None
-    assert await ground.backup.list() == []
+    dumps = 0
+
+    async def moving(file: Path) -> dict[str, int]:
+        nonlocal dumps
+        dumps += 1
+        return await ground.dumped(file) | ({"lineages/lin_0/packs/gone": 7} if dumps == 1 else {})
+
+    assert (await ground.backup.make(moving, None)).lost == ()
+    assert dumps == 2
+
+
+async def test_what_is_lost_is_told_and_does_not_keep_the_rest_from_being_backed_up(ground: Ground) -> None:
+    lost, *others = PACKS
+    del ground.here.objects[lost]
+    made = await ground.backup.make(ground.dumped, None)
+    assert made.lost == (lost,)
+    ground.here.objects.clear()
+    await ground.backup.restore_blobs(made.moment)
+    assert ground.here.objects == {key: PACKS[key] for key in others}
 
 
 async def test_the_oldest_go(ground: Ground) -> None:
@@ -124,6 +151,7 @@ async def test_another_master_key_opens_nothing(ground: Ground) -> None:
     await stranger.start()
     with pytest.raises(Corrupt):
         await Backup(ground.here, ground.there, stranger).restore_records(None, ground.folder / "restored.db")
+    assert (await Backup(ground.here, ground.there, ground.vault).make(ground.dumped, None)).objects == 0
 
 
 async def test_no_such_backup(ground: Ground) -> None:
@@ -137,14 +165,85 @@ async def test_no_such_backup(ground: Ground) -> None:
 async def test_a_manifest_of_a_later_version_is_refused(ground: Ground) -> None:
     moment = await ground.make()
     key = f"backups/{moment}/manifest.json"
-    ground.there.objects[key] = json.dumps({**json.loads(ground.there.objects[key]), "version": 2}).encode()
-    with pytest.raises(Corrupt, match="later version"):
+    ground.there.objects[key] = json.dumps({**json.loads(ground.there.objects[key]), "version": 3}).encode()
+    with pytest.raises(Corrupt, match="another version"):
         await ground.restored()
 
 
 async def test_in_the_store_of_the_blobs_itself(ground: Ground) -> None:
     backup = Backup(ground.here, ground.here, ground.vault)
-    made = await backup.make(ground.dump, None)
-    assert made is not None
+    made = await backup.make(ground.dumped, None)
     assert made.objects == 0
+    assert await backup.restore_blobs(made.moment) == (0, 0)
+    ground.here.flip(next(iter(PACKS)))
+    with pytest.raises(Corrupt, match="not what was stored"):
+        await backup.restore_blobs(made.moment)
     assert (await backup.restore_records(None, ground.folder / "restored.db"))[0] == made.moment
+
+
+@pytest.mark.parametrize("harm", ["flipped", "cut", "longer", "missing"])
+async def test_a_damaged_object_is_refused_and_nothing_is_put_in_place(ground: Ground, harm: str) -> None:
+    moment = await ground.make()
+    damaged, kept = list(PACKS)[3], next(iter(PACKS))
+    data = PACKS[damaged]
+    if harm == "missing":
+        del ground.there.objects[damaged]
+    else:
+        changed = {"flipped": data[:100] + b"\xff" + data[101:], "cut": data[:-1], "longer": data + b"x"}
+        ground.there.objects[damaged] = changed[harm]
+    ground.here.objects = {kept: PACKS[kept], "other/thing": b"ours"}
+    before = dict(ground.here.objects)
+    with pytest.raises(Corrupt, match=f"nothing was restored: {damaged}"):
+        await ground.backup.restore_blobs(moment)
+    assert ground.here.objects == before
+    ground.there.objects[damaged] = data
+    assert await ground.backup.restore_blobs(moment) == (4, 20_000)
+
+
+async def test_a_damaged_object_of_the_machine_is_replaced_by_the_backups(ground: Ground) -> None:
+    moment = await ground.make()
+    ground.here.flip(next(iter(PACKS)), 50)
+    assert await ground.backup.restore_blobs(moment) == (1, 5_000)
+    assert {key: ground.here.objects[key] for key in PACKS} == PACKS
+
+
+async def test_a_folder_with_links_in_it_is_refused(ground: Ground, tmp_path: Path) -> None:
+    store = LocalDisk(tmp_path / "store")
+    await store.start()
+    backup = Backup(ground.here, store, ground.vault)
+    moment = (await backup.make(ground.dumped, None)).moment
+    ground.here.objects.clear()
+    pack = tmp_path / "store" / "objects" / next(iter(PACKS))
+    for target in (pack, pack.parent, pack.parent.parent):  # the object, and folders above it
+        real = target.with_name("real")
+        target.rename(real)
+        target.symlink_to(real)
+        with pytest.raises(Corrupt, match=r"is no (regular file|folder)"):
+            await backup.restore_blobs(moment)
+        target.unlink()
+        real.rename(target)
+    pack.unlink()
+    os.mkfifo(pack)
+    with pytest.raises(Corrupt, match="no regular file"):
+        await backup.restore_blobs(moment)
+    assert ground.here.objects == {}
+    await store.close()
+
+
+async def test_a_folder_that_is_only_read_stays_as_it_is(ground: Ground, tmp_path: Path) -> None:
+    missing = LocalDisk(tmp_path / "mistyped", read_only=True)
+    with pytest.raises(NotFound, match="mistyped"):
+        await missing.start()
+    assert not (tmp_path / "mistyped").exists()
+    store = LocalDisk(tmp_path / "store")
+    await store.start()
+    moment = (await Backup(ground.here, store, ground.vault).make(ground.dumped, None)).moment
+    await store.close()
+    (tmp_path / "store" / "partial").rmdir()
+    reading = LocalDisk(tmp_path / "store", read_only=True)
+    await reading.start()
+    ground.here.objects.clear()
+    await Backup(ground.here, reading, ground.vault).restore_blobs(moment)
+    assert ground.here.objects == PACKS
+    assert not (tmp_path / "store" / "partial").exists()
+    await reading.close()

@@ -75,15 +75,15 @@ class Blobs(ABC):
 
     @abstractmethod
     async def get(self, key: str) -> bytes:
-        """All of it. NotFound."""
+        """All of it. NotFound; Corrupt when what lies there is none (on a disk: a link, a device)."""
 
     @abstractmethod
     async def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """That part of it. NotFound; also when it is shorter than that: a truncated object is no object."""
+        """That part of it. NotFound; also when it is shorter than that: a truncated object is no object. Corrupt."""
 
     @abstractmethod
     def read(self, key: str) -> AsyncIterator[bytes]:
-        """Its bytes in pieces. NotFound at the first."""
+        """Its bytes in pieces. NotFound, Corrupt at the first."""
 
     @abstractmethod
     async def delete(self, key: str) -> None:

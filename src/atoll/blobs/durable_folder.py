@@ -3,6 +3,9 @@
     FOLDER/objects/<key>       whole objects
     FOLDER/partial/<random>    what is being written, locked by its writer; `prepare` removes what nobody writes
 
+FOLDER may be given by a symbolic link; nothing in it is one. What is no regular file is no object: reading it is an
+Irregular, listings leave it out.
+
 `LocalDisk` calls it from threads; everything here blocks.
 """
 
@@ -12,16 +15,24 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 
 from atoll.blobs.base import Blob
 from atoll.domain.crash import point
 from atoll.domain.errors import InvalidInput
 
+_PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TRIES = 100  # to place a file while others remove its folder because it is empty
+
+
+class Irregular(OSError):
+    """A symbolic link, a device or the like lies where an object or its folder would."""
 
 
 class Partial:
@@ -73,6 +84,10 @@ class DurableFolder:
         self.partial = folder / "partial"
         self._durable: set[Path] = set()  # folders whose own entries are surely on the disk
 
+    def check(self) -> None:
+        """FileNotFoundError unless there are objects to read."""
+        os.close(os.open(self.objects, _PATH))
+
     def prepare(self) -> None:
         """Make what is missing, remove what a killed writer left, and see that one may write."""
         missing = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
@@ -116,9 +131,36 @@ class DurableFolder:
         with suppress(FileNotFoundError):  # deleted already, with its folder
             _sync(path.parent)
 
+    def open(self, key: str) -> FileIO:
+        """The object, for reading. Irregular."""
+        *folders, name = key.split("/")
+        at = os.open(self.objects, _PATH)
+        try:
+            for folder in folders:
+                at = _enter(at, folder, key)
+            try:
+                file = os.open(name, _FILE, dir_fd=at)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENXIO):
+                    raise Irregular(error.errno, f"{key} is no regular file") from None
+                raise
+        finally:
+            os.close(at)
+        kind = os.fstat(file).st_mode
+        if not stat.S_ISREG(kind):
+            os.close(file)
+            if stat.S_ISDIR(kind):
+                raise FileNotFoundError(key)
+            raise Irregular(errno.EINVAL, f"{key} is no regular file")
+        return FileIO(file)
+
+    def read(self, key: str) -> bytes:
+        with self.open(key) as file:
+            return file.readall()
+
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         """FileNotFoundError also when the object is shorter than that."""
-        with open(self.objects / key, "rb", buffering=0) as file:
+        with self.open(key) as file:
             if offset + length > os.fstat(file.fileno()).st_size:
                 raise FileNotFoundError(key)
             parts: list[bytes] = []
@@ -160,7 +202,7 @@ class DurableFolder:
                 if entry.is_dir(follow_symlinks=False):
                     if f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/"):
                         folders.append(key)
-                elif key.startswith(prefix):
+                elif key.startswith(prefix) and entry.is_file(follow_symlinks=False):
                     try:
                         status = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
@@ -173,10 +215,25 @@ class DurableFolder:
             return
         if self.objects in folder.parents:
             self._make(folder.parent)
-        with suppress(FileExistsError):
+        try:
             os.mkdir(folder, 0o700)
+        except FileExistsError:
+            if folder.is_symlink():
+                raise Irregular(errno.ELOOP, f"{folder} is a symbolic link") from None
         _sync(folder.parent)
         self._durable.add(folder)
+
+
+def _enter(at: int, folder: str, key: str) -> int:
+    """A descriptor of the folder in the one at `at`, which is closed when there is one."""
+    try:
+        inner = os.open(folder, _PATH, dir_fd=at)
+    except NotADirectoryError:
+        if stat.S_ISREG(os.stat(folder, dir_fd=at, follow_symlinks=False).st_mode):
+            raise  # an object: nothing lies in it
+        raise Irregular(errno.ELOOP, f"{key}: {folder} is no folder") from None
+    os.close(at)
+    return inner
 
 
 def _sync(folder: Path) -> None:

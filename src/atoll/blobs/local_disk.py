@@ -7,14 +7,13 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from atoll.blobs.base import PIECE_BYTES, Blob, Blobs, check_key, check_prefix
-from atoll.blobs.durable_folder import DurableFolder, Partial
-from atoll.domain.errors import InvalidInput, NotFound, Unavailable
+from atoll.blobs.durable_folder import DurableFolder, Irregular, Partial
+from atoll.domain.errors import Corrupt, InvalidInput, NotFound, Unavailable
 
 T = TypeVar("T")
 
@@ -23,17 +22,21 @@ LISTED_AT_ONCE = 1_000
 
 
 class LocalDisk(Blobs):
-    def __init__(self, folder: Path, *, threads: int = THREADS) -> None:
+    def __init__(self, folder: Path, *, threads: int = THREADS, read_only: bool = False) -> None:
+        """`read_only`: nothing is made there, and there must be something."""
         self._folder = DurableFolder(folder)
+        self._read_only = read_only
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
 
     async def start(self) -> None:
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="blobs")
         try:
-            await self._call(self._folder.prepare)
+            await self._call(self._folder.check if self._read_only else self._folder.prepare)
         except Unavailable as error:
             await self.close()
+            if self._read_only:
+                raise NotFound(f"there are no blobs in {self._folder.folder}") from error
             raise InvalidInput(f"blobs cannot be kept there: {error}", field="blobs.url") from error
 
     async def close(self) -> None:
@@ -61,13 +64,13 @@ class LocalDisk(Blobs):
             await self._call(partial.close)
 
     async def get(self, key: str) -> bytes:
-        return await self._find((self._folder.objects / check_key(key)).read_bytes)
+        return await self._find(self._folder.read, check_key(key))
 
     async def get_range(self, key: str, offset: int, length: int) -> bytes:
         return await self._find(self._folder.read_range, check_key(key), offset, length)
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
-        file = await self._find(FileIO, self._folder.objects / check_key(key))
+        file = await self._find(self._folder.open, check_key(key))
         try:
             while piece := await self._call(file.read, PIECE_BYTES):
                 yield piece
@@ -84,12 +87,14 @@ class LocalDisk(Blobs):
                 yield blob
 
     async def _find(self, function: Callable[..., T], *arguments: object) -> T:
-        """As `_call`; what is not there is NotFound."""
+        """As `_call`; what is not there is NotFound, what is no regular file Corrupt."""
         try:
             return await self._call(function, *arguments)
         except Unavailable as error:
             if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError | IsADirectoryError):
                 raise NotFound("no such blob") from None
+            if isinstance(error.__cause__, Irregular):
+                raise Corrupt(f"{self._folder.folder}: {error.__cause__.strerror}") from None
             raise
 
     async def _call(

@@ -41,14 +41,16 @@ class StoreAccess:
         return f"StoreAccess(endpoint={self.endpoint!r}, region={self.region!r})"
 
 
-def open_blobs(url: str, access: StoreAccess = StoreAccess()) -> Blobs:
-    """The store, not started: file:///FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX."""
+def open_blobs(url: str, access: StoreAccess = StoreAccess(), *, read_only: bool = False) -> Blobs:
+    """The store, not started: file:///FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX.
+
+    `read_only`: a folder is not made, and may be one that cannot be written."""
     parts = urlsplit(url)
     prefix = parts.path.strip("/")
     if parts.scheme == "file":
         from atoll.blobs.local_disk import LocalDisk
 
-        return LocalDisk(Path(unquote(parts.path)))
+        return LocalDisk(Path(unquote(parts.path)), read_only=read_only)
     if parts.scheme not in ("s3", "gs", "az") or not parts.netloc:
         raise InvalidInput("blobs are at file:///FOLDER, s3://BUCKET, gs://BUCKET or az://CONTAINER", field="blobs.url")
     if prefix:

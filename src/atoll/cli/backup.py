@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,8 +15,6 @@ from atoll.cli.failure import Failed
 if TYPE_CHECKING:
     from atoll.services.backup import Backup, Made
     from atoll.settings import Settings
-
-TRIES = 3  # of a copy that the collector overtook
 
 To = Annotated[
     str | None,
@@ -57,6 +54,9 @@ def backup(
         return
     typer.echo(f"backup {made.moment}: {output.size(made.records_bytes)} of records, {made.objects} new objects of "
                f"{output.size(made.bytes)}")  # fmt: skip
+    if made.lost:
+        typer.echo(f"{len(made.lost)} objects are in no store, and so not in the backup; `atoll workspace verify` says "
+                   f"what they held: {', '.join(made.lost[:5])}", err=True)  # fmt: skip
     typer.echo(f"keep a copy of {settings.master_key_file} elsewhere: it is not in the backup", err=True)
 
 
@@ -90,34 +90,29 @@ def restore(
 
 
 async def _back_up(settings: Settings, to: str | None, keep: int) -> tuple[Made, list[str]]:
-    from atoll.records.dump import dump_records, packs_in
-    from atoll.services.workspaces.storage.packs import pack_key
+    from atoll.app import dump_of
 
     owner_key = settings.folder.owner_key
     text = owner_key.read_text() if owner_key.exists() else None
     async with _stores(settings, to) as backing:
-        for _ in range(TRIES):
-            with tempfile.TemporaryDirectory(prefix="atoll-backup-") as folder:
-                dump = Path(folder) / "records.db"
-                await dump_records(settings.database_url, dump)
-                needed = {pack_key(lineage, pack) for lineage, pack in packs_in(dump)}
-                made = await backing.make(dump, text, needed=needed)
-            if made is not None:
-                return made, await backing.prune(keep)
-    raise Failed("the blobs changed under each of the tries: try again")
+        made = await backing.make(dump_of(settings), text)
+        return made, await backing.prune(keep)
 
 
 async def _restore(settings: Settings, source: str | None, at: str | None) -> tuple[str, int, int]:
     from atoll.records.dump import check_empty, load_records
 
     await check_empty(settings.database_url)
-    async with _stores(settings, source) as backing:
+    async with _stores(settings, source, read_only=True) as backing:
         file = settings.folder.root / "restored.partial"
         file.unlink(missing_ok=True)
-        moment, owner_key = await backing.restore_records(at, file)
-        objects, size = await backing.restore_blobs()
-        # The records come last: what was cut short before can be done again.
-        await load_records(file, settings.database_url)
+        try:
+            moment, owner_key = await backing.restore_records(at, file)
+            objects, size = await backing.restore_blobs(moment)
+            # The records come last: what was cut short before can be done again.
+            await load_records(file, settings.database_url)
+        finally:
+            file.unlink(missing_ok=True)
     if owner_key is not None and not settings.folder.owner_key.exists():
         settings.folder.owner_key.touch(mode=0o600)
         settings.folder.owner_key.write_text(owner_key)
@@ -125,8 +120,8 @@ async def _restore(settings: Settings, source: str | None, at: str | None) -> tu
 
 
 @asynccontextmanager
-async def _stores(settings: Settings, url: str | None) -> AsyncGenerator[Backup]:
-    """A backup between the settings' store and the one at `url`."""
+async def _stores(settings: Settings, url: str | None, *, read_only: bool = False) -> AsyncGenerator[Backup]:
+    """A backup between the settings' store and the one at `url`, which may be one that is only read."""
     from contextlib import AsyncExitStack
 
     from atoll.app import open_blob_store, open_copy_store, open_vault
@@ -134,7 +129,7 @@ async def _stores(settings: Settings, url: str | None) -> AsyncGenerator[Backup]
 
     async with AsyncExitStack() as stack:
         vault, source = open_vault(settings), open_blob_store(settings)
-        target = open_copy_store(settings, url and _url(url))
+        target = open_copy_store(settings, url and _url(url), read_only=read_only)
         for part in (vault, source, *([target] if target is not None else [])):
             stack.push_async_callback(part.close)
             await part.start()
@@ -159,4 +154,4 @@ def _place_master_key(settings: Settings, given: Path | None) -> None:
 
 
 def _plain(made: Made) -> dict[str, object]:
-    return {name: getattr(made, name) for name in ("moment", "records_bytes", "objects", "bytes")}
+    return {name: getattr(made, name) for name in ("moment", "records_bytes", "objects", "bytes", "lost")}

@@ -54,13 +54,31 @@ async def copy_database(source_url: str, target_url: str) -> Counts:
         await asyncio.to_thread(source_engine.dispose)
 
 
+async def check_empty_target(url: str) -> None:
+    """Conflict when a PostgreSQL database holds rows already, Unavailable when it does not answer."""
+    engine = postgres.engine(url, connections=1, statement_s=STATEMENT_S)
+    try:
+        async with engine.connect() as target:
+            if await target.run_sync(revision) is None:
+                return
+            await _check_empty(target)
+    except (OSError, DBAPIError) as error:
+        raise Unavailable(f"the database does not answer: {getattr(error, 'orig', error)}") from error
+    finally:
+        await engine.dispose()
+
+
+async def _check_empty(target: AsyncConnection) -> None:
+    for table in TABLES:
+        if await _count(target, table):
+            raise Conflict(f"the target holds rows already, in {table.name}: copy into an empty database")
+
+
 async def _copy(source: Connection, target: AsyncConnection) -> Counts:
     await target.run_sync(upgrade)
     names = ", ".join(table.name for table in TABLES)
     await target.execute(text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))
-    for table in TABLES:
-        if await _count(target, table):
-            raise Conflict(f"the target holds rows already, in {table.name}: copy into an empty database")
+    await _check_empty(target)
     counts: Counts = {}
     for table in TABLES:
         rows = batches(source, table)

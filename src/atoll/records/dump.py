@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from atoll.domain.errors import Conflict, NotFound, Unavailable
 from atoll.records import postgres, sqlite
-from atoll.records.copy import STATEMENT_S, batches, copy_database
+from atoll.records.copy import STATEMENT_S, batches, check_empty_target, copy_database
 from atoll.records.migrate import revision, upgrade
 from atoll.records.migrations import HEAD
 from atoll.records.schema import TABLES
@@ -42,16 +42,19 @@ async def load_records(file: Path, url: str) -> None:
         await asyncio.to_thread(file.unlink)
 
 
-def packs_in(file: Path) -> list[tuple[str, str]]:
-    """(lineage, id) of every pack that a dump refers to."""
+def packs_in(file: Path) -> list[tuple[str, str, int]]:
+    """(lineage, id, bytes) of every pack that a dump refers to."""
     with closing(sqlite3.connect(file)) as dump:
-        return dump.execute("SELECT lineage, id FROM packs").fetchall()
+        return dump.execute("SELECT lineage, id, bytes FROM packs").fetchall()
 
 
 async def check_empty(url: str) -> None:
-    """Conflict unless a dump can be loaded there; of PostgreSQL loading itself finds out."""
+    """Conflict unless a dump can be loaded there; Unavailable when PostgreSQL does not answer."""
+    if make_url(url).get_backend_name() != "sqlite":
+        await check_empty_target(url)
+        return
     path = Path(make_url(url).database or "")
-    if make_url(url).get_backend_name() == "sqlite" and await asyncio.to_thread(path.exists):
+    if await asyncio.to_thread(path.exists):
         raise Conflict(f"there is a database already: {path}")
 
 

@@ -1,51 +1,64 @@
 """Backup: the records beside the blobs in a store, so that an empty machine with the master key becomes this one.
 
-A backup is `backups/<moment>/`: the dump of the records in sealed pieces, and `manifest.json`, which is written last
-and makes it one. The blobs it needs are copied before under their own keys; they never change, so that each backup
-copies only what is new. `atoll backup` and `atoll restore` call it, beside a running server or without one.
+A backup is `backups/<moment>/`: the dump of the records and the list of the objects that it needs, each with length and
+hash, in sealed pieces; and `manifest.json`, which is written last and makes it one. The objects are copied before under
+their own keys; they never change, so that each backup copies only what is new. `atoll backup` and `atoll restore` call
+it, beside a running server or without one, and the job that keeps the second store.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass
+import tempfile
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import zstandard
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-from atoll.blobs.base import Blobs
+from atoll.blobs.base import PIECE_BYTES, Blobs
 from atoll.domain import crash
-from atoll.domain.errors import Corrupt, NotFound
+from atoll.domain.errors import Conflict, Corrupt, NotFound
+from atoll.services.sealed_pieces import SealedPieces, Stored
+from atoll.services.verified_copying import Contents, contents, copy, differs, each, found_at
 from atoll.vaults.base import Vault
 
 FOLDER = "backups"
-COPIED = "lineages/"  # what of the blobs a backup needs
-PIECE_BYTES = 8 * 2**20
-AT_ONCE = 8  # objects copied at a time
-NONCE_BYTES = 12
-VERSION = 1
-INNER = -1  # the number under which the manifest's own sealed part goes
+COPIED = "lineages/"  # where the objects lie that a backup needs
+VERSION = 2
+TRIES = 3  # of a copy that the collector overtook
+LINES_AT_ONCE = 10_000
+NAMED_MAX = 10  # damaged objects that an error names
+RECORDS, OBJECTS, INNER = "records", "objects", "inner"
 
 Progress = Callable[[int, int], None]  # objects copied, bytes copied
+Dump = Callable[[Path], Awaitable[Mapping[str, int]]]  # writes a dump there; the objects it refers to, with their bytes
+Inventory = dict[str, Contents]
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A backup as it lies in the store."""
+    """A backup as it lies in the store. `lost`: keys that the records name and neither store has."""
 
     moment: str
     records_bytes: int
     objects: int = 0  # copied now
     bytes: int = 0
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A backup whose manifest is unsealed."""
+
+    moment: str
+    pieces: SealedPieces
+    records: Stored
+    objects: Stored
+    owner_key: str | None
 
 
 class Backup:
@@ -56,34 +69,75 @@ class Backup:
         self._target = target
         self._vault = vault
 
-    async def make(
-        self, dump: Path, owner_key: str | None, *, needed: Collection[str] = (), progress: Progress | None = None
-    ) -> Made | None:
-        """Back up a dump of the records, taken before this call, with every blob that it may refer to.
+    async def make(self, dump: Dump, owner_key: str | None, *, progress: Progress | None = None) -> Made:
+        """Back up the records with every object that they refer to. Errors of the dump; Unavailable, Conflict."""
+        lacking: set[str] = set()
+        for _ in range(TRIES):
+            with tempfile.TemporaryDirectory(prefix="atoll-backup-") as folder:
+                file = Path(folder) / "records.db"
+                needed = await dump(file)
+                inventory, copied, size = await self._copy_needed(needed, progress)
+                crash.point("backup.blobs_copied")
+                # What is nowhere was collected after the dump. When a later dump names it again, it is lost.
+                before, lacking = lacking, needed.keys() - inventory.keys()
+                if lacking <= before:
+                    made = Made("", 0, copied, size, tuple(sorted(lacking)))
+                    return await self._record(file, inventory, owner_key, made)
+        raise Conflict("the blobs changed under each of the tries: try again")
 
-        None when an object of `needed` was removed meanwhile: take a new dump then.
-        """
-        objects, size = await copy_blobs(self._source, self._target, COPIED, progress)
-        crash.point("backup.blobs_copied")
-        if not {blob.key async for blob in self._target.list(COPIED)}.issuperset(needed):
-            return None
+    async def _record(self, dump: Path, inventory: Inventory, owner_key: str | None, made: Made) -> Made:
         moment = await self._new_moment()
         key = secrets.token_bytes(32)
-        pieces, digest, total = 0, hashlib.sha256(), (await asyncio.to_thread(dump.stat)).st_size
-        async for piece in _compressed(dump, digest):
-            await self._target.put(f"{FOLDER}/{moment}/records-{pieces:05}", _seal(key, moment, pieces, piece))
-            pieces += 1
+        sealed = SealedPieces(self._target, f"{FOLDER}/{moment}", key)
+        records = await sealed.write(RECORDS, _read(dump))
+        objects = await sealed.write(OBJECTS, _lines(inventory))
         crash.point("backup.records_stored")
-        inner = {"pieces": pieces, "bytes": total, "sha256": digest.hexdigest(), "owner_key": owner_key}
+        inner = {"records": asdict(records), "objects": asdict(objects), "owner_key": owner_key}
         manifest = {
             "version": VERSION,
             "moment": moment,
             "vault": self._vault.name,
             "key": base64.b64encode(await self._vault.wrap(key, _context(moment))).decode(),
-            "sealed": base64.b64encode(_seal(key, moment, INNER, json.dumps(inner).encode())).decode(),
+            "sealed": base64.b64encode(sealed.seal(INNER, json.dumps(inner).encode())).decode(),
         }
         await self._target.put(f"{FOLDER}/{moment}/manifest.json", json.dumps(manifest, indent=1).encode())
-        return Made(moment, total, objects, size)
+        return replace(made, moment=moment, records_bytes=records.bytes)
+
+    async def _copy_needed(self, needed: Mapping[str, int], progress: Progress | None) -> tuple[Inventory, int, int]:
+        """(what the target has of it then, objects and bytes copied)."""
+        there = {blob.key: blob.bytes async for blob in self._target.list(COPIED)}
+        known = await self._known()
+        inventory: Inventory = {}
+        copied = size = 0
+
+        async def take(key: str) -> None:
+            nonlocal copied, size
+            before = known.get(key)
+            if before is not None and there.get(key) == before.bytes:
+                inventory[key] = before
+                return
+            if key in there and (self._source is self._target or there[key] == needed[key]):
+                inventory[key] = await contents(self._target, key)
+                return
+            try:
+                inventory[key] = await copy(self._source, self._target, key)
+            except NotFound:
+                return
+            copied, size = copied + 1, size + inventory[key].bytes
+            if progress is not None:
+                progress(copied, size)
+
+        await each(needed, take)
+        return inventory, copied, size
+
+    async def _known(self) -> Inventory:
+        """What the newest backup says of its objects: they need not be read again."""
+        for moment in (await self.list())[:1]:
+            try:
+                return await self.inventory(moment)
+            except (Corrupt, NotFound):
+                break  # of another machine, or damaged
+        return {}
 
     async def list(self) -> list[str]:
         """The moments of whole backups in the target, newest first."""
@@ -91,7 +145,7 @@ class Backup:
         return sorted((key.split("/")[1] for key in found), key=_order, reverse=True)
 
     async def prune(self, keep: int) -> list[str]:
-        """Remove whole backups but the newest `keep`; blobs stay. The moments that went."""
+        """Remove whole backups but the newest `keep`; their objects stay. The moments that went."""
         gone = (await self.list())[keep:]
         for moment in gone:
             await self._target.delete(f"{FOLDER}/{moment}/manifest.json")  # from here on it is none
@@ -99,6 +153,16 @@ class Backup:
             for key in keys:
                 await self._target.delete(key)
         return gone
+
+    async def inventory(self, moment: str) -> Inventory:
+        """The objects that a backup needs. NotFound, Corrupt."""
+        opened = await self._open(moment)
+        text = b"".join([data async for data in opened.pieces.read(OBJECTS, opened.objects)])
+        try:
+            rows = [json.loads(line) for line in text.splitlines()]
+            return {str(key): Contents(int(size), str(sha256)) for key, size, sha256 in rows}
+        except (ValueError, TypeError):
+            raise Corrupt(f"the list of objects of backup {moment} is damaged") from None
 
     async def restore_records(self, moment: str | None, file: Path) -> tuple[str, str | None]:
         """Write the dump of that backup (None: the newest) to the new file: (its moment, the owner key's text).
@@ -109,35 +173,75 @@ class Backup:
         if not moments or (moment is not None and moment not in moments):
             there = ", ".join(moments[:5]) or "none"
             raise NotFound(f"there is no backup {moment or ''} here; there is {there}".replace("  ", " "))
-        moment = moment or moments[0]
-        vault, wrapped, sealed = _manifest(await self._target.get(f"{FOLDER}/{moment}/manifest.json"), moment)
-        if vault != self._vault.name:
-            raise Corrupt(f"backup {moment} needs the vault {vault!r}; this one is {self._vault.name!r}")
-        key = await self._vault.unwrap(wrapped, _context(moment))
-        inner = json.loads(_open(key, moment, INNER, sealed))
+        opened = await self._open(moment or moments[0])
         try:
-            await self._unpack(moment, inner, key, file)
+            with await asyncio.to_thread(file.open, "xb") as out:
+                async for data in opened.pieces.read(RECORDS, opened.records):
+                    await asyncio.to_thread(out.write, data)
         except BaseException:
             await asyncio.to_thread(file.unlink, missing_ok=True)
             raise
-        return moment, inner["owner_key"]
+        return opened.moment, opened.owner_key
 
-    async def restore_blobs(self, progress: Progress | None = None) -> tuple[int, int]:
-        """Copy every blob from the target back to the source: (objects, bytes) that were not there."""
-        return await copy_blobs(self._target, self._source, COPIED, progress)
+    async def restore_blobs(self, moment: str, progress: Progress | None = None) -> tuple[int, int]:
+        """Copy the objects of that backup back to the source: (objects, bytes) that were not there as they should be.
 
-    async def _unpack(self, moment: str, inner: dict[str, Any], key: bytes, file: Path) -> None:
-        digest = hashlib.sha256()
-        inflate = zstandard.ZstdDecompressor().decompressobj()
-        written = 0
-        with await asyncio.to_thread(file.open, "xb") as out:
-            for number in range(inner["pieces"]):
-                sealed = await self._target.get(f"{FOLDER}/{moment}/records-{number:05}")
-                data = await asyncio.to_thread(inflate.decompress, _open(key, moment, number, sealed))
-                digest.update(data)
-                written += await asyncio.to_thread(out.write, data)
-        if written != inner["bytes"] or digest.hexdigest() != inner["sha256"]:
-            raise Corrupt(f"the records of backup {moment} are not what was stored")
+        Corrupt when one is missing or is not what the backup says; then nothing of this call stays in the source.
+        """
+        inventory = await self.inventory(moment)
+        listed = {blob.key: blob.bytes async for blob in self._target.list(COPIED)}
+        suspects = [key for key, wanted in inventory.items() if listed.get(key) != wanted.bytes]
+        damaged = {key: await self._damage(key, inventory[key]) for key in suspects[:NAMED_MAX]}
+        self._check(moment, damaged, len(suspects))
+        placed: list[str] = []
+        size = 0
+
+        async def restore(key: str) -> None:
+            nonlocal size
+            wanted = inventory[key]
+            if self._source is not self._target and await _found(self._source, key) == wanted:
+                return
+            try:
+                if self._source is not self._target:
+                    await copy(self._target, self._source, key, wanted)
+                elif (why := await self._damage(key, wanted)) is not None:
+                    raise Corrupt(why)
+                else:
+                    return
+            except (Corrupt, NotFound) as error:
+                damaged[key] = error.message
+                return
+            placed.append(key)
+            size += wanted.bytes
+            if progress is not None:
+                progress(len(placed), size)
+
+        await each(inventory, restore)
+        if damaged:
+            await each(placed, self._source.delete)
+        self._check(moment, damaged, len(damaged))
+        return len(placed), size
+
+    async def _damage(self, key: str, wanted: Contents) -> str | None:
+        try:
+            return differs(await found_at(self._target, key), wanted)
+        except Corrupt as error:
+            return error.message
+
+    def _check(self, moment: str, damaged: Mapping[str, str | None], count: int) -> None:
+        if not count:
+            return
+        named = "; ".join(f"{key} {why or 'was changed just now'}" for key, why in list(damaged.items())[:NAMED_MAX])
+        more = f"; and {count - NAMED_MAX} more" if count > NAMED_MAX else ""
+        raise Corrupt(f"backup {moment} is damaged, nothing was restored: {named}{more}")
+
+    async def _open(self, moment: str) -> _Opened:
+        vault, wrapped, sealed = _manifest(await self._target.get(f"{FOLDER}/{moment}/manifest.json"), moment)
+        if vault != self._vault.name:
+            raise Corrupt(f"backup {moment} needs the vault {vault!r}; this one is {self._vault.name!r}")
+        pieces = SealedPieces(self._target, f"{FOLDER}/{moment}", await self._vault.unwrap(wrapped, _context(moment)))
+        inner = json.loads(pieces.open(INNER, sealed))
+        return _Opened(moment, pieces, Stored(**inner["records"]), Stored(**inner["objects"]), inner["owner_key"])
 
     async def _new_moment(self) -> str:
         moments, now = await self.list(), datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -147,74 +251,47 @@ class Backup:
         return name
 
 
-async def copy_blobs(source: Blobs, target: Blobs, prefix: str, progress: Progress | None = None) -> tuple[int, int]:
-    """Copy objects that the target has not, or has with another size: (objects, bytes) copied."""
-    if source is target:
-        return 0, 0
-    there = {blob.key: blob.bytes async for blob in target.list(prefix)}
-    missing = [blob async for blob in source.list(prefix) if there.get(blob.key) != blob.bytes]
-    objects = size = 0
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def copy(key: str) -> None:
-        nonlocal objects, size
-        async with gate:
-            try:
-                written = await target.write(key, source.read(key))
-            except NotFound:
-                return  # collected meanwhile: nothing refers to it
-            objects, size = objects + 1, size + written
-            if progress is not None:
-                progress(objects, size)
-
-    async with asyncio.TaskGroup() as group:
-        for blob in missing:
-            group.create_task(copy(blob.key))
-    return objects, size
+async def _found(blobs: Blobs, key: str) -> Contents | None:
+    """What is there, as far as it is of use."""
+    try:
+        return await found_at(blobs, key)
+    except Corrupt:
+        return None
 
 
-async def _compressed(file: Path, digest: Any) -> AsyncIterator[bytes]:
-    """The file as one zstd stream, in pieces; its plain bytes go into the digest."""
-    deflate = zstandard.ZstdCompressor(level=3).compressobj()
-    waiting = b""
+async def _read(file: Path) -> AsyncGenerator[bytes]:
     with await asyncio.to_thread(file.open, "rb") as source:
         while data := await asyncio.to_thread(source.read, PIECE_BYTES):
-            digest.update(data)
-            waiting += await asyncio.to_thread(deflate.compress, data)
-            if len(waiting) >= PIECE_BYTES:
-                yield waiting
-                waiting = b""
-    yield waiting + deflate.flush()
+            yield data
+
+
+async def _lines(inventory: Inventory) -> AsyncGenerator[bytes]:
+    """A line of JSON for each object: its key, its bytes, its hash."""
+    lines: list[str] = []
+    for key in sorted(inventory):
+        lines.append(json.dumps([key, inventory[key].bytes, inventory[key].sha256], separators=(",", ":")) + "\n")
+        if len(lines) == LINES_AT_ONCE:
+            yield "".join(lines).encode()
+            lines.clear()
+    yield "".join(lines).encode()
 
 
 def _context(moment: str) -> str:
     return f"backup {moment}"
 
 
-def _seal(key: bytes, moment: str, number: int, data: bytes) -> bytes:
-    nonce = secrets.token_bytes(NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, data, f"{moment} {number}".encode())
-
-
-def _open(key: bytes, moment: str, number: int, sealed: bytes) -> bytes:
-    try:
-        return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], f"{moment} {number}".encode())
-    except (InvalidTag, ValueError):
-        raise Corrupt(f"piece {number} of backup {moment} is not what was stored") from None
-
-
 def _manifest(data: bytes, moment: str) -> tuple[str, bytes, bytes]:
     """(the vault's name, the wrapped key, the sealed part). Corrupt."""
     try:
-        value = json.loads(data)
+        value: Any = json.loads(data)
         if value["version"] == VERSION and value["moment"] == moment:
             wrapped, sealed = (base64.b64decode(value[name], validate=True) for name in ("key", "sealed"))
             return str(value["vault"]), wrapped, sealed
     except (ValueError, KeyError, TypeError):
         pass
-    raise Corrupt(f"the manifest of backup {moment} is damaged or of a later version")
+    raise Corrupt(f"the manifest of backup {moment} is damaged or of another version")
 
 
 def _order(moment: str) -> tuple[str, int]:
     stem, _, number = moment.partition("_")
-    return stem, int(number or 1)
+    return stem, int(number or 1) if number.isdecimal() or not number else 0
