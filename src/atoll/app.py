@@ -166,13 +166,14 @@ class Application:
             "isolation": self._isolation,
         }
         health = Health(probes, self.metrics, atoll.__version__)
+        metrics = self.metrics if self.settings.api.metrics else None
         pages = Pages(self.openapi) if self.settings.api.docs else None
         return [
             (self._dialect, execbox_operations(self.sandboxes, self.settings)),
             (self._dialect, workspace_operations(self.workspaces, self.settings)),
             (TerminalDialect(), terminal_operations(self.workspaces, self.settings)),
             (ComputeDialect(), compute_operations(self.workspaces, self.settings)),
-            (self._dialect, ops_operations(health, self.metrics, pages)),
+            (self._dialect, ops_operations(health, metrics, pages)),
         ]
 
     def openapi(self) -> dict[str, Any]:

@@ -96,6 +96,8 @@ class KeySettings(Section):
 class Api(Section):
     docs: bool = True
     """Serve /docs, /redoc and /openapi.json."""
+    metrics: bool = True
+    """Serve /metrics, to anybody; sandboxes' ids and programs' names stand in it for requests from loopback only."""
 
 
 class Admin(Section):

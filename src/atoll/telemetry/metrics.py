@@ -88,6 +88,26 @@ class ExecCounts(Collector):
         yield family
 
 
+class WithoutTenants(Collector):
+    """What everybody may see: the same numbers, and nobody's sandboxes or programs."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            if "sandbox_id" in (family.samples[0].labels if family.samples else ()):
+                yield _folded(family)
+            else:
+                yield family
+
+
+def _folded(family: Metric) -> Metric:
+    folded = CounterMetricFamily(family.name, family.documentation, labels=("sandbox_id", "command"))
+    folded.add_metric((OTHER, OTHER), sum(sample.value for sample in family.samples))
+    return folded
+
+
 class DroppedUses(Collector):
     """`key_uses_dropped_total`, counted by the keys service and read when somebody looks."""
 
@@ -183,6 +203,6 @@ class Metrics:
         children[0].inc()
         children[1].observe(duration_s)
 
-    def render(self) -> bytes:
-        """The text format that Prometheus scrapes."""
-        return generate_latest(self.registry)
+    def render(self, *, tenants: bool = True) -> bytes:
+        """The text format that Prometheus scrapes; without `tenants` it names no sandbox and no program."""
+        return generate_latest(self.registry if tenants else WithoutTenants(self.registry))  # type: ignore[arg-type]

@@ -119,3 +119,22 @@ async def test_what_clients_type_makes_no_series(house: Any) -> None:
         await house.call(f"X{number}", "/v1/sessions")
     series = [name for name in await scrape(house) if name.startswith("http_requests_total")]
     assert len(series) <= 4
+
+
+async def test_other_machines_learn_numbers_and_nobodys_sandboxes(open_house: Any) -> None:
+    async with open_house(server={"port": 0, "trusted_proxies": ["127.0.0.1"]}) as house:
+        session = await house.create()
+        for program in ("true", "echo"):
+            await house.exec(session["id"], [program])
+        here = (await house.call("GET", "/metrics", None)).text
+        there = (await house.call("GET", "/metrics", None, headers={"x-forwarded-for": "203.0.113.5"})).text
+    assert session["id"] in here and 'command="echo"' in here
+    assert session["id"] not in there and "echo" not in there
+    assert 'sandbox_exec_total{command="other",sandbox_id="other"} 2.0' in there
+    names = [line for line in here.splitlines() if line.startswith("# TYPE")]
+    assert names == [line for line in there.splitlines() if line.startswith("# TYPE")]
+
+
+async def test_metrics_can_be_closed(open_house: Any) -> None:
+    async with open_house(api={"metrics": False}) as house:
+        assert (await house.call("GET", "/metrics", None)).status_code == 404
