@@ -177,9 +177,16 @@ class Runtime(ABC):
         """The ids of all working trees, those that no record knows included."""
         raise self.unsupported("keep workspaces")
 
+    async def tree_in_use(self, tree_id: str) -> bool:
+        """Whether anybody but its keeper, which is ended first, may write in it: a sandbox that has it mounted, or
+        programs that were at work in it when it was swapped for another. It may be True for a moment after the last of
+        them; once False it stays so until the tree is mounted again. False for one that does not exist.
+        """
+        raise self.unsupported("keep workspaces")
+
     async def remove_tree(self, tree_id: str) -> None:
-        """Remove a tree with all that is in it. Conflict while a sandbox has it mounted; none, when it does not exist.
-        Its keeper is ended first."""
+        """Remove a tree with all that is in it. Conflict while a sandbox has it mounted; none, when it does not exist,
+        nor for programs that a swap has left in it: what they go on writing is lost. Its keeper is ended first."""
         raise self.unsupported("keep workspaces")
 
     async def keeper(self, tree_id: str) -> KeeperClient:
@@ -191,8 +198,8 @@ class Runtime(ABC):
 
     async def swap_tree(self, sandbox_id: str, path: str, tree_id: str, *, read_only: bool) -> None:
         """Mount another tree in place of the one that the sandbox has at `path`, in one step: nobody inside sees it
-        without. Files that a process holds open stay those of the old tree. Needs Capability.SWAP_TREES.
-        NotFound for the sandbox, its mount or the tree; a second call does nothing.
+        without. Files that a process holds open, and its current folder, stay those of the old tree (`tree_in_use`).
+        Needs Capability.SWAP_TREES. NotFound for the sandbox, its mount or the tree; a second call does nothing.
         """
         raise self.unsupported("change a mounted workspace")
 

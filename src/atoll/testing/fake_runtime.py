@@ -109,6 +109,12 @@ class FakeSandbox:
     def usage(self) -> Usage:
         return Usage(duration_s=time.monotonic() - self.started, cpu_s=0.001, memory_peak_bytes=2**20)
 
+    def trees_in_use(self) -> set[str]:
+        """Those that are mounted in it, and those that its processes have kept since a swap."""
+        for process_id in set(self.files.kept) - {p.id for p in self.processes.values() if p.exit is None}:
+            del self.files.kept[process_id]
+        return {*self.files.kept.values(), *(mount.tree_id for mount in self.files.mounts)}
+
     async def vanish(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
@@ -181,13 +187,13 @@ class FakeRuntime(Runtime):
         for tree_id in self.host.trees.list():
             self.host.trees.remove(tree_id)
         await self.close()
+        return len(sandboxes)
 
     async def make(self, sandbox_id: str, spec: SandboxSpec) -> Handle:
         if sandbox_id in self.host.sandboxes:
             raise Conflict(f"sandbox {sandbox_id} exists")
         if not spec.work_dir.startswith("/"):
             raise InvalidInput("workDir must be absolute", field="workDir")
-        return len(sandboxes)
         self.check_network(spec.network)
         spec = replace(spec, workspaces=check_mounts(spec.workspaces))
         sandbox = self.host.sandboxes[sandbox_id] = FakeSandbox(self.host, sandbox_id, spec)
@@ -265,6 +271,12 @@ class FakeRuntime(Runtime):
     async def list_trees(self) -> list[str]:
         return self.host.trees.list()
 
+    async def tree_in_use(self, tree_id: str) -> bool:
+        trees = self.host.trees
+        return tree_id in trees.list() and any(
+            tree_id in sandbox.trees_in_use() for sandbox in self.host.sandboxes.values()
+        )
+
     async def remove_tree(self, tree_id: str) -> None:
         for sandbox in self.host.sandboxes.values():
             if any(mount.tree_id == tree_id for mount in sandbox.files.mounts):
@@ -275,7 +287,11 @@ class FakeRuntime(Runtime):
         return self.host.trees.keeper(tree_id)
 
     async def swap_tree(self, sandbox_id: str, path: str, tree_id: str, *, read_only: bool) -> None:
-        _sandbox(self.host, sandbox_id).files.swap(path, tree_id, read_only=read_only)
+        sandbox = _sandbox(self.host, sandbox_id)
+        for process in sandbox.processes.values():
+            if process.exit is None:
+                sandbox.files.keep(process.id, process.cwd, path)
+        sandbox.files.swap(path, tree_id, read_only=read_only)
 
     async def tree_mounts(self, sandbox_id: str) -> list[WorkspaceMount]:
         return list(_sandbox(self.host, sandbox_id).files.mounts)

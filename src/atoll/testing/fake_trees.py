@@ -80,9 +80,16 @@ class TreeFiles(FakeFiles):
         super().__init__()
         self._trees = trees
         self.mounts = list(mounts)
+        self.kept: dict[str, str] = {}  # process -> tree that it works in though that is not mounted any more
         for mount in mounts:
             trees.folder(mount.tree_id)  # NotFound
             super().make_dir(mount.path)
+
+    def keep(self, process_id: str, cwd: str, path: str) -> None:
+        """What is mounted at `path` is about to be swapped: a process whose current folder is in it stays there."""
+        for mount in self.mounts:
+            if mount.path == path and f"{cwd}/".startswith(f"{path}/"):
+                self.kept.setdefault(process_id, mount.tree_id)
 
     def swap(self, path: str, tree_id: str, *, read_only: bool) -> None:
         """NotFound for the mount or the tree."""

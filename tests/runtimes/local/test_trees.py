@@ -66,6 +66,11 @@ class Host:
         keeper = await self.runtime.keeper(tree)
         await keeper.apply(_steps(Write(Entry(path, EntryKind.FILE, size=len(data))), Data(data)))
 
+    async def sizes(self, tree: str) -> dict[bytes, int]:
+        """Of its files, as its keeper sees them."""
+        keeper = await self.runtime.keeper(tree)
+        return {seen.path: seen.size async for piece in keeper.scan() for seen in piece if seen.kind == "f"}
+
     async def kill_node(self) -> None:
         """KILL it; the next one is there when something is asked."""
         node = self.leaks.node()
@@ -241,6 +246,7 @@ async def test_a_kernel_that_cannot_mount_beneath_mounts_on_top(
         assert await host.said(sandbox_id, "ls -A /workspace; cat /workspace/lib/f") == ".home\nlib\nlib\n"
         with pytest.raises(Conflict):  # it is still there, below
             await host.runtime.remove_tree(old)
+        assert await host.runtime.tree_in_use(old)
         await host.kill_node()
         with pytest.raises(Conflict):
             await host.runtime.remove_tree(old)
@@ -304,6 +310,24 @@ async def test_the_next_node_finds_what_is_mounted(host: Host) -> None:
     for name in (tree, other):
         await host.runtime.remove_tree(name)
     await host.nothing_is_left()
+
+
+async def test_what_programs_write_in_an_old_tree_is_there_when_they_have_let_go(host: Host) -> None:
+    old, new = await host.tree("old"), await host.tree("new")
+    sandbox_id = await host.make((old, "/workspace"))
+    script = "cd /workspace; exec 3> log; until [ -e /tmp/stop ]; do sleep 0.02; done; echo late > late; echo y >&3"
+    await host.said(sandbox_id, f"({script}) > /dev/null 2>&1 & until [ -e /workspace/log ]; do sleep 0.02; done")
+    await host.runtime.swap_tree(sandbox_id, "/workspace", new, read_only=False)
+    assert await host.runtime.tree_in_use(old)
+    assert await host.sizes(old) == {b"log": 0}
+    await host.kill_node()  # whichever node is asked, and whoever has read it meanwhile
+    assert await host.runtime.tree_in_use(old)
+    await host.said(sandbox_id, "touch /tmp/stop")
+    async with asyncio.timeout(SETTLE_S):
+        while await host.runtime.tree_in_use(old):
+            await asyncio.sleep(0.02)
+    assert await host.sizes(old) == {b"log": 2, b"late": 5}
+    await host.runtime.remove_tree(old)
 
 
 async def test_a_node_that_dies_at_any_moment_leaves_nothing(host: Host) -> None:

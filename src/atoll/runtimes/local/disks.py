@@ -30,6 +30,7 @@ _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_GET_STATUS64 = 0x4C05
 _LOOP_CONFIGURE = 0x4C0A
 _AUTOCLEAR = 4
+_NOT_BOUND = (errno.ENOENT, errno.ENXIO, errno.ENODEV)  # what a loop device says that is free, or is becoming so
 _INFO = struct.Struct("=QQQQQIIII64s64s32sQQ")
 _CONFIG = struct.Struct("=II")
 
@@ -121,8 +122,9 @@ def copy_data(reading: int, writing: int, bytes_max: int) -> int:
     return copied
 
 
-def find_loop(image: str) -> tuple[str, int] | None:
-    """The loop device that is over the image already, and its descriptor, which keeps it there."""
+def find_loop(image: str, mode: int = os.O_RDWR) -> tuple[str, int] | None:
+    """The loop device that is over the image already, and its descriptor, which keeps it there. OSError when that
+    cannot be told: a second one would destroy what is in it."""
     wanted = os.stat(image)
     for entry in os.scandir("/sys/block"):
         if not entry.name.startswith("loop"):
@@ -131,14 +133,18 @@ def find_loop(image: str) -> tuple[str, int] | None:
             with open(f"{entry.path}/loop/backing_file") as file:
                 if os.path.basename(file.read().rstrip("\n")) != os.path.basename(image):
                     continue
-            loop = os.open(f"/dev/{entry.name}", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:  # it is free, or has just become so
-            continue
+            loop = os.open(f"/dev/{entry.name}", mode | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in _NOT_BOUND:
+                continue
+            raise
         try:
             told = fcntl.ioctl(loop, _LOOP_GET_STATUS64, bytes(_INFO.size))
-        except OSError:
+        except OSError as error:
             os.close(loop)
-            continue
+            if error.errno in _NOT_BOUND:
+                continue
+            raise
         if _INFO.unpack(told)[:2] == (wanted.st_dev, wanted.st_ino):
             return f"/dev/{entry.name}", loop
         os.close(loop)

@@ -182,6 +182,10 @@ class LocalRuntime(Runtime):
         self._need_trees()
         await self._node.ask("remove_tree", timeout_s=TREE_S, tree_id=tree_id)
 
+    async def tree_in_use(self, tree_id: str) -> bool:
+        self._need_trees()
+        return (await self._node.ask("tree_in_use", timeout_s=TREE_S, tree_id=tree_id))["in_use"]
+
     async def keeper(self, tree_id: str) -> KeeperClient:
         self._need_trees()
         await self._node.ask("keeper", timeout_s=TREE_S, tree_id=tree_id)

@@ -41,6 +41,10 @@ class TreeFolders:
             return
         _remove(removed)
 
+    def held(self, _tree_id: str) -> bool:
+        """Without root no tree is changed for another under a program: who is in one is known."""
+        return False
+
     def device(self, _tree_id: str) -> str | None:
         return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 
 from atoll.runtimes.local import syscalls as sys
 from atoll.runtimes.local.disks import BLOCK_BYTES, Disks, attach_loop, find_loop
@@ -33,6 +34,7 @@ _GROUP_BLOCKS = 32_768
 _INODE_BYTES = 256
 _OWN_INODES = 16  # of ext4
 _RESERVED_BLOCKS = 4096  # what ext4 keeps for itself
+_LETTING_GO_S = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)  # the kernel finishes an unmount a moment later
 _DAMAGED = (errno.EUCLEAN, errno.EINVAL, errno.EIO, errno.EBADMSG)
 
 
@@ -109,6 +111,20 @@ class TreeImages:
             os.unlink(f"{self._folder}/{tree_id}")
         except FileNotFoundError:
             pass
+
+    def held(self, tree_id: str) -> bool:
+        """Whether programs have files of it open or work in its folders, though it is mounted nowhere any more: then
+        its loop device is bound."""
+        for pause_s in _LETTING_GO_S:
+            time.sleep(pause_s)
+            try:
+                found = find_loop(f"{self._folder}/{tree_id}", os.O_RDONLY)
+            except FileNotFoundError:
+                return False
+            if found is None:
+                return False
+            os.close(found[1])
+        return True
 
     def device(self, tree_id: str) -> str | None:
         """major:minor of the loop device that it has now."""

@@ -29,6 +29,7 @@ class TreeOperations:
         self.table: dict[str, Operation] = {
             "make_tree": self.make_tree,
             "list_trees": self.list_trees,
+            "tree_in_use": self.tree_in_use,
             "remove_tree": self.remove_tree,
             "keeper": self.keeper,
             "swap_tree": self.swap_tree,
@@ -40,6 +41,20 @@ class TreeOperations:
 
     def list_trees(self, _request: dict[str, Any], reply: Reply) -> None:
         reply({"trees": self._trees.names()})
+
+    def tree_in_use(self, request: dict[str, Any], reply: Reply) -> None:
+        tree_id: str = request["tree_id"]
+        if self._trees.users(tree_id) - {self._keepers.key(tree_id)}:
+            reply({"in_use": True})
+            return
+
+        def told(in_use: bool, refused: Refused | None) -> None:
+            if refused is None:
+                reply({"in_use": in_use})
+            else:
+                _answer(reply)(refused)
+
+        self._keepers.end(tree_id, lambda: self._trees.in_use(tree_id, told))
 
     def remove_tree(self, request: dict[str, Any], reply: Reply) -> None:
         tree_id: str = request["tree_id"]

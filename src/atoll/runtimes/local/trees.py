@@ -15,6 +15,7 @@ from atoll.sidekick.protocol import Refused
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from atoll.runtimes.local.tree_folders import TreeFolders
     from atoll.runtimes.local.tree_images import TreeImages
@@ -111,6 +112,28 @@ class Trees:
         tree = self._trees.get(tree_id)
         return set() if tree is None else set(tree.users)
 
+    def in_use(self, tree_id: str, then: Callable[[bool, Refused | None], None]) -> None:
+        """Whether somebody uses it: one whom we know, or programs that a swap has left in it. To tell, our own mount
+        goes: while theirs is there the kernel keeps the tree."""
+        if not self.exists(tree_id):
+            then(False, None)
+            return
+        tree = self._trees.setdefault(tree_id, Tree())
+
+        def look() -> None:
+            if tree.users:
+                then(True, None)
+                return
+
+            def work() -> bool:
+                self._store.unmount(tree_id)
+                return self._store.held(tree_id)
+
+            tree.mounted = False
+            self._ask(tree_id, tree, work, lambda held, refused: then(held is not False, refused))
+
+        self._when_free(tree, look)
+
     def remove(self, tree_id: str, then: Then) -> None:
         """Unmount and delete it, if it exists; conflict when somebody uses it."""
         if not _NAME.fullmatch(tree_id):
@@ -169,12 +192,17 @@ class Trees:
             call()
 
     def _work(self, tree_id: str, tree: Tree, work: Callable[[], None], then: Then) -> None:
+        self._ask(tree_id, tree, work, lambda _result, refused: then(refused))
+
+    def _ask(
+        self, tree_id: str, tree: Tree, work: Callable[[], Any], then: Callable[[Any, Refused | None], None]
+    ) -> None:
         tree.busy = True
 
-        def done(_result: object, refused: Refused | None) -> None:
+        def done(result: Any, refused: Refused | None) -> None:
             tree.busy = False
             try:
-                then(refused)
+                then(result, refused)
             finally:
                 while tree.waiting and not tree.busy:
                     tree.waiting.pop(0)()

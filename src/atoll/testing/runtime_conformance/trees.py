@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -25,6 +26,7 @@ from atoll.testing.runtime_conformance.suite import (
     made,
     read_until,
     sh,
+    until,
 )
 
 SMALL = Quota(bytes=16 * 2**20, inodes=256)
@@ -226,8 +228,42 @@ class TreeChecks(Suite):
         await read_until(stream, b"still written\n")
         with pytest.raises(NotFound):
             await content(inside, "/workspace/log")
+        assert await runtime.tree_in_use(tree)
+        # its keeper reads what is written meanwhile, and that changes nothing
+        assert "log" in await _names(runtime, tree)
+        assert await runtime.tree_in_use(tree)
         await inside.stop(stream.id, 0)
         await stream.close()
+        await _let_go(runtime, tree)
+
+    async def test_a_tree_is_in_use_while_it_is_mounted(self, runtime: Runtime, tree: str) -> None:
+        assert not await runtime.tree_in_use("missing")
+        await runtime.keeper(tree)
+        await _let_go(runtime, tree)
+        sandbox_id = await made(runtime, with_trees(mount(tree)))
+        assert await runtime.tree_in_use(tree)
+        await runtime.destroy(sandbox_id)
+        await _let_go(runtime, tree)
+        assert "" in await _names(runtime, tree)
+
+    async def test_a_program_keeps_the_tree_that_it_works_in(
+        self, runtime: Runtime, tree: str, other_tree: str
+    ) -> None:
+        able(runtime, Capability.SWAP_TREES)
+        for ends_with in ("process", "sandbox"):
+            sandbox_id = await made(runtime, with_trees(mount(tree)))
+            inside = runtime.sidekick(sandbox_id)
+            stream = await inside.start(ProcessSpec(("cat",), cwd="/workspace", stdin=True))
+            await stream.write_stdin(b"here\n")
+            await read_until(stream, b"here\n")
+            await runtime.swap_tree(sandbox_id, "/workspace", other_tree, read_only=False)
+            assert await runtime.tree_in_use(tree)
+            if ends_with == "process":
+                await inside.stop(stream.id, 0)
+                await _let_go(runtime, tree)
+            await stream.close()
+            await runtime.destroy(sandbox_id)
+            await _let_go(runtime, tree)
 
     async def test_a_tree_holds_no_more_than_its_quota(self, runtime: Runtime, tree: str) -> None:
         able(runtime, Capability.LIMITS)
@@ -249,6 +285,20 @@ class TreeChecks(Suite):
         with pytest.raises(Unsupported):
             await runtime.make(new_sandbox_id(), with_trees(mount("tree_one")))
         assert await runtime.list() == []
+
+
+async def _names(runtime: Runtime, tree_id: str) -> set[str]:
+    keeper = await runtime.keeper(tree_id)
+    return {os.fsdecode(seen.path) async for piece in keeper.scan() for seen in piece}
+
+
+async def _let_go(runtime: Runtime, tree_id: str) -> None:
+    """It is in use for a moment longer, at most."""
+
+    async def free() -> bool:
+        return not await runtime.tree_in_use(tree_id)
+
+    await until(free)
 
 
 async def _steps(*steps: Step) -> AsyncIterator[Step]:
