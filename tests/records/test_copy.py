@@ -84,6 +84,7 @@ async def test_everything_arrives_and_new_rows_go_on_after_it(
         "api_keys": (3, 3),
         "api_key_usage": (12, 12),
         "events": (39, 39),
+        "owners": (2, 2),
         "lineages": (2, 2),
         "workspaces": (2, 2),
         "revisions": (10, 10),

@@ -58,6 +58,7 @@ class Quota:
 class Lineage:
     """A workspace with its forks: they share chunks and one data key. `key` is wrapped by the vault; None: shredded."""
 
+    owner: str  # of all of them: whose stored bytes its packs are
     id: str
     vault: str  # the name of the vault that wrapped it
     key: bytes | None

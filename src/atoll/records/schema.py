@@ -135,6 +135,13 @@ events = Table(
     sqlite_autoincrement=True,  # an event's id is never given twice
 )
 
+owners = Table(
+    "owners",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("stored_bytes", BigInteger, nullable=False),  # of the packs of its lineages, as those are now
+)
+
 lineages = Table(
     "lineages",
     metadata,
@@ -142,6 +149,7 @@ lineages = Table(
     Column("vault", String, nullable=False),
     Column("key", LargeBinary),  # wrapped; NULL: shredded
     Column("created_at", Utc, nullable=False),
+    Column("owner", String, server_default=text("''"), nullable=False),
     Index(None, "created_at"),
 )
 
@@ -266,6 +274,7 @@ TABLES = (
     api_keys,
     api_key_usage,
     events,
+    owners,
     lineages,
     workspaces,
     revisions,

@@ -5,6 +5,7 @@ Clean-ups of many chunks are cut into transactions of a few, so that nobody wait
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from atoll.domain.errors import Conflict, NotFound, StaleVersion
 from atoll.domain.event import Event
 from atoll.domain.workspace import Lineage, Pack, StoredChunk
+from atoll.records.owners import charge, stored_by
 from atoll.records.prepared import Prepared
 from atoll.records.schema import chunks, lineages, packs, revisions, snapshots, workspaces
 from atoll.records.sql_store import ADD_EVENT, SqlStore, event_values, pieces, put, storable
@@ -106,19 +108,23 @@ class SqlChunks(SqlStore, WorkspaceRecords):
 
     # packs and chunks
 
-    async def add_pack(self, pack: Pack, chunks: Sequence[StoredChunk]) -> None:
+    async def add_pack(self, pack: Pack, chunks: Sequence[StoredChunk], *, quota: int | None = None) -> None:
         row, places = storable(pack_row(pack)), list(chunk_rows(pack, chunks))
 
         def add(connection: Connection) -> None:
-            hold_lineage(connection, pack.lineage)
+            owner = hold_lineage(connection, pack.lineage)
             try:
                 _ADD_PACK.run(connection, row)
             except IntegrityError as error:
                 raise Conflict(f"pack {pack.id} exists already") from error
             _ADD_CHUNK.run_many(connection, places)
+            charge(connection, {owner: pack.bytes}, quota)
 
         # Not synced: the revision that will refer to it is, and takes everything before it along.
         await self._commit(add, durable=False)
+
+    async def stored_bytes(self, owner: str) -> int:
+        return await self._database.read(lambda connection: stored_by(connection, owner))
 
     async def find_chunks(self, lineage: str, ids: Collection[bytes]) -> dict[bytes, StoredChunk]:
         wanted = sorted(ids)
@@ -142,11 +148,12 @@ class SqlChunks(SqlStore, WorkspaceRecords):
         row, places = storable(pack_row(pack)), list(chunk_rows(pack, chunks))
 
         def move(connection: Connection) -> None:
-            hold_lineage(connection, pack.lineage)
-            _PUT_PACK.run(connection, row)
+            owner = hold_lineage(connection, pack.lineage)
+            added = Counter({owner: pack.bytes if _PUT_PACK.run(connection, row) == 1 else 0})
             _PUT_CHUNK.run_many(connection, places)
             for some in pieces(sorted(removed)):
-                _forget_packs(connection, some)
+                added.subtract(_forget_packs(connection, some)[1])
+            charge(connection, added)
 
         await self._commit(move)
 
@@ -169,7 +176,7 @@ class SqlChunks(SqlStore, WorkspaceRecords):
     async def delete_packs(self, pack_ids: Collection[str]) -> int:
         gone = 0
         for some in pieces(sorted(pack_ids), PACKS_AT_ONCE):
-            gone += await self._commit(lambda connection, some=some: _forget_packs(connection, some))
+            gone += await self._commit(lambda connection, some=some: _delete_packs(connection, some))
         return gone
 
 
@@ -196,9 +203,25 @@ def _forget_chunks(connection: Connection, lineage: str, ids: Sequence[bytes], s
     return connection.execute(delete(chunks).where(*these)).rowcount
 
 
-def _forget_packs(connection: Connection, pack_ids: Sequence[str]) -> int:
+def _delete_packs(connection: Connection, pack_ids: Sequence[str]) -> int:
+    gone, freed = _forget_packs(connection, pack_ids)
+    charge(connection, {owner: -size for owner, size in freed.items()})
+    return gone
+
+
+def _forget_packs(connection: Connection, pack_ids: Sequence[str]) -> tuple[int, Counter[str]]:
+    """How many went, and how many bytes of each owner."""
+    # Held: what another process is deleting too is counted by one of us.
+    held = select(packs.c.lineage, packs.c.bytes).where(packs.c.id.in_(pack_ids)).order_by(packs.c.id)
+    sizes: Counter[str] = Counter()
+    for lineage, size in connection.execute(held.with_for_update()):
+        sizes[lineage] += size
     connection.execute(delete(chunks).where(chunks.c.pack.in_(pack_ids)))
-    return connection.execute(delete(packs).where(packs.c.id.in_(pack_ids))).rowcount
+    gone = connection.execute(delete(packs).where(packs.c.id.in_(pack_ids))).rowcount
+    freed: Counter[str] = Counter()
+    for lineage, owner in connection.execute(select(lineages.c.id, lineages.c.owner).where(lineages.c.id.in_(sizes))):
+        freed[owner] += sizes[lineage]
+    return gone, freed
 
 
 def _places(connection: Connection, query: Select[Any, Any, Any, Any, Any]) -> list[StoredChunk]:

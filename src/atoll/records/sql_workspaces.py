@@ -184,11 +184,12 @@ class SqlWorkspaces(SqlStore, WorkspaceRecords):
         return await self._all(query, lambda row: SharedWorkspace(workspace_of(row), Permission(row["permission"])))
 
 
-def hold_lineage(connection: Connection, lineage_id: str) -> None:
-    """Keep it from being shredded until the transaction ends; NotFound when it is gone or was."""
+def hold_lineage(connection: Connection, lineage_id: str) -> str:
+    """Keep it from being shredded until the transaction ends; its owner. NotFound when it is gone or was."""
     stored = _HOLD_LINEAGE.first(connection, {"wanted": lineage_id})
     if stored is None or stored["key"] is None:
         raise NotFound(f"lineage {lineage_id} does not exist, or was shredded")
+    return stored["owner"]
 
 
 def name_taken(workspace: Workspace) -> Conflict:

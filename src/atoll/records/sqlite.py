@@ -30,6 +30,7 @@ _log = structlog.get_logger()
 
 READERS_MAX = 4
 WAITING_MAX = 10_000  # transactions in line for the writer, and for the readers
+MIGRATION_S = 60.0  # longest wait for another process's migration
 BUSY_S = 1.0  # one wait for another process's lock; `timeout_s` bounds them all
 CHECKPOINT_EVERY_COMMITS = 256
 # Should the background checkpoints not keep up, the writer makes them itself from this size on.
@@ -84,7 +85,10 @@ class Sqlite(Database):
             # Before SQLite makes it: keys' hashes and environments are nobody else's. -wal and -shm copy the mode.
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             self._writer = self._engine.connect()
+            # Another server's migration may be under way: it takes longer than any other transaction.
+            execute(self._writer, f"PRAGMA busy_timeout={int(MIGRATION_S * 1000)}")
             transaction(self._writer, upgrade)
+            execute(self._writer, f"PRAGMA busy_timeout={int(BUSY_S * 1000)}")
         except OSError as error:
             raise Unavailable(f"{self.path}: {error.strerror}") from error
         except DBAPIError as error:

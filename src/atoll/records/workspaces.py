@@ -170,13 +170,18 @@ class WorkspaceRecords(ABC):
     # packs and chunks
 
     @abstractmethod
-    async def add_pack(self, pack: Pack, chunks: Sequence[StoredChunk]) -> None:
+    async def add_pack(self, pack: Pack, chunks: Sequence[StoredChunk], *, quota: int | None = None) -> None:
         """Insert a pack whose object is stored, with its chunks. A chunk that its lineage has already stays where
         it is. No event: nothing refers to it yet. NotFound when its lineage is gone or shredded; Conflict when the pack
-        exists.
+        exists; QuotaExceeded when its lineage's owner would have more than `quota` stored bytes, counted in the same
+        atomic step.
 
         A power cut may take it back until the next revision is added: all else about workspaces outlives one at once.
         """
+
+    @abstractmethod
+    async def stored_bytes(self, owner: str) -> int:
+        """Bytes of all packs of the owner's lineages. A sum that is kept, not a scan."""
 
     @abstractmethod
     async def find_chunks(self, lineage: str, ids: Collection[bytes]) -> dict[bytes, StoredChunk]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from atoll.domain.errors import Conflict, NotFound, StaleVersion
+from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, StaleVersion
 from atoll.domain.tree import chunk_id
 from atoll.domain.workspace import (
     Pack,
@@ -212,6 +212,64 @@ class ChunkRecordsConformance(OnStores):
             assert await records.list_chunks(base.lineage) == []
         assert await records.list_packs() == [kept]
         assert len(await records.list_chunks(other.id)) == 1
+
+    async def test_what_an_owner_has_stored_is_the_sum_of_its_packs(self, records: Records) -> None:
+        mine, other, theirs = lineage(), lineage(), lineage(owner="key_1")
+        for each in (mine, other, theirs):
+            await records.add_lineage(each)
+        assert await records.stored_bytes("key_0") == await records.stored_bytes("") == 0
+        packed = [replace(pack(of), bytes=size) for of, size in ((mine, 3), (mine, 40), (other, 500), (theirs, 6000))]
+        for n, each in enumerate(packed):
+            await records.add_pack(each, chunks(each, b"%d" % n))
+        assert (await records.stored_bytes("key_0"), await records.stored_bytes("key_1")) == (543, 6000)
+        with pytest.raises(Conflict):
+            await records.add_pack(packed[0], [])
+        new = replace(pack(mine), bytes=20)
+        for _ in range(2):
+            await records.move_chunks(new, chunks(new, b"1"), [packed[1].id, "pack_none"])
+            assert await records.stored_bytes("key_0") == 523
+        for _ in range(2):
+            await records.delete_packs([packed[0].id, packed[3].id])
+            assert (await records.stored_bytes("key_0"), await records.stored_bytes("key_1")) == (520, 0)
+        await records.delete_chunks(mine.id, [chunk_id(b"1")], T0 + timedelta(days=1))
+        assert await records.stored_bytes("key_0") == 520
+        await records.delete_lineage(other.id)
+        assert await records.stored_bytes("key_0") == 20
+
+    async def test_a_pack_beyond_its_owners_quota_is_refused_and_changes_nothing(self, records: Records) -> None:
+        mine, theirs = lineage(), lineage(owner="key_1")
+        for each in (mine, theirs):
+            await records.add_lineage(each)
+        first, second, others = pack(mine), pack(mine), pack(theirs)
+        for late in (first, second):
+            with pytest.raises(QuotaExceeded):
+                await records.add_pack(late, chunks(late, b"a"), quota=999)
+        await records.add_pack(first, chunks(first, b"a"), quota=1000)
+        with pytest.raises(QuotaExceeded):
+            await records.add_pack(second, chunks(second, b"b"), quota=1999)
+        assert await records.find_chunks(mine.id, [chunk_id(b"b")]) == {}
+        assert await records.list_packs(mine.id) == [first]
+        assert await records.stored_bytes("key_0") == 1000
+        await records.add_pack(others, chunks(others, b"b"), quota=1000)
+        await records.move_chunks(second, chunks(second, b"a"), [first.id])
+        assert await records.stored_bytes("key_0") == 1000
+
+    async def test_packs_at_once_never_pass_the_quota(self, stores: tuple[Records, Records]) -> None:
+        own = [lineage(), lineage()]
+        for each in own:
+            await stores[0].add_lineage(each)
+        packed = [pack(own[n % 2]) for n in range(12)]
+        adds = [
+            stores[n % 2].add_pack(each, chunks(each, b"a", b"%d" % n), quota=5500) for n, each in enumerate(packed)
+        ]
+        outcomes = await together(*adds)
+        assert sum(outcome is None for outcome in outcomes) == 5
+        assert all(outcome is None or isinstance(outcome, QuotaExceeded) for outcome in outcomes)
+        assert len(await stores[1].list_packs()) == 5
+        assert await stores[1].stored_bytes("key_0") == 5000
+        kept = [each.id for each in packed]
+        assert sum(await together(stores[0].delete_packs(kept), stores[1].delete_packs(kept[::-1]))) == 5
+        assert await stores[0].stored_bytes("key_0") == 0
 
     async def test_packs_of_the_same_chunks_at_once_are_all_stored_and_each_chunk_once(
         self, stores: tuple[Records, Records]

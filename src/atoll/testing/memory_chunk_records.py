@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from atoll.domain.errors import Conflict, NotFound, StaleVersion
+from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, StaleVersion
 from atoll.domain.event import Event
 from atoll.domain.workspace import Lineage, Pack, StoredChunk
 from atoll.records.workspaces import WorkspaceRecords
@@ -68,14 +68,20 @@ class MemoryChunkRecords(WorkspaceRecords):
 
     # packs and chunks
 
-    async def add_pack(self, pack: Pack, chunks: Sequence[StoredChunk]) -> None:
+    async def add_pack(self, pack: Pack, chunks: Sequence[StoredChunk], *, quota: int | None = None) -> None:
         self._check()
-        self._hold_lineage(pack.lineage)
+        owner = self._hold_lineage(pack.lineage)
         if pack.id in self._packs:
             raise Conflict(f"pack {pack.id} exists already")
+        if quota is not None and pack.bytes and self._stored_by(owner) + pack.bytes > quota:
+            raise QuotaExceeded(f"{owner} has {self._stored_by(owner)} of {quota} bytes stored")
         self._packs[pack.id] = pack
         for chunk in chunks:
             self._of(pack.lineage).setdefault(chunk.id, replace(chunk, pack=pack.id))
+
+    async def stored_bytes(self, owner: str) -> int:
+        self._check()
+        return self._stored_by(owner)
 
     async def find_chunks(self, lineage: str, ids: Collection[bytes]) -> dict[bytes, StoredChunk]:
         self._check()
@@ -130,7 +136,11 @@ class MemoryChunkRecords(WorkspaceRecords):
             del self._packs[pack_id]
         return len(going)
 
-    def _hold_lineage(self, lineage_id: str) -> None:
+    def _stored_by(self, owner: str) -> int:
+        return sum(pack.bytes for pack in self._packs.values() if self._lineages[pack.lineage].owner == owner)
+
+    def _hold_lineage(self, lineage_id: str) -> str:
         stored = self._lineages.get(lineage_id)
         if stored is None or stored.key is None:
             raise NotFound(f"lineage {lineage_id} does not exist, or was shredded")
+        return stored.owner

@@ -27,9 +27,9 @@ TREE = chunk_id(b"a tree").hex()
 KEY = bytes(range(256))
 
 
-def lineage(age_s: float = 0) -> Lineage:
+def lineage(age_s: float = 0, owner: str = "key_0") -> Lineage:
     """One made `age_s` before T0."""
-    return Lineage(new_id("lin"), "local", KEY, T0 - timedelta(seconds=age_s))
+    return Lineage(new_id("lin"), owner, "local", KEY, T0 - timedelta(seconds=age_s))
 
 
 def workspace(of: Lineage, name: str = "code", owner: str = "key_0", **changes: Any) -> Workspace:
@@ -63,7 +63,7 @@ def chunks(of: Pack, *contents: bytes) -> list[StoredChunk]:
 
 async def made(records: Records, name: str = "code", owner: str = "key_0", **changes: Any) -> Workspace:
     """A stored workspace with its first revision and a lineage of its own."""
-    own = lineage()
+    own = lineage(owner=owner)
     new = workspace(own, name, owner, **changes)
     await records.add_workspace(new, revision(new), own, event(new.id, "workspace.created"))
     return new

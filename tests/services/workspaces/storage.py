@@ -31,6 +31,7 @@ from atoll.testing.memory_vault import MemoryVault
 from atoll.vaults.base import Vault
 
 KIB, MIB = 2**10, 2**20
+OWNER = "key_a"
 SMALL = StorageLimits(pack_bytes=64 * KIB, batch_bytes=16 * KIB, batch_chunks=16, run_bytes=32 * KIB, lookup_chunks=50)
 DAY = timedelta(days=1)
 ROOT = Entry(b"", EntryKind.DIRECTORY, 0o755)
@@ -87,7 +88,7 @@ class Storage:
         return sorted(self.blobs.objects)
 
     async def lineage(self) -> Lineage:
-        lineage = await self.keys.new(new_id("lin"))
+        lineage = await self.keys.new(new_id("lin"), OWNER)
         await self.records.add_lineage(lineage)
         return lineage
 
@@ -104,7 +105,7 @@ class Storage:
         """A workspace with a lineage of its own, whose first revision holds those files."""
         lineage = await self.lineage()
         revision = await self.revision(new_workspace_id(), lineage.id, files)
-        workspace = Workspace(revision.workspace, "key_a", name, lineage.id, revision.id, self.now, self.now)
+        workspace = Workspace(revision.workspace, OWNER, name, lineage.id, revision.id, self.now, self.now)
         await self.records.add_workspace(workspace, revision, None, event("workspace.created", workspace.id))
         return workspace
 

@@ -19,7 +19,7 @@ from atoll.services.workspaces.storage.sealing import Sealer
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.testing.memory_blobs import MemoryBlobs
 
-from .storage import KIB, MIB, Storage, event, noise
+from .storage import KIB, MIB, OWNER, Storage, event, noise
 
 
 def contents(count: int, size: int = 3 * KIB, seed: int = 0) -> list[bytes]:
@@ -194,7 +194,7 @@ async def test_a_shredded_lineage_cannot_be_read_or_written(storage: Storage) ->
 
 
 async def test_a_wrapped_key_of_another_lineage_is_corrupt(storage: Storage) -> None:
-    one, two = await storage.lineage(), await storage.keys.new("lin_forged")
+    one, two = await storage.lineage(), await storage.keys.new("lin_forged", OWNER)
     await storage.records.add_lineage(replace(two, key=one.key))
     with pytest.raises(Corrupt):
         await storage.keys.key(two.id)

@@ -1,3 +1,3 @@
 """The migrations, oldest first; their sum is `records/schema.py`."""
 
-HEAD = "0002"
+HEAD = "0003"

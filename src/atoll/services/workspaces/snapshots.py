@@ -80,7 +80,7 @@ class Snapshots:
             lineage = workspace.lineage
             if own_key:
                 lineage = new_id("lin")
-                await self._records.add_lineage(await self._keys.new(lineage))
+                await self._records.add_lineage(await self._keys.new(lineage, workspace.owner))
                 await self._copying.into(lineage, Resolved(head, head.lineage, head.tree))
                 crash.point("workspaces.snapshot.copied")
             snapshot = await self._add(workspace, head, lineage, name, keep, principal.id)

@@ -100,7 +100,10 @@ class Workspaces:
         )
         await parts.adding.check(workspace)
         # The empty tree is stored under the new key before a workspace names it: a cut leaves a lineage to collect.
-        await parts.records.add_lineage(await parts.keys.new(workspace.lineage))
+        await parts.records.add_lineage(await parts.keys.new(workspace.lineage, workspace.owner))
+        if sandbox_config is not None:
+            sealed = await parts.sandbox_configs.seal(workspace, sandbox_config)
+            workspace = replace(workspace, sandbox_config=sealed)
         crash.point("workspaces.create.keyed")
         root = Entry(b"", EntryKind.DIRECTORY, 0o755, int(now.timestamp()) * 10**9)
         stored = await parts.revising.store(workspace.lineage, [root])

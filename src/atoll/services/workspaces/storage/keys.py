@@ -27,10 +27,11 @@ class LineageKeys:
         self._clock = clock
         self._cached: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
 
-    async def new(self, lineage_id: str) -> Lineage:
-        """A lineage with a fresh key. The caller adds it to the records before anything is stored under it."""
+    async def new(self, lineage_id: str, owner: str) -> Lineage:
+        """A lineage of that owner's with a fresh key. The caller adds it to the records before anything is stored under it."""
         key = secrets.token_bytes(KEY_BYTES)
-        return Lineage(lineage_id, self._vault.name, await self._vault.wrap(key, lineage_id), self._clock())
+        wrapped = await self._vault.wrap(key, lineage_id)
+        return Lineage(lineage_id, owner, self._vault.name, wrapped, self._clock())
 
     async def key(self, lineage_id: str) -> bytes:
         """Its data key. NotFound when it was shredded or never was, Corrupt when the vault's master key is another."""
