@@ -110,6 +110,6 @@ def _advice(error: AtollError) -> str:
         return f" (try again in {error.retry_after_s} s)"
     if isinstance(error, Unauthenticated) and os.environ.get("ATOLL_API_KEY"):
         return " (ATOLL_API_KEY is set: is it a key of this server?)"
-    if error.code == "connection_failed":
+    if error.code == "connection_failed" and "atoll up" not in error.message:
         return " (is it running? `atoll up` starts one; ATOLL_URL names another)"
     return ""

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from atoll.domain.data_folder import DataFolder
 from atoll.domain.errors import InvalidInput, Unauthenticated
+from atoll.sdk.errors import ConnectionFailed
 from atoll.sdk.local_server import NOTE, data_folder, read_note
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -33,7 +34,8 @@ class Config:
 
 
 def resolve(url: str | None = None, api_key: str | None = None) -> Config:
-    """InvalidInput for a URL or key that cannot be one; Unauthenticated when no key is known."""
+    """InvalidInput for a URL or key that cannot be one; Unauthenticated when no key is known; ConnectionFailed when no
+    URL is given and this machine's own server does not run."""
     data = data_folder()
     url = url or os.environ.get("ATOLL_URL")
     api_key = api_key or os.environ.get("ATOLL_API_KEY")
@@ -45,8 +47,7 @@ def resolve(url: str | None = None, api_key: str | None = None) -> Config:
 @lru_cache(maxsize=64)
 def _resolve(url: str | None, api_key: str | None, data: DataFolder, note: object, key: object) -> Config:
     if url is None:
-        server = read_note(data.root)
-        url = server.url if server is not None and server.alive else DEFAULT_URL
+        url = _own_url(data, with_key=bool(api_key))
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidInput(f"ATOLL_URL must look like http://host:port, not {url!r}", field="url")
@@ -62,6 +63,16 @@ def _resolve(url: str | None, api_key: str | None, data: DataFolder, note: objec
         tls=tls,
         prefix=parts.path.rstrip("/"),
     )
+
+
+def _own_url(data: DataFolder, *, with_key: bool) -> str:
+    """Where this machine's own server is. Where there never was one a key that is given may be for the usual place."""
+    server = read_note(data.root)
+    if server is not None and server.alive:
+        return server.url
+    if server is None and with_key:
+        return DEFAULT_URL
+    raise ConnectionFailed(f"the server of {data.root} is not running: `atoll up` starts it, ATOLL_URL names another")
 
 
 def _owner_key(data: DataFolder, host: str) -> str:
