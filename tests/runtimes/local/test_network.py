@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -583,3 +584,18 @@ class Translation:
     def __exit__(self, *_: object) -> None:
         self._filter.delete("translation")
         self._filter.close()
+
+
+def test_a_kernel_without_a_packet_filter_has_no_table_of_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a host makes sandboxes without a network: nothing of it may fail before one is asked for."""
+
+    def unsupported() -> nft.Nftables:
+        raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+
+    monkeypatch.setattr("atoll.runtimes.local.network.Nftables", unsupported)
+    network = world.network()
+    with pytest.raises(OSError, match="not supported"):
+        network.start()
+    assert network.list_links() == []
+    network.stop()
+    network.close()

@@ -21,6 +21,7 @@ SINGLE = (
     "/proc/acpi/wakeup", "/proc/pressure/memory", "/proc/slabinfo", "/proc/scsi/scsi", "/proc/irq/default_smp_affinity",
     "/proc/self/timerslack_ns", "/proc/1/timens_offsets", "/proc/self/sessionid", "/proc/self/loginuid",
     "/proc/fs/nfsd/threads", "/proc/driver/rtc", "/proc/bus/pci/00/00.0", "/proc/kcore", "/proc/1/mem",
+    "/proc/cmdline", "/proc/kallsyms", "/proc/keys", "/proc/kmsg", "/proc/timer_list",
 )  # fmt: skip
 for path in SINGLE:
     attempt(f"open {path}", lambda path=path: opens(path))

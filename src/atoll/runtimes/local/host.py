@@ -25,7 +25,7 @@ def learn_host(data: str, network: Network, *, rooted: bool, in_use: bool) -> di
     for folder in (mount_point, shared):
         os.makedirs(folder, mode=0o700, exist_ok=True)
     template = host_template.learn(f"{data}/templates", in_use=in_use)
-    dev, empty = f"{shared}/dev", f"{shared}/empty"
+    dev, empty, blank = f"{shared}/dev", f"{shared}/empty", f"{shared}/blank"
     if rooted:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
@@ -33,12 +33,14 @@ def learn_host(data: str, network: Network, *, rooted: bool, in_use: bool) -> di
         os.mkdir(dev, 0o755)
         devices.fill(dev, with_nodes=True)
     os.makedirs(empty, mode=0o755, exist_ok=True)
+    os.close(os.open(blank, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o444))
     return {
         "rooted": rooted,
         "mount_point": mount_point,
         # from where the root is built, so that its mount table does not tell where we keep our data
         "layer": os.path.relpath(template.layer, mount_point),
         "empty": empty,
+        "blank": blank,
         "binds": template.binds,
         "path": template.path,
         "dev": dev,

@@ -76,12 +76,20 @@ class Network:
         self._ipv6 = os.path.exists(_IPV6_SYSCTL)
         self._prepared: dict[int, tuple[Datagram, int, Datagram]] = {}
         self._route = Netlink(ROUTE)
-        self._filter = Nftables()
+        self._open_filter: Nftables | None = None
 
     def close(self) -> None:
         """Let go of the sockets; links, rules and settings stay."""
         self._route.close()
-        self._filter.close()
+        if self._open_filter is not None:
+            self._open_filter.close()
+
+    @property
+    def _filter(self) -> Nftables:
+        """Opened with its first use: a kernel without a packet filter still makes sandboxes without a network."""
+        if self._open_filter is None:
+            self._open_filter = Nftables()
+        return self._open_filter
 
     # What all sandboxes share
 
@@ -114,8 +122,12 @@ class Network:
                 self._tolerate(links.delete_swallow(first, bits), "releasing addresses", errno.ESRCH)
             for slot in self.list_links():
                 self.detach(slot)
-            self._filter.delete(self.name)
-            self._forget_dead(claims)
+            try:
+                self._filter.delete(self.name)
+                self._forget_dead(claims)
+            except OSError as error:
+                if error.errno != errno.EPROTONOSUPPORT:  # this kernel has no packet filter, so no table of ours
+                    raise
             if not claims.servers and claims.forwarding_before is not None:
                 _write_sysctl("ip_forward", claims.forwarding_before)
                 claims.forwarding_before = None

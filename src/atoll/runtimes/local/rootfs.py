@@ -151,8 +151,9 @@ def _mount_dev(spec: dict[str, Any], host: dict[str, Any], base: int, rooted: bo
 
 
 def _mask_proc(host: dict[str, Any], rooted: bool) -> None:
-    attributes = sys.ATTR_RDONLY | sys.ATTR_NOSUID | sys.ATTR_NOEXEC
+    attributes = _READ_ONLY | sys.ATTR_NOEXEC
     for path in host["masks"]:
-        sys.bind(host["empty"] if path in MASKED_FOLDERS else "dev/null", "." + path, attributes)
+        # a file, not /dev/null: that opens for writing even where it is mounted read-only
+        sys.bind(host["empty"] if path in MASKED_FOLDERS else host["blank"], "." + path, attributes)
     if not rooted:
-        sys.bind("./proc/sys", "./proc/sys", attributes | sys.ATTR_NODEV)
+        sys.bind("./proc/sys", "./proc/sys", attributes)
