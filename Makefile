@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo bench clean
+.PHONY: help setup check format test fuzz demo bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ format: $(STAMP) ## let ruff rewrite what it can
 
 test: $(STAMP) ## the whole test suite; ARGS="-k name" narrows it
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(STAMP) ## malformed archives, manifests, packs and answers for longer; FUZZ="tar --seconds 600" says which and how long
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 demo: $(STAMP) ## start a server, run a real program in a sandbox, show what it made and how long it took
 	@$(BIN)/python -m demo

@@ -157,12 +157,7 @@ class Backup:
     async def inventory(self, moment: str) -> Inventory:
         """The objects that a backup needs. NotFound, Corrupt."""
         opened = await self._open(moment)
-        text = b"".join([data async for data in opened.pieces.read(OBJECTS, opened.objects)])
-        try:
-            rows = [json.loads(line) for line in text.splitlines()]
-            return {str(key): Contents(int(size), str(sha256)) for key, size, sha256 in rows}
-        except (ValueError, TypeError):
-            raise Corrupt(f"the list of objects of backup {moment} is damaged") from None
+        return read_inventory(b"".join([data async for data in opened.pieces.read(OBJECTS, opened.objects)]), moment)
 
     async def restore_records(self, moment: str | None, file: Path) -> tuple[str, str | None]:
         """Write the dump of that backup (None: the newest) to the new file: (its moment, the owner key's text).
@@ -236,7 +231,7 @@ class Backup:
         raise Corrupt(f"backup {moment} is damaged, nothing was restored: {named}{more}")
 
     async def _open(self, moment: str) -> _Opened:
-        vault, wrapped, sealed = _manifest(await self._target.get(f"{FOLDER}/{moment}/manifest.json"), moment)
+        vault, wrapped, sealed = read_manifest(await self._target.get(f"{FOLDER}/{moment}/manifest.json"), moment)
         if vault != self._vault.name:
             raise Corrupt(f"backup {moment} needs the vault {vault!r}; this one is {self._vault.name!r}")
         pieces = SealedPieces(self._target, f"{FOLDER}/{moment}", await self._vault.unwrap(wrapped, _context(moment)))
@@ -276,18 +271,27 @@ async def _lines(inventory: Inventory) -> AsyncGenerator[bytes]:
     yield "".join(lines).encode()
 
 
+def read_inventory(text: bytes, moment: str) -> Inventory:
+    """What `_lines` wrote. Corrupt."""
+    try:
+        rows = [json.loads(line) for line in text.splitlines()]
+        return {str(key): Contents(int(size), str(sha256)) for key, size, sha256 in rows}
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        raise Corrupt(f"the list of objects of backup {moment} is damaged") from None
+
+
 def _context(moment: str) -> str:
     return f"backup {moment}"
 
 
-def _manifest(data: bytes, moment: str) -> tuple[str, bytes, bytes]:
+def read_manifest(data: bytes, moment: str) -> tuple[str, bytes, bytes]:
     """(the vault's name, the wrapped key, the sealed part). Corrupt."""
     try:
         value: Any = json.loads(data)
         if value["version"] == VERSION and value["moment"] == moment:
             wrapped, sealed = (base64.b64decode(value[name], validate=True) for name in ("key", "sealed"))
             return str(value["vault"]), wrapped, sealed
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         pass
     raise Corrupt(f"the manifest of backup {moment} is damaged or of another version")
 

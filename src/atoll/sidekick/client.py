@@ -60,7 +60,7 @@ class Link:
         except (IncompleteReadError, ConnectionError):
             raise errors.NotFound(self._gone) from None
         if kind == wire.ERROR:
-            raise _error(json.loads(payload))
+            raise _error(parsed(payload))
         return kind, payload
 
     async def result(self, timeout_s: float | None = ANSWER_S) -> Any:
@@ -71,7 +71,7 @@ class Link:
             raise errors.DeadlineExceeded("the sandbox did not answer in time") from None
         if kind != wire.RESULT:
             raise errors.Internal(f"the sidekick answered with frame {kind:#x}")
-        return json.loads(payload)
+        return parsed(payload)
 
     async def close(self) -> None:
         self.writer.close()
@@ -343,8 +343,17 @@ def _process_info(item: dict[str, Any]) -> ProcessInfo:
     return ProcessInfo(**fields)
 
 
-def _error(value: dict[str, Any]) -> errors.AtollError:
-    kind = _ERRORS.get(value["code"], errors.Internal)
-    if kind is errors.InvalidInput:
-        return errors.InvalidInput(value["message"], field=value.get("field"))
-    return kind(value["message"])
+def parsed(payload: bytes | bytearray) -> Any:
+    """JSON that the other side sent; it runs where the tenant is, so that it may be anything: Internal for none."""
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        raise errors.Internal("the sidekick sent what is no JSON") from None
+
+
+def _error(value: Any) -> errors.AtollError:
+    try:
+        kind, message, field = _ERRORS.get(value["code"], errors.Internal), str(value["message"]), value.get("field")
+    except (TypeError, LookupError, AttributeError):
+        return errors.Internal("the sidekick told of an error that is none")
+    return errors.InvalidInput(message, field=field) if kind is errors.InvalidInput else kind(message)

@@ -240,6 +240,8 @@ class Applier:
             self._link(folder, name, path, checked(meta.target))
             return
         if meta.kind == b"l":
+            if b"\0" in meta.target:
+                raise Refused("bad_request", f"path {os.fsdecode(path)!r}: there is a NUL in its target", "steps")
             os.symlink(meta.target, name, dir_fd=folder)
         else:
             os.mkfifo(name, meta.mode, dir_fd=folder)

@@ -7,16 +7,15 @@ connection through the runtime's connector. Paths are raw bytes, relative to the
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from atoll.domain.errors import DeadlineExceeded, Internal, NotFound
 from atoll.domain.tree import Entry
 from atoll.sidekick import protocol as wire
-from atoll.sidekick.client import ANSWER_S, STALL_S, Connector, Link
+from atoll.sidekick.client import ANSWER_S, STALL_S, Connector, Link, parsed
 from atoll.sidekick.keeper_packing import (
     data_frames,
     path_frames,
@@ -53,7 +52,7 @@ class KeeperClient:
         """(bytes, inodes) that the tree holds now."""
         async with self._link("usage") as link:
             answer = await link.result(STALL_S)
-            return answer["bytes"], answer["inodes"]
+            return _number(answer, "bytes"), _number(answer, "inodes")
 
     async def scan_packed(self) -> AsyncIterator[tuple[bytes, bytes]]:
         """As `scan`: (a folder's path, some of what is in it, packed) for `unpack_scan`.
@@ -122,7 +121,7 @@ class KeeperClient:
             records = bytearray()
             answer = asyncio.create_task(_applied(link, records))
             await _feed_until(link, step_frames(steps, written), answer)
-            for path, reason in (await answer)["told"]:
+            for path, reason in _told(await answer):
                 if told is not None:
                     told(path, reason)
         return unpack_applied(records, written)
@@ -140,7 +139,7 @@ class KeeperClient:
         ) as link:
             answer = asyncio.create_task(link.result(None))
             await _feed_until(link, data_frames(pieces), answer)
-            return (await answer)["entries"]
+            return _number(await answer, "entries")
 
     @asynccontextmanager
     async def _link(self, op: str, **fields: Any) -> AsyncGenerator[Link, None]:
@@ -215,10 +214,25 @@ async def _applied(link: Link, records: bytearray) -> dict[str, Any]:
     while True:
         kind, payload = await link.read()
         if kind == wire.RESULT:
-            return json.loads(payload)
+            return parsed(payload)
         if kind != wire.DATA:
             raise Internal(f"the keeper answered with frame {kind:#x}")
         records += payload
+
+
+def _number(answer: Any, name: str) -> int:
+    """What a keeper says is looked at, not trusted."""
+    value: Any = cast("dict[str, Any]", answer).get(name) if isinstance(answer, dict) else None
+    if not isinstance(value, int):
+        raise Internal(f"the keeper did not tell {name}")
+    return value
+
+
+def _told(answer: Any) -> list[tuple[str, str]]:
+    try:
+        return [(str(path), str(reason)) for path, reason in answer["told"]]
+    except (TypeError, ValueError, LookupError):
+        raise Internal("the keeper told of nothing that is known") from None
 
 
 async def _stream_of(paths: AsyncIterator[bytes] | Sequence[bytes]) -> AsyncIterator[bytes]:

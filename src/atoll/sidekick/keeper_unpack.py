@@ -55,7 +55,7 @@ def unpack(root: int, link: Link, request: dict[str, Any]) -> None:
         with Folders(root) as folders:
             applier = Applier(folders)
             try:
-                entries = _Unpacking(root, link, applier, bytes_max, entries_max, strip).run()
+                entries = Unpacking(root, link, applier, bytes_max, entries_max, strip).run()
                 applier.finish()
             finally:
                 applier.drop_unfinished()
@@ -155,7 +155,7 @@ class _Member(tarfile.TarInfo):
 _EndOfArchive: type[Exception] = getattr(tarfile, "EOFHeaderError")  # noqa: B009 - not in its stubs
 
 
-class _Unpacking:
+class Unpacking:
     """One archive on its way into a tree."""
 
     def __init__(self, root: int, link: Link, applier: Applier, bytes_max: int, entries_max: int, strip: int) -> None:

@@ -59,7 +59,7 @@ class PackBuilder:
         rows = [[one.id.hex(), one.offset, one.stored_bytes, one.bytes] for one in self.chunks]
         text = json.dumps(rows, separators=(",", ":")).encode()
         packed = _LENGTH.pack(len(text)) + compress(text, zstandard.ZstdCompressor(level=LEVEL))
-        index = sealer.seal(_index_id(self.id), packed)
+        index = sealer.seal(index_id(self.id), packed)
         self._parts += [index, _LENGTH.pack(len(index))]
         data = b"".join(self._parts)
         self._parts.clear()
@@ -74,10 +74,16 @@ def read_index(data: bytes, pack: str, sealer: Sealer) -> list[StoredChunk]:
     (length,) = _LENGTH.unpack(data[-_LENGTH.size :])
     if not NONCE_BYTES + TAG_BYTES < length <= min(INDEX_BYTES_MAX, len(data) - _LENGTH.size):
         raise Corrupt(f"pack {pack} has no index at its end")
-    packed = sealer.open(_index_id(pack), data[-_LENGTH.size - length : -_LENGTH.size])
-    (size,) = _LENGTH.unpack(packed[: _LENGTH.size])
-    rows = json.loads(decompress(packed[_LENGTH.size :], size))
-    return [StoredChunk(bytes.fromhex(chunk), pack, offset, stored, size) for chunk, offset, stored, size in rows]
+    packed = sealer.open(index_id(pack), data[-_LENGTH.size - length : -_LENGTH.size])
+    try:
+        (size,) = _LENGTH.unpack(packed[: _LENGTH.size])
+        rows = json.loads(decompress(packed[_LENGTH.size :], size))
+        return [
+            StoredChunk(bytes.fromhex(chunk), pack, int(offset), int(stored), int(size))
+            for chunk, offset, stored, size in rows
+        ]
+    except (struct.error, ValueError, TypeError, OverflowError, RecursionError):
+        raise Corrupt(f"the index of pack {pack} is of a form that this program does not know") from None
 
 
 async def stored_index(blobs: Blobs, lineage: str, pack: str, pack_bytes: int, sealer: Sealer) -> list[StoredChunk]:
@@ -93,5 +99,5 @@ async def stored_index(blobs: Blobs, lineage: str, pack: str, pack_bytes: int, s
     return read_index(data, pack, sealer)
 
 
-def _index_id(pack: str) -> bytes:
+def index_id(pack: str) -> bytes:
     return hashlib.blake2b(b"index of " + pack.encode(), digest_size=ID_BYTES).digest()

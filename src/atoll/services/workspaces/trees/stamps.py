@@ -68,7 +68,7 @@ class Stamps:
         if state is None:
             try:
                 state = _decode((self._folder / f"{tree_id}.stamps").read_bytes())
-            except (OSError, ValueError, EOFError, TypeError):
+            except (OSError, ValueError, EOFError, TypeError, LookupError):
                 return None
         self._keep(tree_id, state)
         return state
@@ -76,7 +76,7 @@ class Stamps:
     def save(self, tree_id: str, state: TreeState) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = self._folder / f"{tree_id}.partial"
-        partial.write_bytes(_encode(state))
+        partial.write_bytes(encode_state(state))
         partial.rename(self._folder / f"{tree_id}.stamps")
         self._keep(tree_id, state)
 
@@ -141,7 +141,7 @@ def known_of(seen: Iterable[Seen], entries: Iterable[Entry], moment_ns: int) -> 
     return {entry.path: (stamped(one, moment_ns), entry) for one, entry in zip(seen, entries, strict=True)}
 
 
-def _encode(state: TreeState) -> bytes:
+def encode_state(state: TreeState) -> bytes:
     rows = [(*seen, _VALUES[entry[1]], *entry[2:]) for seen, entry in state.known.values()]
     # Our own file, checked by its digest: nobody else's bytes are loaded. This version looks for nothing to share.
     body = marshal.dumps((state.tree, rows), 2)
