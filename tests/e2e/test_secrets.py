@@ -18,6 +18,7 @@ def canary(name: str) -> str:
 def test_o6_secrets_are_found_nowhere(server: Server) -> None:
     """Each goes in by a door of its own; then everything that the server wrote or shows is looked through."""
     made, run, streamed = canary("create-env"), canary("exec-env"), canary("stream-env")
+    configured = canary("workspace-env")
     typed, uploaded, posted = canary("stdin"), canary("upload"), canary("exec-stdin")
     wrong_key, wrong_field = "sk_" + secrets.token_hex(32), canary("wrong-field")
     key_text = server.new_key()[1]
@@ -31,6 +32,13 @@ def test_o6_secrets_are_found_nowhere(server: Server) -> None:
     stream.send(frame(STDIN, typed.encode()))
     stream.send(bytes([STDIN_CLOSE]))
     assert drain(stream)[0] == typed.encode()
+    answer = server.http.post("/workspaces", json={"name": "w", "sandbox_config": {"env": {"SECRET": configured}}})
+    told.append(answer.text)
+    workspace = f"/workspaces/{answer.json()['workspace_id']}"
+    server.http.patch("/v1/workspaces/w", json={"quotaBytes": 2**24})  # all of its image is looked through
+    ran = server.http.post(workspace + "/exec", json={"command": "printenv SECRET"}).json()
+    assert ran["stdout"] == f"{configured}\n"
+    told += [server.http.get(path).text for path in (workspace, f"/v1/sessions/{ran['sandbox_id']}", "/v1/workspaces")]
     server.http.post(f"/v1/sessions/{sandbox}/files", params={"path": "/tmp/f"}, content=uploaded)
     with server.client(key_text) as client:
         told.append(client.get(f"/v1/sessions/{sandbox}").text)
@@ -45,6 +53,10 @@ def test_o6_secrets_are_found_nowhere(server: Server) -> None:
         assert answer.status_code == 400, answer.text
         if not (isinstance(body, dict) and wrong_field in str(body.get("image"))):
             told.append(answer.text)
+    for config in ({"env": {"A": [wrong_field]}}, {"env": wrong_field}, {"network": wrong_field}, wrong_field):
+        answer = server.http.post("/workspaces", json={"name": "n", "sandbox_config": config})
+        assert answer.status_code == 422, answer.text
+        told.append(answer.text)
     for target in (f"/v1/sessions/{sandbox}/exec?cmd=true&env={wrong_field}", f"/v1/sessions?status={wrong_field}"):
         told.append(server.http.get(target).text)
     with server.client(wrong_key) as client:
@@ -55,12 +67,13 @@ def test_o6_secrets_are_found_nowhere(server: Server) -> None:
     told.append(server.http.get("/v1/sessions").text)
     told += [server.http.get(path).text for path in ("/metrics", "/health", "/openapi.json")]
 
-    secret = [made, run, streamed, typed, uploaded, posted, wrong_key, key_text, server.key]
+    secret = [made, run, streamed, configured, typed, uploaded, posted, wrong_key, key_text, server.key]
     assert_nowhere(secret, "\n".join(told), "an answer")
     assert wrong_field not in "\n".join(told)
     server.http.delete(f"/v1/sessions/{sandbox}")
+    server.http.delete(f"/v1/sessions/{ran['sandbox_id']}")
     for path in files_of(server):
-        assert_nowhere(secret, path.read_bytes().decode("latin-1"), str(path))
+        assert_nowhere(secret, read(str(path)), str(path))
     for name in filter(str.isdigit, os.listdir("/proc")):
         for part in ("cmdline", "comm"):
             assert_nowhere(secret, read(f"/proc/{name}/{part}"), f"the title of process {name}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 MOUNT_POINT = "/workspace"
 DEFAULT_NAME = "default"  # the workspace that `/snapshot/*` keeps
@@ -58,8 +57,8 @@ class Quota:
 class Lineage:
     """A workspace with its forks: they share chunks and one data key. `key` is wrapped by the vault; None: shredded."""
 
-    owner: str  # of all of them: whose stored bytes its packs are
     id: str
+    owner: str  # of all of them: whose stored bytes its packs are
     vault: str  # the name of the vault that wrapped it
     key: bytes | None
     created_at: datetime
@@ -83,7 +82,7 @@ class Workspace:
     runtime: str | None = None
     tree_id: str | None = None
     sandbox_id: str | None = None  # of the Agent Workspace API: where its `exec` runs
-    sandbox_config: dict[str, Any] | None = None  # and what was asked for that sandbox, as it came
+    sandbox_config: str | None = None  # and what was asked for that sandbox, sealed: its environment may hold secrets
     forked_from: str | None = None  # a revision's id
     automatic: bool = True  # revisions are taken after processes and daily
     deleted_at: datetime | None = None

@@ -176,7 +176,7 @@ workspaces = Table(
     Column("runtime", String),
     Column("tree_id", String),
     Column("sandbox_id", String),
-    Column("sandbox_config", Text),  # JSON
+    Column("sandbox_config", Text),  # sealed
     Column("forked_from", String),
     Column("automatic", Boolean, nullable=False),
     Column("deleted_at", Utc),

@@ -25,7 +25,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 Row = Mapping[Any, Any]  # as SQLAlchemy types its own
 
 _LINEAGE_FIELDS = tuple(Lineage.__dataclass_fields__)
-_WORKSPACE_OTHERS = ("tags", "quota", "sandbox_config")
+_WORKSPACE_OTHERS = ("tags", "quota")
 _WORKSPACE_FIELDS = tuple(name for name in Workspace.__dataclass_fields__ if name not in _WORKSPACE_OTHERS)
 _REVISION_FIELDS = tuple(Revision.__dataclass_fields__)
 _SNAPSHOT_FIELDS = tuple(Snapshot.__dataclass_fields__)
@@ -44,7 +44,6 @@ def lineage_of(row: Row) -> Lineage:
 def workspace_row(workspace: Workspace) -> dict[str, Any]:
     return _fields(workspace, _WORKSPACE_FIELDS) | {
         "tags": _encode(workspace.tags),
-        "sandbox_config": None if workspace.sandbox_config is None else _encode(workspace.sandbox_config),
         "quota_bytes": workspace.quota.bytes,
         "quota_inodes": workspace.quota.inodes,
     }
@@ -53,7 +52,6 @@ def workspace_row(workspace: Workspace) -> dict[str, Any]:
 def workspace_of(row: Row) -> Workspace:
     return Workspace(
         tags=tuple(json.loads(row["tags"])),
-        sandbox_config=None if row["sandbox_config"] is None else json.loads(row["sandbox_config"]),
         quota=Quota(row["quota_bytes"], row["quota_inodes"]),
         **{name: row[name] for name in _WORKSPACE_FIELDS},
     )

@@ -13,7 +13,7 @@ from dataclasses import replace
 import structlog
 
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, Conflict, NotFound, QuotaExceeded
+from atoll.domain.errors import AtollError, Conflict, Forbidden, NotFound, QuotaExceeded
 from atoll.domain.key import KeyKind
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.services.access import Access, not_running
@@ -99,7 +99,7 @@ class Suspensions:
             return access.lives.get(stored.id) or access.lives.add(stored)
         if not stored.may_wake:
             raise not_running(stored)
-        await self._check_quota(stored)
+        await self._check_owner(stored)
         live = access.lives.add_unmade(stored)
         with live.held():
             await self._keep_age(live)
@@ -113,11 +113,13 @@ class Suspensions:
                 raise
         return live
 
-    async def _check_quota(self, sandbox: Sandbox) -> None:
+    async def _check_owner(self, sandbox: Sandbox) -> None:
         limits, records = self._access.limits, self._access.records
         if len(self._access.lives) >= limits.sandboxes_max:
             raise QuotaExceeded(f"this server holds its maximum of {limits.sandboxes_max} live sandboxes")
         key = await records.get_key(sandbox.owner)
+        if key is not None and not key.usable(self._access.clock()):
+            raise Forbidden("the session rests: the key of its owner was revoked or has expired")
         if key is not None and key.kind is KeyKind.STANDARD:
             live, most = await records.count_live(sandbox.owner), limits.sandboxes_per_key
             if live >= most:

@@ -58,7 +58,7 @@ class WorkspaceRecordsConformance(RevisionRecordsConformance, ChunkRecordsConfor
             runtime="local",
             tree_id="tree_1",
             sandbox_id="sess_1",
-            sandbox_config={"image": "x", "deep": [1, None, {"é": True}]},
+            sandbox_config="c2VhbGVk",
             forked_from="rev_1",
             automatic=False,
             updated_at=T0 + timedelta(microseconds=1),

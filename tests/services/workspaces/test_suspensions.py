@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from atoll.domain import crash
-from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, Unavailable
+from atoll.domain.errors import Conflict, Forbidden, NotFound, QuotaExceeded, Unavailable
+from atoll.domain.event import Event
+from atoll.domain.key import ApiKey
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import NetworkMode, Port, Resources, Sandbox, SandboxSpec, SandboxState
 from atoll.domain.workspace import WorkspaceMount
@@ -129,6 +131,17 @@ async def test_after_a_restart_its_ports_still_wake_it(shop: Workshop) -> None:
     rested = await shop.sandboxes.get(ALICE, sandbox.id)
     assert rested.state is SandboxState.SUSPENDED
     assert await round_trip(shop.sandboxes.ports.urls(rested)[0].host_port, b"ping") == b"ping"
+
+
+async def test_what_a_revoked_key_left_at_rest_is_not_woken(shop: Workshop) -> None:
+    sandbox = await made(shop, command=("listen", "8080"), network=NetworkMode.EXPOSED, ports=(Port(8080),))
+    rested = await shop.sandboxes.suspend(ALICE, sandbox.id)
+    key = ApiKey(ALICE.id, "h" * 64, "sk_", "alice", ALICE.kind, ALICE.scopes, shop.clock(), revoked_at=shop.clock())
+    await shop.records.add_key(key, Event("key.created", key.id, key.id, "system"))
+    with pytest.raises(Forbidden, match="revoked"):
+        await shop.sandboxes.resume(ALICE, sandbox.id)
+    assert await round_trip(shop.sandboxes.ports.urls(rested)[0].host_port, b"ping") == b""
+    assert await state(shop, sandbox) is SandboxState.SUSPENDED
 
 
 async def test_many_who_come_at_once_wake_it_once(shop: Workshop) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from atoll.domain.event import Event
+from atoll.domain.key import DEFAULT_SCOPES, ApiKey, KeyKind
 from atoll.domain.sandbox import SandboxState
 from tests.services.conftest import until
 
@@ -145,12 +149,29 @@ async def test_deleting_ends_the_sandbox(house: Any) -> None:
 async def test_the_sandbox_is_as_its_configuration_says(house: Any) -> None:
     config = {"env": {"GREETING": "hello"}, "memory_mb": 256, "cpuMillis": 500, "network": "none", "gpu": "ignored"}
     path = f"/workspaces/{(await create(house, sandbox_config=config))['workspace_id']}"
-    sandbox_id = (await house.call("POST", path + "/exec", json={"command": "true"})).json()["sandbox_id"]
+    ran = (await house.call("POST", path + "/exec", json={"command": "env"})).json()
+    sandbox_id = ran["sandbox_id"]
+    assert "GREETING=hello\n" in ran["stdout"]
     session = (await house.call("GET", f"/v1/sessions/{sandbox_id}")).json()
     assert (session["resources"]["memoryMB"], session["resources"]["cpuMillis"]) == (256, 500)
     assert (session["network"]["mode"], session["workDir"]) == ("none", "/workspace")
-    record = await house.records.get_workspace("ws_" + uuid.UUID(path.removeprefix("/workspaces/")).hex)
-    assert record.sandbox_config == config
+
+
+async def test_what_a_configuration_says_is_sealed_and_gone_with_the_workspace(house: Any) -> None:
+    made = await create(house, sandbox_config={"env": {"TOKEN": "s3cr3t"}})
+    path, workspace_id = f"/workspaces/{made['workspace_id']}", "ws_" + uuid.UUID(made["workspace_id"]).hex
+    record = await house.records.get_workspace(workspace_id)
+    assert record.sandbox_config and "TOKEN" not in record.sandbox_config and "s3cr3t" not in record.sandbox_config
+    # As it was kept before: it works as it is, and is sealed by the next start.
+    await house.records.swap_workspace(replace(record, sandbox_config='{"env":{"TOKEN":"old"}}'), None)
+    assert "TOKEN=old\n" in (await house.call("POST", path + "/exec", json={"command": "env"})).json()["stdout"]
+    await house.app.workspaces._parts.sandbox_configs.seal_clear_ones()
+    record = await house.records.get_workspace(workspace_id)
+    assert "old" not in record.sandbox_config
+    await house.call("DELETE", f"/v1/sessions/{record.sandbox_id}")
+    assert "TOKEN=old\n" in (await house.call("POST", path + "/exec", json={"command": "env"})).json()["stdout"]
+    assert (await house.call("DELETE", path)).json() == {"deleted": True}
+    assert (await house.records.get_workspace(workspace_id)).sandbox_config is None
 
 
 @pytest.mark.parametrize("config", [{"memory_mb": "much"}, {"network": "exposed"}, {"env": {"A": 1}}, [], "x"])
@@ -176,6 +197,24 @@ async def test_read_collaborators_run_nothing_and_others_run_in_the_owners_sandb
     assert ran["exit_code"] == 0
     assert (await house.call("GET", f"/v1/sessions/{ran['sandbox_id']}")).status_code == 200
     assert (await house.call("GET", f"/v1/sessions/{ran['sandbox_id']}", keys.BOB)).status_code == 404
+
+
+@pytest.mark.parametrize("lost", ["revoked_at", "expires_at"])
+async def test_nobody_runs_commands_in_the_name_of_a_key_that_is_none_any_more(
+    house: Any, keys: Any, lost: str
+) -> None:
+    made = await create(house)
+    path = f"/workspaces/{made['workspace_id']}"
+    await house.call("POST", path + "/share", json={"target_agent_ids": [BOB], "permission": "write"})
+    body = {"command": "true"}
+    assert (await house.call("POST", path + "/exec", keys.BOB, json=body)).status_code == 200
+    now = datetime.now(UTC)
+    key = ApiKey(made["agent_id"], "h" * 64, "sk_", "alice", KeyKind.STANDARD, DEFAULT_SCOPES, now, **{lost: now})
+    await house.records.add_key(key, Event("key.created", key.id, key.id, "system"))
+    answer = await house.call("POST", path + "/exec", keys.BOB, json=body)
+    assert (answer.status_code, list(answer.json())) == (403, ["detail"])
+    assert "revoked or has expired" in answer.json()["detail"]
+    assert (await house.call("GET", path, keys.BOB)).status_code == 200  # what a share gives itself stays
 
 
 async def test_sharing_is_the_owners_and_admins(house: Any, keys: Any) -> None:

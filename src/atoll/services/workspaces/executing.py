@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
-from atoll.domain.errors import Conflict, NotFound, StaleVersion
+from atoll.domain.errors import Conflict, Forbidden, NotFound, StaleVersion
 from atoll.domain.key import KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec, RunResult
@@ -21,19 +22,25 @@ from atoll.services.processes import Interrupted
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.locks import Locks
+from atoll.services.workspaces.sandbox_configs import SandboxConfigs
 from atoll.services.workspaces.views import Ran
 
 TRIES = 3  # of a command whose sandbox ends before it starts, and of a record that others change, at the same moment
 
-Shape = Callable[[Workspace], SandboxSpec]
+OWNER_GONE = "the key of the workspace's owner was revoked or has expired: nobody runs commands in its name"
+
+Shape = Callable[[dict[str, Any]], SandboxSpec]  # of what was asked for when the workspace was made
 
 
 class Executing:
     """Runs commands in workspaces."""
 
-    def __init__(self, records: Records, access: WorkspaceAccess, sandboxes: Sandboxes) -> None:
+    def __init__(
+        self, records: Records, access: WorkspaceAccess, configs: SandboxConfigs, sandboxes: Sandboxes
+    ) -> None:
         self._records = records
         self._access = access
+        self._configs = configs
         self._sandboxes = sandboxes
         self._locks = Locks()  # not those of trees: making a sandbox takes them
 
@@ -49,8 +56,8 @@ class Executing:
     ) -> Ran:
         """Run it to its end in the workspace's sandbox; `shape` says what that is like when it must be made.
 
-        Needs `execute`, and of a collaborator `write`. Errors as from `Sandboxes.create` and `Processes.run`.
-        Cancelling the call ends the command.
+        Needs `execute`, and of a collaborator `write`. Forbidden when the owner's key was revoked or has expired.
+        Errors as from `Sandboxes.create` and `Processes.run`. Cancelling the call ends the command.
         """
         found = await self._access.find(principal, ref, Permission.WRITE, scope=Scope.EXECUTE)
         workspace = found.workspace
@@ -85,7 +92,8 @@ class Executing:
             owner = await self._owner(workspace)
             if workspace.sandbox_id is not None and await self._runs(owner, workspace.sandbox_id):
                 return owner, workspace
-            spec = replace(shape(workspace), workspaces=(WorkspaceMount(workspace.id, MOUNT_POINT),))
+            asked = await self._configs.open(workspace)
+            spec = replace(shape(asked), workspaces=(WorkspaceMount(workspace.id, MOUNT_POINT),))
             made = await self._sandboxes.create(owner, spec, name=None, request_id=request_id)
             try:
                 return owner, await self._attach(owner, workspace, made.id)
@@ -116,6 +124,9 @@ class Executing:
         return sandbox.live or sandbox.may_wake
 
     async def _owner(self, workspace: Workspace) -> Principal:
-        """The owner, for what is done in its name: a collaborator's command runs in the owner's sandbox."""
+        """The owner, for what is done in its name: a collaborator's command runs in the owner's sandbox. Forbidden when
+        the owner's key may do nothing any more."""
         key = await self._records.get_key(workspace.owner)
+        if key is not None and not key.usable(self._access.clock()):
+            raise Forbidden(OWNER_GONE)
         return Principal(workspace.owner, key.kind if key is not None else KeyKind.STANDARD, frozenset(Scope))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -15,7 +13,6 @@ from atoll.domain.key import Scope
 from atoll.domain.mounts import check_mounts
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import LIVE, Sandbox
-from atoll.domain.tree import chunk_id
 from atoll.domain.workspace import Permission, Reason, WorkspaceMount
 from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
@@ -27,7 +24,7 @@ from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted, MountedAt
 from atoll.services.workspaces.revising import Revising
 from atoll.services.workspaces.storage.keys import LineageKeys
-from atoll.services.workspaces.storage.sealing import Sealer
+from atoll.services.workspaces.storage.sealed_values import SealedValues
 from atoll.services.workspaces.trees.working_trees import WorkingTrees
 
 _log = structlog.get_logger()
@@ -68,7 +65,7 @@ class Mounts:
         self._mounted = mounted
         self._locks = locks
         self._background = background
-        self._keys = keys
+        self._sealed = SealedValues(keys)
         self._limits = limits
 
     async def resolve(self, principal: Principal, mounts: Sequence[WorkspaceMount]) -> tuple[WorkspaceMount, ...]:
@@ -120,17 +117,14 @@ class Mounts:
 
     async def seal_env(self, sandbox_id: str, env: Mapping[str, str], mounts: Sequence[WorkspaceMount]) -> str:
         """The environment as text for the sandbox's record, sealed under the key of its first workspace."""
-        sealer, label = await self._env_sealer(sandbox_id, mounts)
-        return base64.b64encode(sealer.seal(label, json.dumps(dict(env)).encode())).decode()
+        return await self._sealed.seal(await self._lineage(mounts), _env_label(sandbox_id), dict(env))
 
     async def open_env(self, sandbox_id: str, sealed: str, mounts: Sequence[WorkspaceMount]) -> dict[str, str]:
         """What `seal_env` sealed for that sandbox. NotFound when the workspace's key is gone, Corrupt."""
-        sealer, label = await self._env_sealer(sandbox_id, mounts)
-        return json.loads(sealer.open(label, base64.b64decode(sealed)))
+        return await self._sealed.open(await self._lineage(mounts), _env_label(sandbox_id), sealed)
 
-    async def _env_sealer(self, sandbox_id: str, mounts: Sequence[WorkspaceMount]) -> tuple[Sealer, bytes]:
-        lineage = (await self._access.current(mounts[0].workspace)).lineage
-        return Sealer(await self._keys.key(lineage), lineage), chunk_id(f"environment of {sandbox_id}".encode())
+    async def _lineage(self, mounts: Sequence[WorkspaceMount]) -> str:
+        return (await self._access.current(mounts[0].workspace)).lineage
 
     def changed(self, sandbox: Sandbox) -> None:
         """A process in it, or a file operation, may have changed files."""
@@ -164,3 +158,7 @@ class Mounts:
 
 def _needed(mount: WorkspaceMount) -> Permission:
     return Permission.READ if mount.read_only else Permission.WRITE
+
+
+def _env_label(sandbox_id: str) -> str:
+    return f"environment of {sandbox_id}"

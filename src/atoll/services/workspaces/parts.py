@@ -27,6 +27,7 @@ from atoll.services.workspaces.refs import Refs
 from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.retention import Retention
 from atoll.services.workspaces.revising import Revising
+from atoll.services.workspaces.sandbox_configs import SandboxConfigs
 from atoll.services.workspaces.sharing import Sharing
 from atoll.services.workspaces.shredding import Shredding
 from atoll.services.workspaces.snapshots import Snapshots
@@ -70,6 +71,7 @@ class Parts:
     restoring: Restoring
     retention: Retention
     revising: Revising
+    sandbox_configs: SandboxConfigs
     sharing: Sharing
     shredding: Shredding
     snapshots: Snapshots
@@ -131,6 +133,7 @@ def make_parts(
     retention = Retention(records, access, limits)
     collector = Collector(chunks, manifests, limits)
     adding = Adding(records, access, limits)
+    sandbox_configs = SandboxConfigs(records, keys)
     possession = Possession(records, manifests)
     return Parts(
         records=records,
@@ -156,6 +159,7 @@ def make_parts(
         restoring=restoring,
         retention=retention,
         revising=revising,
+        sandbox_configs=sandbox_configs,
         sharing=Sharing(records, access),
         shredding=shredding,
         snapshots=snapshots,
@@ -172,6 +176,7 @@ def make_parts(
             shredding,
             retention,
             collector,
+            sandbox_configs,
             files,
             mounts,
             mounted,

@@ -28,6 +28,7 @@ from atoll.services.workspaces.mounts import Mounts
 from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.retention import Retention
 from atoll.services.workspaces.revising import Revising
+from atoll.services.workspaces.sandbox_configs import SandboxConfigs
 from atoll.services.workspaces.shredding import Shredding
 from atoll.services.workspaces.snapshots import Snapshots
 from atoll.services.workspaces.storage.collecting import Collector
@@ -53,6 +54,7 @@ class Upkeep:
         shredding: Shredding,
         retention: Retention,
         collector: Collector,
+        sandbox_configs: SandboxConfigs,
         files: SnapshotFiles | None,
         mounts: Mounts,
         mounted: Mounted,
@@ -69,6 +71,7 @@ class Upkeep:
         self._shredding = shredding
         self._retention = retention
         self._collector = collector
+        self._sandbox_configs = sandbox_configs
         self._files = files
         self._mounts = mounts
         self._mounted = mounted
@@ -141,6 +144,7 @@ class Upkeep:
     async def _reconcile_on_timer(self) -> None:
         # A sandbox whose end is stored may live until the sandboxes' own reconciler, which starts after us, is through.
         await asyncio.sleep(self._limits.settle_s)
+        await _quietly(self._sandbox_configs.seal_clear_ones(), "sandbox configurations")
         while True:
             await _quietly(self.reconcile(), "all")
             await asyncio.sleep(self._limits.reconcile_every_s)

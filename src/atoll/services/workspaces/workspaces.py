@@ -50,7 +50,7 @@ class Workspaces:
     def join(self, sandboxes: Sandboxes) -> None:
         """The sandboxes that workspaces are mounted in, before `start`. They need `mounts` first."""
         parts = self._parts
-        self.executing = Executing(parts.records, parts.access, sandboxes)
+        self.executing = Executing(parts.records, parts.access, parts.sandbox_configs, sandboxes)
         parts.sharing.evicting = Evicting(parts.records, parts.access, parts.mounted, sandboxes)
 
     async def check_key(self) -> None:
@@ -96,7 +96,6 @@ class Workspaces:
             tags=tuple(dict.fromkeys(tags)),
             quota=_quota(limits.quota, quota_bytes, quota_inodes),
             automatic=automatic,
-            sandbox_config=sandbox_config,
         )
         await parts.adding.check(workspace)
         # The empty tree is stored under the new key before a workspace names it: a cut leaves a lineage to collect.
@@ -196,7 +195,15 @@ class Workspaces:
                 if mounted:
                     raise Conflict(f"the workspace is mounted: end {', '.join(mounted)} first")
                 now = parts.access.clock()
-                gone = replace(workspace, deleted_at=now, updated_at=now, tree_id=None, runtime=None, sandbox_id=None)
+                gone = replace(
+                    workspace,
+                    deleted_at=now,
+                    updated_at=now,
+                    tree_id=None,
+                    runtime=None,
+                    sandbox_id=None,
+                    sandbox_config=None,
+                )
                 event = parts.access.event("workspace.deleted", workspace, principal.id, name=workspace.name)
                 try:
                     await parts.records.swap_workspace(gone, event)

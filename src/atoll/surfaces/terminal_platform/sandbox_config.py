@@ -53,9 +53,9 @@ class SandboxConfig(BaseModel):
         )
 
 
-def spec_of(config: dict[str, Any] | None, defaults: Resources) -> SandboxSpec:
+def spec_of(config: dict[str, Any], defaults: Resources) -> SandboxSpec:
     """The sandbox of a stored configuration; one that this version cannot read any more counts as none."""
     try:
-        return SandboxConfig.model_validate(config or {}).spec(defaults)
+        return SandboxConfig.model_validate(config).spec(defaults)
     except ValidationError:
         return SandboxConfig.model_validate({}).spec(defaults)

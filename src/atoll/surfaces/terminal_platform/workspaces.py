@@ -16,7 +16,8 @@ from atoll.domain.errors import Forbidden
 from atoll.domain.ids import workspace_id_of
 from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec
-from atoll.domain.workspace import Permission, Share, Workspace
+from atoll.domain.sandbox import SandboxSpec
+from atoll.domain.workspace import Permission, Share
 from atoll.services.workspaces.access import NotPermitted
 from atoll.services.workspaces.sharing import PRINCIPAL_CHARS_MAX, TARGETS_MAX
 from atoll.services.workspaces.views import WorkspaceView
@@ -194,8 +195,8 @@ class AgentWorkspaceHandlers:
             await self._workspaces.sharing.revoke(principal, _id(request), request.path_params["agent"])
         return json_response({"revoked": True})
 
-    def _shape(self, workspace: Workspace) -> Any:
-        return spec_of(workspace.sandbox_config, self._defaults)
+    def _shape(self, config: dict[str, Any]) -> SandboxSpec:
+        return spec_of(config, self._defaults)
 
 
 @contextmanager
