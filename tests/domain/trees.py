@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from atoll.domain.tree import HOLE, Entry, EntryKind, chunk_id
+from atoll.domain.chunk_ids import HOLE
+from atoll.domain.tree import Entry, EntryKind, chunk_id
 
 NAMES = (b"a", b"b", b"c\xff", b"a.txt")
 CONTENTS = (b"", b"one", b"two", b"three")

@@ -17,19 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from atoll.domain.chunk_ids import HOLE, ID_BYTES
 from atoll.domain.errors import AtollError, InvalidInput
-from atoll.domain.tree import (
-    HOLE,
-    ID_BYTES,
-    Entry,
-    EntryKind,
-    check_entries,
-    chunk_id,
-    decode_entry,
-    encode_entry,
-    raw,
-    text,
-)
+from atoll.domain.tree import Entry, EntryKind, check_entries, chunk_id, decode_entry, encode_entry, raw, text
 from atoll.domain.tree_changes import changes, with_renames
 from atoll.domain.tree_merge import merge
 from tests.sdk.stand_in import KEY, Refused
@@ -112,8 +102,7 @@ class Workspace:
         entry = tree[raw(path)]
         if entry.kind is EntryKind.HARDLINK:
             entry = tree[entry.target]
-        data = b"".join(bytes(2**20) if chunk == HOLE else self.chunks[chunk] for chunk in entry.chunk_ids())
-        return data[: entry.size]
+        return b"".join(bytes(length) if id == HOLE else self.chunks[id] for id, _, length in entry.pieces())
 
 
 class FakeWorkspaces:
@@ -186,9 +175,11 @@ class FakeWorkspaces:
 
     def named(self, name: str) -> Workspace:
         for found in self.all.values():
-            if name in (found.id, found.name):
+            if name in (found.id, f"{found.fields.get('ownerName')}/{found.name}") or (
+                name == found.name and "ownerName" not in found.fields
+            ):
                 return found
-        raise Refused(404, "NOT_FOUND", "workspace not found")
+        raise Refused(404, "NOT_FOUND", f"workspace not found: {name!r}")
 
     def of(self, request: Request) -> Workspace:
         return self.named(request.path_params["ws"])
@@ -211,7 +202,7 @@ class FakeWorkspaces:
     async def create(self, request: Request) -> Response:
         body = await request.json()
         name = body.pop("name")
-        if any(ws.name == name for ws in self.all.values()):
+        if any(ws.name == name and "ownerName" not in ws.fields for ws in self.all.values()):
             raise Refused(409, "CONFLICT", f"there is a workspace {name} already")
         if body.get("quotaBytes", 1) > 2**40:
             raise InvalidInput("quotaBytes must be at most 1 TiB", field="quotaBytes")
@@ -227,6 +218,8 @@ class FakeWorkspaces:
         tag, name = request.query_params.get("tag"), request.query_params.get("name")
         found = [ws for ws in self.all.values() if name in (None, ws.name)]
         found = [ws for ws in found if tag is None or tag in ws.fields.get("tags", [])]
+        if "shared" not in request.query_params:
+            found = [ws for ws in found if "ownerName" not in ws.fields]
         return {"workspaces": [self.show(ws) for ws in reversed(found)]}
 
     async def get(self, request: Request) -> Any:
@@ -363,7 +356,7 @@ class FakeWorkspaces:
             {"revision": r.id, "path": text(e.path), "message": "a chunk is not what was stored"}
             for r in ws.revisions
             for e in r.tree.values()
-            if any(chunk != HOLE and chunk_id(ws.chunks.get(chunk, b"?")) != chunk for chunk in e.chunk_ids())
+            if any(chunk_id(ws.chunks.get(chunk, b"?")) != chunk for chunk in e.chunk_ids())
         ]
         count = len(ws.chunks)
         return {"revisions": len(ws.revisions), "snapshots": 0, "chunks": count, "bytes": 1, "corrupt": lost}
@@ -462,7 +455,7 @@ class FakeWorkspaces:
                 assert (entry.uid, entry.gid) == (1000, 1000)
                 tree[entry.path] = entry
                 for chunk in entry.chunk_ids():
-                    if chunk != HOLE and chunk not in ws.chunks:
+                    if chunk not in ws.chunks:
                         raise InvalidInput(f"{text(entry.path)}: a chunk of it has not been sent", field="path")
         tree = {path: tree[path] for path in sorted(tree)}
         list(check_entries([ROOT, *tree.values()]))

@@ -17,16 +17,17 @@ from enum import StrEnum
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, NamedTuple
 
+from atoll.domain import chunk_ids
+from atoll.domain.chunk_ids import CHUNK_BYTES, ID_BYTES, SLOTS_MAX, Piece
 from atoll.domain.errors import InvalidInput
 
-CHUNK_BYTES = 2**20  # a file's contents are cut here; its last chunk is shorter
-ID_BYTES = 32
-HOLE = bytes(ID_BYTES)  # stands for a chunk that is nothing but a hole
 PAGE_ENTRIES_MAX = 4096
 PAGE_EVERY = 512  # entries in a page, on average
 PATH_BYTES_MAX = 4096
 NAME_BYTES_MAX = 255
 DEPTH_MAX = 256
+FILE_BYTES_MAX = 2**44 - 4096  # holes included: what a file system of working trees allows
+HOLES_MAX = 32_768  # that an entry tells of, however many there are; further ones are zeros
 LINKS_MAX = 65_000  # names of one file: what a file system of working trees allows
 USER_ID = 1000  # of the tenant, as its sandbox sees it
 _NO_NAMES = frozenset((b"", b".", b".."))
@@ -52,15 +53,18 @@ class Entry(NamedTuple):
     uid: int = USER_ID
     gid: int = USER_ID
     size: int = 0  # of files, in bytes
-    chunks: bytes = b""  # of files: the ids of their chunks, one after the other
+    chunks: bytes = b""  # of files: the ids of their chunks, one after the other, as chunk_ids.py describes
     target: bytes = b""  # of symlinks the text, of hardlinks the path of the first name
     holes: tuple[tuple[int, int], ...] = ()  # of sparse files: (offset, length) of each hole, ascending
     xattrs: tuple[tuple[bytes, bytes], ...] = ()  # (name, value), sorted
 
     def chunk_ids(self) -> Iterator[bytes]:
-        """The ids of its chunks in order; HOLE where there is none."""
-        for at in range(0, len(self.chunks), ID_BYTES):
-            yield self.chunks[at : at + ID_BYTES]
+        """The ids of its chunks in order, holes left out."""
+        return chunk_ids.data_ids(self.chunks)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Its contents from the first byte to the last: chunks, and between them holes of any length."""
+        return chunk_ids.pieces(self.chunks, self.size)
 
 
 class Page(NamedTuple):
@@ -160,7 +164,7 @@ def _entry(fields: Any) -> Entry:
             _whole(uid, 0xFFFF),
             _whole(gid, 0xFFFF),
             _whole(size, 2**62),
-            binascii.a2b_base64(chunks, strict_mode=True) if chunks else b"",
+            chunk_ids.joined(binascii.a2b_base64(chunks, strict_mode=True)) if chunks else b"",
             raw(target) if target else b"",
             tuple((_whole(at, 2**62), _whole(length, 2**62)) for at, length in holes),
             tuple((raw(name), base64.b64decode(value, validate=True)) for name, value in xattrs),
@@ -188,7 +192,7 @@ def decode_root(data: bytes) -> Root:
             raise ValueError(f"version {value['version']} is newer than this program")
         listed = tuple(Page(bytes.fromhex(page), raw(first), int(count)) for page, first, count in value["pages"])
         return Root(listed, int(value["entries"]), int(value["bytes"]))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"not the root of a tree: {error}") from None
 
 
@@ -239,9 +243,11 @@ def _check_path(entry: Entry, kinds: dict[bytes, EntryKind]) -> None:
 
 def _check_contents(entry: Entry, kinds: dict[bytes, EntryKind]) -> None:
     if entry.kind is EntryKind.FILE:
-        expected = -(-entry.size // CHUNK_BYTES) * ID_BYTES
-        if len(entry.chunks) != expected:
-            raise _wrong(entry.path, f"{entry.size} bytes need {expected // ID_BYTES} chunk ids")
+        if (unfit := unfit_file(entry.size, len(entry.chunks) // ID_BYTES, len(entry.holes))) is not None:
+            raise _wrong(entry.path, unfit)
+        expected = -(-entry.size // CHUNK_BYTES)
+        if len(entry.chunks) % ID_BYTES or chunk_ids.count_chunks(entry.chunks) != expected:
+            raise _wrong(entry.path, f"{entry.size} bytes need {expected} chunk ids")
         at = 0
         for start, length in entry.holes:
             if start < at or length <= 0 or start + length > entry.size:
@@ -253,6 +259,18 @@ def _check_contents(entry: Entry, kinds: dict[bytes, EntryKind]) -> None:
         raise _wrong(entry.path, f"a symlink's target has 1 to {PATH_BYTES_MAX} bytes, none of them NUL")
     if entry.kind is EntryKind.HARDLINK and kinds.get(entry.target) is not EntryKind.FILE:
         raise _wrong(entry.path, "a hardlink's target is a file before it in this tree")
+
+
+def unfit_file(size: int, slots: int, holes: int) -> str | None:
+    """Why no tree could hold a file of so many bytes, slots of chunk ids and holes; None when one could."""
+    if size > FILE_BYTES_MAX:
+        return f"it has {size} bytes, where a file of a workspace has at most {FILE_BYTES_MAX}, holes included"
+    if slots > SLOTS_MAX or holes > HOLES_MAX:
+        return (
+            f"a file of a workspace has at most {SLOTS_MAX} chunks and holes, and tells of {HOLES_MAX} holes: its "
+            f"contents are too far apart, or larger than {SLOTS_MAX * CHUNK_BYTES} bytes"
+        )
+    return None
 
 
 def _wrong(path: bytes, message: str) -> InvalidInput:

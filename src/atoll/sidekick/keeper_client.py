@@ -131,8 +131,8 @@ class KeeperClient:
 
         InvalidInput for a malformed archive, absolute names, `..`, members that are neither files, directories, links
         nor FIFOs, hardlinks to what is not in it; TooLarge beyond the bounds, of which `bytes_max` counts what files
-        hold, holes included. A symlink's text is kept as it is, and never followed. Nothing outside the tree exists for
-        it. What was unpacked before an error stays: the caller throws the tree away.
+        hold between their holes. A symlink's text is kept as it is, and never followed. Nothing outside the tree
+        exists for it. What was unpacked before an error stays: the caller throws the tree away.
         """
         async with self._link(
             "unpack", bytes_max=bytes_max, entries_max=entries_max, strip=strip, time_max_s=UNPACK_S

@@ -14,11 +14,13 @@ import time
 from atoll.sidekick.keeper_paths import VANISHED, Folders, checked, record, refused
 from atoll.sidekick.keeper_wire import (
     APART,
+    CHUNK_BYTES,
     FOUND,
     GONE,
     HERE,
     HOLE,
     HOLES_MAX,
+    LONG_HOLES_MAX,
     PATH,
     PIECE_BYTES,
     STAT,
@@ -75,6 +77,10 @@ class _Reader:
             for _ in range(TRIES):
                 if self._tell(folder, name):
                     return
+        except _Scattered:
+            rule = f"a file of a workspace has at most {LONG_HOLES_MAX} holes of a MiB or more, and this one has more"
+            told = f"path {os.fsdecode(path)!r}: {rule}; no revision can be taken while it is there"
+            raise Refused("too_large", told, "path") from None
         except OSError as error:
             if error.errno not in VANISHED:
                 raise refused(error, path) from None
@@ -200,8 +206,12 @@ def _contents(fd: int, info: os.stat_result) -> tuple[int, Extents, list[bytes]]
     return size, holes, pieces
 
 
+class _Scattered(Exception):
+    """A file has more long holes than are told."""
+
+
 def _extents(fd: int, info: os.stat_result) -> tuple[Extents, Extents]:
-    """(where it has data, where holes) of a file of that size."""
+    """(what is to be read, the holes between) of a file of that size."""
     size = info.st_size
     if info.st_blocks * 512 >= size:
         return [(0, size)], []
@@ -215,22 +225,30 @@ def _extents(fd: int, info: os.stat_result) -> tuple[Extents, Extents]:
             if error.errno != errno.ENXIO:
                 raise
             start = size  # nothing but a hole from here on
-        if start > at:
+        if start > at and (len(holes) < HOLES_MAX or _fills_a_chunk(at, start, size)):
+            if len(holes) >= LONG_HOLES_MAX:
+                raise _Scattered
             holes.append((at, start - at))
-        if start >= size:
-            break
-        if len(holes) >= HOLES_MAX:
-            end = size
-        else:
-            try:
-                end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                end = size  # it was cut off meanwhile
-        extents.append((start, end - start))
+            at = start
+            if at >= size:
+                break
+        try:
+            end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            end = size  # that hole again, or it was cut off meanwhile
+        if extents and sum(extents[-1]) == at:  # the hole between is not told: zeros
+            at = extents.pop()[0]
+        extents.append((at, end - at))
         at = end
     return extents, holes
+
+
+def _fills_a_chunk(begin: int, end: int, size: int) -> bool:
+    """Whether a hole from `begin` to `end` holds a whole chunk of the file, or its shorter last one."""
+    first = -(-begin // CHUNK_BYTES) * CHUNK_BYTES
+    return min(first + CHUNK_BYTES, size) <= end and first < end
 
 
 def _total(extents: Extents) -> int:

@@ -18,7 +18,7 @@ from atoll.sidekick.fields import number
 from atoll.sidekick.keeper_applier import Applier, Meta
 from atoll.sidekick.keeper_link import Gone, Link
 from atoll.sidekick.keeper_paths import TIME_MAX, Folders
-from atoll.sidekick.keeper_wire import PIECE_BYTES, is_path
+from atoll.sidekick.keeper_wire import FILE_BYTES_MAX, PIECE_BYTES, is_path
 from atoll.sidekick.protocol import Refused
 
 TYPE_CHECKING = False
@@ -198,7 +198,10 @@ class Unpacking:
             raise _malformed("a negative size")
         self._count_entry()
         if member.type in _REGULAR:
-            self._bytes += member.size
+            sparse: list[tuple[int, int]] | None = getattr(member, "sparse", None)
+            self._bytes += member.size if sparse is None else sum(max(length, 0) for _, length in sparse)
+            if member.size > FILE_BYTES_MAX:
+                raise Refused("too_large", f"{member.name!r} has more than {FILE_BYTES_MAX} bytes", "archive")
         if self._bytes > self._bytes_max:
             raise Refused("too_large", f"the archive's files hold more than {self._bytes_max} bytes", "archive")
 

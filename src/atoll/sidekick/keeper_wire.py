@@ -24,7 +24,10 @@ PIECE_BYTES = 1 << 18  # frames are filled up to about here
 PATH_BYTES_MAX = 4096
 DEPTH_MAX = 256
 XATTRS_BYTES_MAX = 1 << 17  # of one path: further ones are left out
-HOLES_MAX = 4096  # of one file: further ones are read as the zeros that they are
+HOLES_MAX = 4096  # of one file that are told whatever their length
+LONG_HOLES_MAX = 32_768  # with those that fill whole chunks; shorter ones are read as the zeros that they are
+FILE_BYTES_MAX = (1 << 44) - 4096  # holes included
+CHUNK_BYTES = 1 << 20  # of a file, as trees cut them
 
 
 def pack_xattrs(xattrs: tuple[tuple[bytes, bytes], ...] | list[tuple[bytes, bytes]]) -> bytes:

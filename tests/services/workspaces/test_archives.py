@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
 from atoll.domain.errors import Corrupt, InvalidInput, TooLarge
-from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind, chunk_id
+from atoll.domain.tree import Entry, EntryKind, chunk_id
 from atoll.services.workspaces.archives.tree_archives import TreeArchives
 from atoll.services.workspaces.storage.zstd_stream import compressed, decompressed
 from atoll.testing.memory_blobs import MemoryBlobs
@@ -72,10 +73,8 @@ def unzipped(data: bytes) -> bytes:
 
 
 async def contents(storage: Storage, lineage: str, entry: Entry) -> bytes:
-    parts = [
-        bytes(CHUNK_BYTES) if chunk == HOLE else await storage.chunks.get(lineage, chunk) for chunk in entry.chunk_ids()
-    ]
-    return b"".join(parts)[: entry.size]
+    parts = [bytes(length) if id == HOLE else await storage.chunks.get(lineage, id) for id, _, length in entry.pieces()]
+    return b"".join(parts)
 
 
 def raw(name: str) -> bytes:

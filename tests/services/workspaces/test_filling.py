@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Iterable
 
-from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind, check_entries, chunk_id
+from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
+from atoll.domain.tree import Entry, EntryKind, check_entries, chunk_id
 from atoll.services.workspaces.trees.filling import difference, steps
 from atoll.services.workspaces.trees.splicing import splice
 from atoll.sidekick.keeper_client import Data, Remove, Skip, Write

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from atoll.domain.chunk_ids import hole_run
 from atoll.domain.errors import Corrupt, NotFound
 from atoll.domain.tree import Entry, EntryKind, Root, chunk_id, decode_root, encode_root, pages
 from atoll.services.workspaces.storage import manifests as module
@@ -26,7 +27,7 @@ def many(count: int, seed: int = 1) -> list[Entry]:
         made.append(Entry(path, EntryKind.FILE, 0o640, chance.getrandbits(60), size=5, chunks=chance.randbytes(32)))
     made[5] = Entry(made[5].path, EntryKind.SYMLINK, 0, target=b"to\xfe")
     made[6] = Entry(made[6].path, EntryKind.HARDLINK, 0, target=made[2].path)
-    made[7] = made[7]._replace(size=2**21, chunks=bytes(64), holes=((0, 2**21),), xattrs=((b"user.a", b"\0\xff"),))
+    made[7] = made[7]._replace(size=2**21, chunks=hole_run(2), holes=((0, 2**21),), xattrs=((b"user.a", b"\0\xff"),))
     return made
 
 

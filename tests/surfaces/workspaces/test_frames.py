@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
+from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
 from atoll.domain.errors import InvalidInput
-from atoll.domain.tree import CHUNK_BYTES, HOLE, chunk_id
+from atoll.domain.tree import chunk_id
 from atoll.services.workspaces.views import SentChunk
 from atoll.surfaces.workspaces.frames import HEAD, STORED_BYTES_MAX, read_frames, read_ids, write_frames
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import zstandard
 
-from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind, chunk_id
+from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
+from atoll.domain.tree import Entry, EntryKind, chunk_id
 from tests.surfaces.workspaces.client import ENTRIES, HEAD, Client, file, folder, frame, lines
 
 

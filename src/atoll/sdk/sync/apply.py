@@ -10,8 +10,9 @@ import stat
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TypeVar
 
+from atoll.domain.chunk_ids import HOLE
 from atoll.domain.errors import Corrupt
-from atoll.domain.tree import CHUNK_BYTES, HOLE, ID_BYTES, Entry, EntryKind, chunk_id, text
+from atoll.domain.tree import Entry, EntryKind, chunk_id, text
 from atoll.domain.tree_changes import Change
 from atoll.sdk.sync.contents import Stamp, stamp_of
 from atoll.sdk.sync.folder import IN_USE, NO_WAY, Folder, write_chunk
@@ -123,8 +124,8 @@ class Applying:
             return
         for path, entry in known.items():
             if entry.kind is EntryKind.FILE:
-                for number, chunk in enumerate(entry.chunk_ids()):
-                    self._sources.setdefault(chunk, (path, number * CHUNK_BYTES))
+                for chunk, offset, _ in entry.pieces():
+                    self._sources.setdefault(chunk, (path, offset))
 
     def _links_to_renew(self) -> list[Entry]:
         """Further names of files that were written anew."""
@@ -148,7 +149,7 @@ class Applying:
         good = True
         try:
             written: dict[bytes, int] = {}
-            for number, (chunk, size) in enumerate(all_chunks_of(entry)):
+            for chunk, offset, size in entry.pieces():
                 if chunk == HOLE:
                     continue
                 if file and chunk in written:
@@ -158,10 +159,10 @@ class Applying:
                     good = good and data is not None
                 else:
                     data = yield from _ask(chunk, size, entry)
-                    places[chunk] = (entry.path, number * CHUNK_BYTES)
+                    places[chunk] = (entry.path, offset)
                 if file and data is not None:
-                    written[chunk] = number * CHUNK_BYTES
-                    write_chunk(file[1], entry, number, data)
+                    written[chunk] = offset
+                    write_chunk(file[1], entry, offset, data)
             if file and good:
                 name, descriptor = file
                 self._try(entry.path, lambda: self._folder.finish_file(name, descriptor, entry))
@@ -234,16 +235,7 @@ class Applying:
 
 def chunks_of(entry: Entry) -> list[tuple[bytes, int]]:
     """(id, size) of the chunks of a file, holes left out."""
-    return [(chunk, size) for chunk, size in all_chunks_of(entry) if chunk != HOLE]
-
-
-def all_chunks_of(entry: Entry) -> list[tuple[bytes, int]]:
-    """(id, size) of every chunk of a file; HOLE for one that is nothing but a hole."""
-    if len(entry.chunks) == ID_BYTES:
-        return [(entry.chunks, entry.size)]
-    return [
-        (chunk, min(CHUNK_BYTES, entry.size - number * CHUNK_BYTES)) for number, chunk in enumerate(entry.chunk_ids())
-    ]
+    return [(chunk, size) for chunk, _, size in entry.pieces() if chunk != HOLE]
 
 
 def _ask(chunk: bytes, size: int, entry: Entry) -> Generator[bytes, tuple[bytes, bytes | None], bytes]:

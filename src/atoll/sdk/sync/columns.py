@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
+from atoll.domain.chunk_ids import joined
 from atoll.domain.tree import USER_ID, Entry, EntryKind, raw, text
 from atoll.sdk.sync.contents import Stamp
 
@@ -41,7 +42,7 @@ def unpack_entries(pieces: Iterator[bytes]) -> list[Entry]:
     kinds = map(_KINDS.__getitem__, next(pieces).decode())
     modes, times, sizes, lengths = (_unpack_numbers(form, next(pieces)) for form in "Hqqq")
     ids = next(pieces)
-    chunks = [ids[start:end] for start, end in pairwise(accumulate(lengths, initial=0))]
+    chunks = [joined(ids[start:end]) for start, end in pairwise(accumulate(lengths, initial=0))]
     targets = unpack_names(next(pieces))
     count = len(paths)
     owners, nothing = [USER_ID] * count, [()] * count

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from atoll.domain.tree import CHUNK_BYTES, HOLE, chunk_id
+from atoll.domain.chunk_ids import CHUNK_BYTES, hole_run, joined
+from atoll.domain.tree import HOLES_MAX, chunk_id, unfit_file
 
 _TRIES = 3  # to read a file that changes meanwhile
 _BLOCK_BYTES = 512  # that st_blocks counts in
@@ -53,22 +55,37 @@ def read_contents(path: bytes) -> Contents:
 
 
 def _chunks_of(descriptor: int, size: int, holes: tuple[tuple[int, int], ...]) -> bytes | None:
-    """None when the file is shorter by now."""
-    ids = bytearray()
-    for start in range(0, size, CHUNK_BYTES):
-        length = min(CHUNK_BYTES, size - start)
-        if any(at <= start and start + length <= at + long for at, long in holes):
-            ids += HOLE
-            continue
-        data = os.pread(descriptor, length, start)
-        if len(data) != length:
-            return None
-        ids += chunk_id(data)
-    return bytes(ids)
+    """None when the file is shorter by now. OSError (EFBIG) when it has more than a tree tells of one."""
+    runs = list(_whole_chunks(size, holes))
+    slots = -(-size // CHUNK_BYTES) - sum(end - first - 1 for first, end in runs)
+    if (unfit := unfit_file(size, slots, len(holes))) is not None:
+        raise OSError(errno.EFBIG, unfit)
+    ids: list[bytes] = []
+    at = 0
+    for first, end in [*runs, (-(-size // CHUNK_BYTES), 0)]:
+        for number in range(at, first):
+            length = min(CHUNK_BYTES, size - number * CHUNK_BYTES)
+            data = os.pread(descriptor, length, number * CHUNK_BYTES)
+            if len(data) != length:
+                return None
+            ids.append(chunk_id(data))
+        ids.append(hole_run(max(0, end - first)))
+        at = end
+    return joined(b"".join(ids))
+
+
+def _whole_chunks(size: int, holes: tuple[tuple[int, int], ...]) -> Iterator[tuple[int, int]]:
+    """(number of the first, number after the last) of the chunks that lie in one hole."""
+    for at, length in holes:
+        first = -(-at // CHUNK_BYTES)
+        end = (at + length) // CHUNK_BYTES if at + length < size else -(-size // CHUNK_BYTES)
+        if first < end:
+            yield first, end
 
 
 def holes_of(descriptor: int, status: os.stat_result) -> tuple[tuple[int, int], ...]:
-    """(offset, length) of each hole, where the file system tells."""
+    """(offset, length) of each hole, where the file system tells; of very many those that fill a chunk, and the rest is
+    read as the zeros that it is."""
     if status.st_blocks * _BLOCK_BYTES >= status.st_size:
         return ()
     holes: list[tuple[int, int]] = []
@@ -80,8 +97,10 @@ def holes_of(descriptor: int, status: os.stat_result) -> tuple[tuple[int, int], 
             if error.errno != errno.ENXIO:
                 return ()
             data = status.st_size  # nothing but a hole from here on
-        if data > at:
+        if data > at and (len(holes) < HOLES_MAX // 2 or data - at >= 2 * CHUNK_BYTES):
             holes.append((at, min(data, status.st_size) - at))
+            if len(holes) > HOLES_MAX:
+                raise OSError(errno.EFBIG, unfit_file(0, 0, len(holes)))
         if data >= status.st_size:
             break
         at = os.lseek(descriptor, data, os.SEEK_HOLE)

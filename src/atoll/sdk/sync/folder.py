@@ -10,10 +10,12 @@ import errno
 import os
 import secrets
 import stat
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import TypeVar
 
-from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind
+from atoll.domain.chunk_ids import has_holes
+from atoll.domain.tree import Entry, EntryKind
 from atoll.sdk.sync.contents import Stamp, stamp_of
 from atoll.sdk.sync.ignore import TEMPORARY
 
@@ -91,7 +93,7 @@ class Folder:
 
     def finish_file(self, name: bytes, file: int, entry: Entry) -> None:
         """Put a temporary file in place of whatever stood at the entry's path."""
-        if entry.holes or entry.chunks.endswith(HOLE):
+        if entry.holes or has_holes(entry.chunks):
             os.ftruncate(file, entry.size)
         if entry.xattrs:
             _set_xattrs(file, entry)
@@ -259,13 +261,15 @@ class Folder:
             os.utime(self._directory(path), ns=(mtime_ns, mtime_ns))
 
 
-def write_chunk(file: int, entry: Entry, number: int, data: bytes) -> None:
-    """One chunk of a new file, its holes left out."""
-    start = number * CHUNK_BYTES
+def write_chunk(file: int, entry: Entry, start: int, data: bytes) -> None:
+    """The chunk of a new file that begins at `start`, its holes left out."""
     end = start + len(data)
     at = start
-    for hole, length in entry.holes:
-        if hole + length <= at or hole >= end:
+    first = bisect_right(entry.holes, (start, 0))
+    for hole, length in entry.holes[max(0, first - 1) :]:
+        if hole >= end:
+            break
+        if hole + length <= at:
             continue
         _write_all(file, data[at - start : max(hole, at) - start], at)
         at = min(hole + length, end)

@@ -7,7 +7,8 @@ import stat
 import time
 from collections.abc import Iterable, Mapping
 
-from atoll.domain.tree import HOLE, ID_BYTES, Entry, EntryKind, check_entries, text
+from atoll.domain.chunk_ids import HOLE, ID_BYTES
+from atoll.domain.tree import Entry, EntryKind, check_entries, text
 from atoll.domain.tree_changes import Change, with_renames
 from atoll.sdk.sync.contents import Stamp, stamp_of
 from atoll.sdk.sync.index import Index

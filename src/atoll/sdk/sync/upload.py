@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind, chunk_id
-from atoll.sdk.sync.apply import all_chunks_of
+from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
+from atoll.domain.tree import Entry, EntryKind, chunk_id
 from atoll.sdk.sync.scan import THREADS
 from atoll.sdk.sync.wire import frame
 
@@ -35,9 +35,9 @@ def sources_of(entries: Iterable[Entry]) -> dict[bytes, Source]:
     found: dict[bytes, Source] = {}
     for entry in entries:
         if entry.kind is EntryKind.FILE:
-            for number, (chunk, size) in enumerate(all_chunks_of(entry)):
+            for chunk, offset, size in entry.pieces():
                 if chunk != HOLE and chunk not in found:
-                    found[chunk] = Source(chunk, entry.path, number * CHUNK_BYTES, size)
+                    found[chunk] = Source(chunk, entry.path, offset, size)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atoll.domain.tree import HOLE, Entry
+from atoll.domain.tree import Entry
 from atoll.services.workspaces.refs import Resolved
 from atoll.services.workspaces.revising import Stored
 from atoll.services.workspaces.storage.chunks import ChunkStore
@@ -29,7 +29,7 @@ class Copying:
         """A manifest of entries in `lineage`; chunks that it lacks come from the lineage `source`."""
         async with self._chunks.writer(lineage) as writer:
             if source != lineage:
-                ids = {id: None for entry in entries for id in entry.chunk_ids() if id != HOLE}
+                ids = {id: None for entry in entries for id in entry.chunk_ids()}
                 wanted = list(ids)
                 for at in range(0, len(wanted), BATCH_CHUNKS):
                     missing = await self._chunks.missing(lineage, wanted[at : at + BATCH_CHUNKS])

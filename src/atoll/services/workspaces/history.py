@@ -10,9 +10,10 @@ from dataclasses import replace
 from operator import attrgetter
 
 from atoll.domain import tree_changes
+from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
 from atoll.domain.errors import InvalidInput, NotFound
 from atoll.domain.principal import Principal
-from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind, check_path, raw, text
+from atoll.domain.tree import Entry, EntryKind, check_path, raw, text
 from atoll.domain.workspace import Permission
 from atoll.records.base import Records
 from atoll.services.workspaces.access import WorkspaceAccess
@@ -160,17 +161,14 @@ class History:
                     yield entry
 
     async def _contents(self, lineage: str, entry: Entry) -> AsyncGenerator[bytes]:
-        ids = (id for id in entry.chunk_ids() if id != HOLE)
-        async with aclosing(self._chunks.fetch(lineage, ids)) as chunks:
-            left = entry.size
-            for id in entry.chunk_ids():
-                size = min(CHUNK_BYTES, left)
-                left -= size
+        async with aclosing(self._chunks.fetch(lineage, entry.chunk_ids())) as chunks:
+            for id, _, length in entry.pieces():
                 if id == HOLE:
-                    yield ZEROS[:size]
+                    for at in range(0, length, CHUNK_BYTES):
+                        yield ZEROS[: length - at]
+                        await asyncio.sleep(0)  # nothing else waits here, and there may be terabytes
                 else:
-                    _, data = await anext(chunks)
-                    yield data
+                    yield (await anext(chunks))[1]
 
     async def _with_text(self, change: Change, lineage_before: str, lineage_after: str, budget: Budget) -> Change:
         files = [one for one in (change.before, change.after) if one is not None]

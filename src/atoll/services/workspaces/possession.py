@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
+from atoll.domain.chunk_ids import HOLE
 from atoll.domain.principal import Principal
-from atoll.domain.tree import HOLE
 from atoll.records.base import Records
 from atoll.services.workspaces.access import Found
 from atoll.services.workspaces.storage.manifests import Manifests

@@ -9,9 +9,10 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from atoll.domain import crash
+from atoll.domain.chunk_ids import HOLE
 from atoll.domain.errors import Conflict, InvalidInput, StaleVersion, TooLarge
 from atoll.domain.principal import Principal
-from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind, check_entries, text
+from atoll.domain.tree import Entry, EntryKind, check_entries, text
 from atoll.domain.tree_changes import changes
 from atoll.domain.workspace import Permission, Reason, Workspace
 from atoll.records.base import Records
@@ -190,11 +191,8 @@ class Sync:
         for entry in new:
             if entry.kind is not EntryKind.FILE or (entry.chunks, entry.size) in old:
                 continue
-            for number, id in enumerate(entry.chunk_ids()):
-                if id == HOLE:
-                    continue
-                size = min(CHUNK_BYTES, entry.size - number * CHUNK_BYTES)
-                if sizes.setdefault(id, (size, entry))[0] != size:
+            for id, _, size in entry.pieces():
+                if id != HOLE and sizes.setdefault(id, (size, entry))[0] != size:
                     raise _wrong(entry, f"its chunk {id.hex()} cannot have two sizes")
         lineage = found.workspace.lineage
         ids = list(sizes)

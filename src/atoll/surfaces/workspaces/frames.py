@@ -8,8 +8,8 @@ from __future__ import annotations
 import struct
 from collections.abc import AsyncIterator
 
+from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE, ID_BYTES
 from atoll.domain.errors import InvalidInput
-from atoll.domain.tree import CHUNK_BYTES, HOLE, ID_BYTES
 from atoll.services.workspaces.views import SentChunk
 from atoll.surfaces.bodies import close_iterator
 

@@ -11,10 +11,11 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Genera
 from contextlib import aclosing, contextmanager
 
 from atoll.domain import crash
+from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
 from atoll.domain.errors import QuotaExceeded, RateLimited, TooLarge
 from atoll.domain.ids import new_id
 from atoll.domain.principal import Principal
-from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry
+from atoll.domain.tree import Entry
 from atoll.domain.workspace import Permission, Quota, Reason, Workspace
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
@@ -66,8 +67,7 @@ class TreeArchives:
         async with aclosing(self._manifests.entries(lineage, tree)) as entries:
             async for entry in entries:
                 for chunk in entry.chunk_ids():
-                    if chunk != HOLE:
-                        yield chunk
+                    yield chunk
 
 
 async def _cut(
@@ -75,15 +75,17 @@ async def _cut(
 ) -> AsyncGenerator[bytes]:
     """The file's bytes within the segments. Takes all chunks of the file off `contents`."""
     waiting = list(reversed(segments))
-    for number, chunk in enumerate(entry.chunk_ids()):
-        begin = number * CHUNK_BYTES
-        end = min(begin + CHUNK_BYTES, entry.size)
+    for chunk, begin, whole in entry.pieces():
+        end = begin + whole
         data = None if chunk == HOLE else (await anext(contents))[1]
         while waiting and waiting[-1][0] < end:
             at, length = waiting.pop()
             stop = min(at + length, end)
-            if stop > at:
-                yield bytes(stop - at) if data is None else data[at - begin : stop - begin]
+            if data is not None:
+                yield data[at - begin : stop - begin]
+            else:  # a hole that the archive does not tell of
+                for done in range(at, stop, CHUNK_BYTES):
+                    yield bytes(min(CHUNK_BYTES, stop - done))
             if at + length > end:
                 waiting.append((end, at + length - end))
 
@@ -152,8 +154,8 @@ class Archives:
         crash.point("workspaces.import.stored")
         async with self._locks.hold(workspace.id):
             workspace = await self._access.current(workspace.id)
-            head = await self._restoring.become(workspace, stored, Reason.IMPORT, principal.id, message)
-        return await self._viewing.revision(head)
+            became = await self._restoring.become(workspace, stored, Reason.IMPORT, principal.id, message)
+        return await self._viewing.revision(became.head)
 
     @contextmanager
     def _turn(self, principal: Principal) -> Generator[None]:

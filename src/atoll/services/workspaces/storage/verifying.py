@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from atoll.domain.errors import AtollError, Corrupt, NotFound
 from atoll.domain.event import Event
-from atoll.domain.tree import HOLE, Entry, Page, text
+from atoll.domain.tree import Entry, Page, text
 from atoll.domain.workspace import Revision, RevisionState, Workspace
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.manifests import Manifests
@@ -133,8 +133,7 @@ class Verifier:
         return found
 
     async def _check(self, lineage: str, ids: Iterable[bytes], checked: _Checked, report: Report) -> None:
-        new = [chunk for chunk in dict.fromkeys(ids) if chunk != HOLE]
-        new = [chunk for chunk in new if chunk not in checked.good and chunk not in checked.bad]
+        new = [chunk for chunk in dict.fromkeys(ids) if chunk not in checked.good and chunk not in checked.bad]
         async for chunk, found in self._chunks.check(lineage, new):
             report.chunks += 1
             if isinstance(found, Corrupt):

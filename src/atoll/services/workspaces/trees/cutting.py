@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+from atoll.domain.chunk_ids import CHUNK_BYTES, hole_run
 from atoll.domain.errors import Internal
-from atoll.domain.tree import CHUNK_BYTES, HOLE
 
 BATCH_BYTES = 2**20  # of chunks that are hashed in one job
 
@@ -73,19 +73,20 @@ class Cutting:
             self._ids += await self._giving
             self._giving = None
         while self._cuts and self._cuts[0].ended:
-            chunks = self._cuts[0].chunks
-            if chunks.count(True) > len(self._ids):
+            if self._cuts[0].chunks > len(self._ids):
                 break
-            self._cuts.popleft().ids = b"".join([self._ids.popleft() if is_data else HOLE for is_data in chunks])
+            cut = self._cuts.popleft()
+            cut.ids = b"".join([self._ids.popleft() if run == 0 else hole_run(run) for run in cut.runs])
 
 
 class Cut:
-    """One file; its holes come as zeros, whole chunks of them as HOLE. `ids` is None until the sink has them all."""
+    """One file; its holes come as zeros, whole chunks of them as runs. `ids` is None until the sink has all others."""
 
     def __init__(self, holes: tuple[tuple[int, int], ...], size: int, cutting: Cutting) -> None:
         self.ids: bytes | None = None
         self.ended = False
-        self.chunks = bytearray()  # for each one whether it has data
+        self.chunks = 0  # that have data
+        self.runs: list[int] = []  # in order: of each chunk 0, of holes between them how many chunks they fill
         self._holes = list(reversed(holes))
         self._size = size
         self._cutting = cutting
@@ -95,8 +96,7 @@ class Cut:
 
     def feed(self, data: bytes) -> None:
         if not self._at and len(data) == self._size <= CHUNK_BYTES and not self._holes:  # most files
-            self._cutting.add(data)
-            self.chunks.append(True)
+            self._add(data)
             self._at = len(data)
             return
         view = memoryview(data)
@@ -124,7 +124,7 @@ class Cut:
             while left:
                 whole = left // CHUNK_BYTES
                 if not self._chunk and whole:
-                    self.chunks += bytes(whole)
+                    self._add_holes(whole)
                     self._at += whole * CHUNK_BYTES
                     left -= whole * CHUNK_BYTES
                     continue
@@ -138,7 +138,19 @@ class Cut:
         if len(self._chunk) < CHUNK_BYTES and self._at < self._size:
             return
         if self._has_data:
-            self._cutting.add(bytes(self._chunk))
-        self.chunks.append(self._has_data)
+            self._add(bytes(self._chunk))
+        else:
+            self._add_holes(1)
         self._chunk.clear()
         self._has_data = False
+
+    def _add(self, chunk: bytes) -> None:
+        self._cutting.add(chunk)
+        self.chunks += 1
+        self.runs.append(0)
+
+    def _add_holes(self, chunks: int) -> None:
+        if self.runs and self.runs[-1]:
+            self.runs[-1] += chunks
+        else:
+            self.runs.append(chunks)

@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, S
 from contextlib import aclosing
 from typing import Protocol
 
-from atoll.domain.tree import CHUNK_BYTES, HOLE, Entry, EntryKind
+from atoll.domain.chunk_ids import HOLE
+from atoll.domain.tree import Entry, EntryKind
 from atoll.domain.tree_changes import changes
 from atoll.sidekick.keeper_client import Data, Remove, Skip, Step, Write
 
@@ -23,28 +24,29 @@ async def steps(
     """First what goes, then what stands, files with their contents."""
     for path in gone:
         yield Remove(path)
-    ids = (id for entry in entries for id in entry.chunk_ids() if id != HOLE)
+    ids = (id for entry in entries for id in entry.chunk_ids())
     async with aclosing(chunks.fetch(lineage, ids)) as contents:
         for entry in entries:
             yield Write(entry)
-            hole = 0  # bytes; of a file that is nothing else there are millions of chunks
-            for number, id in enumerate(entry.chunk_ids()):
-                begin = number * CHUNK_BYTES
-                end = min(entry.size, begin + CHUNK_BYTES)
+            holes = iter(entry.holes)
+            waiting = next(holes, None)
+            for id, begin, length in entry.pieces():
                 if id == HOLE:
-                    hole += end - begin
+                    yield Skip(length)
                     continue
-                if hole:
-                    yield Skip(hole)
-                    hole = 0
+                end = begin + length
+                within: list[tuple[int, int]] = []
+                while waiting is not None and waiting[0] < end:
+                    within.append(waiting)
+                    if sum(waiting) > end:
+                        break
+                    waiting = next(holes, None)
                 _, data = await anext(contents)
-                for at, length, is_hole in _parts(entry.holes, begin, end):
-                    yield Skip(length) if is_hole else Data(data[at - begin : at - begin + length])
-            if hole:
-                yield Skip(hole)
+                for at, stretch, is_hole in _parts(within, begin, end):
+                    yield Skip(stretch) if is_hole else Data(data[at - begin : at - begin + stretch])
 
 
-def _parts(holes: tuple[tuple[int, int], ...], begin: int, end: int) -> Iterator[tuple[int, int, bool]]:
+def _parts(holes: list[tuple[int, int]], begin: int, end: int) -> Iterator[tuple[int, int, bool]]:
     """The stretch cut at the borders of holes: (offset, length, whether it is one)."""
     at = begin
     for start, length in holes:

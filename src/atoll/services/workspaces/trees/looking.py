@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from atoll.domain.errors import TooLarge
-from atoll.domain.tree import DEPTH_MAX, PATH_BYTES_MAX, Entry, EntryKind, text
+from atoll.domain.tree import DEPTH_MAX, FILE_BYTES_MAX, PATH_BYTES_MAX, Entry, EntryKind, text, unfit_file
 from atoll.services.workspaces.trees.stamps import FRESH_NS, Known, Scanned, stamped
 from atoll.sidekick.keeper_client import Seen
 from atoll.sidekick.keeper_packing import unpack_scan
 
 SHOWN_BYTES = 200  # of a path in a message
-APPARENT_BYTES_MAX = 2**42  # of all files: a sparse file costs nothing but the ids of its chunks
 KEPT = frozenset(kind.value for kind in EntryKind)
 
 
@@ -30,8 +29,8 @@ class Looked:
 def compare(folders: dict[bytes, bytes], known: Known, old: Scanned, moment_ns: int) -> Looked:
     """`folders` are those of a scan that began at that moment.
 
-    TooLarge for sparse files beyond any use, and for a path that no revision can have: to leave it out would lose it
-    with the next restore.
+    TooLarge for a path or a file that no revision can have, with its name: to leave it out would lose it with the next
+    restore.
     """
     same = {folder for folder, packed in folders.items() if old.folders.get(folder) == packed}
     if len(same) == len(folders) == len(old.folders):
@@ -45,7 +44,7 @@ def compare(folders: dict[bytes, bytes], known: Known, old: Scanned, moment_ns: 
     entries: Known = {path: one for path, one in known.items() if path.rpartition(b"/")[0] in same}
     _check_kept(one.path for folder in found.values() for one in folder if one.kind not in KEPT)
     seen = sorted(one for folder in found.values() for one in folder if one.kind in KEPT)
-    _check_apparent(entries, seen)
+    _check_sizes(seen)
     to_read: dict[bytes, Seen] = {}
     firsts: dict[int, bytes] = {}  # inode -> the first path of a file that has several
     changed = False
@@ -93,7 +92,14 @@ def _check_kept(left_out: Iterable[bytes]) -> None:
             )
 
 
-def _check_apparent(entries: Known, seen: list[Seen]) -> None:
-    size = sum(entry.size for _, entry in entries.values()) + sum(one.size for one in seen if one.kind == "f")
-    if size > APPARENT_BYTES_MAX:
-        raise TooLarge(f"the files of a workspace may have at most {APPARENT_BYTES_MAX} bytes, holes included")
+def _check_sizes(seen: list[Seen]) -> None:
+    for one in seen:
+        if one.size > FILE_BYTES_MAX:
+            check_file(one.path, one.size)
+
+
+def check_file(path: bytes, size: int, slots: int = 0) -> None:
+    """TooLarge for a file of so many bytes and slots of chunk ids that no tree could hold."""
+    unfit = unfit_file(size, slots, 0)
+    if unfit is not None:
+        raise TooLarge(f"path {text(path[:SHOWN_BYTES])!r}: {unfit}; no revision can be taken while it is there")

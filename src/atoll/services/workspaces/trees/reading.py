@@ -8,12 +8,15 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 
-from atoll.domain.tree import Entry, EntryKind
+from atoll.domain.chunk_ids import ID_BYTES
+from atoll.domain.errors import TooLarge
+from atoll.domain.tree import Entry, EntryKind, text
 from atoll.services.workspaces.trees.cutting import ChunkSink, Cut, Cutting
-from atoll.services.workspaces.trees.looking import KEPT, Looked, compare, in_order
+from atoll.services.workspaces.trees.looking import KEPT, SHOWN_BYTES, Looked, check_file, compare, in_order
 from atoll.services.workspaces.trees.stamps import Known, Scanned, TreeState, stamped
 from atoll.sidekick.keeper_client import KeeperClient, ReadFile
 
+TREE_SLOTS_MAX = 2**22  # of chunk ids and holes of all files: 128 MiB of memory
 LOOKS_MAX = 3  # at a tree from which paths vanish while it is read
 
 
@@ -45,6 +48,7 @@ async def read_tree(keeper: KeeperClient, before: TreeState | None, sink: ChunkS
         if not gone:
             break  # what vanished may have moved: look again, what was read is known
     if changed:
+        await asyncio.to_thread(_check_slots, known)
         standing = await asyncio.to_thread(_standing, known)
         if len(standing) != len(known):
             known, scanned = standing, Scanned()
@@ -92,6 +96,17 @@ def _entry(file: ReadFile, chunks: bytes) -> Entry:
     )
 
 
+def _check_slots(known: Known) -> None:
+    """TooLarge for files that are scattered so far that what tells of them is too much for memory."""
+    if sum(len(entry.chunks) for _, entry in known.values()) <= TREE_SLOTS_MAX * ID_BYTES:
+        return
+    worst = max((entry for _, entry in known.values()), key=lambda entry: len(entry.chunks))
+    raise TooLarge(
+        f"path {text(worst.path[:SHOWN_BYTES])!r} and others: the files of a workspace have at most {TREE_SLOTS_MAX} "
+        "chunks and holes together; no revision can be taken while they have more"
+    )
+
+
 def _standing(known: Known) -> Known:
     """Those whose parent, and whose first name, is there: paths vanish while a tree is read."""
     kinds: dict[bytes, EntryKind] = {}
@@ -115,7 +130,9 @@ async def _files(
     async with Cutting(sink) as cutting:
         async for item in keeper.read(list(paths)):
             if isinstance(item, bytes):
-                files[-1][1].feed(item)
+                file, cut = files[-1]
+                cut.feed(item)
+                check_file(file.path, file.size, len(cut.runs))
                 await cutting.give()
                 continue
             if files:

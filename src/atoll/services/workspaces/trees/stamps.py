@@ -19,7 +19,7 @@ from atoll.domain.tree import Entry, EntryKind
 from atoll.sidekick.keeper_client import Seen
 
 FRESH_NS = 20_000_000  # the kernel's clock of files is coarse: a later change may bear the same time within this
-_MAGIC = b"atoll stamps 2\n"
+_MAGIC = b"atoll stamps 3\n"
 _DIGEST_BYTES = 16
 _STAMP_FIELDS = len(Seen._fields)
 _VALUES = {kind: kind.value for kind in EntryKind}
