@@ -79,7 +79,7 @@ class LeakOracle:
         return {
             "node": "alive" if node else "gone",
             "processes": len(pids) - extra - self.keepers_children(),
-            "zombies": sum(1 for pid in children(node) if _state(pid) == "Z") if node else 0,
+            "zombies": sum(1 for pid in children(node) if state(pid) == "Z") if node else 0,
             "cgroups": {base: count - extra for base, count in sorted(groups.items())},
             "network namespaces": len({_link(f"/proc/{pid}/ns/net") for pid in pids}) - extra,
             "mounts of the node": len(_lines(f"/proc/{node}/mountinfo")) - len(self.mounted_trees()) if node else 0,
@@ -109,7 +109,7 @@ class LeakOracle:
         ranges = self.uid_ranges()
         found: list[int] = []
         for name in os.listdir("/proc"):
-            if name.isdigit() and _state(int(name)) != "Z":
+            if name.isdigit() and state(int(name)) != "Z":
                 try:
                     owner = _uid(int(name))
                 except (OSError, StopIteration):
@@ -243,7 +243,7 @@ def _uid(pid: int) -> int:
         return int(next(line for line in file if line.startswith("Uid:")).split()[1])
 
 
-def _state(pid: int) -> str:
+def state(pid: int) -> str:
     fields = _bytes(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return fields[0].decode() if fields else ""
 

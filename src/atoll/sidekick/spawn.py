@@ -14,7 +14,7 @@ import struct
 import termios
 
 from atoll.sidekick.identity import Identity
-from atoll.sidekick.paths import open_directory
+from atoll.sidekick.paths import open_directory, open_path
 from atoll.sidekick.protocol import SIZE, Refused
 
 _RESET_SIGNALS = [
@@ -178,7 +178,11 @@ def _find_program(name: str, env: dict[str, str], cwd: str) -> str:
 
 def _check(path: str, name: str) -> None:
     try:
-        mode = os.stat(path).st_mode
+        found = open_path(path, os.O_PATH)  # not through a magic link: the sidekick's own descriptors lead outside
+        try:
+            mode = os.fstat(found).st_mode
+        finally:
+            os.close(found)
     except OSError as error:
         if error.errno in _NO_PROGRAM:
             raise Missing(127, f"{name}: {os.strerror(error.errno)}") from None
