@@ -95,6 +95,7 @@ class Application:
         self.workspaces = Workspaces(parts)
         self.sandboxes = Sandboxes(
             records,
+            disks=settings.disks,
             runtime,
             settings.data,
             limits=service_limits(settings),

@@ -66,7 +66,12 @@ def workspace_limits(settings: Settings) -> WorkspaceLimits:
 def storage_limits(settings: Settings) -> StorageLimits:
     """Of the store of chunks."""
     own = settings.workspaces
-    return StorageLimits(grace_s=own.collect_grace_s, page_cache_bytes=own.chunk_cache_bytes)
+    return StorageLimits(
+        grace_s=own.collect_grace_s,
+        stored_bytes_max=own.max_stored_bytes,
+        free_bytes_min=own.min_free_bytes,
+        page_cache_bytes=own.chunk_cache_bytes,
+    )
 
 
 def door_limits(settings: Settings) -> DoorLimits:

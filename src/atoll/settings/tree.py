@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
@@ -54,6 +55,13 @@ class Settings(Section):
     def trees_folder(self) -> Path:
         """Where working trees live."""
         return self.workspaces.trees or self.folder.trees
+
+    @property
+    def disks(self) -> list[Path]:
+        """Folders on every file system of this machine that workspaces are kept on."""
+        blobs = urlsplit(self.blobs_url)
+        local = [Path(unquote(blobs.path))] if blobs.scheme == "file" else []
+        return [self.data, self.trees_folder, *local]
 
     @property
     def master_key_file(self) -> Path:

@@ -18,6 +18,7 @@ from atoll.services.limits import Limits
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.parts import Parts, make_parts
+from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.services.workspaces.views import RevisionView, SentChunk, WorkspaceView
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime
@@ -40,6 +41,7 @@ class Workshop:
     vault: MemoryVault = field(default_factory=MemoryVault)
     limits: WorkspaceLimits = LIMITS
     snapshot_files: Path | None = None
+    storage_limits: StorageLimits = field(default_factory=StorageLimits)
     sandbox_limits: Limits = QUICK
     runtime_kind: type[FakeRuntime] = FakeRuntime
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -61,8 +63,10 @@ class Workshop:
             self.data / "stamps",
             limits=self.limits,
             clock=self.clock,
+            storage_limits=self.storage_limits,
             snapshot_files=self.snapshot_files,
         )
+            disks=[self.data],
         self.workspaces = Workspaces(self.parts)
         self.sandboxes = Sandboxes(
             self.records,

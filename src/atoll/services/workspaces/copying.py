@@ -18,6 +18,10 @@ class Copying:
         self._chunks = chunks
         self._manifests = manifests
 
+    async def check_room(self, owner: str) -> None:
+        """As `Room.check`, before a lineage is made for a copy."""
+        await self._chunks.room.check(owner)
+
     async def into(self, lineage: str, wanted: Resolved) -> Stored:
         """The resolved tree, in `lineage`."""
         if wanted.lineage == lineage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +35,10 @@ from atoll.services.workspaces.snapshots import Snapshots
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.collecting import Collector
 from atoll.services.workspaces.storage.keys import LineageKeys
+from atoll.services.workspaces.storage.free_space import FreeSpace
 from atoll.services.workspaces.storage.manifests import Manifests
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
+from atoll.services.workspaces.storage.room import Room
 from atoll.services.workspaces.storage.verifying import Verifier
 from atoll.services.workspaces.sync import Sync
 from atoll.services.workspaces.trees.stamps import Stamps
@@ -96,13 +99,17 @@ def make_parts(
     snapshot_files: Path | None = None,
 ) -> Parts:
     """The parts over plug points that are started before and closed after them. `stamps_folder` is a cache of ours,
+    disks: Sequence[Path] = (),
     and the place of the marks of trees that somebody may have changed; `snapshot_files` gets a copy of each snapshot.
     """
     limits, metrics = limits or WorkspaceLimits(), metrics or Metrics()
+    `disks` are folders on the file systems that all of them write to.
     access = WorkspaceAccess(records, clock)
     locks, mounted, background, refs = Locks(), Mounted(), Background(), Refs(records)
     keys = LineageKeys(records, vault, clock)
-    chunks = ChunkStore(blobs, records, keys, storage_limits, clock)
+    storage_limits = storage_limits or StorageLimits()
+    room = Room(records, storage_limits, FreeSpace(disks, storage_limits.free_bytes_min))
+    chunks = ChunkStore(blobs, records, keys, storage_limits, clock, room)
     manifests = Manifests(chunks)
     viewing = Viewing(records, mounted)
     stamps = Stamps(stamps_folder, limits.stamps_cached_max)

@@ -103,16 +103,20 @@ class Sync:
         """Store what the client sends, each verified. Durable once this returns; what was taken before an error stays.
         Needs `write`. InvalidInput for one that is not what its id says.
 
-        A collaborator's all count as new: others would tell what the owner's other workspaces hold."""
+        A collaborator's all count as new, against the owner's limit too: else the answer, or that there is room, would
+        tell what the owner's other workspaces hold. StorageFull."""
         found = await self._access.find(principal, ref, Permission.WRITE)
+        use = await self._chunks.room.check(found.workspace.owner)
         taken: list[bytes] = []
         size = 0
         async with self._chunks.writer(found.workspace.lineage) as writer:
             try:
                 async for chunk in sent:
+                    size += len(chunk.data)
+                    if found.permission is not None and use.most is not None and use.bytes + size > use.most:
+                        raise self._chunks.room.full(use)
                     await writer.add_compressed(chunk.id, chunk.size, chunk.data)
                     taken.append(chunk.id)
-                    size += len(chunk.data)
             finally:
                 await writer.flush()  # a cut keeps what came before it
         self._possession.prove(principal, found, taken)

@@ -80,7 +80,7 @@ class Workspaces:
         sandbox_config: dict[str, Any] | None = None,
     ) -> WorkspaceView:
         """Make an empty one. Needs `write`. InvalidInput names the field; Conflict when one's own has that name;
-        QuotaExceeded for too many."""
+        QuotaExceeded for too many or, as Unavailable, as of `Room.check`."""
         parts, limits = self._parts, self._parts.limits
         principal.require(Scope.WRITE)
         now = parts.access.clock()
@@ -98,6 +98,7 @@ class Workspaces:
             automatic=automatic,
         )
         await parts.adding.check(workspace)
+        await parts.chunks.room.check(workspace.owner)
         # The empty tree is stored under the new key before a workspace names it: a cut leaves a lineage to collect.
         await parts.records.add_lineage(await parts.keys.new(workspace.lineage, workspace.owner))
         if sandbox_config is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import zstandard
 
 from atoll.domain import crash
-from atoll.domain.errors import Internal, InvalidInput
+from atoll.domain.errors import Internal, InvalidInput, QuotaExceeded
 from atoll.domain.tree import CHUNK_BYTES, chunk_id
 from atoll.domain.workspace import Pack
 from atoll.services.workspaces.storage.packs import PackBuilder, pack_key
@@ -41,8 +41,9 @@ class Sealed(NamedTuple):
 class ChunkWriter:
     """Writes chunks of one lineage; made by `ChunkStore.writer`, used by one task at a time.
 
-    What is added is readable once `flush` has returned. After an error (Unavailable, InvalidInput of a compressed chunk
-    that is not its id's, NotFound when the lineage was shredded) each call raises it again: make a new writer.
+    What is added is readable once `flush` has returned. After an error (Unavailable, StorageFull, InvalidInput of a
+    compressed chunk that is not its id's, NotFound when the lineage was shredded) each call raises it again: make a new
+    writer.
     """
 
     def __init__(self, store: ChunkStore, lineage: str) -> None:
@@ -51,7 +52,7 @@ class ChunkWriter:
         self.lineage = lineage
         self.store = store
         self._limits = store.limits
-        self._key = b""
+        self._key, self._owner = b"", ""
         self._batch: list[Given] = []
         self._batch_bytes = 0
         self._under_way: set[bytes] = set()  # given, and not recorded yet
@@ -59,9 +60,10 @@ class ChunkWriter:
         self._sealing: set[asyncio.Task[list[Sealed]]] = set()
         self._packer: asyncio.Task[None] | None = None
         self._storing: asyncio.Task[None] | None = None
+        self._recording: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._key = await self.store.keys.key(self.lineage)
+        self._key, self._owner = await self.store.keys.data_key(self.lineage)
         return self
 
     async def __aexit__(
@@ -176,17 +178,27 @@ class ChunkWriter:
         """Begin to store it, after the one before it."""
         if self._storing is not None:
             await self._storing
-        self._storing = asyncio.create_task(self._record(pack), name=f"store {pack.id}")
+        self._storing = asyncio.create_task(self._store(pack), name=f"store {pack.id}")
 
-    async def _record(self, pack: PackBuilder) -> None:
+    async def _store(self, pack: PackBuilder) -> None:
+        use = await self.store.room.check(self._owner, pack.bytes)
         data = await self.store.in_thread(pack.finish, Sealer(self._key, self.lineage))
         await self.store.blobs.put(pack_key(self.lineage, pack.id), data)
         crash.point("workspaces.pack.stored")
-        made_at = self.store.clock()
-        await self.store.records.add_pack(Pack(pack.id, self.lineage, pack.bytes, made_at), pack.chunks)
+        # To the end, whatever becomes of this writer: bytes that are stored and not recorded count for nobody.
+        self._recording = asyncio.create_task(self._record(pack, use.most), name=f"record {pack.id}")
+        await asyncio.shield(self._recording)
         self.stored_bytes += pack.bytes
         self.stored_chunks += len(pack.chunks)
         self._under_way.difference_update([chunk.id for chunk in pack.chunks])
+
+    async def _record(self, pack: PackBuilder, quota: int | None) -> None:
+        stored = Pack(pack.id, self.lineage, pack.bytes, self.store.clock())
+        try:
+            await self.store.records.add_pack(stored, pack.chunks, quota=quota)
+        except QuotaExceeded:  # other writers of the owner's were faster
+            await self.store.blobs.delete(pack_key(self.lineage, pack.id))
+            raise self.store.room.full(await self.store.room.use(self._owner)) from None
 
     async def _end(self) -> None:
         under_way = (self._packer, self._storing, *self._sealing)
@@ -197,6 +209,8 @@ class ChunkWriter:
             await asyncio.gather(*tasks, return_exceptions=True)
         self._batch.clear()
         self._under_way.clear()
+        if self._recording is not None:
+            await asyncio.wait({self._recording})
 
 
 def _ids(data: Sequence[bytes]) -> list[bytes]:

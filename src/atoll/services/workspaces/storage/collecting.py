@@ -88,8 +88,11 @@ class Collector:
             return
         recent = {tree for (of, tree), at in self._seen.items() if of == lineage.id and at >= now - self._reuse}
         self._seen.update(dict.fromkeys(((lineage.id, tree) for tree in trees), now))
+        if lineage.key is None:  # nobody can read it: its owner gets the room back now
+            await self._delete_packs(await self._packs(lineage.id), done)
+            return
         assert self._first_look is not None
-        if lineage.key is None or now - self._first_look < self._reuse:
+        if now - self._first_look < self._reuse:
             return
         packs = await self._packs(lineage.id)
         old = {pack.id: pack for pack in packs if pack.created_at < before}

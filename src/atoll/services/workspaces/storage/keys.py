@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
+from typing import NamedTuple
 
 from atoll.domain.errors import NotFound, Unavailable
 from atoll.domain.event import Event
@@ -18,6 +19,11 @@ CACHED_MAX = 1_024
 CACHED_S = 60.0  # how long another process may still read what this one has shredded
 
 
+class DataKey(NamedTuple):
+    key: bytes
+    owner: str  # of the lineage
+
+
 class LineageKeys:
     """Makes, unwraps and destroys data keys."""
 
@@ -25,16 +31,21 @@ class LineageKeys:
         self._records = records
         self._vault = vault
         self._clock = clock
-        self._cached: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._cached: OrderedDict[str, tuple[DataKey, float]] = OrderedDict()
 
     async def new(self, lineage_id: str, owner: str) -> Lineage:
-        """A lineage of that owner's with a fresh key. The caller adds it to the records before anything is stored under it."""
+        """A lineage of that owner's, with a fresh key. The caller adds it to the records before it stores anything
+        under it."""
         key = secrets.token_bytes(KEY_BYTES)
         wrapped = await self._vault.wrap(key, lineage_id)
         return Lineage(lineage_id, owner, self._vault.name, wrapped, self._clock())
 
     async def key(self, lineage_id: str) -> bytes:
         """Its data key. NotFound when it was shredded or never was, Corrupt when the vault's master key is another."""
+        return (await self.data_key(lineage_id)).key
+
+    async def data_key(self, lineage_id: str) -> DataKey:
+        """As `key`, and whose it is."""
         found = self._cached.get(lineage_id)
         if found is not None and time.monotonic() < found[1]:
             self._cached.move_to_end(lineage_id)
@@ -46,10 +57,11 @@ class LineageKeys:
         if lineage.vault != self._vault.name:
             raise Unavailable(f"{lineage_id} needs the vault {lineage.vault!r}; this server has {self._vault.name!r}")
         key = await self._vault.unwrap(lineage.key, lineage_id)
-        self._cached[lineage_id] = (key, time.monotonic() + CACHED_S)
+        opened = DataKey(key, lineage.owner)
+        self._cached[lineage_id] = (opened, time.monotonic() + CACHED_S)
         while len(self._cached) > CACHED_MAX:
             self._cached.popitem(last=False)
-        return key
+        return opened
 
     async def check(self) -> None:
         """Corrupt when the vault's master key is not the one that wrapped the oldest key here: what is made from then

@@ -120,6 +120,7 @@ class WorkingTrees:
         """A new tree with those contents; its id is in `fresh` until the caller takes it out. Nothing remains of it
         on an error."""
         self.require()
+        await self._chunks.room.check_disks()
         tree_id = new_id("tree")
         self.fresh.add(tree_id)
         try:

@@ -1,0 +1,80 @@
+"""Room: what may still be stored: the bytes of one owner, and the free space of the server's disks.
+
+Writers of chunks ask before each pack; whoever is about to do much work for one asks before that.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from atoll.domain.errors import QuotaExceeded
+from atoll.domain.key import KeyKind
+from atoll.records.base import Records
+from atoll.services.workspaces.storage.free_space import FreeSpace
+from atoll.services.workspaces.storage.storage_limits import StorageLimits
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+class StorageFull(QuotaExceeded):
+    """All that the owner may store is stored."""
+
+
+class Use(NamedTuple):
+    """Bytes that an owner has stored, compressed and each chunk once, and may store; None: as many as there is room
+    for."""
+
+    bytes: int
+    most: int | None
+
+
+class Room:
+    """Asks the records and the disks."""
+
+    def __init__(self, records: Records, limits: StorageLimits, disks: FreeSpace | None = None) -> None:
+        self._records = records
+        self._limits = limits
+        self._disks = disks or FreeSpace()
+
+    async def use(self, owner: str) -> Use:
+        return Use(await self._records.stored_bytes(owner), await self.most(owner))
+
+    async def most(self, owner: str) -> int | None:
+        """What that owner may store; None for the keys that no quota holds for, and where there is none."""
+        if not self._limits.stored_bytes_max:
+            return None
+        key = await self._records.get_key(owner)
+        if key is not None and key.kind is not KeyKind.STANDARD:
+            return None
+        return self._limits.stored_bytes_max
+
+    async def check(self, owner: str, size: int = 1) -> Use:
+        """What the owner has stored. StorageFull when so many more bytes were too many, Unavailable as `check_disks`.
+        Who then stores them has it decided by the records, in the transaction that counts them."""
+        await self.check_disks()
+        use = await self.use(owner)
+        if use.most is not None and use.bytes + size > use.most:
+            raise self.full(use)
+        return use
+
+    async def check_disks(self) -> None:
+        """Unavailable when nothing new may be stored on a disk of this server."""
+        await self._disks.check()
+
+    def full(self, use: Use) -> StorageFull:
+        """The error. What is stored is told in three digits: it may go to a collaborator, who is to learn little of
+        the owner's other workspaces."""
+        most = "" if use.most is None else f" of {_rounded(use.most)}"
+        return StorageFull(
+            f"stored bytes limit reached: {_rounded(use.bytes)}{most} in all workspaces of this owner "
+            "(workspaces.max_stored_bytes). Delete workspaces or snapshots that nobody needs: their bytes are freed at "
+            f"the next collection, those of snapshots when they are {self._limits.grace_s / 3600:g} hours old"
+        )
+
+
+def _rounded(size: float) -> str:
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            return f"{size:.0f} {unit}" if size >= 100 else f"{size:.3g} {unit}"
+        size /= 1024
+    raise AssertionError
