@@ -273,9 +273,8 @@ class FakeRuntime(Runtime):
 
     async def tree_in_use(self, tree_id: str) -> bool:
         trees = self.host.trees
-        return tree_id in trees.list() and any(
-            tree_id in sandbox.trees_in_use() for sandbox in self.host.sandboxes.values()
-        )
+        users = (sandbox.trees_in_use() for sandbox in self.host.sandboxes.values())
+        return tree_id in trees.list() and (trees.linger or any(tree_id in used for used in users))
 
     async def remove_tree(self, tree_id: str) -> None:
         for sandbox in self.host.sandboxes.values():

@@ -26,6 +26,7 @@ class FakeTrees:
 
     def __init__(self) -> None:
         self.quotas: dict[str, Quota] = {}
+        self.linger = False  # whether the machine is slow to let go of what nobody uses
         self._keepers: dict[str, LocalKeeper] = {}
         self.close = weakref.finalize(self, _close, self._keepers)
 

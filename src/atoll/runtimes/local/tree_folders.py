@@ -41,7 +41,7 @@ class TreeFolders:
             return
         _remove(removed)
 
-    def held(self, _tree_id: str) -> bool:
+    def held(self, _tree_id: str, *, wait: bool) -> bool:
         """Without root no tree is changed for another under a program: who is in one is known."""
         return False
 

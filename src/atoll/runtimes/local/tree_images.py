@@ -112,10 +112,10 @@ class TreeImages:
         except FileNotFoundError:
             pass
 
-    def held(self, tree_id: str) -> bool:
+    def held(self, tree_id: str, *, wait: bool) -> bool:
         """Whether programs have files of it open or work in its folders, though it is mounted nowhere any more: then
-        its loop device is bound."""
-        for pause_s in _LETTING_GO_S:
+        its loop device is bound. `wait`: it has just been unmounted."""
+        for pause_s in _LETTING_GO_S if wait else _LETTING_GO_S[:1]:
             time.sleep(pause_s)
             try:
                 found = find_loop(f"{self._folder}/{tree_id}", os.O_RDONLY)

@@ -125,9 +125,11 @@ class Trees:
                 then(True, None)
                 return
 
+            was_ours = tree.mounted
+
             def work() -> bool:
                 self._store.unmount(tree_id)
-                return self._store.held(tree_id)
+                return self._store.held(tree_id, wait=was_ours)
 
             tree.mounted = False
             self._ask(tree_id, tree, work, lambda held, refused: then(held is not False, refused))

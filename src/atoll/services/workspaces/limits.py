@@ -33,6 +33,7 @@ class WorkspaceLimits:
     daily_every_s: float = DAY_S
     revisions_kept: int = 200  # newest automatic ones of a workspace, and one of each day before
     snapshots_kept: int = 5  # newest ones of a workspace without a name, besides those to keep
+    old_trees_max: int = 8  # of a workspace: trees that programs still use which were at work before a restore
     take_tries: int = 4  # of one revision against others that come between, or a tree that will not hold still
 
     # answers

@@ -22,6 +22,7 @@ from atoll.services.workspaces.access import NotPermitted, WorkspaceAccess
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted, MountedAt
+from atoll.services.workspaces.old_trees import OldTrees
 from atoll.services.workspaces.revising import Revising
 from atoll.services.workspaces.storage.keys import LineageKeys
 from atoll.services.workspaces.storage.sealed_values import SealedValues
@@ -50,6 +51,7 @@ class Mounts:
         trees: WorkingTrees,
         revising: Revising,
         swapping: Swapping,
+        old_trees: OldTrees,
         mounted: Mounted,
         locks: Locks,
         background: Background,
@@ -62,6 +64,7 @@ class Mounts:
         self._trees = trees
         self._revising = revising
         self._swapping = swapping
+        self._old_trees = old_trees
         self._mounted = mounted
         self._locks = locks
         self._background = background
@@ -129,6 +132,7 @@ class Mounts:
     def changed(self, sandbox: Sandbox) -> None:
         """A process in it, or a file operation, may have changed files."""
         for one in self._mounted.of_sandbox(sandbox.id):
+            self._old_trees.look_soon(one.mount.workspace)
             if not one.mount.read_only:
                 self._revising.touched(one.mount.workspace)
 
@@ -136,6 +140,8 @@ class Mounts:
         """Nothing of it is left: what it wrote becomes a revision, soon. The marks of its trees outlive a crash."""
         reason = Reason.SUSPEND if sandbox.reason in SUSPENDED else Reason.STOP
         mounts = self._mounted.leave(sandbox.id) or list(sandbox.spec.workspaces)
+        for workspace_id in {mount.workspace for mount in mounts}:
+            self._old_trees.look_soon(workspace_id)
         for workspace_id in {mount.workspace for mount in mounts if not mount.read_only}:
             self._background.spawn(self._revising.automatic(workspace_id, reason), f"revise {workspace_id}")
 

@@ -23,6 +23,7 @@ from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.merging import Merging
 from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.mounts import Mounts
+from atoll.services.workspaces.old_trees import OldTrees
 from atoll.services.workspaces.possession import Possession
 from atoll.services.workspaces.refs import Refs
 from atoll.services.workspaces.restoring import Restoring
@@ -70,6 +71,7 @@ class Parts:
     merging: Merging
     mounted: Mounted
     mounts: Mounts
+    old_trees: OldTrees
     refs: Refs
     restoring: Restoring
     retention: Retention
@@ -116,8 +118,22 @@ def make_parts(
     trees = WorkingTrees(runtime, records, access, chunks, manifests, stamps, limits)
     revising = Revising(records, access, chunks, manifests, trees, mounted, locks, background, limits)
     copying = Copying(chunks, manifests)
+    old_trees = OldTrees(records, access, trees, revising, mounted, locks, background, limits)
     restoring = Restoring(
-        records, runtime, access, refs, manifests, copying, trees, revising, viewing, mounted, locks, limits, metrics
+        records,
+        runtime,
+        access,
+        refs,
+        manifests,
+        copying,
+        trees,
+        old_trees,
+        revising,
+        viewing,
+        mounted,
+        locks,
+        limits,
+        metrics,
     )
     tree_archives = TreeArchives(chunks, manifests)
     files = None if snapshot_files is None else SnapshotFiles(snapshot_files, records, tree_archives)
@@ -136,7 +152,9 @@ def make_parts(
         limits,
         metrics,
     )
-    mounts = Mounts(records, runtime, access, trees, revising, restoring, mounted, locks, background, keys, limits)
+    mounts = Mounts(
+        records, runtime, access, trees, revising, restoring, old_trees, mounted, locks, background, keys, limits
+    )
     retention = Retention(records, access, limits)
     collector = Collector(chunks, manifests, limits)
     adding = Adding(records, access, limits)
@@ -162,6 +180,7 @@ def make_parts(
         merging=Merging(records, access, refs, manifests, copying, revising, restoring, viewing, locks, limits),
         mounted=mounted,
         mounts=mounts,
+        old_trees=old_trees,
         refs=refs,
         restoring=restoring,
         retention=retention,
@@ -179,6 +198,7 @@ def make_parts(
             trees,
             revising,
             restoring,
+            old_trees,
             snapshots,
             shredding,
             retention,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 import structlog
 
@@ -23,17 +24,24 @@ from atoll.services.workspaces.copying import Copying
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted, MountedAt
+from atoll.services.workspaces.old_trees import OldTrees
 from atoll.services.workspaces.refs import Refs, Resolved
 from atoll.services.workspaces.revising import Revising, Stored, Taken
 from atoll.services.workspaces.storage.manifests import Manifests
 from atoll.services.workspaces.trees.splicing import splice
-from atoll.services.workspaces.trees.stamps import TreeState
 from atoll.services.workspaces.trees.working_trees import WorkingTrees
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import Restored
 from atoll.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
+
+
+class Became(NamedTuple):
+    """The head that a workspace has now, and the newest revision of what was there before."""
+
+    head: Revision
+    before: Revision
 
 
 class Restoring:
@@ -48,6 +56,7 @@ class Restoring:
         manifests: Manifests,
         copying: Copying,
         trees: WorkingTrees,
+        old_trees: OldTrees,
         revising: Revising,
         viewing: Viewing,
         mounted: Mounted,
@@ -62,6 +71,7 @@ class Restoring:
         self._manifests = manifests
         self._copying = copying
         self._trees = trees
+        self._old_trees = old_trees
         self._revising = revising
         self._viewing = viewing
         self._mounted = mounted
@@ -84,10 +94,11 @@ class Restoring:
                 if where:
                     return await self._restore_path(workspace, wanted, where, principal.id)
                 stored = await self._copying.into(workspace.lineage, wanted)
-                head = await self.become(workspace, stored, Reason.RESTORE, principal.id, f"r{wanted.revision.number}")
+                message = f"r{wanted.revision.number}"
+                became = await self.become(workspace, stored, Reason.RESTORE, principal.id, message)
                 if wanted.snapshot is not None:
                     self._metrics.snapshot_restored()
-                return Restored(await self._viewing.revision(head), stored.entries, stored.bytes)
+                return await self._restored(became, stored.entries, stored.bytes)
         finally:
             self.wanted[wanted.revision.id] -= 1
             if not self.wanted[wanted.revision.id]:
@@ -107,15 +118,32 @@ class Restoring:
                 raise Conflict("there is nothing to undo: no earlier revision is kept")
             resolved = Resolved(before, before.lineage, before.tree).readable()
             stored = Stored(resolved.tree, before.entries, before.bytes, 0)
-            head = await self.become(workspace, stored, Reason.UNDO, principal.id, f"r{before.number}")
-            return Restored(await self._viewing.revision(head), stored.entries, stored.bytes)
+            became = await self.become(workspace, stored, Reason.UNDO, principal.id, f"r{before.number}")
+            return await self._restored(became, stored.entries, stored.bytes)
+
+    async def _restored(self, became: Became, entries: int, size: int) -> Restored:
+        if became.head == became.before:
+            entries = size = 0
+        head, before = await self._viewing.revisions([*became], became.head.workspace)
+        return Restored(head, entries, size, before)
 
     # all of it
 
+    @property
+    def _can_swap(self) -> bool:
+        return Capability.SWAP_TREES in self._runtime.capabilities
+
+    def _is_live(self, workspace: Workspace) -> bool:
+        return workspace.tree_id is not None and bool(self._mounted.of_workspace(workspace.id))
+
     async def become(
         self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str | None = None
-    ) -> Revision:
-        """A revision with that tree is the head, and every live sandbox has it. The caller has the lock."""
+    ) -> Became:
+        """A revision with that tree is the head, and every live sandbox has it. The caller has the lock.
+
+        Conflict when programs are at work in too many old trees of it."""
+        if self._can_swap and self._is_live(workspace):
+            workspace = await self._old_trees.make_room(workspace)
         for _ in range(self._limits.take_tries):
             with suppress(StaleVersion):
                 return await self._try_become(workspace, stored, reason, actor, message)
@@ -124,9 +152,9 @@ class Restoring:
 
     async def _try_become(
         self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str | None
-    ) -> Revision:
-        live = workspace.tree_id is not None and bool(self._mounted.of_workspace(workspace.id))
-        if live and Capability.SWAP_TREES not in self._runtime.capabilities:
+    ) -> Became:
+        live = self._is_live(workspace)
+        if live and not self._can_swap:
             return await self._become_in_place(workspace, stored, reason, actor, message)
         # The long part first: between the last look at the old tree and the new one's mounting there is but a moment.
         new_tree, recording = None, False
@@ -138,8 +166,8 @@ class Restoring:
             if taken.head.tree == stored.tree:  # that is what it is
                 if new_tree is not None:
                     await self._trees.remove(new_tree)
-                return taken.head
-            workspace, old_tree = taken.workspace, taken.workspace.tree_id
+                return Became(taken.head, taken.head)
+            before, workspace, old_tree = taken.head, taken.workspace, taken.workspace.tree_id
             if new_tree is not None:
                 await self._trees.mark(new_tree, workspace)
             crash.point("workspaces.restore.kept")
@@ -155,17 +183,18 @@ class Restoring:
             if new_tree is not None:
                 self._trees.fresh.discard(new_tree)
         crash.point("workspaces.restore.recorded")
-        if old_tree is not None:
-            await self._retire(taken.workspace, old_tree)
-        return taken.head
+        kept = None if old_tree is None else await self._retire(taken.workspace, old_tree)
+        if kept is None:
+            return Became(taken.head, before)
+        return Became(await self._trees.head(await self._access.current(workspace.id)), kept)
 
     async def _become_in_place(
         self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str | None
-    ) -> Revision:
+    ) -> Became:
         """Where mounts cannot be swapped: the live tree is changed path by path."""
         taken = await self._revising.take_held(workspace, Reason.BEFORE_RESTORE, actor)
         after = await self._manifests.load(workspace.lineage, stored.tree)
-        return await self.become_entries(taken, after, stored, reason, actor, message)
+        return Became(await self.become_entries(taken, after, stored, reason, actor, message), taken.head)
 
     async def become_entries(
         self,
@@ -215,13 +244,13 @@ class Restoring:
         if len(after) > len(before) and inodes + len(after) - len(before) > workspace.quota.inodes:
             raise beyond_quota(workspace)
 
-    async def _retire(self, workspace: Workspace, old_tree: str) -> None:
-        """Bring every sandbox from the old tree to the new one. What was written meanwhile is kept; then it goes."""
+    async def _retire(self, workspace: Workspace, old_tree: str) -> Revision | None:
+        """Bring every sandbox from the old tree to the new one. The revision of what was written meanwhile, if any."""
         for one in self._mounted.of_workspace(workspace.id):
             if one.mount.tree_id == old_tree and one.made:
                 await self._swap(workspace, one)
         crash.point("workspaces.restore.swapped")
-        await self._leave(workspace, old_tree)
+        return await self._old_trees.leave(workspace, old_tree, late=False)
 
     async def _swap(self, workspace: Workspace, one: MountedAt) -> None:
         assert workspace.tree_id is not None
@@ -237,52 +266,6 @@ class Restoring:
             return
         self._mounted.swapped(one, workspace.tree_id)
 
-    async def _leave(self, workspace: Workspace, old_tree: str) -> None:
-        """The old tree goes when nobody has it any more. Files that were written in it after it was looked at last are
-        a revision too, beneath the restored one."""
-        if self._mounted.has_tree(old_tree):
-            return
-        try:
-            state = await self._trees.state(old_tree)
-            head = await self._trees.head(workspace)
-            left = (await self._revising.read(old_tree, workspace.lineage, state, head.tree)).stored
-            if state is None or left.tree != state.tree:
-                await self._keep_beneath(workspace, left)
-        except NotFound:
-            return  # it has gone already
-        except AtollError as error:  # the reconciler tries again
-            _log.warning("workspace.old_tree_unread", tree_id=old_tree, error=error.message)
-            return
-        await self._trees.remove(old_tree)
-
-    async def _keep_beneath(self, workspace: Workspace, left: Stored) -> None:
-        """Two revisions: what was left behind, and what is there now once more."""
-        head, tree_id = await self._trees.head(workspace), workspace.tree_id
-        if left.tree == head.tree:
-            return
-        state = None if tree_id is None else await self._trees.state(tree_id)
-        if tree_id is not None:  # cut short between the two, the next look makes the second
-            await self._trees.mark(tree_id, workspace)
-            await self._trees.save(tree_id, TreeState(left.tree, {}))
-        taken = await self._revising.add(workspace, head, left, Reason.BEFORE_RESTORE, "system")
-        crash.point("workspaces.restore.left")
-        now = Stored(head.tree, head.entries, head.bytes, 0)
-        await self._revising.add(taken.workspace, taken.head, now, Reason.RESTORE, "system")
-        if tree_id is not None and state is not None:
-            await self._trees.save(tree_id, state)
-
-    async def bury(self, tree_id: str) -> None:
-        """Remove a tree that no record names and nobody has mounted; what a sandbox wrote in it last is kept."""
-        workspace_id = await self._trees.marked_by(tree_id)
-        if workspace_id is not None:
-            async with self._locks.hold(workspace_id):
-                with suppress(NotFound):  # the workspace is deleted
-                    workspace = await self._access.current(workspace_id)
-                    if workspace.tree_id != tree_id:
-                        await self._leave(workspace, tree_id)
-                    return
-        await self._trees.remove(tree_id)
-
     async def catch_up(self, one: MountedAt) -> None:
         """Bring one mount of an old tree to the present one."""
         async with self._locks.hold(one.mount.workspace):
@@ -291,14 +274,14 @@ class Restoring:
             except NotFound:
                 return
             old_tree = one.mount.tree_id
-            if workspace.tree_id == old_tree or Capability.SWAP_TREES not in self._runtime.capabilities:
+            if workspace.tree_id == old_tree or not self._can_swap:
                 return
             workspace = await self._trees.open(workspace)
             assert workspace.tree_id is not None
             if not one.mount.read_only:
                 await self._trees.mark(workspace.tree_id, workspace)
             await self._swap(workspace, one)
-            await self._leave(workspace, old_tree)
+            await self._old_trees.leave(workspace, old_tree)
 
     # one path
 
@@ -316,8 +299,7 @@ class Restoring:
             with suppress(StaleVersion):
                 head = await self.become_entries(taken, entries, stored, Reason.RESTORE, actor, message)
                 put = [entry for entry in entries if entry.path == path or entry.path.startswith(path + b"/")]
-                size = sum(entry.size for entry in put)
-                return Restored(await self._viewing.revision(head), len(put), size)
+                return await self._restored(Became(head, taken.head), len(put), sum(entry.size for entry in put))
             workspace = await self._access.current(workspace.id)
         raise StaleVersion()
 

@@ -221,15 +221,17 @@ class Revising:
         message: str | None = None,
         *,
         merged: str | None = None,
+        parent: str | None = None,
     ) -> Taken:
-        """Make it the new head. StaleVersion when the workspace changed meanwhile."""
+        """Make it the new head; `parent` is what an undo goes back to, the present head unless given. StaleVersion when
+        the workspace changed meanwhile."""
         revision = Revision(
             id=new_id("rev"),
             workspace=workspace.id,
             number=head.number + 1,
             lineage=workspace.lineage,
             tree=stored.tree,
-            parent=head.id,
+            parent=parent or head.id,
             reason=reason,
             actor=actor,
             created_at=self._access.clock(),

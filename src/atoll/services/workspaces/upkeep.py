@@ -25,6 +25,7 @@ from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.mounts import Mounts
+from atoll.services.workspaces.old_trees import OldTrees
 from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.retention import Retention
 from atoll.services.workspaces.revising import Revising
@@ -50,6 +51,7 @@ class Upkeep:
         trees: WorkingTrees,
         revising: Revising,
         restoring: Restoring,
+        old_trees: OldTrees,
         snapshots: Snapshots,
         shredding: Shredding,
         retention: Retention,
@@ -67,6 +69,7 @@ class Upkeep:
         self._trees = trees
         self._revising = revising
         self._restoring = restoring
+        self._old_trees = old_trees
         self._snapshots = snapshots
         self._shredding = shredding
         self._retention = retention
@@ -83,6 +86,7 @@ class Upkeep:
     async def start(self) -> None:
         if self._trees.available:
             await self._mounts.adopt()
+            await _quietly(self._adopt_old_trees(), "old trees")
         self._loops.append(asyncio.create_task(self._reconcile_on_timer(), name="workspaces reconciler"))
         self._loops.append(asyncio.create_task(self._collect_on_timer(), name="workspaces collector"))
 
@@ -119,11 +123,22 @@ class Upkeep:
         for workspace in workspaces:
             if workspace.runtime == self._runtime.name:
                 await _quietly(self._look_after(workspace, there), workspace.id)
-        for tree_id in there - recorded - self._trees.fresh:
+        orphans = there - recorded - self._trees.fresh
+        await self._old_trees.adopt(orphans)
+        unowned = orphans - self._old_trees.all()  # nobody ever had them to write in
+        for workspace_id in self._old_trees.workspaces():
+            await _quietly(self._old_trees.look_again(workspace_id), workspace_id)
+        for tree_id in unowned:
             first = self._orphans.setdefault(tree_id, time.monotonic())
             if time.monotonic() - first >= self._limits.orphan_grace_s and not self._mounted.has_tree(tree_id):
-                await _quietly(self._restoring.bury(tree_id), tree_id)
-        self._orphans = {tree_id: first for tree_id, first in self._orphans.items() if tree_id in there - recorded}
+                await _quietly(self._trees.remove(tree_id), tree_id)
+        self._orphans = {tree_id: first for tree_id, first in self._orphans.items() if tree_id in unowned}
+
+    async def _adopt_old_trees(self) -> None:
+        async with deadline(self._limits.call_s, "listing the working trees"):
+            there = set(await self._runtime.list_trees())
+        recorded = {one.tree_id for one in await self._records.list_workspaces(with_tree=True, limit=LISTED_MAX)}
+        await self._old_trees.adopt(there - recorded)
 
     async def _look_after(self, workspace: Workspace, there: set[str]) -> None:
         tree_id = workspace.tree_id

@@ -76,11 +76,17 @@ class Diff:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The revision that a restore made, and what was written for it."""
+    """The revision that a restore made and that is the head, and what was written for it; `before` is the newest one of
+    what was there. The same one twice: nothing had to be changed."""
 
     revision: RevisionView
-    entries: int = 0
-    bytes: int = 0
+    entries: int
+    bytes: int
+    before: RevisionView
+
+    @property
+    def changed(self) -> bool:
+        return self.revision.revision.id != self.before.revision.id
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,6 +216,7 @@ class Workspaces:
             crash.point("workspaces.delete.recorded")
             if workspace.tree_id is not None:
                 await parts.trees.remove(workspace.tree_id)
+            await parts.old_trees.remove_all(workspace.id)
         crash.point("workspaces.delete.emptied")
         try:
             await parts.shredding.after(gone, principal.id)

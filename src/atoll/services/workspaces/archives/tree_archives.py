@@ -155,8 +155,8 @@ class Archives:
         crash.point("workspaces.import.stored")
         async with self._locks.hold(workspace.id):
             workspace = await self._access.current(workspace.id)
-            head = await self._restoring.become(workspace, stored, Reason.IMPORT, principal.id, message)
-        return await self._viewing.revision(head)
+            became = await self._restoring.become(workspace, stored, Reason.IMPORT, principal.id, message)
+        return await self._viewing.revision(became.head)
 
     @contextmanager
     def _turn(self, principal: Principal) -> Generator[None]:

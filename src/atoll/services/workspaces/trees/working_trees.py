@@ -173,6 +173,15 @@ class WorkingTrees:
             self._there.discard(tree_id)
             raise
 
+    async def in_use(self, tree_id: str) -> bool:
+        """Whether programs may still write in it; True, too, while that cannot be told."""
+        try:
+            async with deadline(self._limits.call_s, "asking who uses a working tree"):
+                return await self._runtime.tree_in_use(tree_id)
+        except AtollError as error:
+            _log.warning("workspace.tree_use_unknown", tree_id=tree_id, error=error.message)
+            return True
+
     async def remove(self, tree_id: str) -> bool:
         """Whether it is gone. The reconciler comes back to one that somebody has mounted still."""
         try:
