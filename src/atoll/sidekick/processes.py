@@ -16,7 +16,7 @@ from atoll.sidekick.loop import GONE, READ, WRITE, Loop, Timer
 from atoll.sidekick.protocol import STDERR, STDOUT, Refused
 from atoll.sidekick.ring import Ring
 from atoll.sidekick.spawn import Missing, resize, spawn_on_pipes, spawn_on_pty
-from atoll.sidekick.tree import Family, alive_below, signal_below, signal_tree
+from atoll.sidekick.tree import Family, alive, alive_below, hang_up, signal_below, signal_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,16 +212,22 @@ class Processes:
             raise Refused("conflict", f"process {process.id} has ended") from None
 
     def stop(self, process: Process, grace_s: float) -> None:
-        """TERM to the whole tree now, KILL after the grace to those of it that are still there."""
+        """TERM to the whole tree now, KILL after the grace to those of it that are still there.
+
+        A shell at a terminal, which ignores TERM, is hung up on once it is all that is left.
+        """
         if process.status is not None or process.exit is not None:
             return
         process.family.update(signal_tree(process.pid, signal.SIGTERM))
         self._loop.after(grace_s, lambda: self._kill(process))
+        if process.tty:
+            self._hang_up_later(process, time.monotonic() + grace_s, LOOK_AGAIN_S, {})
 
     def stop_all(self, grace_s: float, done: Callable[[], None]) -> None:
         """TERM to everything that runs here, also to what left its starter; KILL after the grace. `done` is called
         once nothing is left, whether or not the last output has been read."""
         family = signal_below(signal.SIGTERM)
+        hung_up: Family = {}
         kill_at = time.monotonic() + grace_s
         pause_s = LOOK_AGAIN_S
 
@@ -233,6 +239,7 @@ class Processes:
                 done()
                 return
             left_s = kill_at - time.monotonic()
+            hang_up(family, hung_up)
             if left_s <= 0:
                 family.update(signal_below(signal.SIGKILL, family))
             self._loop.after(min(pause_s, max(left_s, LOOK_AGAIN_S)), look)
@@ -248,6 +255,14 @@ class Processes:
         return process.exit or self._ended(process)
 
     # the loop's calls
+
+    def _hang_up_later(self, process: Process, until: float, pause_s: float, told: Family) -> None:
+        def look() -> None:
+            if process.status is None and time.monotonic() < until:
+                hang_up(alive(process.pid, process.family), told)
+                self._hang_up_later(process, until, min(2 * pause_s, LOOK_AGAIN_MAX_S), told)
+
+        self._loop.after(pause_s, look)
 
     def _time_out(self, process: Process) -> None:
         process.timed_out = True

@@ -6,6 +6,7 @@ import os
 import signal
 
 ROUNDS = 8
+_TERM, _TTOU, _HUP = (1 << (number - 1) for number in (signal.SIGTERM, signal.SIGTTOU, signal.SIGHUP))
 
 Family = dict[int, int]  # pid -> when it started, in clock ticks: together they name one process
 
@@ -23,11 +24,30 @@ def signal_below(number: int, known: Family | None = None) -> Family:
     return _signal_round(os.getpid(), number, known or {}, spare=os.getpid())
 
 
+def alive(leader: int, known: Family) -> Family:
+    """Those of `known` that still run, and all others that came from them or from the leader."""
+    return _family(leader, known)
+
+
 def alive_below(known: Family) -> Family:
-    """Those of `known` that still run, and all others that came from them or from this process."""
+    """The same for everything that came from this process, but not itself."""
     family = _family(os.getpid(), known)
     family.pop(os.getpid(), None)
     return family
+
+
+def hang_up(family: Family, told: Family) -> None:
+    """HUP, as when a terminal is closed, if only shells are left that ignore TERM because they are interactive.
+
+    While anything else is left they are let be: a shell that hangs up takes its jobs along, also those that are just
+    ending in good order. `told` is who got one, and gets no second.
+    """
+    left = {pid: started for pid, started in family.items() if told.get(pid) != started}
+    if left and all(_waits_for_hangup(pid) for pid in left):
+        for pid in left:
+            _send(pid, signal.SIGHUP)
+            _send(pid, signal.SIGCONT)  # one that is stopped would not notice
+        told.update(left)
 
 
 def _signal_round(leader: int, number: int, known: Family, *, spare: int) -> Family:
@@ -36,14 +56,30 @@ def _signal_round(leader: int, number: int, known: Family, *, spare: int) -> Fam
         family = _family(leader, {**known, **reached})
         new = {pid: started for pid, started in family.items() if pid not in reached and pid != spare}
         for pid in new:
-            try:
-                os.kill(pid, number)
-            except (ProcessLookupError, PermissionError):
-                pass
+            _send(pid, number)
+            if number == signal.SIGTERM:
+                _send(pid, signal.SIGCONT)  # one that is stopped would not notice
         reached.update(new)
         if not new or number != signal.SIGKILL:
             break
     return reached
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _waits_for_hangup(pid: int) -> bool:
+    """It ignores TERM and what job control sends, but not HUP: an interactive shell."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            ignored = next(int(line.split()[1], 16) for line in file if line.startswith(b"SigIgn:"))
+    except (OSError, StopIteration):
+        return True  # it ends just now
+    return ignored & (_TERM | _TTOU | _HUP) == _TERM | _TTOU
 
 
 def _family(leader: int, known: Family) -> Family:

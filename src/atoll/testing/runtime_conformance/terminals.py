@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+
 from atoll.domain.process import ProcessSpec
 from atoll.sidekick.client import SidekickClient
 from atoll.sidekick.protocol import STDOUT
-from atoll.testing.runtime_conformance.suite import Suite, read_all, read_until, sh
+from atoll.testing.runtime_conformance.suite import PATIENCE_S, Suite, read_all, read_until, sh
 
 
 class TerminalChecks(Suite):
@@ -57,3 +60,33 @@ class TerminalChecks(Suite):
         assert await read_until(second, b"two\r\ntwo\r\n") == b"two\r\ntwo\r\n"
         await inside.stop(first.id, 0)
         await second.close()
+
+    async def test_stopping_hangs_up_on_a_shell_that_ignores_term(self, inside: SidekickClient) -> None:
+        self.need("shell", "proc")
+        for stop_all in (False, True):
+            shell = await inside.start(ProcessSpec(("bash", "--norc", "-i"), tty=True))
+            await shell.write_stdin(b"echo re''ady\r")
+            await read_until(shell, b"ready\r\n")
+            async with asyncio.timeout(PATIENCE_S):
+                await (inside.stop_all(1000) if stop_all else inside.stop(shell.id, 1000))
+            assert (await inside.wait(shell.id)).signal == signal.SIGHUP
+            await shell.close()
+
+    async def test_the_jobs_of_a_shell_end_in_good_order_before_it_hangs_up(self, inside: SidekickClient) -> None:
+        self.need("shell", "proc")
+        shell = await inside.start(ProcessSpec(("bash", "--norc", "-i"), tty=True))
+        job = "sh -c \"trap 'sleep 0.5; echo good >/tmp/order; exit' TERM; echo re''ady; while :; do sleep 0.1; done\""
+        await shell.write_stdin(f"{job}\r".encode())
+        await read_until(shell, b"ready\r\n")
+        async with asyncio.timeout(PATIENCE_S):
+            await inside.stop(shell.id, 1000)
+        assert (await sh(inside, "cat /tmp/order")).stdout == b"good\n"
+        await shell.close()
+
+    async def test_what_is_stopped_hears_that_it_shall_end(self, inside: SidekickClient) -> None:
+        self.need("shell", "proc")
+        stream = await inside.start(ProcessSpec(("sh", "-c", "trap 'exit 3' TERM; kill -STOP $$; sleep 100 & wait")))
+        await sh(inside, f"until grep -q '^State:.T' /proc/{stream.pid}/status; do sleep 0.02; done")
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await inside.stop(stream.id, 1000)).code == 3
+        await stream.close()
