@@ -91,11 +91,11 @@ class Application:
             storage_limits=storage_limits(settings),
             metrics=self.metrics,
             snapshot_files=settings.workspaces.snapshot_files,
+            disks=settings.disks,
         )
         self.workspaces = Workspaces(parts)
         self.sandboxes = Sandboxes(
             records,
-            disks=settings.disks,
             runtime,
             settings.data,
             limits=service_limits(settings),

@@ -40,8 +40,8 @@ class Workshop:
     blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
     vault: MemoryVault = field(default_factory=MemoryVault)
     limits: WorkspaceLimits = LIMITS
-    snapshot_files: Path | None = None
     storage_limits: StorageLimits = field(default_factory=StorageLimits)
+    snapshot_files: Path | None = None
     sandbox_limits: Limits = QUICK
     runtime_kind: type[FakeRuntime] = FakeRuntime
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -62,11 +62,11 @@ class Workshop:
             self.vault,
             self.data / "stamps",
             limits=self.limits,
-            clock=self.clock,
             storage_limits=self.storage_limits,
+            clock=self.clock,
             snapshot_files=self.snapshot_files,
-        )
             disks=[self.data],
+        )
         self.workspaces = Workspaces(self.parts)
         self.sandboxes = Sandboxes(
             self.records,

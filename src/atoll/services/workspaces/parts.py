@@ -35,11 +35,11 @@ from atoll.services.workspaces.shredding import Shredding
 from atoll.services.workspaces.snapshots import Snapshots
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.collecting import Collector
-from atoll.services.workspaces.storage.keys import LineageKeys
 from atoll.services.workspaces.storage.free_space import FreeSpace
+from atoll.services.workspaces.storage.keys import LineageKeys
 from atoll.services.workspaces.storage.manifests import Manifests
-from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.services.workspaces.storage.room import Room
+from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.services.workspaces.storage.verifying import Verifier
 from atoll.services.workspaces.sync import Sync
 from atoll.services.workspaces.trees.stamps import Stamps
@@ -99,13 +99,13 @@ def make_parts(
     clock: Clock = utc_now,
     metrics: Metrics | None = None,
     snapshot_files: Path | None = None,
+    disks: Sequence[Path] = (),
 ) -> Parts:
     """The parts over plug points that are started before and closed after them. `stamps_folder` is a cache of ours,
-    disks: Sequence[Path] = (),
     and the place of the marks of trees that somebody may have changed; `snapshot_files` gets a copy of each snapshot.
+    `disks` are folders on the file systems that all of them write to.
     """
     limits, metrics = limits or WorkspaceLimits(), metrics or Metrics()
-    `disks` are folders on the file systems that all of them write to.
     access = WorkspaceAccess(records, clock)
     locks, mounted, background, refs = Locks(), Mounted(), Background(), Refs(records)
     keys = LineageKeys(records, vault, clock)

@@ -25,8 +25,8 @@ from atoll.services.clock import Clock, utc_now
 from atoll.services.workspaces.storage.chunk_reader import ChunkReader
 from atoll.services.workspaces.storage.chunk_writer import ChunkWriter
 from atoll.services.workspaces.storage.keys import LineageKeys
-from atoll.services.workspaces.storage.sealing import ZSTD, Sealer
 from atoll.services.workspaces.storage.room import Room
+from atoll.services.workspaces.storage.sealing import ZSTD, Sealer
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 
 P = ParamSpec("P")
@@ -48,15 +48,15 @@ class ChunkStore:
         keys: LineageKeys,
         limits: StorageLimits | None = None,
         clock: Clock = utc_now,
-    ) -> None:
         room: Room | None = None,
+    ) -> None:
         self.blobs = blobs
         self.records = records
         self.keys = keys
         self.limits = limits or StorageLimits()
         self.clock = clock
-        self.ranges = asyncio.Semaphore(RANGES_MAX)
         self.room = room or Room(records, self.limits)
+        self.ranges = asyncio.Semaphore(RANGES_MAX)
         self._threads = ThreadPoolExecutor(self.limits.threads, thread_name_prefix="chunks")
         self._refreshed: OrderedDict[str, datetime] = OrderedDict()
 
