@@ -39,7 +39,7 @@ def test_sync_makes_the_workspace_and_says_so(atoll: Atoll, fake: FakeWorkspaces
     done = atoll("sync", str(folder), "ws:fresh")
     assert done.returncode == 0, done.stderr
     made = fake.named("fresh")
-    assert f"atoll: made workspace fresh ({made.id})\n" in done.stderr
+    assert f"atoll: made a new workspace fresh ({made.id})\n" in done.stderr
     assert done.stdout.splitlines() == ["+ -> dir", "+ -> dir/file", done.stdout.splitlines()[-1]]
     assert done.stdout.splitlines()[-1].startswith("2 paths sent, 0 received (")
     assert made.contents("dir/file") == b"one\n"
@@ -56,7 +56,7 @@ def test_sync_from_a_workspace_is_a_pull(atoll: Atoll, mine: Workspace, folder: 
     assert list(mine.head.tree) == [b"theirs"]
     assert (folder / "theirs").read_text() == "1"
     done = atoll("sync", "ws:none", str(tmp_path / "none"))
-    assert (done.returncode, done.stderr) == (1, "atoll: workspace not found\n")
+    assert (done.returncode, done.stderr) == (1, "atoll: workspace not found: 'none'\n")
     assert not (tmp_path / "none").exists()
 
 
@@ -273,3 +273,57 @@ def test_without_a_server_it_is_one_line(alone: object) -> None:
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1
         assert "`atoll up` starts one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("nodir", "ws:x"), 1, "SOURCE: there is no folder nodir"),
+        (("file", "ws:x"), 1, "SOURCE: file is not a folder"),
+        (("ws:x", "file"), 1, "DEST: file is not a folder"),
+        (("", "ws:x"), 2, "SOURCE must name a folder"),
+        (("dir", "ws: "), 2, "ws: must be followed by the workspace's name"),
+        (("dir", "ws:x", "--no-create"), 1, "workspace not found: 'x'"),
+        (("dir", "ws:alice/x"), 1, "workspace not found: 'alice/x'"),
+        (("dir", "ws:ws_" + "0" * 32), 1, f"workspace not found: 'ws_{'0' * 32}'"),
+    ],
+)
+def test_a_sync_that_cannot_be_says_which_argument(
+    atoll: Atoll, fake: FakeWorkspaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...],
+    code: int, said: str,
+) -> None:  # fmt: skip
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dir").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = atoll("sync", *words)
+    assert (done.returncode, done.stderr) == (code, f"atoll: {said}\n")
+    assert not fake.all and not (tmp_path / "nodir").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_cannot_be_read_is_said(atoll: Atoll, fake: FakeWorkspaces, folder: Path) -> None:
+    folder.chmod(0o300)
+    done = atoll("sync", str(folder), "ws:x")
+    folder.chmod(0o700)
+    assert (done.returncode, done.stderr) == (1, f"atoll: SOURCE: {folder} cannot be read: permission denied\n")
+
+
+def test_anothers_workspaces_are_listed_and_never_taken_for_ones_own(
+    atoll: Atoll, fake: FakeWorkspaces, folder: Path
+) -> None:
+    fake.make("theirs", {"permission": "write", "owner": "key_2", "ownerName": "bob"})
+    fake.make("mine")
+    for words in (("workspace", "list"), ("workspaces",)):
+        assert [line.split()[0] for line in atoll(*words).stdout.splitlines()] == ["NAME", "mine", "bob/theirs"]
+    assert [line.split()[0] for line in atoll("workspace", "ls", "--own").stdout.splitlines()] == ["NAME", "mine"]
+    assert [one["name"] for one in json.loads(atoll("workspaces", "--shared", "--json").stdout)] == ["theirs"]
+    assert "key_2 (bob)" in atoll("workspace", "info", "bob/theirs").stdout
+    done = atoll("sync", str(folder), "ws:theirs")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "atoll: you have no workspace theirs, and bob/theirs is shared with you: say ws:bob/theirs, "
+        "or --create for one of your own\n",
+    )
+    assert atoll("sync", str(folder), "ws:bob/theirs").returncode == 0
+    assert atoll("sync", "--create", str(folder), "ws:theirs").returncode == 0
+    assert sorted(ws.name for ws in fake.all.values()) == ["mine", "theirs", "theirs"]

@@ -150,6 +150,7 @@ class FakeWorkspaces:
                 self._route(one + "/sync/chunks", self.sync_chunks, "POST"),
                 self._route(one + "/sync/fetch", self.sync_fetch, "POST"),
                 self._route(one + "/sync/commit", self.sync_commit, "POST"),
+                self._route(base + "/{owner}/{ws}", self.get, "GET"),
             ]
         )
 
@@ -182,7 +183,8 @@ class FakeWorkspaces:
         raise Refused(404, "NOT_FOUND", f"workspace not found: {name!r}")
 
     def of(self, request: Request) -> Workspace:
-        return self.named(request.path_params["ws"])
+        owner = request.path_params.get("owner")
+        return self.named((f"{owner}/" if owner else "") + request.path_params["ws"])
 
     def show(self, ws: Workspace) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat()

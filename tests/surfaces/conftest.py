@@ -23,6 +23,7 @@ from atoll.testing.fake_runtime import FakeHost, FakeRuntime
 from atoll.testing.memory_blobs import MemoryBlobs
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.memory_vault import MemoryVault
+from tests.principals import introduce
 
 ALICE = "sk_" + "a1" * 32
 BOB = "sk_" + "b0" * 32
@@ -130,6 +131,7 @@ async def open_house(tmp_path: Path) -> AsyncIterator[Opener]:
         async with AsyncExitStack() as stack:
             if not keep:
                 stack.push_async_callback(app.runtime.shutdown)  # sandboxes would outlive the server
+            await introduce(records, *keys.principals.values())
             http = await stack.enter_async_context(httpx2.AsyncClient(timeout=10, verify=False))
             await stack.enter_async_context(app.running())
             url = await stack.enter_async_context(listening(app))

@@ -19,7 +19,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "sandboxes": ("ps", "logs", "stop", "kill", "rm"),
     "resting": ("pause", "unpause", "suspend", "resume"),
     "copy": ("cp",),
-    "workspaces": ("workspace",),
+    "workspaces": ("workspace", "workspaces"),
     "snapshots": ("snapshot",),
     "sync": ("sync",),
     "server": ("up", "down"),

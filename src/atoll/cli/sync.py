@@ -1,6 +1,5 @@
 """`atoll sync`: a folder of this machine and a workspace, brought together once or for as long as it runs."""
 
-# ruff: noqa: ASYNC240 (nothing else waits while this command looks at a local path)
 from __future__ import annotations
 
 import contextlib
@@ -16,6 +15,7 @@ from atoll.cli.failure import MISUSED, Failed, say
 
 if TYPE_CHECKING:
     from atoll.sdk import AsyncWorkspace, SyncOptions, SyncProgress, SyncReport
+    from atoll.sdk.sync.values import Direction
 
 PREFIX = "ws:"
 _SHOWN_PATHS = 20
@@ -41,6 +41,10 @@ def sync(
     no_ignore: Annotated[bool, typer.Option("--no-ignore", help="Do not heed .gitignore and .atollignore.")] = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on with every change, until Ctrl-C.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would be done.")] = False,
+    create: Annotated[
+        bool | None,
+        typer.Option("--create/--no-create", help="Make a workspace that does not exist, or never; default: make it."),
+    ] = None,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Of the revision that is made.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no list of paths.")] = False,
     as_json: output.Json = False,
@@ -49,7 +53,7 @@ def sync(
 
     Both ways: what changed on either side since the last time goes to the other, and only chunks that are missing
     travel. What both changed is kept twice. [bold]atoll sync ws:project ./copy[/bold] only fetches.
-    A workspace that does not exist is made. [bold]--watch[/bold] goes on until Ctrl-C.
+    A workspace that does not exist is made, unless [bold]--no-create[/bold]; another's is ws:OWNER/NAME.
     """
     import asyncio
 
@@ -65,19 +69,39 @@ def sync(
     if watch and dry_run:
         raise Failed("--watch and --dry-run exclude each other", MISUSED)
     name, folder = (source, destination) if there[0] else (destination, source)
-    if not name.removeprefix(PREFIX):
+    if not name.removeprefix(PREFIX).strip():
         raise Failed("ws: must be followed by the workspace's name", MISUSED)
     direction = Direction.PULL if pull or there[0] else Direction.PUSH if push else Direction.BOTH
-    if direction is Direction.PUSH and not os.path.isdir(folder):
-        raise Failed(f"{folder}: no such folder")
+    _check_folder(folder, "DEST" if there[0] else "SOURCE", direction)
     options = SyncOptions(
         direction, delete, tuple(exclude or ()), home, ignore_files=not no_ignore, dry_run=dry_run, message=message
     )
-    asyncio.run(_sync(name.removeprefix(PREFIX), folder, options, watch=watch, quiet=quiet, as_json=as_json))
+    name = name.removeprefix(PREFIX)
+    asyncio.run(_sync(name, folder, options, create=create, watch=watch, quiet=quiet, as_json=as_json))
 
 
-async def _sync(name: str, folder: str, options: SyncOptions, *, watch: bool, quiet: bool, as_json: bool) -> None:
-    workspace = await _find(name, folder, options)
+def _check_folder(folder: str, argument: str, direction: Direction) -> None:
+    """Failed unless it is a folder that can be read, and written to where something may come. A pull may make it."""
+    from atoll.sdk.sync.values import Direction
+
+    if not folder:
+        raise Failed(f"{argument} must name a folder", MISUSED)
+    if not os.path.lexists(folder):
+        if direction is Direction.PULL:
+            return
+        raise Failed(f"{argument}: there is no folder {folder}")
+    if not os.path.isdir(folder):
+        raise Failed(f"{argument}: {folder} is not a folder")
+    needed = os.R_OK | os.X_OK | (0 if direction is Direction.PUSH else os.W_OK)
+    if not os.access(folder, needed):
+        cannot = "read" if not os.access(folder, os.R_OK | os.X_OK) else "written"
+        raise Failed(f"{argument}: {folder} cannot be {cannot}: permission denied")
+
+
+async def _sync(
+    name: str, folder: str, options: SyncOptions, *, create: bool | None, watch: bool, quiet: bool, as_json: bool
+) -> None:
+    workspace = await _find(name, folder, options, create)
     if workspace is None:
         return
     if watch:
@@ -93,21 +117,28 @@ async def _sync(name: str, folder: str, options: SyncOptions, *, watch: bool, qu
     _print(report, quiet=quiet, as_json=as_json)
 
 
-async def _find(name: str, folder: str, options: SyncOptions) -> AsyncWorkspace | None:
+async def _find(name: str, folder: str, options: SyncOptions, create: bool | None) -> AsyncWorkspace | None:
     """The workspace, made where it does not exist and something could be sent; None when nothing is to be done."""
+    from atoll.domain.ids import workspace_id_of
     from atoll.sdk import AsyncWorkspace, NotFound
     from atoll.sdk.sync.values import Direction
 
     try:
         return await AsyncWorkspace.get(name)
     except NotFound:
-        if options.direction is Direction.PULL or not os.path.isdir(folder):
+        if options.direction is Direction.PULL or create is False or "/" in name or workspace_id_of(name):
             raise
+    if create is None:
+        listed = await AsyncWorkspace.list(name=name, shared=True)
+        shared = [one.full_name for one in listed if one.permission != "owner"]
+        if shared:
+            said = f"you have no workspace {name}, and {' and '.join(shared)} is shared with you"
+            raise Failed(f"{said}: say ws:{shared[0]}, or --create for one of your own")
     if options.dry_run:
         say(f"there is no workspace {name}: it would be made, and all of {folder} sent")
         return None
     made = await AsyncWorkspace.create(name)
-    say(f"made workspace {made.name} ({made.id})")
+    say(f"made a new workspace {made.name} ({made.id})")
     return made
 
 

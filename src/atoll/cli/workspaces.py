@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from atoll.sdk import AsyncWorkspace, WorkspaceInfo
 
 T = TypeVar("T")
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The workspace's name or id.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The workspace's name or id; another's: OWNER/NAME.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="A word to find it by; repeatable.")]
 Quota = Annotated[str | None, typer.Option("--quota", help="Bytes that it may hold, such as 10g.")]
 Inodes = Annotated[int | None, typer.Option("--inodes", help="Files and directories that it may hold.")]
@@ -40,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
     history.add_to(group)
     archives.add_to(group)
     app.add_typer(group, name="workspace", rich_help_panel="Workspaces")
+    app.command("workspaces", hidden=True)(list_)
 
 
 def with_workspace(name: str, work: Callable[[AsyncWorkspace], Awaitable[T]]) -> T:
@@ -82,19 +83,24 @@ def create(
 
 def list_(
     tag: Annotated[str | None, typer.Option("--tag", help="Only those with this tag.")] = None,
-    shared: Annotated[bool, typer.Option("--shared", help="Those of others that you may use, too.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="Only those that others share with you.")] = False,
+    own: Annotated[bool, typer.Option("--own", help="Only your own.")] = False,
     as_json: output.Json = False,
 ) -> None:
-    """List them, the newest first."""
+    """List your own and, as OWNER/NAME, those that others share with you; the newest first."""
+    from atoll.cli.failure import MISUSED, Failed
     from atoll.sdk import AsyncWorkspace
 
-    found = asyncio.run(AsyncWorkspace.list(tag=tag, shared=shared))
+    if shared and own:
+        raise Failed("--shared and --own exclude each other", MISUSED)
+    found = asyncio.run(AsyncWorkspace.list(tag=tag, shared=not own))
+    found = [info for info in found if not shared or info.permission != "owner"]
     if as_json:
         output.print_json([info.raw for info in found])
         return
     rows = [
         (
-            info.name,
+            info.full_name,
             info.id,
             info.head.number if info.head else "-",
             info.head.entries if info.head else "-",
@@ -106,7 +112,9 @@ def list_(
         for info in found
     ]
     columns = ("NAME", "ID", "REVISION", "ENTRIES", "SIZE", "PERMISSION", "TAGS", "CHANGED")
-    output.print_table(columns, rows, empty="no workspaces: atoll workspace create NAME, or atoll sync ./dir ws:NAME")
+    empty = "nobody shares a workspace with you" if shared else "no workspaces"
+    hint = "" if shared else ": atoll workspace create NAME, or atoll sync ./dir ws:NAME"
+    output.print_table(columns, rows, empty=empty + hint)
 
 
 def info(name: Name, as_json: output.Json = False) -> None:
@@ -128,7 +136,7 @@ def info(name: Name, as_json: output.Json = False) -> None:
         ("id", found.id),
         ("description", found.description),
         ("tags", " ".join(found.tags)),
-        ("owner", found.owner),
+        ("owner", found.owner + (f" ({found.owner_name})" if found.owner_name else "")),
         ("permission", found.permission),
         ("revision", f"{head.number} ({head.reason}, {output.age(head.created_at)} ago)" if head else ""),
         ("holds", f"{head.entries} entries, {output.size(head.bytes)}" if head else ""),
@@ -204,7 +212,7 @@ def rm(
 
 def share(
     name: Name,
-    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="The id of the other's key or user.")],
+    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="The id of the other's key.")],
     permission: Annotated[str, typer.Argument(metavar="[read|write|admin]", help="What they may do.")] = "read",
     as_json: output.Json = False,
 ) -> None:
@@ -220,7 +228,7 @@ def share(
 
 def unshare(
     name: Name,
-    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="The id of the other's key or user.")],
+    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="The id of the other's key.")],
     as_json: output.Json = False,
 ) -> None:
     """Take that back."""

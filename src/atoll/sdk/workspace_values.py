@@ -41,6 +41,7 @@ class WorkspaceInfo:
     id: str
     name: str
     owner: str = ""
+    owner_name: str | None = None  # what the owner's key is called, where that is not this key
     permission: str = "owner"
     description: str | None = None
     tags: tuple[str, ...] = ()
@@ -53,6 +54,11 @@ class WorkspaceInfo:
     forked_from: str | None = None
     mounted: tuple[str, ...] = ()  # ids of sandboxes
     raw: Json = field(default_factory=dict[str, Any], repr=False, compare=False)
+
+    @property
+    def full_name(self) -> str:
+        """What this key calls it: its name, or `OWNER/NAME` when it is another's."""
+        return self.name if self.permission == "owner" else f"{self.owner_name or self.owner}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +184,7 @@ def workspace_of(value: Json) -> WorkspaceInfo:
         id=str(value["id"]),
         name=str(value.get("name") or ""),
         owner=str(value.get("owner") or ""),
+        owner_name=value.get("ownerName"),
         permission=str(value.get("permission") or "owner"),
         description=value.get("description"),
         tags=tuple(value.get("tags") or ()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol, cast
+from urllib.parse import unquote
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -25,6 +26,7 @@ from atoll.telemetry.trace import trace_of
 
 _log = structlog.get_logger("atoll.surface")
 CLOSE_INTERNAL = 1011
+_SLASH = "\0"  # in no name
 
 
 class Dialect(Protocol):
@@ -56,10 +58,14 @@ class PathRoute(BaseRoute):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] not in ("http", "websocket"):
             return Match.NONE, {}
-        found = self._regex.match(scope["path"])
+        slashes = _encoded_slashes(scope)
+        found = self._regex.match(slashes or scope["path"])
         if found is None:
             return Match.NONE, {}
-        return Match.FULL, {"path_params": found.groupdict()}
+        params = found.groupdict()
+        if slashes is not None:
+            params = {name: value.replace(_SLASH, "/") for name, value in params.items()}
+        return Match.FULL, {"path_params": params}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         trace = trace_of(scope)
@@ -147,6 +153,15 @@ class PathRoute(BaseRoute):
             trace = trace_of(scope)
             if trace.key_id is not None:
                 self._door.note_use(scope, trace.key_id, status)
+
+
+def _encoded_slashes(scope: Scope) -> str | None:
+    """The path with what stands for `/` inside a part of it, as in `OWNER%2FNAME`; None when nothing does."""
+    raw: bytes = scope.get("raw_path") or b""
+    if b"%2f" not in raw.lower():
+        return None
+    parts = raw.decode("latin-1").split("/")
+    return "/".join(unquote(part).replace("/", _SLASH) for part in parts)
 
 
 async def _end_socket(socket: WebSocket, response: Response) -> None:

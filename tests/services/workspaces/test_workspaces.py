@@ -234,8 +234,8 @@ async def test_somebody_elses_workspace_is_an_unknown_one(shop: Workshop) -> Non
     for ref in (made.workspace.id, "w", "ws_" + "0" * 32, made.workspace.id.replace("ws_", "fs_"), "nothing"):
         with pytest.raises(NotFound) as refused:
             await shop.workspaces.get(BOB, ref)
-        texts.add(refused.value.message)
-    assert len(texts) == 1
+        texts.add(refused.value.message.replace(repr(ref), "<ref>"))
+    assert texts == {"workspace not found: <ref>"}
 
 
 async def test_collaborators_may_do_what_they_were_given(shop: Workshop) -> None:
@@ -252,7 +252,7 @@ async def test_collaborators_may_do_what_they_were_given(shop: Workshop) -> None
     with pytest.raises(Forbidden):
         await shop.workspaces.delete(BOB, ref)
     with pytest.raises(Forbidden):
-        await shop.workspaces.sharing.share(BOB, ref, ["key_c"], Permission.READ)
+        await shop.workspaces.sharing.share(BOB, ref, [BOB.id], Permission.READ)
     await shop.workspaces.sharing.revoke(ALICE, "w", BOB.id)
     with pytest.raises(NotFound):
         await shop.workspaces.get(BOB, ref)

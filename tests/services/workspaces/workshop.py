@@ -25,7 +25,8 @@ from atoll.testing.fake_runtime import FakeHost, FakeRuntime
 from atoll.testing.memory_blobs import MemoryBlobs
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.memory_vault import MemoryVault
-from tests.services.conftest import ALICE, QUICK
+from tests.principals import introduce
+from tests.services.conftest import ALICE, BOB, QUICK
 
 LIMITS = WorkspaceLimits(touched_delay_s=0.05, settle_s=0.05, orphan_grace_s=0.0, call_s=5.0, tree_s=20.0, close_s=2.0)
 
@@ -186,6 +187,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Workshop]:
     before = asyncio.all_tasks()
     made = Workshop(tmp_path)
     await made.blobs.start()
+    await introduce(made.records, ALICE, BOB)
     await made.start()
     yield made
     await made.close()

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from atoll.domain.event import Event
-from atoll.domain.key import DEFAULT_SCOPES, ApiKey, KeyKind
 from atoll.domain.sandbox import SandboxState
 from tests.services.conftest import until
 
 BOB = "key_b0b000000000"
+OWNER = "key_0143e0000000"
 LOST = {"detail": "Workspace not found"}
 
 
@@ -208,9 +207,8 @@ async def test_nobody_runs_commands_in_the_name_of_a_key_that_is_none_any_more(
     await house.call("POST", path + "/share", json={"target_agent_ids": [BOB], "permission": "write"})
     body = {"command": "true"}
     assert (await house.call("POST", path + "/exec", keys.BOB, json=body)).status_code == 200
-    now = datetime.now(UTC)
-    key = ApiKey(made["agent_id"], "h" * 64, "sk_", "alice", KeyKind.STANDARD, DEFAULT_SCOPES, now, **{lost: now})
-    await house.records.add_key(key, Event("key.created", key.id, key.id, "system"))
+    key = await house.records.get_key(made["agent_id"])
+    await house.records.swap_key(replace(key, **{lost: datetime.now(UTC)}), None)
     answer = await house.call("POST", path + "/exec", keys.BOB, json=body)
     assert (answer.status_code, list(answer.json())) == (403, ["detail"])
     assert "revoked or has expired" in answer.json()["detail"]
@@ -220,20 +218,28 @@ async def test_nobody_runs_commands_in_the_name_of_a_key_that_is_none_any_more(
 async def test_sharing_is_the_owners_and_admins(house: Any, keys: Any) -> None:
     made = await create(house)
     path = f"/workspaces/{made['workspace_id']}"
+    nobody = await house.call("POST", path + "/share", json={"target_agent_ids": [BOB, "agent-7"]})
+    said = "principal must be the id of a key of this server, not 'agent-7'"
+    assert (nobody.status_code, [one["loc"] for one in nobody.json()["detail"]]) == (
+        422,
+        [["body", "target_agent_ids"]],
+    )
+    assert nobody.json()["detail"][0]["msg"] == said
+    assert (await house.call("GET", path + "/collaborators")).json() == {"collaborators": {}}
     wrong = await house.call("POST", path + "/share", json={"target_agent_ids": [BOB], "permission": "own"})
     assert (wrong.status_code, wrong.json()) == (400, {"detail": "Permission must be read, write, or admin"})
-    await house.call("POST", path + "/share", json={"target_agent_ids": [BOB, "key_c00000000000"]})
+    await house.call("POST", path + "/share", json={"target_agent_ids": [BOB, OWNER]})
     seen = (await house.call("GET", path, keys.BOB)).json()
-    assert (seen["agent_id"], sorted(seen["shared_with"])) == (made["agent_id"], [BOB, "key_c00000000000"])
+    assert (seen["agent_id"], sorted(seen["shared_with"])) == (made["agent_id"], sorted([BOB, OWNER]))
     assert (await house.call("GET", "/workspaces", keys.BOB)).json() == []  # its own ones only
-    refused = await house.call("POST", path + "/share", keys.BOB, json={"target_agent_ids": ["key_d"]})
+    refused = await house.call("POST", path + "/share", keys.BOB, json={"target_agent_ids": [OWNER]})
     assert (refused.status_code, refused.json()) == (403, {"detail": "Only the workspace owner can share it"})
-    refused = await house.call("DELETE", path + "/share/key_c00000000000", keys.BOB)
+    refused = await house.call("DELETE", path + f"/share/{OWNER}", keys.BOB)
     assert (refused.status_code, refused.json()) == (403, {"detail": "Only the workspace owner can revoke access"})
     found = (await house.call("GET", path + "/collaborators", keys.BOB)).json()
-    assert found == {"collaborators": {BOB: "read", "key_c00000000000": "read"}}
+    assert found == {"collaborators": {BOB: "read", OWNER: "read"}}
     await house.call("POST", path + "/share", json={"target_agent_ids": [BOB], "permission": "admin"})
-    passed = await house.call("POST", path + "/share", keys.BOB, json={"target_agent_ids": ["key_d"]})
+    passed = await house.call("POST", path + "/share", keys.BOB, json={"target_agent_ids": [OWNER]})
     assert passed.status_code == 200  # an admin collaborator passes
     assert (await house.call("DELETE", path + f"/share/{BOB}")).json() == {"revoked": True}
     assert (await house.call("GET", path, keys.BOB)).json() == LOST

@@ -192,3 +192,23 @@ async def test_verify_reads_everything(ws: Any) -> None:
     await ws.push({"a.txt": b"a" * 3_000_000})
     report = await ws.ok("POST", "/verify")
     assert report["revisions"] == 2 and report["corrupt"] == [] and report["bytes"] >= 1_000_000
+
+
+async def test_another_workspaces_name_is_one_part_of_the_path(house: Any, ws: Any, keys: Any) -> None:
+    for name in ("tree", "files"):  # the second as the parts below a workspace are called
+        await house.call("POST", "/v1/workspaces", json={"name": name})
+        shared = await house.call("PUT", f"/v1/workspaces/{name}/collaborators/key_b0b000000000", json=READ)
+        assert shared.status_code == 200
+        for owner in ("alice", "key_a11ce0000000"):
+            found = (await house.call("GET", f"/v1/workspaces/{owner}%2f{name}", keys.BOB)).json()
+            assert (found["name"], found["permission"], found["ownerName"]) == (name, "read", "alice")
+            answers.WorkspaceAnswer.model_validate(found)
+            listed = await house.call("GET", f"/v1/workspaces/{owner}%2F{name}/files", keys.BOB)
+            assert listed.json()["entries"] == []
+    lost = await house.call("GET", "/v1/workspaces/alice%2Fnothing", keys.BOB)
+    assert (lost.status_code, lost.json()["error"]) == (404, "workspace not found: 'alice/nothing'")
+    nobody = await house.call("PUT", "/v1/workspaces/tree/collaborators/key_000000000000", json=READ)
+    assert (nobody.status_code, nobody.json()["code"]) == (400, "BAD_REQUEST")
+
+
+READ = {"permission": "read"}

@@ -88,7 +88,7 @@ class AsyncWorkspace:
 
     @classmethod
     async def get(cls, name: str, *, url: str | None = None, api_key: str | None = None) -> AsyncWorkspace:
-        """One that exists, by its name or id."""
+        """One that exists, by its name or id; one that another shares: `OWNER/NAME`, OWNER their key's id or name."""
         api = connect(url, api_key)
         return cls(api, workspace_of(await api.call("GET", target_of(BASE, name))))
 

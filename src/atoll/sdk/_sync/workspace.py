@@ -88,7 +88,7 @@ class Workspace:
 
     @classmethod
     def get(cls, name: str, *, url: str | None = None, api_key: str | None = None) -> Workspace:
-        """One that exists, by its name or id."""
+        """One that exists, by its name or id; one that another shares: `OWNER/NAME`, OWNER their key's id or name."""
         api = connect(url, api_key)
         return cls(api, workspace_of(api.call("GET", target_of(BASE, name))))
 

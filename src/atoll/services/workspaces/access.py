@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from atoll.domain.errors import Forbidden, NotFound
+from atoll.domain.errors import Conflict, Forbidden, NotFound
 from atoll.domain.event import Event
 from atoll.domain.ids import workspace_id_of
 from atoll.domain.key import Scope
@@ -13,7 +13,8 @@ from atoll.domain.workspace import Permission, Workspace
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
 
-NOT_FOUND = "workspace not found"
+REF_CHARS_SHOWN = 200
+SHARED_MAX = 10_000
 _REFUSED = {
     None: "only the workspace owner may do that",
     Permission.ADMIN: "only the workspace owner or an admin collaborator may do that",
@@ -23,6 +24,13 @@ _REFUSED = {
 
 class NotPermitted(Forbidden):
     """A collaborator asks for more than was shared with it."""
+
+
+class NoWorkspace(NotFound):
+    """There is none of that name or id, or it is somebody else's."""
+
+    def __init__(self, ref: str, hint: str = "") -> None:
+        super().__init__(f"workspace not found: {ref[:REF_CHARS_SHOWN]!r}{hint}")
 
 
 class Found(NamedTuple):
@@ -42,19 +50,19 @@ class WorkspaceAccess:
     async def find(
         self, principal: Principal, ref: str, need: Permission | None, *, scope: Scope | None = None
     ) -> Found:
-        """The workspace of an id in any spelling, or of one's own with that name. `need` None: only its owner.
+        """The workspace of an id in any spelling, of one's own with that name, or of another's as `OWNER/NAME`, where
+        OWNER is the id or the name of their key. `need` None: only its owner.
 
         Forbidden without the scope (READ for looking, WRITE for anything else, unless `scope` says), NotPermitted when
-        a collaborator may not do that; NotFound, always the same, for what is not there or somebody else's.
+        a collaborator may not do that; NoWorkspace, always the same, for what is not there or somebody else's; Conflict
+        when several of others go by that name. A name alone never means another's: who shares a workspace of that name
+        unasked would get what is meant for one's own.
         """
         principal.require(scope or (Scope.READ if need is Permission.READ else Scope.WRITE))
         workspace_id = workspace_id_of(ref)
         found = None if workspace_id is None else await self._by_id(principal, workspace_id)
         if found is None:
-            own = await self._records.find_workspace(principal.id, ref)
-            found = None if own is None else Found(own, None)
-        if found is None:
-            raise NotFound(NOT_FOUND)
+            found = await self._by_name(principal, ref)
         permission = found.permission
         if permission is not None and (need is None or not permission.includes(need)):
             raise NotPermitted(_REFUSED[need])
@@ -69,6 +77,30 @@ class WorkspaceAccess:
         share = await self._records.get_share(workspace_id, principal.id)
         return None if share is None else Found(workspace, share.permission)
 
+    async def _by_name(self, principal: Principal, ref: str) -> Found:
+        owner, slash, name = ref.rpartition("/")
+        if not slash or owner == principal.id:
+            own = await self._records.find_workspace(principal.id, name)
+            if own is not None:
+                return Found(own, None)
+        shared = await self._records.list_shared_workspaces(principal.id, SHARED_MAX)
+        called = [one for one in shared if one.workspace.name == name]
+        if not slash:
+            others = ", ".join(f"{one.workspace.owner}/{name}" for one in called)
+            raise NoWorkspace(ref, f" (shared with you: {others})" if others else "")
+        meant = [one for one in called if one.workspace.owner == owner]
+        meant = meant or [one for one in called if await self._name_of(one.workspace.owner) == owner]
+        if not meant:
+            raise NoWorkspace(ref)
+        if len(meant) > 1:
+            ids = ", ".join(one.workspace.id for one in meant)
+            raise Conflict(f"{len(meant)} workspaces are called {ref[:REF_CHARS_SHOWN]!r}: use an id ({ids})")
+        return Found(meant[0].workspace, meant[0].permission)
+
+    async def _name_of(self, key_id: str) -> str | None:
+        key = await self._records.get_key(key_id)
+        return None if key is None else key.name
+
     async def allows(self, workspace: Workspace, principal_id: str, need: Permission) -> bool:
         """Whether somebody has the permission now, whatever the scopes of the credential that came with it."""
         if workspace.owner == principal_id:
@@ -77,10 +109,10 @@ class WorkspaceAccess:
         return share is not None and share.permission.includes(need)
 
     async def current(self, workspace_id: str) -> Workspace:
-        """As it is stored now. NotFound when it was deleted meanwhile."""
+        """As it is stored now. NoWorkspace when it was deleted meanwhile."""
         workspace = await self._records.get_workspace(workspace_id)
         if workspace is None or workspace.deleted_at is not None:
-            raise NotFound(NOT_FOUND)
+            raise NoWorkspace(workspace_id)
         return workspace
 
     def event(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from atoll.domain.errors import Corrupt, InvalidInput, NotFound
 from atoll.domain.workspace import Revision, RevisionState, Snapshot, Workspace
 from atoll.records.base import Records
+from atoll.services.workspaces.access import REF_CHARS_SHOWN
 
 _HEAD = re.compile(r"HEAD(?:~(\d{1,9})?)?", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,15}")
@@ -31,12 +32,18 @@ class Resolved(NamedTuple):
 
 
 class Refs:
-    """Resolves refs within one workspace. NotFound `revision not found` for all that it does not have."""
+    """Resolves refs within one workspace. NotFound `revision not found: <ref>` for all that it does not have."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
 
     async def resolve(self, workspace: Workspace, ref: str) -> Resolved:
+        found = await self._find(workspace, ref)
+        if found is None:
+            raise NotFound(f"revision not found: {ref[:REF_CHARS_SHOWN]!r}")
+        return found
+
+    async def _find(self, workspace: Workspace, ref: str) -> Resolved | None:
         head = _HEAD.fullmatch(ref)
         if head is not None:
             back = 0 if "~" not in ref else int(head[1] or 1)
@@ -49,7 +56,7 @@ class Refs:
         snapshot = await self.snapshot(workspace, ref)
         if snapshot is not None:
             revision = await self._records.get_revision(snapshot.revision)
-            return _plain(revision)._replace(lineage=snapshot.lineage, tree=snapshot.tree, snapshot=snapshot)
+            return None if revision is None else Resolved(revision, snapshot.lineage, snapshot.tree, snapshot)
         return _plain(await self._at(workspace, ref))
 
     async def snapshot(self, workspace: Workspace, ref: str) -> Snapshot | None:
@@ -102,7 +109,5 @@ def names_a_revision(name: str) -> bool:
     return True
 
 
-def _plain(revision: Revision | None) -> Resolved:
-    if revision is None:
-        raise NotFound("revision not found")
-    return Resolved(revision, revision.lineage, revision.tree)
+def _plain(revision: Revision | None) -> Resolved | None:
+    return None if revision is None else Resolved(revision, revision.lineage, revision.tree)

@@ -12,7 +12,7 @@ from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.evicting import Evicting
 
 TARGETS_MAX = 100
-PRINCIPAL_CHARS_MAX = 128
+PRINCIPAL_CHARS_MAX = 128  # of one that is no key's, in the error
 
 
 class Sharing:
@@ -34,16 +34,14 @@ class Sharing:
     ) -> list[Share]:
         """Give each target that permission, in place of one it has; all collaborators then. Needs `admin`.
 
-        InvalidInput for a target that is no principal's id, or that owns the workspace.
+        InvalidInput for a target that is not the id of a key of this server that can be used, or that owns the
+        workspace; then nothing changed.
         """
         workspace = (await self._access.find(principal, ref, Permission.ADMIN)).workspace
         if not 1 <= len(targets) <= TARGETS_MAX:
             raise InvalidInput(f"share with 1 to {TARGETS_MAX} principals at a time", field="principal")
         for target in targets:
-            if not target or len(target) > PRINCIPAL_CHARS_MAX or not (target.isprintable() and target.isascii()):
-                raise InvalidInput("principal must be the id of a key", field="principal")
-            if target == workspace.owner:
-                raise InvalidInput("principal owns the workspace", field="principal")
+            await self._check(workspace, target)
         for target in dict.fromkeys(targets):
             share = Share(workspace.id, target, permission, self._access.clock())
             event = self._access.event(
@@ -52,6 +50,18 @@ class Sharing:
             await self._records.put_share(share, event)
             await self._evict(workspace, target)
         return await self._records.list_shares(workspace.id)
+
+    async def _check(self, workspace: Workspace, target: str) -> None:
+        shown = target[:PRINCIPAL_CHARS_MAX]
+        key = (
+            await self._records.get_key(target)
+            if shown == target and target.isascii() and target.isprintable()
+            else None
+        )
+        if key is None or not key.usable(self._access.clock()):
+            raise InvalidInput(f"principal must be the id of a key of this server, not {shown!r}", field="principal")
+        if target == workspace.owner:
+            raise InvalidInput("principal owns the workspace", field="principal")
 
     async def revoke(self, principal: Principal, ref: str, target: str) -> None:
         """Take it back; live sandboxes of that principal that have the workspace mounted end. Needs `admin`; a

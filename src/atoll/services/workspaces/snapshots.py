@@ -13,7 +13,7 @@ from atoll.domain.ids import new_id
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import Permission, Reason, Revision, Snapshot, Workspace
 from atoll.records.base import Records
-from atoll.services.workspaces.access import WorkspaceAccess
+from atoll.services.workspaces.access import REF_CHARS_SHOWN, WorkspaceAccess
 from atoll.services.workspaces.archives.snapshot_files import SnapshotFiles
 from atoll.services.workspaces.copying import Copying
 from atoll.services.workspaces.limits import WorkspaceLimits
@@ -105,7 +105,7 @@ class Snapshots:
         found = await self._access.find(principal, ref, Permission.READ)
         one = await self._refs.snapshot(found.workspace, snapshot)
         if one is None:
-            raise NotFound("snapshot not found")
+            raise NotFound(f"snapshot not found: {snapshot[:REF_CHARS_SHOWN]!r}")
         return one
 
     async def delete(self, principal: Principal, ref: str, snapshot: str) -> None:
@@ -114,7 +114,7 @@ class Snapshots:
         async with self._locks.hold(found.workspace.id):
             one = await self._refs.snapshot(found.workspace, snapshot)
             if one is None or not await self._shredding.delete(found.workspace, one, principal.id):
-                raise NotFound("snapshot not found")
+                raise NotFound(f"snapshot not found: {snapshot[:REF_CHARS_SHOWN]!r}")
 
     async def prune(self, workspace_id: str) -> int:
         """Delete the oldest nameless ones beyond those that are kept; never one to keep or in use. How many went."""

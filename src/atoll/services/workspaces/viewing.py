@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from atoll.domain.errors import NotFound
 from atoll.domain.workspace import Permission, Revision, Workspace
 from atoll.records.base import Records
+from atoll.services.workspaces.access import NoWorkspace
 from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.views import RevisionView, WorkspaceView
 
@@ -24,10 +24,12 @@ class Viewing:
     async def workspace(self, workspace: Workspace, permission: Permission | None) -> WorkspaceView:
         head = await self._records.get_revision(workspace.head)
         if head is None:
-            raise NotFound("workspace not found")  # deleted under us
+            raise NoWorkspace(workspace.id)  # deleted under us
         shares = await self._records.list_shares(workspace.id)
         mounted = sorted({one.sandbox for one in self._mounted.of_workspace(workspace.id)})
-        return WorkspaceView(workspace, permission, await self.revision(head), tuple(mounted), tuple(shares))
+        owner = None if permission is None else await self._records.get_key(workspace.owner)
+        name = None if owner is None else owner.name
+        return WorkspaceView(workspace, permission, await self.revision(head), tuple(mounted), tuple(shares), name)
 
     async def revision(self, revision: Revision) -> RevisionView:
         return (await self.revisions([revision], revision.workspace))[0]

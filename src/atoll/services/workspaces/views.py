@@ -27,6 +27,7 @@ class WorkspaceView:
     head: RevisionView
     mounted: tuple[str, ...] = ()
     shares: tuple[Share, ...] = ()
+    owner_name: str | None = None  # of the owner's key, where that is not the asker's
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from atoll.domain.errors import AtollError
+from atoll.services.workspaces.access import NoWorkspace
 from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
 
@@ -21,7 +22,9 @@ class ComputeDialect:
 
     def error(self, error: AtollError) -> Response:
         status, code = status_and_code(error)
-        return _envelope(status, code, error.message, headers_of(error, status))
+        # its ids have another spelling here
+        message = "workspace not found" if isinstance(error, NoWorkspace) else error.message
+        return _envelope(status, code, message, headers_of(error, status))
 
     def method_not_allowed(self, allowed: list[str]) -> Response:
         methods = ", ".join(allowed)

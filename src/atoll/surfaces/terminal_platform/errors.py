@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from atoll.domain.errors import AtollError, InvalidInput, Unauthenticated
+from atoll.services.workspaces.access import NoWorkspace
 from atoll.surfaces.bodies import Invalid
 from atoll.surfaces.door import NoCredential
 from atoll.surfaces.statuses import envelope, headers_of, status_and_code
@@ -63,6 +64,8 @@ def _told(error: AtollError) -> tuple[int, str | list[dict[str, Any]]]:
     if isinstance(error, InvalidInput):
         loc = ("body", error.field) if error.field else ("body",)
         return 422, [_wrong(loc, error.message, "value_error")]
+    if isinstance(error, NoWorkspace):
+        return 404, "Workspace not found"
     status, _ = status_and_code(error)
     return status, error.message[:1].upper() + error.message[1:]
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from atoll.domain.errors import Corrupt, DeadlineExceeded, Internal, NotFound, Unavailable
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import DEFAULT_NAME, Snapshot
-from atoll.services.workspaces.access import NOT_FOUND as WORKSPACE_NOT_FOUND
+from atoll.services.workspaces.access import NoWorkspace
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
@@ -104,7 +104,7 @@ def _checked(snapshot_id: str) -> str:
 
 def _lost(error: NotFound, snapshot_id: str = "") -> NotFound:
     """In this API's own words, that the workspace is not there, or the snapshot."""
-    if error.message == WORKSPACE_NOT_FOUND:
+    if isinstance(error, NoWorkspace):
         return NotFound(f"Workspace not found: {DEFAULT_NAME}")
     return NotFound(f"Snapshot not found: {snapshot_id}")
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, field_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atoll.domain.errors import Forbidden
+from atoll.domain.errors import Forbidden, InvalidInput
 from atoll.domain.ids import workspace_id_of
 from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec
@@ -181,9 +181,12 @@ class AgentWorkspaceHandlers:
         if body.permission not in list(Permission):
             raise BadRequest("Permission must be read, write, or admin")
         with _refusing("Only the workspace owner can share it"):
-            found = await self._workspaces.sharing.share(
-                principal, _id(request), body.target_agent_ids, Permission(body.permission)
-            )
+            try:
+                found = await self._workspaces.sharing.share(
+                    principal, _id(request), body.target_agent_ids, Permission(body.permission)
+                )
+            except InvalidInput as error:
+                raise InvalidInput(error.message, field="target_agent_ids") from None
         return json_response({"shared": True, "collaborators": _collaborators(found)})
 
     async def collaborators(self, request: Request, principal: Principal) -> Response:

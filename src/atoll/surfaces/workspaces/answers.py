@@ -66,6 +66,7 @@ class WorkspaceAnswer(_Answer):
     description: str | None
     tags: list[str]
     owner: str
+    ownerName: str | None = None
     permission: Literal["owner", "admin", "write", "read"]
     createdAt: datetime
     updatedAt: datetime
@@ -209,7 +210,7 @@ def workspace(view: WorkspaceView) -> Json:
         "automatic": one.automatic,
         "lineage": one.lineage,
         "mounted": list(view.mounted),
-    } | _present({"forkedFrom": one.forked_from})
+    } | _present({"ownerName": view.owner_name, "forkedFrom": one.forked_from})
 
 
 def revision(view: RevisionView) -> Json:
