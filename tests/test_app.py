@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,34 @@ async def test_a_server_that_cannot_prove_its_isolation_is_not_healthy(tmp_path:
         assert answer.status_code == 503
         assert answer.json()["checks"]["isolation"]["status"] == "unhealthy"
         assert answer.json()["checks"]["runtime"]["status"] == "healthy"
+
+
+async def test_a_second_store_gets_everything(tmp_path: Path) -> None:
+    there = tmp_path / "there" / "objects"
+    second = {"copy_url": (tmp_path / "there").as_uri(), "copy_every_s": 0.1, "copy_backup_every_s": 86_400}
+    app = create_app(settings(tmp_path / "data", blobs=second))
+    async with app.running(), listening(app) as url:
+        assert app.owner_key is not None and app.second_store is not None
+        await call(url, app.owner_key.text, "POST", "/v1/workspaces", json={"name": "w"})
+        packs = {pack.id for pack in await app.records.list_packs()}
+        async with asyncio.timeout(20):
+            while {path.name for path in there.rglob("pack_*")} != packs or not app.second_store.lag.backup:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        check = (await call(url, app.owner_key.text, path="/health")).json()["checks"]["second_store"]
+    assert check == {"status": "healthy", "detail": "0 objects (0 bytes), 0 s behind; 0 lost"}
+    assert packs and list(there.rglob("manifest.json"))
+
+
+async def test_a_second_store_that_cannot_be_opened_is_told_and_keeps_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    app = create_app(settings(tmp_path / "data", blobs={"copy_url": (tmp_path / "file" / "below").as_uri()}))
+    async with app.running(), listening(app) as url:
+        assert app.owner_key is not None and app.second_store is not None
+        made = await call(url, app.owner_key.text, "POST", "/v1/workspaces", json={"name": "w"})
+        assert made.status_code == 201
+        async with asyncio.timeout(20):
+            while app.second_store.lag.error is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        answer = await call(url, app.owner_key.text, path="/health")
+    assert (answer.status_code, answer.json()["status"]) == (200, "healthy")
+    assert answer.json()["checks"]["second_store"]["status"] == "unhealthy"

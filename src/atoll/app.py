@@ -22,16 +22,19 @@ import atoll
 from atoll.blobs.base import Blobs
 from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.domain.errors import AtollError, Unavailable
-from atoll.limits import door_limits, service_limits, storage_limits, workspace_limits
+from atoll.limits import door_limits, second_store_limits, service_limits, storage_limits, workspace_limits
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
 from atoll.services.backup import Dump
+from atoll.services.copy_journal import CopyJournal
 from atoll.services.deadline import deadline
 from atoll.services.keys import Keys
 from atoll.services.owner_key import OwnerKey, prepare
 from atoll.services.sandboxes import Sandboxes
+from atoll.services.second_store import SecondStore
 from atoll.services.workspaces.parts import make_parts
+from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
@@ -71,6 +74,7 @@ class Application:
         keys: Keys | None = None,
         blobs: Blobs | None = None,
         vault: Vault | None = None,
+        second: Blobs | None = None,
     ) -> None:
         self.settings = settings
         self.records = records
@@ -94,6 +98,8 @@ class Application:
             disks=settings.disks,
         )
         self.workspaces = Workspaces(parts)
+        self.second_store, self._healer = self._second_store(second or open_copy_store(settings))
+        parts.chunks.healer = self._healer
         self.sandboxes = Sandboxes(
             records,
             runtime,
@@ -133,9 +139,29 @@ class Application:
             await self.workspaces.check_key()
             await _started(stack, "adopting the workspaces", self.workspaces.start, self.workspaces.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
+            if self.second_store is not None and self._healer is not None:
+                await _started(stack, "copying to the second store", self.second_store.start, self.second_store.close)
+                stack.push_async_callback(self._healer.close)
             proof = asyncio.create_task(self._prove_isolation(), name="isolation")
             stack.push_async_callback(_ended, proof)
             yield
+
+    def _second_store(self, second: Blobs | None) -> tuple[SecondStore | None, Healer | None]:
+        settings, key_file = self.settings, self.settings.folder.owner_key
+        if second is None:
+            return None, None
+        job = SecondStore(
+            self.blobs,
+            second,
+            self.records,
+            self.vault,
+            CopyJournal(settings.folder.copied, settings.blobs.copy_url or ""),
+            dump_of(settings),
+            lambda: key_file.read_text() if key_file.exists() else None,
+            limits=second_store_limits(settings),
+            metrics=self.metrics,
+        )
+        return job, Healer(self.blobs, second, self.metrics)
 
     async def _prove_isolation(self) -> None:
         """Beside the first requests: a server that cannot prove its isolation says so and is not healthy."""
@@ -166,7 +192,8 @@ class Application:
             "blobs": lambda: self.blobs.ping(),
             "isolation": self._isolation,
         }
-        health = Health(probes, self.metrics, atoll.__version__)
+        told = {} if self.second_store is None else {"second_store": self.second_store.describe}
+        health = Health(probes, self.metrics, atoll.__version__, told)
         metrics = self.metrics if self.settings.api.metrics else None
         pages = Pages(self.openapi) if self.settings.api.docs else None
         return [

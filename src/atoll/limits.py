@@ -9,6 +9,7 @@ from ipaddress import ip_network
 
 from atoll.domain.workspace import Quota, Reason
 from atoll.services.limits import Limits
+from atoll.services.second_store import SecondStoreLimits
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.settings import DAY_S, Settings
@@ -71,6 +72,18 @@ def storage_limits(settings: Settings) -> StorageLimits:
         stored_bytes_max=own.max_stored_bytes,
         free_bytes_min=own.min_free_bytes,
         page_cache_bytes=own.chunk_cache_bytes,
+    )
+
+
+def second_store_limits(settings: Settings) -> SecondStoreLimits:
+    """Of the job that keeps the second store."""
+    own = settings.blobs
+    return SecondStoreLimits(
+        every_s=own.copy_every_s,
+        at_once=own.copy_concurrency,
+        grace_s=settings.workspaces.collect_grace_s,
+        backup_every_s=own.copy_backup_every_s,
+        backups_kept=own.copy_backups_kept,
     )
 
 

@@ -60,6 +60,11 @@ class DataFolder:
         return self.root / "master.key"
 
     @property
+    def copied(self) -> Path:
+        """What was copied to the second store of blobs, where there is one."""
+        return self.root / "copied.jsonl"
+
+    @property
     def stamps(self) -> Path:
         """What is known of the working trees' files, so that only changed ones are read."""
         return self.root / "stamps"

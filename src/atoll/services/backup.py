@@ -29,6 +29,7 @@ from atoll.vaults.base import Vault
 FOLDER = "backups"
 COPIED = "lineages/"  # where the objects lie that a backup needs
 VERSION = 2
+MOMENT = "%Y%m%dT%H%M%SZ"
 TRIES = 3  # of a copy that the collector overtook
 LINES_AT_ONCE = 10_000
 NAMED_MAX = 10  # damaged objects that an error names
@@ -69,14 +70,25 @@ class Backup:
         self._target = target
         self._vault = vault
 
-    async def make(self, dump: Dump, owner_key: str | None, *, progress: Progress | None = None) -> Made:
-        """Back up the records with every object that they refer to. Errors of the dump; Unavailable, Conflict."""
+    async def make(
+        self,
+        dump: Dump,
+        owner_key: str | None,
+        *,
+        known: Mapping[str, Contents] | None = None,
+        progress: Progress | None = None,
+    ) -> Made:
+        """Back up the records with every object that they refer to. Errors of the dump; Unavailable, Conflict.
+
+        `known`: what the target's objects held when they were copied; others are read.
+        """
+        known = {**(known or {}), **await self._known()}
         lacking: set[str] = set()
         for _ in range(TRIES):
             with tempfile.TemporaryDirectory(prefix="atoll-backup-") as folder:
                 file = Path(folder) / "records.db"
                 needed = await dump(file)
-                inventory, copied, size = await self._copy_needed(needed, progress)
+                inventory, copied, size = await self._copy_needed(needed, known, progress)
                 crash.point("backup.blobs_copied")
                 # What is nowhere was collected after the dump. When a later dump names it again, it is lost.
                 before, lacking = lacking, needed.keys() - inventory.keys()
@@ -103,10 +115,11 @@ class Backup:
         await self._target.put(f"{FOLDER}/{moment}/manifest.json", json.dumps(manifest, indent=1).encode())
         return replace(made, moment=moment, records_bytes=records.bytes)
 
-    async def _copy_needed(self, needed: Mapping[str, int], progress: Progress | None) -> tuple[Inventory, int, int]:
+    async def _copy_needed(
+        self, needed: Mapping[str, int], known: Mapping[str, Contents], progress: Progress | None
+    ) -> tuple[Inventory, int, int]:
         """(what the target has of it then, objects and bytes copied)."""
         there = {blob.key: blob.bytes async for blob in self._target.list(COPIED)}
-        known = await self._known()
         inventory: Inventory = {}
         copied = size = 0
 
@@ -239,7 +252,7 @@ class Backup:
         return _Opened(moment, pieces, Stored(**inner["records"]), Stored(**inner["objects"]), inner["owner_key"])
 
     async def _new_moment(self) -> str:
-        moments, now = await self.list(), datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        moments, now = await self.list(), datetime.now(UTC).strftime(MOMENT)
         name, number = now, 2
         while name in moments:
             name, number = f"{now}_{number}", number + 1
@@ -294,6 +307,14 @@ def read_manifest(data: bytes, moment: str) -> tuple[str, bytes, bytes]:
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
     raise Corrupt(f"the manifest of backup {moment} is damaged or of another version")
+
+
+def moment_at(moment: str) -> datetime:
+    """When a backup was made, to the second; long ago for a name that is none of ours."""
+    try:
+        return datetime.strptime(moment.partition("_")[0], MOMENT).replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def _order(moment: str) -> tuple[str, int]:

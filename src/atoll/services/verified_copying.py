@@ -35,11 +35,13 @@ async def contents(blobs: Blobs, key: str) -> Contents:
     return digest.contents
 
 
-async def copy(source: Blobs, target: Blobs, key: str, expected: Contents | None = None) -> Contents:
-    """Copy an object under the same key; what it holds. Corrupt when that is not what is expected: then nothing of it
-    is in the target. NotFound, Unavailable."""
+async def copy(
+    source: Blobs, target: Blobs, key: str, expected: Contents | None = None, *, length: int | None = None
+) -> Contents:
+    """Copy an object under the same key; what it holds. Corrupt when that is not what is expected, or not so long: then
+    nothing of it is in the target. NotFound, Unavailable."""
     digest = _Digest()
-    await target.write(key, digest.of(source.read(key), expected))
+    await target.write(key, digest.of(source.read(key), expected, length))
     return digest.contents
 
 
@@ -87,10 +89,14 @@ class _Digest:
     def contents(self) -> Contents:
         return Contents(self._bytes, self._hash.hexdigest())
 
-    async def of(self, pieces: AsyncIterator[bytes], expected: Contents | None = None) -> AsyncGenerator[bytes]:
+    async def of(
+        self, pieces: AsyncIterator[bytes], expected: Contents | None = None, length: int | None = None
+    ) -> AsyncGenerator[bytes]:
         async for piece in pieces:
             await asyncio.to_thread(self._hash.update, piece)
             self._bytes += len(piece)
             yield piece
         if expected is not None and (wrong := differs(self.contents, expected)) is not None:
             raise Corrupt(wrong)
+        if length is not None and self._bytes != length:
+            raise Corrupt(f"has {self._bytes} bytes instead of {length}")

@@ -133,7 +133,7 @@ class BlobSettings(Section):
     concurrency: int = Field(default=32, ge=1, le=1_000)
     """Requests to the store at a time."""
     copy_url: _BlobsUrl = None
-    """A second store, in another region, that `atoll backup` copies everything to. Empty: none."""
+    """A second store, in another region: the server copies every pack there, `atoll backup` the records. Empty: none."""
     copy_endpoint: _Endpoint = None
     """Address of the second store. Empty: the provider's own."""
     copy_region: str | None = None
@@ -142,12 +142,26 @@ class BlobSettings(Section):
     """Access key id or account of the second store. Empty: as the first's."""
     copy_secret_key: SecretStr | None = None
     """Secret of the second store. Empty: as the first's."""
+    copy_every_s: float = Field(default=30.0, ge=0.1, le=DAY_S)
+    """Seconds between two looks for what the second store lacks."""
+    copy_concurrency: int = Field(default=4, ge=1, le=100)
+    """Objects that are copied to the second store at a time."""
+    copy_backup_every_s: float = Field(default=0.0, ge=0, le=365 * DAY_S)
+    """Seconds between two backups of the records into the second store by the server itself. 0: none."""
+    copy_backups_kept: int = Field(default=7, ge=1, le=10_000)
+    """Backups that such a backup leaves in the second store."""
 
     @model_validator(mode="after")
     def _keys_in_pairs(self) -> Self:
         for key, secret in (("access_key", "secret_key"), ("copy_access_key", "copy_secret_key")):
             if getattr(self, key) and not getattr(self, secret):
                 raise ValueError(f"{key} needs {secret}")
+        return self
+
+    @model_validator(mode="after")
+    def _two_stores(self) -> Self:
+        if self.copy_url is not None and (self.copy_url, self.copy_endpoint) == (self.url, self.endpoint):
+            raise ValueError("copy_url is the store itself: a copy lies in another")
         return self
 
 

@@ -157,6 +157,17 @@ class Metrics:
             buckets=SNAPSHOT_BUCKETS_BYTES,
             registry=registry,
         )
+        self._blobs_copied = Counter("blobs_copied_total", "Objects copied to the second store", registry=registry)
+        self._bytes_copied = Counter("blobs_copied_bytes_total", "Bytes copied to the second store", registry=registry)
+        self._copies_failed = Counter(
+            "blobs_copy_failures_total", "Copies to the second store that failed", registry=registry
+        )
+        self._blobs_healed = Counter("blobs_healed_total", "Objects put back from the second store", registry=registry)
+        self._copy_objects = Gauge("blobs_copy_waiting", "Objects that the second store lacks", registry=registry)
+        self._copy_bytes = Gauge("blobs_copy_waiting_bytes", "Bytes that the second store lacks", registry=registry)
+        self._copy_lag = Gauge(
+            "blobs_copy_lag_seconds", "How long the oldest of them has been stored", registry=registry
+        )
         # `labels()` costs more than the increment itself: the children of known routes are kept at hand.
         self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -187,6 +198,21 @@ class Metrics:
 
     def snapshot_restored(self) -> None:
         self._snapshots_restored.inc()
+
+    def blob_copied(self, size_bytes: int) -> None:
+        self._blobs_copied.inc()
+        self._bytes_copied.inc(size_bytes)
+
+    def copy_failed(self) -> None:
+        self._copies_failed.inc()
+
+    def blob_healed(self) -> None:
+        self._blobs_healed.inc()
+
+    def set_copy_lag(self, objects: int, size_bytes: int, lag_s: float) -> None:
+        self._copy_objects.set(objects)
+        self._copy_bytes.set(size_bytes)
+        self._copy_lag.set(lag_s)
 
     def request(self, method: str, path: str, status: int, duration_s: float) -> None:
         """`path` is a route's template or UNMATCHED, never what the client typed."""

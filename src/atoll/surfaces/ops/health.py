@@ -45,7 +45,15 @@ class ReadyAnswer(BaseModel):
 class Health:
     """Asks each part of the server whether it answers."""
 
-    def __init__(self, probes: Mapping[str, Probe], metrics: Metrics, version: str) -> None:
+    def __init__(
+        self,
+        probes: Mapping[str, Probe],
+        metrics: Metrics,
+        version: str,
+        told: Mapping[str, Callable[[], dict[str, str]]] | None = None,
+    ) -> None:
+        """`told`: checks of what no request waits for; they are shown, and make nothing unhealthy."""
+        self._told = told or {}
         self._probes = probes
         self._metrics = metrics
         self._version = version
@@ -64,7 +72,7 @@ class Health:
             "project": "atoll",
             "timestamp": datetime.now(UTC),
             "uptime": int(monotonic() - self._started),
-            "checks": checks,
+            "checks": checks | self._others(),
         }
         return json_response(answer, 200 if healthy else 503)
 
@@ -74,9 +82,12 @@ class Health:
         answer: dict[str, Any] = {
             "status": "ready" if ready else "not_ready",
             "sandboxes_active": self._metrics.active,
-            "checks": checks,
+            "checks": checks | self._others(),
         }
         return json_response(answer, 200 if ready else 503)
+
+    def _others(self) -> dict[str, dict[str, str]]:
+        return {name: tell() for name, tell in self._told.items()}
 
     async def _look(self) -> dict[str, dict[str, str]]:
         async with self._lock:

@@ -19,6 +19,7 @@ from atoll.services.workspaces.storage.sealing import Sealer
 
 if TYPE_CHECKING:
     from atoll.services.workspaces.storage.chunks import ChunkStore
+    from atoll.services.workspaces.storage.healing import Healer
 
 T = TypeVar("T")
 Opening = Callable[[Sealer, StoredChunk, memoryview], T]
@@ -89,7 +90,21 @@ class ChunkReader(Generic[T]):
             again = await self._store.records.find_chunks(self._lineage, lost)
             moved = {chunk: place for chunk, place in again.items() if place != places[chunk]}
             opened.update(await self._open(moved))
+            places |= moved
+        healer = self._store.healer
+        if healer is not None and (healed := await self._healed(healer, places, opened)):
+            opened.update(await self._open(healed))
         return [(chunk, opened[chunk] if place else None) for chunk, place in run]
+
+    async def _healed(
+        self, healer: Healer, places: dict[bytes, StoredChunk], opened: dict[bytes, T | Corrupt]
+    ) -> dict[bytes, StoredChunk]:
+        """Those of the damaged chunks whose packs the first store has whole again."""
+        damaged = {chunk: place for chunk, place in places.items() if isinstance(opened.get(chunk), Corrupt)}
+        whole = {
+            pack: await healer.heal(self._lineage, pack, self._key) for pack in {one.pack for one in damaged.values()}
+        }
+        return {chunk: place for chunk, place in damaged.items() if whole[place.pack]}
 
     async def _open(self, places: dict[bytes, StoredChunk]) -> dict[bytes, T | Corrupt]:
         spans = coalesce(places.values(), self._limits.gap_bytes)
@@ -101,7 +116,7 @@ class ChunkReader(Generic[T]):
             try:
                 key = pack_key(self._lineage, span.pack)
                 return await self._store.blobs.get_range(key, span.offset, span.end - span.offset)
-            except NotFound:
+            except (NotFound, Corrupt):
                 return None
 
     def _open_spans(self, spans: Sequence[Span], data: Sequence[bytes | None]) -> dict[bytes, T | Corrupt]:

@@ -24,6 +24,7 @@ from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
 from atoll.services.workspaces.storage.chunk_reader import ChunkReader
 from atoll.services.workspaces.storage.chunk_writer import ChunkWriter
+from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.keys import LineageKeys
 from atoll.services.workspaces.storage.room import Room
 from atoll.services.workspaces.storage.sealing import ZSTD, Sealer
@@ -57,6 +58,7 @@ class ChunkStore:
         self.clock = clock
         self.room = room or Room(records, self.limits)
         self.ranges = asyncio.Semaphore(RANGES_MAX)
+        self.healer: Healer | None = None  # where there is a second store
         self._threads = ThreadPoolExecutor(self.limits.threads, thread_name_prefix="chunks")
         self._refreshed: OrderedDict[str, datetime] = OrderedDict()
 

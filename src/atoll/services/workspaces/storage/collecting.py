@@ -194,7 +194,8 @@ class Collector:
 
     async def _rewrite_group(self, lineage: str, group: dict[str, Pack], done: Collected) -> bool:
         whole = True
-        sealer = Sealer(await self._chunks.keys.key(lineage), lineage)
+        key = await self._chunks.keys.key(lineage)
+        sealer = Sealer(key, lineage)
         builder = PackBuilder(lineage)
         held: dict[str, list[StoredChunk]] = {pack: [] for pack in group}
         after = b""
@@ -207,7 +208,9 @@ class Collector:
             try:
                 data = await self._blobs.get(pack_key(lineage, pack))
                 await self._chunks.in_thread(_copy, data, chunks, sealer, builder)
-            except (Corrupt, NotFound) as error:  # left for verification to tell, and for a copy to mend
+            except (Corrupt, NotFound) as error:  # left for verification to tell; the next pass takes what is mended
+                if self._chunks.healer is not None:
+                    await self._chunks.healer.heal(lineage, pack, key)
                 _log.warning("workspaces.collect.damaged", lineage=lineage, pack=pack, error=error.message)
                 del group[pack]
                 whole = False

@@ -1,0 +1,106 @@
+"""Copy journal: what this server has copied to the second store, in one file, a line of JSON for each step.
+
+Nothing in the second store is ever deleted that is not in here: what lies there may be another server's. A journal that
+is lost, or is of another store, costs one reading of the copies for the next backup, and leaves what was not needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from atoll.services.verified_copying import Contents
+
+STALE_LINES = 1_000  # beyond twice what is in it: then it is written anew
+
+
+class CopyJournal:
+    """The keys that were copied, with their contents where those are known; blocking. OSError."""
+
+    def __init__(self, file: Path, store: str) -> None:
+        self._file = file
+        self._store = store
+        self.copied: dict[str, Contents | None] = {}
+        self._unneeded: dict[str, datetime] = {}  # since when nothing here refers to it
+        self._lines = 0
+
+    def load(self) -> None:
+        """Read it; a damaged end, or a journal of another store, is forgotten."""
+        self.copied.clear()
+        self._unneeded.clear()
+        try:
+            with self._file.open(encoding="utf-8") as lines:
+                if json.loads(next(lines, "null")) == {"store": self._store}:
+                    for line in lines:
+                        self._apply(*json.loads(line))
+        except (OSError, ValueError, TypeError, LookupError, OverflowError):
+            pass
+        self._rewrite()
+
+    def add(self, key: str, contents: Contents | None) -> None:
+        """It is in the second store."""
+        self._write("copied", key, *([contents.bytes, contents.sha256] if contents else ()))
+
+    def unneeded_since(self, key: str, now: datetime) -> datetime:
+        """When it was first found that nothing refers to it: now, if that is news."""
+        if key not in self._unneeded:
+            self._write("unneeded", key, now.timestamp())
+        return self._unneeded[key]
+
+    def needed(self, key: str) -> None:
+        """Something refers to it after all."""
+        if key in self._unneeded:
+            self._write("needed", key)
+
+    def remove(self, key: str) -> None:
+        """It is in the second store no more."""
+        if key in self.copied:
+            self._write("removed", key)
+
+    def known(self) -> dict[str, Contents]:
+        """The contents of those copies of which they are known."""
+        return {key: contents for key, contents in self.copied.items() if contents is not None}
+
+    def _apply(self, step: str, key: str, *rest: Any) -> None:
+        match step, rest:
+            case "copied", (int(size), str(sha256)):
+                self.copied[key] = Contents(size, sha256)
+            case "copied", ():
+                self.copied[key] = None
+            case "unneeded", (float(at) | int(at),):
+                self._unneeded[key] = datetime.fromtimestamp(at, UTC)
+            case "needed", ():
+                self._unneeded.pop(key, None)
+            case "removed", ():
+                self.copied.pop(key, None)
+                self._unneeded.pop(key, None)
+            case _:
+                raise ValueError(f"no step of a journal: {step}")
+        self._lines += 1
+
+    def _write(self, *step: Any) -> None:
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(step) + "\n")
+        self._apply(*step)
+        if self._lines > 2 * (len(self.copied) + len(self._unneeded)) + STALE_LINES:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        partial = self._file.with_name(self._file.name + ".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in self._all())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(self._file)
+        self._lines = len(self.copied) + len(self._unneeded)
+
+    def _all(self) -> Iterator[object]:
+        yield {"store": self._store}
+        for key, contents in self.copied.items():
+            yield ["copied", key, *([contents.bytes, contents.sha256] if contents else ())]
+        for key, since in self._unneeded.items():
+            yield ["unneeded", key, since.timestamp()]

@@ -1,0 +1,71 @@
+"""Healing: a pack that the first store has lost, or has damaged, is taken from the second one and put back.
+
+The chunk reader asks for it, so that reading goes on and verifying mends. A copy is looked through before it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from atoll.blobs.base import Blobs
+from atoll.domain.errors import AtollError, Corrupt
+from atoll.services.workspaces.storage.packs import pack_key, read_index
+from atoll.services.workspaces.storage.sealing import Sealer
+from atoll.telemetry.metrics import Metrics
+
+_log = structlog.get_logger()
+
+HEAL_S = 60.0  # for one pack
+AT_ONCE = 2  # packs, which are whole in memory meanwhile
+
+
+class Healer:
+    """Puts packs of the second store into the first."""
+
+    def __init__(self, first: Blobs, second: Blobs, metrics: Metrics) -> None:
+        self._first = first
+        self._second = second
+        self._metrics = metrics
+        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._healing: dict[str, asyncio.Task[bool]] = {}  # by key: who asks meanwhile waits for the same
+
+    async def heal(self, lineage: str, pack: str, key: bytes) -> bool:
+        """Whether the first store has it whole now; `key` is the lineage's. What fails is logged, never raised."""
+        name = pack_key(lineage, pack)
+        task = self._healing.get(name)
+        if task is None:
+            task = self._healing[name] = asyncio.create_task(self._heal(name, lineage, pack, key), name=f"heal {name}")
+            task.add_done_callback(lambda _: self._healing.pop(name, None))
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        tasks = list(self._healing.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _heal(self, name: str, lineage: str, pack: str, key: bytes) -> bool:
+        try:
+            async with self._gate, asyncio.timeout(HEAL_S):
+                data = await self._second.get(name)
+                await asyncio.to_thread(_check, data, lineage, pack, key)
+                await self._first.put(name, data)
+        except (AtollError, TimeoutError) as error:
+            why = error.message if isinstance(error, AtollError) else f"it took more than {HEAL_S:g} s"
+            _log.warning("blobs.not_healed", key=name, error=why)
+            return False
+        self._metrics.blob_healed()
+        _log.warning("blobs.healed", key=name, bytes=len(data))
+        return True
+
+
+def _check(data: bytes, lineage: str, pack: str, key: bytes) -> None:
+    """Corrupt unless every chunk that the pack says it holds is whole."""
+    sealer, view = Sealer(key, lineage), memoryview(data)
+    for chunk in read_index(data, pack, sealer):
+        if chunk.offset + chunk.stored_bytes > len(data):
+            raise Corrupt(f"pack {pack} is cut short")
+        sealer.read(chunk.id, view[chunk.offset : chunk.offset + chunk.stored_bytes], chunk.bytes)

@@ -1,0 +1,340 @@
+"""The second store: everything gets there, however often it fails; what is lost here comes back from there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from atoll.blobs.local_disk import LocalDisk
+from atoll.domain.errors import Corrupt, Unavailable
+from atoll.domain.workspace import Workspace
+from atoll.records.dump import dump_records, packs_in
+from atoll.records.sql import SqlRecords
+from atoll.records.sqlite import Sqlite
+from atoll.services.backup import Backup
+from atoll.services.copy_journal import CopyJournal
+from atoll.services.second_store import SecondStore, SecondStoreLimits
+from atoll.services.workspaces.storage.healing import Healer
+from atoll.services.workspaces.storage.packs import pack_key
+from atoll.telemetry.metrics import Metrics
+from atoll.testing.memory_blobs import MemoryBlobs
+from tests.services.workspaces.storage import DAY, KIB, Storage, event, noise
+
+FILES = {b"f%02d" % number: noise(number, 5 * KIB) for number in range(40)}
+LIMITS = SecondStoreLimits(every_s=0.01, pause_s=0.01, relist_s=3600, grace_s=DAY.total_seconds())
+
+
+class Ground:
+    """A chunk store with a second store beside it."""
+
+    def __init__(self, folder: Path, storage: Storage) -> None:
+        self.folder, self.storage = folder, storage
+        self.first = storage.blobs
+        self.second = MemoryBlobs()
+        self.metrics = Metrics()
+        self.job = self.new_job()
+
+    def new_job(self, limits: SecondStoreLimits = LIMITS, store: str = "s3://b") -> SecondStore:
+        """As after a restart."""
+        self.job = SecondStore(
+            self.first,
+            self.second,
+            self.storage.records,
+            self.storage.vault,
+            CopyJournal(self.folder / "copied.jsonl", store),
+            self.dumped,
+            lambda: "the owner's key",
+            limits=limits,
+            clock=self.storage.clock,
+            metrics=self.metrics,
+        )
+        return self.job
+
+    async def dumped(self, file: Path) -> dict[str, int]:
+        await dump_records(f"sqlite:///{self.folder}/atoll.db", file)
+        return {pack_key(lineage, pack): size for lineage, pack, size in packs_in(file)}
+
+    def copied(self) -> dict[str, bytes]:
+        return {key: data for key, data in self.second.objects.items() if key.startswith("lineages/")}
+
+    def heal(self) -> None:
+        self.storage.chunks.healer = Healer(self.first, self.second, self.metrics)
+
+    def metric(self, name: str) -> float:
+        line = next(one for one in self.metrics.render().decode().splitlines() if one.startswith(f"{name} "))
+        return float(line.split()[1])
+
+
+@pytest.fixture
+async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
+    records = SqlRecords(Sqlite(tmp_path / "atoll.db"))
+    await records.start()
+    made = Storage(records)
+    await made.blobs.start()
+    await made.vault.start()
+    yield made
+    await made.chunks.close()
+    await records.close()
+
+
+@pytest.fixture
+async def ground(tmp_path: Path, storage: Storage) -> AsyncIterator[Ground]:
+    made = Ground(tmp_path, storage)
+    yield made
+    await made.job.close()
+
+
+async def test_everything_gets_there_and_then_only_what_is_new(ground: Ground) -> None:
+    workspace = await ground.storage.workspace(FILES)
+    await ground.job.pass_()
+    assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
+    ground.second.calls.clear()
+    await ground.storage.revise(workspace, FILES | {b"new": noise(99, KIB)})
+    await ground.job.pass_()
+    assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
+    assert ground.second.calls["write"] == 1
+    assert ground.second.calls["list"] == 0
+    assert ground.job.lag.error is None
+    assert ground.metric("blobs_copy_waiting") == 0
+
+
+async def test_a_failing_store_is_asked_again_and_its_lag_is_told(ground: Ground) -> None:
+    await ground.storage.workspace(FILES)
+    count = len(ground.storage.packs)
+    assert count > 2
+    ground.second.fail_next(1, after=2)  # the listing, one object, then a failure
+    ground.storage.later(timedelta(seconds=90))
+    with pytest.raises(Unavailable, match="1 objects are not copied"):
+        await ground.job.pass_()
+    assert len(ground.copied()) == count - 1
+    assert ground.job.describe()["status"] == "unhealthy"
+    assert (ground.metric("blobs_copy_waiting"), ground.metric("blobs_copy_failures_total")) == (1, 1)
+    assert ground.metric("blobs_copy_lag_seconds") == pytest.approx(90, abs=5)
+    await ground.job.pass_()
+    assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
+    assert ground.job.describe() == {"status": "healthy", "detail": "0 objects (0 bytes), 0 s behind; 0 lost"}
+
+
+async def test_in_the_background_it_goes_on_where_it_was_cut(ground: Ground) -> None:
+    await ground.storage.workspace(FILES)
+    for _ in range(3):  # a server that is killed after each object
+        ground.second.fail_next(1_000, after=2)
+        with pytest.raises(Unavailable):
+            await ground.new_job().pass_()
+    there = len(ground.copied())
+    assert there == 3
+    ground.second.fail_next(5)
+    await ground.new_job().start()
+    async with asyncio.timeout(10):
+        while ground.copied() != ground.first.objects:  # type: ignore[attr-defined]  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await ground.job.close()
+
+
+async def test_a_store_that_hangs_holds_nobody_up(ground: Ground) -> None:
+    workspace = await ground.storage.workspace(FILES)
+    ground.heal()
+    ground.second.answers.clear()
+    await ground.job.start()
+    await asyncio.sleep(0.05)
+    assert await ground.storage.files(workspace) == FILES
+    async with asyncio.timeout(5):
+        await ground.job.close()
+
+
+async def test_what_the_collector_deletes_goes_there_too_after_the_grace(ground: Ground) -> None:
+    workspace = await ground.storage.workspace(FILES)
+    gone = await ground.storage.workspace({b"f": noise(7, 9 * KIB)}, "gone")
+    await ground.second.start()
+    await ground.second.put("lineages/lin_other/packs/pack_other", b"another server's")
+    await ground.job.pass_()
+    records, storage = ground.storage.records, ground.storage
+    await records.swap_workspace(replace(gone, deleted_at=storage.now), event("workspace.deleted", gone.id))
+    await records.delete_workspace_records(gone.id)
+    storage.later(3 * DAY)
+    await storage.collector.collect()
+    assert len(await records.list_lineages()) == 1
+    before = ground.copied()
+    await ground.job.pass_()
+    assert ground.copied() == before, "nothing goes before the grace"
+    storage.later(DAY + timedelta(seconds=1))
+    await ground.new_job().pass_()  # a restart does not begin the grace anew
+    assert ground.copied() == ground.first.objects | {  # type: ignore[attr-defined]
+        "lineages/lin_other/packs/pack_other": b"another server's"
+    }
+    assert await storage.files(workspace) == FILES
+
+
+async def test_what_a_backup_needs_stays_until_the_backup_goes(ground: Ground) -> None:
+    storage = ground.storage
+    gone = await storage.workspace(FILES)
+    ground.new_job(replace(LIMITS, backup_every_s=DAY.total_seconds(), backups_kept=1))
+    await ground.job.pass_()
+    first = ground.job.lag.backup
+    assert first is not None
+    kept = ground.copied()
+    await storage.records.swap_workspace(replace(gone, deleted_at=storage.now), event("workspace.deleted", gone.id))
+    await storage.records.delete_workspace_records(gone.id)
+    storage.later(3 * DAY)
+    await storage.collector.collect()
+    assert ground.first.objects == {}  # type: ignore[attr-defined]
+    ground.new_job()
+    for _ in range(2):
+        await ground.job.pass_()
+        storage.later(2 * DAY)
+    assert ground.copied() == kept
+    ground.new_job(replace(LIMITS, backup_every_s=DAY.total_seconds(), backups_kept=1))
+    await ground.job.pass_()
+    assert ground.job.lag.backup != first
+    await ground.job.pass_()
+    assert ground.copied() == {}
+
+
+async def test_a_backup_that_nobody_can_read_keeps_everything(ground: Ground) -> None:
+    storage = ground.storage
+    workspace = await storage.workspace(FILES)
+    await ground.job.pass_()
+    await ground.second.put("backups/20200101T000000Z/manifest.json", b"{}")
+    lineage, pack = ground.storage.packs[0].split("/")[1], ground.storage.packs[0].split("/")[3]
+    await storage.records.delete_packs([pack])
+    for _ in range(2):
+        storage.later(2 * DAY)
+        await ground.job.pass_()
+    assert pack_key(lineage, pack) in ground.copied()
+    assert workspace.lineage == lineage
+
+
+async def test_the_servers_backups_restore_on_an_empty_machine(ground: Ground, tmp_path: Path) -> None:
+    workspace = await ground.storage.workspace(FILES)
+    ground.new_job(replace(LIMITS, backup_every_s=DAY.total_seconds(), backups_kept=2))
+    await ground.job.pass_()
+    assert ground.second.calls["read"] == 0, "what was copied a moment ago is read again for its hash"
+    for _ in range(3):
+        await ground.job.pass_()
+    empty = MemoryBlobs()
+    await empty.start()
+    backup = Backup(empty, ground.second, ground.storage.vault)
+    assert len(await backup.list()) == 1
+    moment, owner_key = await backup.restore_records(None, tmp_path / "restored.db")
+    assert owner_key == "the owner's key"
+    await backup.restore_blobs(moment)
+    records = SqlRecords(Sqlite(tmp_path / "restored.db"))
+    await records.start()
+    again = Storage(records, empty, vault=ground.storage.vault)
+    assert await again.files(workspace) == FILES
+    await again.chunks.close()
+    await records.close()
+
+
+@pytest.mark.parametrize("harm", ["lost", "flipped", "cut"])
+async def test_reading_and_verifying_heal_from_the_copy(ground: Ground, harm: str) -> None:
+    workspace = await ground.storage.workspace(FILES)
+    await ground.job.pass_()
+    ground.heal()
+    whole = dict(ground.first.objects)  # type: ignore[attr-defined]
+    _harm(ground, harm)
+    assert await ground.storage.files(workspace) == FILES
+    assert ground.first.objects == whole  # type: ignore[attr-defined]
+    _harm(ground, harm)
+    await ground.storage.restart()
+    ground.heal()
+    assert (await ground.storage.verifier.verify(workspace)).corrupt == []
+    assert ground.first.objects == whole  # type: ignore[attr-defined]
+    assert ground.metric("blobs_healed_total") >= 2
+
+
+async def test_a_copy_that_is_damaged_or_does_not_answer_heals_nothing(ground: Ground) -> None:
+    workspace = await ground.storage.workspace(FILES)
+    await ground.job.pass_()
+    ground.heal()
+    _harm(ground, "flipped")
+    harmed = dict(ground.first.objects)  # type: ignore[attr-defined]
+    ground.second.fail_next(1_000)
+    await _assert_corrupt(ground, workspace)
+    ground.second.fail_next(0)
+    for key in list(ground.copied()):
+        ground.second.flip(key, 50)
+    await _assert_corrupt(ground, workspace)
+    assert ground.first.objects == harmed  # type: ignore[attr-defined]
+
+
+async def test_what_both_stores_lack_is_told_and_holds_up_nothing(ground: Ground) -> None:
+    await ground.storage.workspace(FILES)
+    lost = ground.storage.packs[0]
+    del ground.first.objects[lost]  # type: ignore[attr-defined]
+    await ground.job.pass_()
+    assert ground.job.lag.lost == (lost,)
+    assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
+
+
+async def test_what_the_second_store_lost_is_copied_again(ground: Ground) -> None:
+    await ground.storage.workspace(FILES)
+    await ground.job.pass_()
+    ground.second.objects.clear()
+    ground.storage.later(timedelta(seconds=LIMITS.relist_s + 1))
+    await ground.job.pass_()
+    assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
+
+
+async def test_another_store_or_a_damaged_journal_deletes_nothing(ground: Ground) -> None:
+    storage = ground.storage
+    await storage.workspace(FILES)
+    await ground.job.pass_()
+    before = ground.copied()
+    for change in ("another store", "damaged"):
+        if change == "damaged":
+            (ground.folder / "copied.jsonl").write_text(json.dumps({"store": "s3://b"}) + '\n["unneeded", 3]\nnonsense')
+        ground.new_job(store="s3://c" if change == "another store" else "s3://b")
+        await ground.job.pass_()
+        storage.later(3 * DAY)
+        await ground.job.pass_()
+        assert ground.copied() == before
+
+
+async def test_two_folders(storage: Storage, tmp_path: Path) -> None:
+    await storage.chunks.close()
+    first, second = LocalDisk(tmp_path / "first"), LocalDisk(tmp_path / "second")
+    storage.blobs = first
+    storage.build()
+    await first.start()
+    workspace = await storage.workspace(FILES)
+    ground = Ground(tmp_path, storage)
+    ground.second = second  # type: ignore[assignment]
+    await ground.new_job().pass_()
+    ground.heal()
+    paths = list((tmp_path / "first" / "objects").rglob("pack_*"))
+    copies = [tmp_path / "second" / path.relative_to(tmp_path / "first") for path in paths]
+    assert [path.read_bytes() for path in copies] == [path.read_bytes() for path in paths]
+    whole = [path.read_bytes() for path in paths]
+    paths[0].unlink()
+    paths[1].write_bytes(bytes(len(whole[1])))
+    paths[2].unlink()
+    paths[2].symlink_to("/etc/passwd")
+    assert await storage.files(workspace) == FILES
+    assert [path.read_bytes() for path in paths] == whole and not paths[2].is_symlink()
+    await ground.job.close()
+    await first.close()
+
+
+def _harm(ground: Ground, harm: str) -> None:
+    objects = ground.first.objects  # type: ignore[attr-defined]
+    for key in list(objects)[::2]:
+        if harm == "lost":
+            del objects[key]
+        elif harm == "cut":
+            objects[key] = objects[key][:1_000]
+        else:
+            ground.first.flip(key, 50)  # type: ignore[attr-defined]
+
+
+async def _assert_corrupt(ground: Ground, workspace: Workspace) -> None:
+    await ground.storage.restart()
+    ground.heal()
+    with pytest.raises(Corrupt):
+        await ground.storage.files(workspace)
