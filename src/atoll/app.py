@@ -247,6 +247,7 @@ def open_runtime(settings: Settings) -> Runtime:
     return LocalRuntime(
         settings.data,
         resolvers=settings.network.resolvers,
+        network_bytes_per_s=settings.network.bytes_per_s,
         ring_bytes=settings.limits.output_ring_bytes,
         spares=settings.sandboxes.spares,
         spare_disk_bytes=defaults.disk_bytes,

@@ -87,7 +87,7 @@ def _show_bounds(name: str, field: FieldInfo) -> str:
 
 
 def _show_number(name: str, value: float) -> str:
-    if name.endswith("_bytes") and value:
+    if name.endswith(("_bytes", ".bytes_per_s")) and value:
         unit, size = next((u, s) for u, s in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB), ("B", 1)) if value % s == 0)
         return f"{int(value) // size} {unit}"
     return str(int(value)) if value == int(value) else str(value)

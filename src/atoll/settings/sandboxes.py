@@ -101,6 +101,8 @@ class SandboxSettings(Section):
 class NetworkSettings(Section):
     resolvers: tuple[str, ...] = ()
     """IPv4 name servers of sandboxes that may go out. Empty: the host's own, else 1.1.1.1 and 8.8.8.8."""
+    bytes_per_s: int = Field(default=128 * 2**20, ge=0, le=2**40)
+    """What each sandbox may send in a second, and receive; more is dropped, and TCP slows down. 0: no limit."""
 
     @field_validator("resolvers", mode="before")
     @classmethod

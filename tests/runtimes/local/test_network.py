@@ -306,10 +306,28 @@ def test_r14_open_connections_of_a_sandbox_are_capped_and_a_neighbour_does_not_n
     assert alice.udp(PUBLIC)
 
 
-def spray(to: str, count: int) -> None:
+def spray(to: str, count: int, size: int = 1) -> None:
     for _ in range(count):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.sendto(b"x", (to, PORT))
+            client.sendto(bytes(size), (to, PORT))
+
+
+def test_r14_what_a_sandbox_sends_is_capped_and_a_neighbour_does_not_notice(world: World) -> None:
+    network = world.network(bytes_per_s=20_000)
+    network.start()
+    mallory, alice = world.sandbox(network, 1), world.sandbox(network, 2)
+    mallory.run(lambda: spray(PUBLIC, 200, 1000))
+    assert network.counters()["sent"][1] >= 100_000
+    assert alice.udp(PUBLIC)
+
+
+def test_r14_what_a_sandbox_receives_is_capped_and_a_neighbour_does_not_notice(world: World) -> None:
+    network = world.network(bytes_per_s=20_000)
+    network.start()
+    mallory, alice = world.sandbox(network, 1), world.sandbox(network, 2)
+    world.internet.run(lambda: spray(mallory.address, 200, 1000))
+    assert network.counters()["received"][1] >= 100_000
+    assert alice.udp(PUBLIC)
 
 
 def test_two_servers_share_a_host_and_neither_reaches_the_other(world: World, network: Network, alice: Sandbox) -> None:

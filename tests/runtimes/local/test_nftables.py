@@ -94,7 +94,8 @@ def test_kernels_that_know_no_owners_get_a_plain_table(filters: nft.Nftables, mo
 
 @pytest.mark.skipif(shutil.which("nft") is None, reason="compares with what the nft program reads: not installed")
 def test_the_nft_program_reads_the_rules_as_they_are_meant(filters: nft.Nftables) -> None:
-    table = network_rules.table("atoll-x", "atx", "100.64.0.0/16", ["10.0.0.2"], new_connections_per_s=5, connections=7)
+    caps = {"new_connections_per_s": 5, "connections": 7, "bytes_per_s": 9}
+    table = network_rules.table("atoll-x", "atx", "100.64.0.0/16", ["10.0.0.2"], **caps)
     filters.replace(table)
     said = subprocess.run(["nft", "list", "table", "inet", "atoll-x"], capture_output=True, text=True, check=True)
     for line in (
@@ -107,6 +108,8 @@ def test_the_nft_program_reads_the_rules_as_they_are_meant(filters: nft.Nftables
         'oifname "atx*" ct state established,related accept',
         "limit rate over 5/second burst 10 packets",
         "ct count over 7",
+        "update @sent_by_source { ip saddr limit rate over 9 bytes/second }",
+        "update @received_by_destination { ip daddr limit rate over 9 bytes/second }",
         'ip saddr 100.64.0.0/16 oifname != "atx*" masquerade',
         "type nat hook postrouting priority srcnat; policy accept;",
         "type filter hook prerouting priority raw; policy accept;",

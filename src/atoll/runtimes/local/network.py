@@ -45,7 +45,7 @@ class Network:
     name: of the packet filter table, unique on the machine. prefix: of the interface names, letters and digits,
     ends with a letter, at most 10 characters; two servers' prefixes must not begin with one another.
     resolvers: IPv4 addresses that may be asked on port 53 even where they lie in a forbidden range.
-    new_connections_per_s and connections: of each sandbox; zero means no limit.
+    new_connections_per_s, connections, bytes_per_s (each way): of each sandbox; zero means no limit.
     mtu_bytes: that of the way out, at most 1500, when not given. claims_path: a file that all servers share.
     """
 
@@ -59,6 +59,7 @@ class Network:
         mtu_bytes: int | None = None,
         new_connections_per_s: int = 500,
         connections: int = 8192,
+        bytes_per_s: int = 0,
         claims_path: str | None = None,
     ) -> None:
         self.name = _checked_name(name)
@@ -70,6 +71,7 @@ class Network:
         self._mtu_bytes = mtu_bytes or 0
         self._new_connections_per_s = new_connections_per_s
         self._connections = connections
+        self._bytes_per_s = bytes_per_s
         self._claims_path = claims_path or default_path()
         self._block = 0  # the first address of ours, as a number; 0 before `start`
         self._forwarding = False
@@ -267,6 +269,7 @@ class Network:
             self.resolvers,
             new_connections_per_s=self._new_connections_per_s,
             connections=self._connections,
+            bytes_per_s=self._bytes_per_s,
         )
 
     def _enable_forwarding(self) -> None:

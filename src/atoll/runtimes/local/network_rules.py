@@ -32,7 +32,8 @@ FORBIDDEN = (
 _DNS_PORT = 53
 _OUTBOUND = "outbound"
 _RATES, _CONNECTIONS = "new_by_source", "open_by_source"
-_SOURCES_MAX = 65_536
+_SENT, _RECEIVED = "sent_by_source", "received_by_destination"
+_ADDRESSES_MAX = 65_536
 _RATE_ENTRY_TIMEOUT_S = 60
 
 
@@ -44,6 +45,7 @@ def table(
     *,
     new_connections_per_s: int,
     connections: int,
+    bytes_per_s: int,
 ) -> nft.Table:
     """The table of a server whose links are called `prefix`* and whose sandboxes have addresses in `block`."""
     ours = nft.comes_in_by(prefix)
@@ -58,6 +60,7 @@ def table(
     _allow(made, "input", resolvers, ours)
     made.rule("input", ours, nft.count(), nft.drop(), comment="host")
     made.base_chain("forward", nft.FORWARD, nft.PRIORITY_FILTER)
+    _throttle(made, prefix, ours, bytes_per_s)
     _forward(made, prefix, ours)
     _cap(made, ours, new_connections_per_s, connections)
     made.rule("forward", ours, nft.jump(_OUTBOUND))
@@ -87,14 +90,26 @@ def _forward(made: nft.Table, prefix: str, ours: bytes) -> None:
     made.rule("forward", to_ours, nft.count(), nft.drop(), comment="unasked")
 
 
+def _throttle(made: nft.Table, prefix: str, ours: bytes, bytes_per_s: int) -> None:
+    """One sandbox cannot fill the line that it shares with the others and with the host, in either direction."""
+    if not bytes_per_s:
+        return
+    for name in (_SENT, _RECEIVED):
+        made.address_set(name, size=_ADDRESSES_MAX, timeout_s=_RATE_ENTRY_TIMEOUT_S)
+    sent = nft.source_is_over_bytes(_SENT, bytes_per_s)
+    made.rule("forward", ours, sent, nft.count(), nft.drop(), comment="sent")
+    received = nft.destination_is_over_bytes(_RECEIVED, bytes_per_s)
+    made.rule("forward", nft.goes_out_by(prefix), received, nft.count(), nft.drop(), comment="received")
+
+
 def _cap(made: nft.Table, ours: bytes, new_connections_per_s: int, connections: int) -> None:
     """One sandbox cannot fill the connection table that it shares with the others and with the host."""
     new = ours + nft.connection_is(nft.NEW)
     if new_connections_per_s:
-        made.source_set(_RATES, size=_SOURCES_MAX, timeout_s=_RATE_ENTRY_TIMEOUT_S)
+        made.address_set(_RATES, size=_ADDRESSES_MAX, timeout_s=_RATE_ENTRY_TIMEOUT_S)
         over = nft.source_is_over_rate(_RATES, new_connections_per_s, burst=2 * new_connections_per_s)
         made.rule("forward", new, over, nft.count(), nft.drop(), comment="rate")
     if connections:
-        made.source_set(_CONNECTIONS, size=_SOURCES_MAX)
+        made.address_set(_CONNECTIONS, size=_ADDRESSES_MAX)
         over = nft.source_is_over_connections(_CONNECTIONS, connections)
         made.rule("forward", new, over, nft.count(), nft.drop(), comment="connections")

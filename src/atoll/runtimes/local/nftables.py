@@ -161,17 +161,33 @@ def source_is_over_rate(set_name: str, per_s: int, burst: int) -> bytes:
     """This source's packets that come here are more than so many a second; `set_name` counts them."""
     one_second, in_packets = 1, 0
     limit = _bare("limit", be64(1, per_s), be64(2, one_second), be32(3, burst), be32(4, in_packets), be32(5, _OVER))
-    return _count_by_source(set_name, limit, update=True)
+    return _count_by(_SOURCE_OFFSET, set_name, limit, update=True)
+
+
+def source_is_over_bytes(set_name: str, per_s: int) -> bytes:
+    """This source's packets that come here hold more than so many bytes a second, and that much at once."""
+    return _count_by(_SOURCE_OFFSET, set_name, _bytes_per_s(per_s), update=True)
+
+
+def destination_is_over_bytes(set_name: str, per_s: int) -> bytes:
+    """The same for a destination; `set_name` counts by that."""
+    return _count_by(_DESTINATION_OFFSET, set_name, _bytes_per_s(per_s), update=True)
+
+
+def _bytes_per_s(per_s: int) -> bytes:
+    one_second, no_burst, in_bytes = 1, 0, 1  # the bucket holds a second's worth as it is
+    return _bare("limit", be64(1, per_s), be64(2, one_second), be32(3, no_burst), be32(4, in_bytes), be32(5, _OVER))
 
 
 def source_is_over_connections(set_name: str, count: int) -> bytes:
     """This source has more tracked connections than `count`; `set_name` counts them."""
-    return _count_by_source(set_name, _bare("connlimit", be32(1, count), be32(2, _OVER)), update=False)
+    counting = _bare("connlimit", be32(1, count), be32(2, _OVER))
+    return _count_by(_SOURCE_OFFSET, set_name, counting, update=False)
 
 
-def _count_by_source(set_name: str, counting: bytes, *, update: bool) -> bytes:
+def _count_by(offset: int, set_name: str, counting: bytes, *, update: bool) -> bytes:
     load = _meta(_META_FAMILY) + _compare(bytes([socket.AF_INET]))
-    load += _payload(_NETWORK_HEADER, _SOURCE_OFFSET, 4)
+    load += _payload(_NETWORK_HEADER, offset, 4)
     return load + _expression(
         "dynset", text(1, set_name), be32(3, int(update)), be32(4, _REGISTER), nested(7, counting)
     )
@@ -221,8 +237,8 @@ class Table:
         """A chain that rules jump to."""
         self._add(_NEW_CHAIN, text(3, name))
 
-    def source_set(self, name: str, *, size: int, timeout_s: int = 0) -> None:
-        """A set that packets fill with their IPv4 sources; an entry goes `timeout_s` after its last packet."""
+    def address_set(self, name: str, *, size: int, timeout_s: int = 0) -> None:
+        """A set that packets fill with IPv4 addresses of theirs; an entry goes `timeout_s` after its last packet."""
         flags = _SET_GROWS | (_SET_HAS_TIMEOUT if timeout_s else 0)
         parts = [text(2, name), be32(3, flags), be32(4, _KEY_IPV4), be32(5, 4)]
         parts += [nested(9, be32(1, size)), be32(10, len(self._parts) + 1)]

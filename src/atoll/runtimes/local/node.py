@@ -66,7 +66,8 @@ class Node:
         name, servers = settings["name"], settings["resolvers"] or resolvers()
         self.cgroups = Cgroups(name) if rooted else None
         self.slots = Slots(self.boxes_folder) if rooted else None
-        self.network = Network(name, settings["interface_prefix"], resolvers=servers)
+        prefix, bytes_per_s = settings["interface_prefix"], settings["network_bytes_per_s"]
+        self.network = Network(name, prefix, resolvers=servers, bytes_per_s=bytes_per_s)
         host = learn_host(data, self.network, rooted=rooted, in_use=bool(os.listdir(self.boxes_folder)))
         self.loop = Loop()
         self.loop.on_child = self._on_child

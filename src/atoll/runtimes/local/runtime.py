@@ -36,7 +36,8 @@ INODE_BYTES = 1024  # what the kernel holds for each file of a tmpfs
 class LocalRuntime(Runtime):
     """One node and its sandboxes, all under `data`; working trees in `trees`, or there too.
 
-    `resolvers`: name servers that sandboxes with a network ask; none given: the host's. `spares`: how many sandboxes
+    `resolvers`: name servers that sandboxes with a network ask; none given: the host's. `network_bytes_per_s`: what
+    each of them may send, and receive; 0: no limit. `spares`: how many sandboxes
     with network none and the given disk are made ahead. `keeper_idle_s`: a tree's keeper that nobody asks ends then.
     """
 
@@ -48,6 +49,7 @@ class LocalRuntime(Runtime):
         *,
         trees: Path | None = None,
         resolvers: tuple[str, ...] = (),
+        network_bytes_per_s: int = 0,
         ring_bytes: int = 2**20,
         spares: int = 8,
         spare_disk_bytes: int = 256 * 2**20,
@@ -64,6 +66,7 @@ class LocalRuntime(Runtime):
             "name": f"atoll-{mark}",
             "interface_prefix": f"at{mark[:6]}x",
             "resolvers": list(resolvers),
+            "network_bytes_per_s": network_bytes_per_s,
             "ring_bytes": ring_bytes,
             "boot_id": self._boot_id,
             "trees": str((trees or self._data / "trees").resolve()),
