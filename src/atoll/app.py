@@ -95,6 +95,7 @@ class Application:
             storage_limits=storage_limits(settings),
             metrics=self.metrics,
             snapshot_files=settings.workspaces.snapshot_files,
+            folder=settings.workspaces.folder,
             disks=settings.disks,
         )
         self.workspaces = Workspaces(parts)

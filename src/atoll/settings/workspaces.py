@@ -51,6 +51,8 @@ class WorkspaceSettings(Section):
     """Newest snapshots of a workspace that are kept, besides those to keep and those in use."""
     snapshot_files: _Path | None = None
     """Folder that gets a copy of each snapshot as {user}/{id}.tar.zst. Empty: none."""
+    folder: _Path | None = None
+    """Folder that gets the files of each workspace's newest revision as {user}/{name}. Empty: none."""
     collect_every_s: float = Field(default=3_600.0, ge=1, le=7 * DAY_S)
     """Seconds between removals of what no revision and no snapshot refers to."""
     collect_grace_s: float = Field(default=DAY_S, ge=0, le=365 * DAY_S)

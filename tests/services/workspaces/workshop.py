@@ -43,6 +43,7 @@ class Workshop:
     limits: WorkspaceLimits = LIMITS
     storage_limits: StorageLimits = field(default_factory=StorageLimits)
     snapshot_files: Path | None = None
+    plain_copies: Path | None = None
     sandbox_limits: Limits = QUICK
     runtime_kind: type[FakeRuntime] = FakeRuntime
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -66,6 +67,7 @@ class Workshop:
             storage_limits=self.storage_limits,
             clock=self.clock,
             snapshot_files=self.snapshot_files,
+            folder=self.plain_copies,
             disks=[self.data],
         )
         self.workspaces = Workspaces(self.parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from atoll.domain.errors import Conflict, Forbidden, NotFound
@@ -46,6 +47,8 @@ class WorkspaceAccess:
     def __init__(self, records: Records, clock: Clock = utc_now) -> None:
         self._records = records
         self.clock = clock
+        # Called with the id of a workspace that has a new head or name, or is made or deleted.
+        self.changed: Callable[[str], None] = lambda _: None
 
     async def find(
         self, principal: Principal, ref: str, need: Permission | None, *, scope: Scope | None = None

@@ -62,6 +62,7 @@ class Adding:
             raise QuotaExceeded(f"workspace limit reached ({quota}/{quota})") from None
         except Conflict:
             raise taken(workspace.name) from None
+        self._access.changed(workspace.id)
 
 
 def taken(name: str) -> Conflict:

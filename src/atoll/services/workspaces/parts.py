@@ -13,6 +13,7 @@ from atoll.services.background import Background
 from atoll.services.clock import Clock, utc_now
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.adding import Adding
+from atoll.services.workspaces.archives.folder_copies import FolderCopies
 from atoll.services.workspaces.archives.snapshot_files import SnapshotFiles
 from atoll.services.workspaces.archives.tree_archives import Archives, TreeArchives
 from atoll.services.workspaces.copying import Copying
@@ -63,6 +64,7 @@ class Parts:
     chunks: ChunkStore
     collector: Collector
     copying: Copying
+    folders: FolderCopies | None
     forks: Forks
     history: History
     keys: LineageKeys
@@ -99,11 +101,12 @@ def make_parts(
     clock: Clock = utc_now,
     metrics: Metrics | None = None,
     snapshot_files: Path | None = None,
+    folder: Path | None = None,
     disks: Sequence[Path] = (),
 ) -> Parts:
     """The parts over plug points that are started before and closed after them. `stamps_folder` is a cache of ours,
-    and the place of the marks of trees that somebody may have changed; `snapshot_files` gets a copy of each snapshot.
-    `disks` are folders on the file systems that all of them write to.
+    and the place of the marks of trees that somebody may have changed; `snapshot_files` gets a copy of each snapshot,
+    `folder` one of each workspace's files. `disks` are folders on the file systems that all others write to.
     """
     limits, metrics = limits or WorkspaceLimits(), metrics or Metrics()
     access = WorkspaceAccess(records, clock)
@@ -137,6 +140,9 @@ def make_parts(
     )
     tree_archives = TreeArchives(chunks, manifests)
     files = None if snapshot_files is None else SnapshotFiles(snapshot_files, records, tree_archives)
+    folders = None if folder is None else FolderCopies(folder, records, manifests, chunks, limits.tree_s)
+    if folders is not None:
+        access.changed = folders.changed
     shredding = Shredding(records, access, keys, files)
     snapshots = Snapshots(
         records,
@@ -172,6 +178,7 @@ def make_parts(
         chunks=chunks,
         collector=collector,
         copying=copying,
+        folders=folders,
         forks=Forks(records, access, refs, keys, copying, revising, adding, viewing, locks),
         history=History(records, access, refs, chunks, manifests, viewing, limits),
         keys=keys,

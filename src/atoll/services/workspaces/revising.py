@@ -244,7 +244,9 @@ class Revising:
         event = self._access.event(
             "workspace.revised", workspace, actor, revision=revision.id, number=revision.number, reason=reason.value
         )
-        return Taken(await self._records.add_revision(revision, workspace, event), revision)
+        taken = Taken(await self._records.add_revision(revision, workspace, event), revision)
+        self._access.changed(workspace.id)
+        return taken
 
     def check_message(self, message: str | None) -> None:
         if message is not None and len(message) > self._limits.text_chars_max:

@@ -60,10 +60,14 @@ class Workspaces:
     async def start(self) -> None:
         """Learn what is mounted where; then reconcile, take daily revisions, prune and collect, until `close`."""
         await self._parts.upkeep.start()
+        if self._parts.folders is not None:
+            self._parts.folders.start()
 
     async def close(self) -> None:
         """Stop; what is under way gets a moment. A second call does nothing."""
         await self._parts.upkeep.close()
+        if self._parts.folders is not None:
+            await self._parts.folders.close()
         await self._parts.background.close(self._parts.limits.close_s)
         await self._parts.chunks.close()
 
@@ -170,6 +174,7 @@ class Workspaces:
             try:
                 event = parts.access.event("workspace.changed", workspace, principal.id)
                 stored = await parts.records.swap_workspace(replace(after, updated_at=parts.access.clock()), event)
+                parts.access.changed(stored.id)
                 return await parts.viewing.workspace(stored, found.permission)
             except StaleVersion:
                 workspace = await parts.access.current(workspace.id)
@@ -213,6 +218,7 @@ class Workspaces:
                     continue
             else:
                 raise StaleVersion()
+            parts.access.changed(gone.id)
             crash.point("workspaces.delete.recorded")
             if workspace.tree_id is not None:
                 await parts.trees.remove(workspace.tree_id)
