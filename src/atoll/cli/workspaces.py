@@ -141,6 +141,7 @@ def info(name: Name, as_json: output.Json = False) -> None:
         ("revision", f"{head.number} ({head.reason}, {output.age(head.created_at)} ago)" if head else ""),
         ("holds", f"{head.entries} entries, {output.size(head.bytes)}" if head else ""),
         ("quota", f"{found.quota_inodes} entries, {output.size(found.quota_bytes)}"),
+        ("stored", _stored(found)),
         ("automatic", "yes" if found.automatic else "no"),
         ("forked from", found.forked_from),
         ("mounted in", " ".join(found.mounted)),
@@ -149,6 +150,15 @@ def info(name: Name, as_json: output.Json = False) -> None:
     for label, value in lines:
         if value:
             typer.echo(f"{label + ':':<13}{value}")
+
+
+def _stored(found: WorkspaceInfo) -> str:
+    """What this key has stored, in all workspaces of its own."""
+    if found.owner_stored_bytes is None:
+        return ""
+    most = found.owner_stored_bytes_max
+    limit = "" if most is None else f" of at most {output.size(most)}"
+    return f"{output.size(found.owner_stored_bytes)}{limit}, in all workspaces of this owner"
 
 
 def tag(

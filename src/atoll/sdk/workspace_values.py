@@ -53,6 +53,8 @@ class WorkspaceInfo:
     automatic: bool = True
     forked_from: str | None = None
     mounted: tuple[str, ...] = ()  # ids of sandboxes
+    owner_stored_bytes: int | None = None  # in all workspaces of its owner; only told to that one
+    owner_stored_bytes_max: int | None = None  # None: no limit, or not told
     raw: Json = field(default_factory=dict[str, Any], repr=False, compare=False)
 
     @property
@@ -196,6 +198,8 @@ def workspace_of(value: Json) -> WorkspaceInfo:
         automatic=bool(value.get("automatic", True)),
         forked_from=value.get("forkedFrom"),
         mounted=tuple(value.get("mounted") or ()),
+        owner_stored_bytes=value.get("ownerStoredBytes"),
+        owner_stored_bytes_max=value.get("ownerStoredBytesMax"),
         raw=value,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from atoll.surfaces.workspaces import answers
+from tests.surfaces.workspaces.client import Client
 
 
 async def test_a_new_workspace_has_everything_that_the_contract_lists(house: Any) -> None:
@@ -212,3 +213,22 @@ async def test_another_workspaces_name_is_one_part_of_the_path(house: Any, ws: A
 
 
 READ = {"permission": "read"}
+
+
+async def test_what_is_stored_is_told_to_the_owner_and_to_nobody_else(house: Any, ws: Any, keys: Any) -> None:
+    """A collaborator would learn from it which chunks other workspaces of the lineage have."""
+    other = await house.call("POST", f"/v1/workspaces/{ws.ws}/fork", json={"name": "other"})
+    await Client(house, other.json()["id"], keys.ALICE).push({"secret": b"known elsewhere"})
+    await ws.ok("PUT", "/collaborators/key_b0b000000000", json={"permission": "write"})
+    bob = Client(house, ws.ws, keys.BOB)
+    pushed = await bob.push({"secret": b"known elsewhere"})
+    assert "storedBytes" not in pushed
+    for path in ("/revisions/HEAD", "/revisions", "", "/sync/head"):
+        assert "tored" not in (await bob.call("GET", path)).text
+        assert '"storedBytes"' in (await ws.call("GET", path)).text
+    taken = await ws.ok("POST", "/revisions")
+    assert taken["storedBytes"] >= 0
+    assert "tored" not in (await bob.call("POST", "/revisions")).text
+    mine = await ws.ok("GET", "")
+    answers.WorkspaceAnswer.model_validate(mine)
+    assert mine["ownerStoredBytes"] == await house.records.stored_bytes(mine["owner"]) > 0

@@ -116,7 +116,7 @@ def make_parts(
     room = Room(records, storage_limits, FreeSpace(disks, storage_limits.free_bytes_min))
     chunks = ChunkStore(blobs, records, keys, storage_limits, clock, room)
     manifests = Manifests(chunks)
-    viewing = Viewing(records, mounted)
+    viewing = Viewing(records, mounted, room)
     stamps = Stamps(stamps_folder, limits.stamps_cached_max)
     trees = WorkingTrees(runtime, records, access, chunks, manifests, stamps, limits)
     revising = Revising(records, access, chunks, manifests, trees, mounted, locks, background, limits)

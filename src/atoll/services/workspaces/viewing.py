@@ -9,6 +9,7 @@ from atoll.domain.workspace import Permission, Revision, Workspace
 from atoll.records.base import Records
 from atoll.services.workspaces.access import NoWorkspace
 from atoll.services.workspaces.mounted import Mounted
+from atoll.services.workspaces.storage.room import Room, Use
 from atoll.services.workspaces.views import RevisionView, WorkspaceView
 
 SNAPSHOTS_MAX = 10_000
@@ -17,11 +18,15 @@ SNAPSHOTS_MAX = 10_000
 class Viewing:
     """Views of workspaces and revisions, for whoever has been found to be allowed to see them."""
 
-    def __init__(self, records: Records, mounted: Mounted) -> None:
+    def __init__(self, records: Records, mounted: Mounted, room: Room) -> None:
         self._records = records
         self._mounted = mounted
+        self._room = room
 
-    async def workspace(self, workspace: Workspace, permission: Permission | None) -> WorkspaceView:
+    async def workspace(
+        self, workspace: Workspace, permission: Permission | None, use: Use | None = None
+    ) -> WorkspaceView:
+        """`use` is what its owner has stored, where the asker is that one and it is known already."""
         head = await self._records.get_revision(workspace.head)
         if head is None:
             raise NoWorkspace(workspace.id)  # deleted under us
@@ -29,14 +34,19 @@ class Viewing:
         mounted = sorted({one.sandbox for one in self._mounted.of_workspace(workspace.id)})
         owner = None if permission is None else await self._records.get_key(workspace.owner)
         name = None if owner is None else owner.name
-        return WorkspaceView(workspace, permission, await self.revision(head), tuple(mounted), tuple(shares), name)
+        if permission is None:
+            use = use or await self._room.use(workspace.owner)
+        revision = await self.revision(head)
+        return WorkspaceView(workspace, permission, revision, tuple(mounted), tuple(shares), name, use)
 
     async def revision(self, revision: Revision) -> RevisionView:
         return (await self.revisions([revision], revision.workspace))[0]
 
     async def revisions(self, revisions: Iterable[Revision], workspace_id: str) -> list[RevisionView]:
         """Of one workspace."""
+        workspace = await self._records.get_workspace(workspace_id)
+        owner = None if workspace is None else workspace.owner
         named: dict[str, list[str]] = defaultdict(list)
         for snapshot in await self._records.list_snapshots(workspace=workspace_id, limit=SNAPSHOTS_MAX):
             named[snapshot.revision].append(snapshot.id)
-        return [RevisionView(one, tuple(sorted(named.get(one.id, ())))) for one in revisions]
+        return [RevisionView(one, tuple(sorted(named.get(one.id, ()))), owner) for one in revisions]

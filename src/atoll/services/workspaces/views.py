@@ -8,14 +8,17 @@ from typing import Literal, NamedTuple
 from atoll.domain.process import RunResult
 from atoll.domain.tree import Entry, EntryKind
 from atoll.domain.workspace import Permission, Revision, Share, Workspace
+from atoll.services.workspaces.storage.room import Use
 
 
 @dataclass(frozen=True, slots=True)
 class RevisionView:
-    """A revision and the ids of the snapshots that keep it."""
+    """A revision, the ids of the snapshots that keep it, and whose it is: only that principal may know its
+    `stored_bytes`, which tell what the other workspaces of the lineage had stored before."""
 
     revision: Revision
     snapshots: tuple[str, ...] = ()
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class WorkspaceView:
     mounted: tuple[str, ...] = ()
     shares: tuple[Share, ...] = ()
     owner_name: str | None = None  # of the owner's key, where that is not the asker's
+    use: Use | None = None  # of the asker, where that is the owner: in all workspaces of theirs
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,11 @@ class Workspaces:
             found += [(one.workspace, one.permission) for one in of_others]
             found.sort(key=lambda one: one[0].created_at, reverse=True)
         wanted = [one for one in found if (name is None or one[0].name == name) and (tag is None or tag in one[0].tags)]
-        return [await self._parts.viewing.workspace(*one) for one in wanted[:limit]]
+        use = await self._parts.chunks.room.use(principal.id)
+        return [
+            await self._parts.viewing.workspace(workspace, permission, None if permission else use)
+            for workspace, permission in wanted[:limit]
+        ]
 
     async def change(self, principal: Principal, ref: str, changes: Changes) -> WorkspaceView:
         """Needs the permission `admin`. Its quota holds for working trees that are made from now on.

@@ -45,7 +45,7 @@ class RevisionAnswer(_Answer):
     createdAt: datetime
     entries: int
     bytes: int
-    storedBytes: int
+    storedBytes: int | None = None
     state: Literal["ready", "corrupt"]
     snapshots: list[str] | None = None
 
@@ -77,6 +77,8 @@ class WorkspaceAnswer(_Answer):
     forkedFrom: str | None = None
     lineage: str
     mounted: list[str]
+    ownerStoredBytes: int | None = None
+    ownerStoredBytesMax: int | None = None
 
 
 class WorkspacesAnswer(_Answer):
@@ -204,17 +206,25 @@ def workspace(view: WorkspaceView) -> Json:
         "permission": str(view.permission or "owner"),
         "createdAt": one.created_at,
         "updatedAt": one.updated_at,
-        "head": revision(view.head),
+        "head": revision(view.head, one.owner if view.permission is None else None),
         "quotaBytes": one.quota.bytes,
         "quotaInodes": one.quota.inodes,
         "automatic": one.automatic,
         "lineage": one.lineage,
         "mounted": list(view.mounted),
-    } | _present({"ownerName": view.owner_name, "forkedFrom": one.forked_from})
+    } | _present(
+        {
+            "ownerName": view.owner_name,
+            "forkedFrom": one.forked_from,
+            "ownerStoredBytes": None if view.use is None else view.use.bytes,
+            "ownerStoredBytesMax": None if view.use is None else view.use.most,
+        }
+    )
 
 
-def revision(view: RevisionView) -> Json:
+def revision(view: RevisionView, asker: str | None) -> Json:
     one = view.revision
+    own = view.owner is not None and view.owner == asker
     return {
         "id": one.id,
         "workspace": one.workspace,
@@ -226,9 +236,15 @@ def revision(view: RevisionView) -> Json:
         "createdAt": one.created_at,
         "entries": one.entries,
         "bytes": one.bytes,
-        "storedBytes": one.stored_bytes,
         "state": str(one.state),
-    } | _present({"merged": one.merged, "message": one.message, "snapshots": list(view.snapshots) or None})
+    } | _present(
+        {
+            "merged": one.merged,
+            "message": one.message,
+            "storedBytes": one.stored_bytes if own else None,
+            "snapshots": list(view.snapshots) or None,
+        }
+    )
 
 
 def snapshot(one: Snapshot, of: Workspace) -> Json:
@@ -281,9 +297,9 @@ def diff(found: Diff) -> Json:
     }
 
 
-def merged(result: Merged) -> Json:
+def merged(result: Merged, asker: str) -> Json:
     conflicts = [{"path": text(one.path), "kept": text(one.kept), "reason": one.reason} for one in result.conflicts]
-    return {"revision": revision(result.revision), "conflicts": conflicts, "changes": result.changes}
+    return {"revision": revision(result.revision, asker), "conflicts": conflicts, "changes": result.changes}
 
 
 def report(found: Report) -> Json:

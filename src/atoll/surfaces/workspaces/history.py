@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import Permission
-from atoll.services.workspaces.views import RevisionView
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import Stream, at_most, begun, json_response, read_model, unless_disconnected
@@ -44,16 +43,17 @@ class HistoryHandlers:
             limit=REVISIONS_LIMIT.number(request) or 100,
             before=BEFORE.number(request),
         )
-        return json_response({"revisions": [answers.revision(view) for view in found]})
+        return json_response({"revisions": [answers.revision(view, principal.id) for view in found]})
 
     async def take(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, MessageBody, self._body_bytes, optional=True)
         taken = await self._workspaces.revising.ask(principal, request.path_params["ws"], body.message)
-        return json_response(answers.revision(RevisionView(taken)), 201)
+        view = await self._workspaces.history.get(principal, request.path_params["ws"], taken.id)
+        return json_response(answers.revision(view, principal.id), 201)
 
     async def revision(self, request: Request, principal: Principal) -> Response:
         view = await self._workspaces.history.get(principal, request.path_params["ws"], request.path_params["rev"])
-        return json_response(answers.revision(view))
+        return json_response(answers.revision(view, principal.id))
 
     async def files(self, request: Request, principal: Principal) -> Response:
         found = await self._workspaces.history.files(
@@ -91,11 +91,11 @@ class HistoryHandlers:
             principal, request.path_params["ws"], body.revision, body.path
         )
         written = {"entries": restored.entries, "bytes": restored.bytes}
-        return json_response({"revision": answers.revision(restored.revision), "restored": written})
+        return json_response({"revision": answers.revision(restored.revision, principal.id), "restored": written})
 
     async def undo(self, request: Request, principal: Principal) -> Response:
         restored = await self._workspaces.restoring.undo(principal, request.path_params["ws"])
-        return json_response({"revision": answers.revision(restored.revision)})
+        return json_response({"revision": answers.revision(restored.revision, principal.id)})
 
     async def keep(self, request: Request, principal: Principal) -> Response:
         """Make a snapshot."""

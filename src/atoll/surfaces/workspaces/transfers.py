@@ -11,6 +11,7 @@ from starlette.responses import Response
 from atoll.domain.errors import QuotaExceeded, TooLarge
 from atoll.domain.principal import Principal
 from atoll.domain.tree import ID_BYTES
+from atoll.services.workspaces.storage.room import StorageFull
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import Stream, begun, json_response, read_body, upload
@@ -35,7 +36,7 @@ class TransferHandlers:
 
     async def head(self, request: Request, principal: Principal) -> Response:
         view = await self._sync.head(principal, request.path_params["ws"])
-        return json_response({"revision": answers.revision(view)})
+        return json_response({"revision": answers.revision(view, principal.id)})
 
     async def entries(self, request: Request, principal: Principal) -> Response:
         changes = await self._sync.entries(
@@ -71,7 +72,7 @@ class TransferHandlers:
                 read_entries(upload(request, entries.BODY_BYTES_MAX)),
                 message,
             )
-        return json_response(answers.revision(view), 201)
+        return json_response(answers.revision(view, principal.id), 201)
 
     async def export(self, request: Request, principal: Principal) -> Response:
         revision = REVISION.text(request) or "HEAD"
@@ -88,14 +89,16 @@ class TransferHandlers:
                 strip=strip,
                 message=message,
             )
-        return json_response(answers.revision(view), 201)
+        return json_response(answers.revision(view, principal.id), 201)
 
 
 @contextmanager
 def _too_large() -> Generator[None]:
-    """What does not fit in the workspace is a body too large for it, not a limit that waiting would mend."""
+    """What does not fit in the workspace is a body too large for it; what its owner may not store is not."""
     try:
         yield
+    except StorageFull:
+        raise
     except QuotaExceeded as error:
         raise TooLarge(error.message) from None
 

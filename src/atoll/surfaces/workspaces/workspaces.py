@@ -77,7 +77,7 @@ class WorkspaceHandlers:
         merged = await self._workspaces.merging.merge(
             principal, request.path_params["ws"], body.source, body.revision, body.base
         )
-        return json_response(answers.merged(merged))
+        return json_response(answers.merged(merged, principal.id))
 
     async def verify(self, request: Request, principal: Principal) -> Response:
         work = self._workspaces.verify(principal, request.path_params["ws"])
