@@ -197,6 +197,13 @@ async def test_snapshots_are_kept_five_nameless_ones_at_most(shop: Workshop) -> 
     assert await shop.files("w") == {}
 
 
+async def test_snapshots_of_one_state_count_as_others_do(shop: Workshop) -> None:
+    await shop.create()
+    for _ in range(7):
+        await shop.workspaces.snapshots.create(ALICE, "w")
+    assert len(await shop.workspaces.snapshots.list(ALICE, "w")) == 5
+
+
 async def test_a_snapshot_with_its_own_key_is_gone_with_it(shop: Workshop) -> None:
     await shop.create()
     await shop.push("w", "HEAD", {b"a": b"secret"})

@@ -126,7 +126,7 @@ class Snapshots:
         nameless = [one for one in listed if one.name is None and not one.kept]
         gone = 0
         for snapshot in nameless[self._limits.snapshots_kept :]:
-            if snapshot.revision == workspace.head or snapshot.revision in self._in_use:
+            if snapshot.revision in self._in_use:
                 continue
             crash.point("workspaces.prune.chosen")
             gone += await self._shredding.delete(workspace, snapshot, "system")
