@@ -126,6 +126,13 @@ class Usage:
     bytes_in: int = 0  # stdin and uploads
     bytes_out: int = 0  # output and downloads
     exec_count: int = 0
+    # Of these, what it used before it was made again the last time: what the runtime counts begins there.
+    earlier_duration_s: float = 0.0
+    earlier_cpu_s: float = 0.0
+
+    def of_a_new_life(self) -> Usage:
+        """The same so far, with all of it before the life that begins now."""
+        return replace(self, earlier_duration_s=self.duration_s, earlier_cpu_s=self.cpu_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -87,7 +88,7 @@ class Endings:
         if sandbox.state is not SandboxState.RUNNING:
             return  # somebody is stopping it
         with live.held():
-            await self._save_log(sandbox.id)
+            await self.save_log(saved_log.log_path(access.data, sandbox.id), await self.read_log(sandbox.id))
             crash.point("sandboxes.exit.saved")
             measured = await self.measure(live)
             reason = "oom_killed" if exit_.oom_killed else "exited"
@@ -168,9 +169,9 @@ class Endings:
             return None
 
     async def measure(self, live: Live) -> Usage:
-        """What the runtime counted until now; at least how long it has run by our own clock."""
+        """What the runtime counted of this life until now; of the first at least how long it is by our own clock."""
         access = self._access
-        started = live.sandbox.started_at
+        started = None if live.sandbox.usage.earlier_duration_s else live.sandbox.started_at
         since = max(0.0, (access.clock() - started).total_seconds()) if started else 0.0
         try:
             async with deadline(access.limits.call_s, "measuring the sandbox"):
@@ -183,8 +184,9 @@ class Endings:
         return usage if usage.duration_s else replace(usage, duration_s=since)
 
     async def drop_log(self, sandbox_id: str) -> None:
-        path = saved_log.log_path(self._access.data, sandbox_id)
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        data = self._access.data
+        for path in (saved_log.log_path(data, sandbox_id), saved_log.earlier_path(data, sandbox_id)):
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def move(
         self, live: Live, state: SandboxState, event: Event, measured: Usage | None = None, **changes: Any
@@ -246,18 +248,31 @@ class Endings:
             _log.info("sandbox.stop_cut", sandbox_id=live.sandbox.id, error=str(error))
             return None
 
-    async def _save_log(self, sandbox_id: str) -> None:
+    async def read_log(self, sandbox_id: str) -> bytes | None:
+        """The output of its main process, which has ended, after that of its earlier lives; None when it is lost."""
         access = self._access
         try:
-            async with deadline(access.limits.call_s, "saving the log"):
+            async with deadline(access.limits.call_s, "reading the log"):
+                earlier = await asyncio.to_thread(saved_log.load, saved_log.earlier_path(access.data, sandbox_id), 0)
                 stream = await access.runtime.sidekick(sandbox_id).attach(MAIN, 0)
+                if earlier is not None:
+                    stream = saved_log.ContinuedStream(earlier, stream, earlier.end)
                 try:
-                    frames = await saved_log.collect(stream, access.limits.log_bytes_max)
+                    return await saved_log.collect(stream, access.limits.log_bytes_max)
                 finally:
                     await stream.close()
-                await asyncio.to_thread(saved_log.save, saved_log.log_path(access.data, sandbox_id), frames)
         except Exception:
             _log.warning("sandbox.log_lost", sandbox_id=sandbox_id, exc_info=True)
+            return None
+
+    async def save_log(self, path: Path, frames: bytes | None) -> None:
+        """What `read_log` gave."""
+        if frames is None:
+            return
+        try:
+            await asyncio.to_thread(saved_log.save, path, frames)
+        except OSError:
+            _log.warning("sandbox.log_lost", path=str(path), exc_info=True)
 
 
 def _exit_fields(exit_: Exit | None) -> dict[str, Any]:

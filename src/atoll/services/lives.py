@@ -71,13 +71,14 @@ class Live:
         return self._counted != (self.bytes_in, self.bytes_out, self.exec_count)
 
     def usage(self, measured: Usage | None) -> Usage:
-        """The record's figures, the runtime's newer ones, and the counters that the record lacks."""
+        """The record's figures, the runtime's newer ones (of this life), and the counters that the record lacks."""
         known = self.sandbox.usage
         measured = measured or Usage()
         done_in, done_out, done_execs = self._counted
-        return Usage(
-            duration_s=max(known.duration_s, measured.duration_s),
-            cpu_s=max(known.cpu_s, measured.cpu_s),
+        return replace(
+            known,
+            duration_s=max(known.duration_s, known.earlier_duration_s + measured.duration_s),
+            cpu_s=max(known.cpu_s, known.earlier_cpu_s + measured.cpu_s),
             memory_peak_bytes=max(known.memory_peak_bytes, measured.memory_peak_bytes),
             bytes_in=known.bytes_in + self.bytes_in - done_in,
             bytes_out=known.bytes_out + self.bytes_out - done_out,
@@ -146,7 +147,9 @@ class Lives:
             for _ in range(SWAPS_MAX):
                 before = live.sandbox
                 counters = live.counted()
-                fields = {**changes, "usage": live.usage(measured)}
+                usage = live.usage(measured)
+                usage = usage.of_a_new_life() if state is SandboxState.RESUMING else usage
+                fields = {**changes, "usage": usage}
                 if resources is not None:
                     fields["spec"] = replace(before.spec, resources=resources)
                 after = replace(before, **fields) if state is None else before.to(state, **fields)

@@ -60,7 +60,8 @@ class Processes:
         """Replay the output from byte `offset`, then follow; stdin goes in when it is open. Needs `execute`, or
         `read` for a caller that promises with `output_only` to put nothing in.
 
-        The main process of a sandbox that ended by itself is replayed from its saved log and then has `exit` set.
+        The main process of a sandbox that ended by itself is replayed from its saved log and then has `exit` set; what
+        those of its earlier lives wrote comes first, before a rest that somebody asked for.
         Conflict `session not running: status=<s>` where no log is kept. NotFound for the process.
         """
         access = self._access
@@ -69,18 +70,21 @@ class Processes:
         scope = Scope.READ if output_only else Scope.EXECUTE
         sandbox = await access.find(principal, sandbox_id, scope)
         if not sandbox.live:
-            return await self._saved(sandbox, process_id, offset)
+            return await self._saved(sandbox, process_id, offset, output_only)
         live = await access.running(principal, sandbox_id, scope)
         if process_id == MAIN and not sandbox.spec.command:
             raise Conflict("session has no main process: start one with exec")
+        earlier = await self._earlier(sandbox, process_id, offset)
+        begins = earlier.end if earlier else 0
         stream = _Metered(access, live, process_id)
         try:
             async with access.inside(live, "attaching", within_s=access.limits.call_s):
-                stream.open(await self._sidekick(live).attach(_process_id(process_id), offset))
+                found = await self._sidekick(live).attach(_process_id(process_id), max(0, offset - begins))
+                stream.open(saved_log.ContinuedStream(earlier, found, begins) if earlier else found)
         except Conflict:
             stream.release()
             if not live.sandbox.live:  # it ended between the look and the call
-                return await self._saved(live.sandbox, process_id, offset)
+                return await self._saved(live.sandbox, process_id, offset, output_only)
             raise
         except BaseException:
             stream.release()
@@ -129,6 +133,25 @@ class Processes:
         live = await access.running(principal, sandbox_id, Scope.READ)
         async with access.inside(live, "listing processes", within_s=access.limits.call_s):
             return await self._sidekick(live).processes()
+
+    async def output_end(self, principal: Principal, sandbox_id: str, process_id: str = MAIN) -> int | None:
+        """The offset after the last byte that it wrote until now; None when there will be no more. Needs `read`.
+
+        One that rests is not woken. NotFound for the process.
+        """
+        sandbox = await self._access.find(principal, sandbox_id, Scope.READ)
+        if not sandbox.live:
+            return None
+        try:
+            listed = await self.list(principal, sandbox_id)
+        except Conflict:
+            return None  # it has ended meanwhile: its saved log is complete
+        for info in listed:
+            if info.id == process_id:
+                earlier = await self._earlier(sandbox, process_id, 0)
+                begins = earlier.end if earlier else 0
+                return None if info.exit is not None else begins + info.output_end
+        raise NotFound("process not found")
 
     async def signal(self, principal: Principal, sandbox_id: str, process_id: str, signal: int) -> None:
         """Send signal 1..64 to its process group. Needs `execute`. Conflict when it has ended."""
@@ -199,13 +222,22 @@ class Processes:
         except AtollError as error:
             _log.info("process.end_cut", sandbox_id=live.sandbox.id, error=error.message)
 
-    async def _saved(self, sandbox: Sandbox, process_id: str, offset: int) -> ProcessStream:
+    async def _saved(self, sandbox: Sandbox, process_id: str, offset: int, output_only: bool) -> ProcessStream:
         if process_id == MAIN:
             path = saved_log.log_path(self._access.data, sandbox.id)
             stream = await asyncio.to_thread(saved_log.load, path, offset)
+            if stream is None and output_only:  # it rests, or was killed in a later life
+                stream = await self._earlier(sandbox, process_id, offset)
             if stream is not None:
                 return stream
         raise not_running(sandbox)
+
+    async def _earlier(self, sandbox: Sandbox, process_id: str, offset: int) -> saved_log.SavedStream | None:
+        """What its main process wrote in earlier lives, from `offset` on."""
+        if process_id != MAIN or not sandbox.may_rest:
+            return None
+        path = saved_log.earlier_path(self._access.data, sandbox.id)
+        return await asyncio.to_thread(saved_log.load, path, offset)
 
 
 class _Metered(ProcessStream):

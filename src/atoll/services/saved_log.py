@@ -1,6 +1,8 @@
 """Saved logs: the output of a main process, kept after its sandbox is gone; endings save one, attach replays it.
 
-The file is the sidekick's own frames: RESULT `{first_offset, process_id}`, STDOUT and STDERR in order, EXIT.
+The file is the sidekick's own frames: RESULT `{first_offset, process_id}`, STDOUT and STDERR in order, EXIT. Where a
+sandbox has rested, the output of its earlier lives is in a file of its own, and comes first: offsets go on from life to
+life.
 """
 
 from __future__ import annotations
@@ -18,6 +20,11 @@ from atoll.sidekick.protocol import EXIT, HEADER, MAX_FRAME_BYTES, RESULT, STDER
 
 def log_path(data: Path, sandbox_id: str) -> Path:
     return data / "logs" / sandbox_id
+
+
+def earlier_path(data: Path, sandbox_id: str) -> Path:
+    """The log of the lives before the present one, or before its rest."""
+    return data / "logs" / f"{sandbox_id}.earlier"
 
 
 async def collect(stream: ProcessStream, bytes_max: int) -> bytes:
@@ -90,6 +97,42 @@ def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += size
 
 
+class ContinuedStream(ProcessStream):
+    """What earlier lives wrote, then a stream of the present life, whose output begins at the offset `begins`."""
+
+    def __init__(  # pyright: ignore[reportMissingSuperCall]
+        self, earlier: SavedStream, inner: ProcessStream, begins: int
+    ) -> None:
+        self.id, self.pid, self.exit = inner.id, inner.pid, inner.exit
+        # where the present life has lost output there is no going on from an earlier one
+        self._earlier = None if inner.first_offset > 0 else earlier
+        self._inner = inner
+        self._begins = begins
+        self.first_offset = self.offset = begins + inner.first_offset if self._earlier is None else earlier.first_offset
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+        if self._earlier is not None:
+            async for kind, data in self._earlier:
+                self.offset = self._earlier.offset
+                yield kind, data
+        async for kind, data in self._inner:
+            self.offset = self._begins + self._inner.offset
+            yield kind, data
+        self.exit = self._inner.exit
+
+    async def write_stdin(self, data: bytes) -> None:
+        await self._inner.write_stdin(data)
+
+    async def close_stdin(self) -> None:
+        await self._inner.close_stdin()
+
+    async def resize(self, cols: int, rows: int) -> None:
+        await self._inner.resize(cols, rows)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
 class SavedStream(ProcessStream):
     """Looks like an attached client's view of a process that has ended."""
 
@@ -99,8 +142,8 @@ class SavedStream(ProcessStream):
         self.id = process_id
         self.pid = 0
         self.exit = None
-        end = first + sum(len(data) for _, data in output)
-        self.first_offset = self.offset = min(max(first, offset), end)
+        self.end = first + sum(len(data) for _, data in output)
+        self.first_offset = self.offset = min(max(first, offset), self.end)
         self._start = first
         self._output = output
         self._exit = exit_

@@ -16,6 +16,7 @@ from atoll.domain import crash
 from atoll.domain.errors import AtollError, Conflict, Forbidden, NotFound, QuotaExceeded
 from atoll.domain.key import KeyKind
 from atoll.domain.sandbox import Sandbox, SandboxState
+from atoll.services import saved_log
 from atoll.services.access import Access, not_running
 from atoll.services.endings import Endings
 from atoll.services.listeners import Listeners
@@ -65,7 +66,10 @@ class Suspensions:
             await self._endings.move(live, SandboxState.SUSPENDING, event)
             crash.point("sandboxes.suspend.recorded")
             await self._endings.stop_all(live, grace_s)
+            log = await self._endings.read_log(live.sandbox.id) if live.sandbox.spec.command else None
             usage = await self._endings.destroy(live)
+            # not before: a sandbox that was not destroyed would have its output in both
+            await self._endings.save_log(saved_log.earlier_path(access.data, live.sandbox.id), log)
             crash.point("sandboxes.suspend.destroyed")
             await self._endings.rest(live, "suspended", usage, actor, request_id)
         return live.sandbox

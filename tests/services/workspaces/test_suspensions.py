@@ -9,12 +9,11 @@ import pytest
 
 from atoll.domain import crash
 from atoll.domain.errors import Conflict, Forbidden, NotFound, QuotaExceeded, Unavailable
-from atoll.domain.event import Event
-from atoll.domain.key import ApiKey
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import NetworkMode, Port, Resources, Sandbox, SandboxSpec, SandboxState
 from atoll.domain.workspace import WorkspaceMount
 from atoll.runtimes.base import Ended
+from atoll.services.keys import Keys
 from tests.services.conftest import ALICE, BOB, until
 from tests.services.test_ports import round_trip
 from tests.services.workspaces.workshop import Workshop, shop
@@ -136,8 +135,7 @@ async def test_after_a_restart_its_ports_still_wake_it(shop: Workshop) -> None:
 async def test_what_a_revoked_key_left_at_rest_is_not_woken(shop: Workshop) -> None:
     sandbox = await made(shop, command=("listen", "8080"), network=NetworkMode.EXPOSED, ports=(Port(8080),))
     rested = await shop.sandboxes.suspend(ALICE, sandbox.id)
-    key = ApiKey(ALICE.id, "h" * 64, "sk_", "alice", ALICE.kind, ALICE.scopes, shop.clock(), revoked_at=shop.clock())
-    await shop.records.add_key(key, Event("key.created", key.id, key.id, "system"))
+    await Keys(shop.records).revoke(ALICE.id)
     with pytest.raises(Forbidden, match="revoked"):
         await shop.sandboxes.resume(ALICE, sandbox.id)
     assert await round_trip(shop.sandboxes.ports.urls(rested)[0].host_port, b"ping") == b""
@@ -194,12 +192,10 @@ async def test_one_that_cannot_wake_rests_on(shop: Workshop) -> None:
 
 
 async def test_waking_counts_against_the_quota(shop: Workshop) -> None:
-    key = await _standard_key(shop)
     first = await made(shop)
     await shop.sandboxes.suspend(ALICE, first.id)
     for _ in range(shop.sandbox_limits.sandboxes_per_key):
         await shop.sandboxes.create(ALICE, SandboxSpec())
-    assert key == ALICE.id
     with pytest.raises(QuotaExceeded):
         await said(shop, first, "echo no")
     assert await state(shop, first) is SandboxState.SUSPENDED
@@ -261,10 +257,89 @@ async def test_a_late_word_of_its_old_end_does_not_end_it(shop: Workshop) -> Non
     assert await state(shop, sandbox) is SandboxState.SUSPENDED
 
 
-async def _standard_key(shop: Workshop) -> str:
-    from atoll.domain.event import Event
-    from atoll.testing.records_conformance import key
+async def test_what_it_used_adds_up_over_its_lives(shop: Workshop) -> None:
+    sandbox = await made(shop)
+    one_life = shop.host.sandboxes[sandbox.id].usage().cpu_s
+    for lives in (1, 2, 3):
+        await said(shop, sandbox, "echo woken")
+        used = await shop.sandboxes.usage(ALICE, sandbox.id)
+        listed = await shop.sandboxes.usages(ALICE, [await shop.sandboxes.get(ALICE, sandbox.id)])
+        assert used.cpu_s == listed[sandbox.id].cpu_s == pytest.approx(lives * one_life)
+        rested = await shop.sandboxes.suspend(ALICE, sandbox.id)
+        assert rested.usage.cpu_s == pytest.approx(lives * one_life)
+        await shop.restart()
+    before = (await shop.sandboxes.get(ALICE, sandbox.id)).usage.duration_s
+    await shop.sandboxes.resume(ALICE, sandbox.id)
+    assert before <= (await shop.sandboxes.usage(ALICE, sandbox.id)).duration_s < before + 5
 
-    made_key = replace(key("alice"), id=ALICE.id)
-    await shop.records.add_key(made_key, Event("key.created", made_key.id, made_key.id, "test"))
-    return made_key.id
+
+async def output(shop: Workshop, sandbox: Sandbox, offset: int = 0) -> tuple[int, bytes]:
+    """Where its log begins, and all of it that there is now; it may run."""
+    processes = shop.sandboxes.processes
+    end = await processes.output_end(ALICE, sandbox.id)
+    stream = await processes.attach(ALICE, sandbox.id, offset=offset, output_only=True)
+    read = b""
+    try:
+        if end is None or stream.first_offset < end:
+            async for _, data in stream:
+                read += data
+                assert stream.offset == stream.first_offset + len(read)
+                if end is not None and stream.offset >= end:
+                    break
+    finally:
+        await stream.close()
+    return stream.first_offset, read
+
+
+async def write(shop: Workshop, sandbox: Sandbox, data: bytes, offset: int) -> None:
+    """To its main process, which says the same; returns when that is read."""
+    stream = await shop.sandboxes.processes.attach(ALICE, sandbox.id, offset=offset)
+    await stream.write_stdin(data)
+    read = b""
+    async for _, piece in stream:
+        read += piece
+        if len(read) >= len(data):
+            break
+    await stream.close()
+    assert read == data
+
+
+async def test_its_log_goes_on_from_life_to_life(shop: Workshop) -> None:
+    sandbox = await made(shop, command=("cat",))
+    written = b""
+    for line in (b"first\n", b"second\n", b"third\n"):
+        await write(shop, sandbox, line, len(written))
+        written += line
+        assert await output(shop, sandbox) == (0, written)
+        await shop.sandboxes.suspend(ALICE, sandbox.id)
+        await shop.restart()
+        assert await output(shop, sandbox) == (0, written)
+        assert await output(shop, sandbox, 3) == (3, written[3:])
+        assert await state(shop, sandbox) is SandboxState.SUSPENDED  # looking at it wakes nobody
+        with pytest.raises(Conflict, match="suspended"):
+            await shop.sandboxes.processes.attach(ALICE, sandbox.id)
+        await shop.sandboxes.resume(ALICE, sandbox.id)
+    await write(shop, sandbox, b"last\n", len(written))
+    stream = await shop.sandboxes.processes.attach(ALICE, sandbox.id)
+    await stream.close_stdin()
+    assert b"".join([data async for _, data in stream]) == written + b"last\n"
+    assert stream.exit is not None and stream.exit.code == 0
+    await stream.close()
+    await until(lambda: not shop.host.sandboxes)
+    assert await state(shop, sandbox) is SandboxState.STOPPED
+    assert await output(shop, sandbox) == (0, written + b"last\n")
+    await shop.sandboxes.remove(ALICE, sandbox.id)
+    assert list((shop.data / "logs").iterdir()) == []
+
+
+async def test_the_logs_of_its_lives_have_one_bound_together(shop: Workshop) -> None:
+    shop.sandbox_limits = replace(shop.sandbox_limits, log_bytes_max=10_000)
+    await shop.restart()
+    sandbox = await made(shop, command=("cat",))
+    for lives in (1, 2, 3):
+        await write(shop, sandbox, b"%d" % lives * 6000, (lives - 1) * 6000)
+        await shop.sandboxes.suspend(ALICE, sandbox.id)
+        first, read = await output(shop, sandbox)
+        assert (first + len(read), 6000 <= len(read) <= 10_000) == (lives * 6000, True)
+        assert read.endswith(b"%d" % lives * 6000)
+        await shop.sandboxes.resume(ALICE, sandbox.id)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atoll.domain.errors import AtollError, Conflict, NotFound
+from atoll.domain.errors import AtollError
 from atoll.domain.principal import Principal
 from atoll.domain.process import MAIN
 from atoll.services.sandboxes import Sandboxes
@@ -71,24 +71,13 @@ class ProcessHandlers:
         process_id = PROCESS.text(request) or MAIN
         follow = FOLLOW.flag(request)
         offset = OFFSET.number(request) or 0
-        end = None if follow else await self._output_end(principal, sandbox_id, process_id)
+        end = None if follow else await self._processes.output_end(principal, sandbox_id, process_id)
         stream = await self._processes.attach(principal, sandbox_id, process_id, offset=offset, output_only=True)
         return Stream(
             _output(stream, end),
             headers={"atoll-offset": str(stream.first_offset), "x-content-type-options": "nosniff"},
             media_type="text/plain; charset=utf-8",
         )
-
-    async def _output_end(self, principal: Principal, sandbox_id: str, process_id: str) -> int | None:
-        """The offset after the last byte written until now; None for a process that has ended: read it all."""
-        try:
-            found = await self._processes.list(principal, sandbox_id)
-        except Conflict:
-            return None  # the sandbox has ended: its saved log is complete
-        for info in found:
-            if info.id == process_id:
-                return None if info.exit is not None else info.output_end
-        raise NotFound("process not found")
 
 
 async def _output(stream: ProcessStream, end: int | None) -> AsyncIterator[bytes]:
