@@ -282,6 +282,56 @@ async def test_bombs_stop_at_their_bounds(tree: Path, client: KeeperClient) -> N
     assert time.monotonic() - started < 20
 
 
+def _sparse_map(first: bytes, rest: bytes) -> tuple[bytes, bytes]:
+    """A file in GNU's sparse format 1.0 whose map begins so, and goes on so for ever."""
+    records = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9", "GNU.sparse.name": "s"}
+    member = _member("s", pax_headers=records)
+    member.size = 2**33 - 1
+    return member.tobuf(tarfile.PAX_FORMAT) + first.ljust(512, b"1"), rest
+
+
+def _old_sparse_map() -> tuple[bytes, bytes]:
+    """A file in GNU's old sparse format whose map never ends."""
+    header = bytearray(_member("s", tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT))
+    header[482], header[483:495], header[148:156] = 1, b"00000000001\0", b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header), (b"00000000001\0" * 42).ljust(512, b"\1")
+
+
+def _globals() -> tuple[bytes, bytes]:
+    """Records for all members, more with each member."""
+    records = b"".join(b"%d k%03d=v\n" % (9, number) for number in range(50))
+    header = _member("g", tarfile.XGLTYPE)
+    header.size = len(records)
+    block = header.tobuf(tarfile.USTAR_FORMAT) + records.ljust(512, b"\0") + _member("f").tobuf(tarfile.USTAR_FORMAT)
+    return block, block.replace(b" k0", b" q0")
+
+
+@pytest.mark.parametrize(
+    "begin, rest",
+    [
+        _sparse_map(b"1000000000\n", b"\n1" * 2**16),
+        _old_sparse_map(),
+        _globals(),
+        (_tar(_member("f")), bytes(2**16)),
+    ],
+    ids=["sparse map", "old sparse map", "records for all", "zeros behind the end"],
+)
+async def test_f11_what_no_entry_counts_is_bounded_too(client: KeeperClient, begin: bytes, rest: bytes) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield begin
+        while sent < 2**28:
+            sent += len(rest) * (2**18 // len(rest))
+            yield rest * (2**18 // len(rest))
+
+    with pytest.raises(InvalidInput):
+        await client.unpack(endless(), bytes_max=2**40, entries_max=10**6)
+    assert sent < 2**26
+
+
 async def test_an_archive_that_takes_too_long_is_given_up(
     client: KeeperClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,10 +339,10 @@ async def test_an_archive_that_takes_too_long_is_given_up(
 
     async def endless() -> AsyncIterator[bytes]:
         while True:
-            yield bytes(2**18)
+            yield _member("f").tobuf(tarfile.USTAR_FORMAT) * 100
 
     with pytest.raises(TooLarge, match="longer than"):
-        await client.unpack(endless(), bytes_max=BYTES_MAX, entries_max=10)
+        await client.unpack(endless(), bytes_max=BYTES_MAX, entries_max=10**9)
 
 
 async def test_a_caller_that_goes_away_leaves_nothing_running(tree: Path, client: KeeperClient) -> None:

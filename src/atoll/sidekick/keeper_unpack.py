@@ -23,9 +23,13 @@ from atoll.sidekick.protocol import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 HEADER_BYTES_MAX = 1 << 18  # of one name or set of attributes, which are read into memory
+MEMBER_BYTES_MAX = 1 << 22  # of all that comes before a member's contents: headers, and the map of a sparse file
+GLOBALS_MAX = 64  # records that hold for all members
+TAIL_BYTES_MAX = 1 << 24  # zeros behind the end
 MEMORY_BYTES = 512 * 2**20
 TIME_MAX_S = 600.0
 IMPLICIT_MODE = 0o755  # of folders that are only named as a part of another member
@@ -59,6 +63,8 @@ def unpack(root: int, link: Link, request: dict[str, Any]) -> None:
                 applier.finish()
             finally:
                 applier.drop_unfinished()
+    except MemoryError:
+        raise Refused("too_large", "the archive takes more memory than a keeper has", "archive") from None
     except Refused as refused:
         if refused.code != "conflict":
             raise
@@ -87,6 +93,15 @@ class _Stream:
         self._piece = memoryview(b"")
         self._at = 0
         self._ended = False
+        self._headers_left: int | None = None  # bytes, while a member's headers are read
+
+    def read_headers(self, call: Any) -> Any:
+        """The call's result; Refused when it reads more than the headers of one member may have."""
+        self._headers_left = MEMBER_BYTES_MAX
+        try:
+            return call()
+        finally:
+            self._headers_left = None
 
     def tell(self) -> int:
         return self._at
@@ -94,12 +109,19 @@ class _Stream:
     def seek(self, position: int) -> int:
         if position < self._at:
             raise tarfile.StreamError("an archive is read forwards only")
-        while position > self._at and self.read(min(PIECE_BYTES, position - self._at)):
+        while position > self._at and self._take(min(PIECE_BYTES, position - self._at)):
             pass
         return self._at
 
     def read(self, size: int) -> bytes:
         """As many bytes; fewer only at the end."""
+        if self._headers_left is not None:
+            self._headers_left -= size
+            if self._headers_left < 0:
+                raise _malformed(f"the headers of one member have more than {MEMBER_BYTES_MAX} bytes")
+        return self._take(size)
+
+    def _take(self, size: int) -> bytes:
         if size <= len(self._piece):
             data = bytes(self._piece[:size])
             self._piece = self._piece[size:]
@@ -115,8 +137,12 @@ class _Stream:
         return data
 
     def check_rest(self) -> None:
-        """After its end an archive has nothing but zeros."""
+        """After its end an archive has nothing but zeros, and of those a few."""
+        left = TAIL_BYTES_MAX
         while self._fill():
+            left -= len(self._piece)
+            if left < 0:
+                raise _malformed(f"more than {TAIL_BYTES_MAX} bytes of zeros follow its end")
             if bytes(self._piece).strip(b"\0"):
                 raise _malformed("something follows its end")
             self._piece = self._piece[:0]
@@ -170,10 +196,11 @@ class Unpacking:
 
     def run(self) -> int:
         """How many members were unpacked."""
-        tar = self._parsed(lambda: _Tar(fileobj=self._stream, mode="r", tarinfo=_Member, encoding="utf-8"))  # type: ignore[arg-type]
+        tar = self._headers(lambda: _Tar(fileobj=self._stream, mode="r", tarinfo=_Member, encoding="utf-8"))  # type: ignore[arg-type]
         unpacked = 0
-        while (member := self._parsed(tar.next)) is not None:
+        while (member := self._headers(tar.next)) is not None:
             tar.members = []  # it would keep them all
+            _check_globals(tar.pax_headers)
             self._count(member)
             path = self._path(member.name)
             if path is not None:
@@ -183,6 +210,9 @@ class Unpacking:
             raise _malformed("it is cut off")
         self._stream.check_rest()
         return unpacked
+
+    def _headers(self, call: Any) -> Any:
+        return self._parsed(lambda: self._stream.read_headers(call))
 
     def _parsed(self, call: Any) -> Any:
         """tarfile meets what is malformed with whatever exception comes of it."""
@@ -288,6 +318,11 @@ class Unpacking:
                 raise _malformed("it is cut off")
             self._applier.data(data)
             length -= len(data)
+
+
+def _check_globals(records: Mapping[str, str]) -> None:
+    if records and (len(records) > GLOBALS_MAX or sum(map(len, records.values())) > HEADER_BYTES_MAX):
+        raise _malformed("too many records hold for all of its members")
 
 
 def _mtime_ns(member: tarfile.TarInfo) -> int:
