@@ -17,7 +17,7 @@ from atoll.sidekick.keeper_apply import apply
 from atoll.sidekick.keeper_link import Gone, Link
 from atoll.sidekick.keeper_paths import close_range
 from atoll.sidekick.keeper_read import read
-from atoll.sidekick.keeper_scan import scan, usage
+from atoll.sidekick.keeper_scan import room, scan, usage
 from atoll.sidekick.keeper_unpack import unpack
 from atoll.sidekick.loop import READ, Loop
 from atoll.sidekick.protocol import ERROR, Refused, json_frame
@@ -37,6 +37,7 @@ LISTEN_BACKLOG = 256
 
 OPERATIONS: dict[str, Callable[[int, Link, dict[str, Any]], None]] = {
     "usage": usage,
+    "room": room,
     "scan": scan,
     "read": read,
     "apply": apply,

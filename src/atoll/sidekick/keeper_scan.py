@@ -97,6 +97,13 @@ def _folder(root: int, folder: bytes, pending: list[bytes]) -> Iterator[tuple[by
         yield folder, names, records
 
 
+def room(root: int, link: Link, _request: dict[str, Any]) -> None:
+    """RESULT {bytes, inodes} that are free for what is written into the tree."""
+    told = os.fstatvfs(root)
+    inodes = told.f_favail if told.f_files else 1 << 62  # none told: this file system has as many as it likes
+    link.result({"bytes": told.f_bavail * told.f_frsize, "inodes": inodes})
+
+
 def usage(root: int, link: Link, _request: dict[str, Any]) -> None:
     """RESULT {bytes, inodes}: blocks that the tree's files take, each inode once."""
     held = inodes = 0

@@ -122,6 +122,7 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
 async def test_a_tree_offers_its_quota_whatever_its_shape(host: Host) -> None:
     shapes = [
         (2**20, 16),
+        (5 * 2**20, 1280),
         (2**26, 4096),
         (2**26, 1_000_000),
         (2**30, 10_000),
@@ -135,10 +136,25 @@ async def test_a_tree_offers_its_quota_whatever_its_shape(host: Host) -> None:
         blocks, block_bytes, files = (int(word) for word in said.split()[:3])
         more = ".home\n" if tree == "t0" else ""
         assert said.endswith(f"{files}\n{more}"), "an empty tree has nothing in it"
-        assert size <= blocks * block_bytes <= size * 1.04 + 16 * 2**20, (size, inodes)
-        wanted = min(inodes, size // 4096)  # no more files than blocks
-        assert wanted <= files <= wanted * 1.02 + 1024, (size, inodes)
+        home = 4096 if more else 0
+        assert blocks * block_bytes == size - home, (size, inodes)
+        wanted = min(inodes, size // 4096) - 1 - bool(more)  # no more files than blocks; the root is one
+        steps = 16 * (size // 2**27 + 3)  # ext4 has so many in each of its groups
+        assert wanted <= files < wanted + steps, (size, inodes)
         assert os.stat(host.data / "trees" / tree).st_blocks * 512 < 4 * 2**20, "an empty tree takes no room"
+
+
+async def test_a_small_tree_is_full_at_its_quota_and_not_before(host: Host) -> None:
+    tree = await host.tree(quota=Quota(5 * 2**20, 64))
+    sandbox_id = await host.make((tree, "/mnt/tree"))
+    said = await host.said(
+        sandbox_id,
+        "cd /mnt/tree; rmdir .home; head -c 5242880 /dev/zero > fits && echo fits; echo x > more || echo full;"
+        " rm fits more; i=0; while true > f$i; do i=$((i+1)); done 2> /dev/null; echo $i",
+    )
+    assert said.split()[:2] == ["fits", "full"]
+    assert 63 <= int(said.split()[2]) < 63 + 16
+    assert await (await host.runtime.keeper(tree)).room() == (5 * 2**20, 0)
 
 
 async def test_what_is_deleted_is_given_back_to_the_host(host: Host) -> None:

@@ -161,11 +161,11 @@ async def test_a_push_reaches_the_working_tree_and_a_stale_base_is_a_conflict(sh
 
 
 async def test_a_push_beyond_the_quota_changes_nothing(shop: Workshop) -> None:
-    await shop.create(quota_bytes=1000, quota_inodes=5)
-    with pytest.raises(QuotaExceeded):
-        await shop.push("w", "HEAD", {b"a": bytes(1001)})
-    with pytest.raises(QuotaExceeded):
-        await shop.push("w", "HEAD", {b"%d" % number: b"x" for number in range(5)})
+    await shop.create(quota_bytes=2**20, quota_inodes=16)
+    with pytest.raises(QuotaExceeded, match="quotaBytes: the workspace holds at most 1048576 bytes, and this takes"):
+        await shop.push("w", "HEAD", {b"a": bytes(2**20), b"b": b"1"})
+    with pytest.raises(QuotaExceeded, match="quotaInodes: the workspace holds at most 16 files and folders"):
+        await shop.push("w", "HEAD", {b"%d" % number: b"x" for number in range(16)})
     assert await shop.reasons() == ["created"]
 
 

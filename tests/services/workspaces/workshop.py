@@ -119,9 +119,12 @@ class Workshop:
 
     async def folder(self, name: str) -> Path:
         """Its working tree, as a tenant sees it."""
+        return self.host.trees.folder(await self.folder_id(name))
+
+    async def folder_id(self, name: str) -> str:
         found = await self.records.find_workspace(ALICE.id, name)
         assert found is not None and found.tree_id is not None
-        return self.host.trees.folder(found.tree_id)
+        return found.tree_id
 
     async def take(self, name: str = "w") -> Revision:
         return await self.workspaces.revising.ask(ALICE, name)

@@ -58,7 +58,7 @@ async def test_a_taken_name_is_a_conflict_for_its_owner_only(house: Any, ws: Any
 
 async def test_patch_changes_what_is_given_and_nothing_else(house: Any, ws: Any) -> None:
     before = await ws.ok("GET", "")
-    after = await ws.ok("PATCH", "", json={"name": "renamed", "tags": [], "automatic": False, "quotaInodes": 500})
+    after = await ws.ok("PATCH", "", json={"name": "renamed", "tags": [], "automatic": False, "quotaInodes": 5000})
     changed = {"name", "tags", "automatic", "quotaInodes", "updatedAt"}
     assert {name for name in before if before[name] != after[name]} == changed
     assert (await ws.ok("PATCH", "", json={"description": ""}))["description"] is None

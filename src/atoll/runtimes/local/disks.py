@@ -21,6 +21,8 @@ MASTERS_MAX = 16
 MKFS_S = 10.0  # the node waits for it: a shape that is asked for the first time
 # the loop device's sectors are 4096 bytes: the smaller blocks that mkfs chooses below 512 MB would not mount
 BLOCK_BYTES = 4096
+RESERVED_PART, RESERVED_BLOCKS_MAX = 50, 4096  # what ext4 keeps for itself: a part of all blocks, at most so many
+LOST_AND_FOUND_BLOCKS = 4  # of the folder that mkfs makes
 # nothing kept for root, tables written when they are needed
 _ALWAYS = ("-q", "-F", "-b", str(BLOCK_BYTES), "-m", "0")
 _LAZY = "lazy_itable_init=1,nodiscard"
@@ -48,11 +50,13 @@ class Disks:
     def available(self) -> bool:
         return self._mkfs is not None and os.path.exists("/dev/loop-control")
 
-    def make(self, path: str, size_bytes: int, inodes: int) -> None:
-        """A new empty image at `path`; OSError when the host cannot."""
-        master = f"{self._folder}/{size_bytes}-{inodes}"
+    def make(self, path: str, size_bytes: int, inodes: int, usable: int | None = None) -> None:
+        """A new empty image at `path`; OSError when the host cannot. `usable`: exactly so many of its blocks can be
+        filled once it is mounted and without `lost+found`, where None says as many as there are."""
+        shape = f"{size_bytes}-{inodes}" if usable is None else f"{size_bytes}-{inodes}-{usable}"
+        master = f"{self._folder}/{shape}"
         if not os.path.exists(master):
-            self._format(master, size_bytes, inodes)
+            self._format(master, size_bytes, inodes, usable)
             self._forget_oldest()
         os.utime(master)
         copy_sparse(master, path)
@@ -63,23 +67,49 @@ class Disks:
         for entry in masters[MASTERS_MAX:]:
             os.unlink(entry.path)
 
-    def _format(self, master: str, size_bytes: int, inodes: int) -> None:
+    def _format(self, master: str, size_bytes: int, inodes: int, usable: int | None) -> None:
         if self._mkfs is None:
             raise OSError(errno.ENOENT, "mkfs.ext4 is missing: install e2fsprogs")
         partial = f"{master}.{os.getpid()}.partial"  # a mkfs of a process that died may still write to its own
         with open(partial, "wb") as file:
             file.truncate(size_bytes)
         words = [self._mkfs, *_ALWAYS, "-N", str(inodes), *self._options, partial]
-        pid = os.posix_spawn(self._mkfs, words, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, setsigmask=())
-        ended = os.pidfd_open(pid)
-        if not select.select([ended], [], [], MKFS_S)[0]:
-            os.kill(pid, signal.SIGKILL)
-        os.close(ended)
-        _, status = os.waitpid(pid, 0)
-        if status != 0:
+        try:
+            if not _ran(words):
+                raise OSError(errno.EIO, f"mkfs.ext4 failed for {size_bytes} bytes and {inodes} inodes")
+            if usable is not None:
+                kept = _filled(partial) - usable
+                # kept for the host's root, whom nobody is in a sandbox
+                if kept < 0 or not _ran([f"{os.path.dirname(self._mkfs)}/tune2fs", "-r", str(kept), partial]):
+                    raise OSError(errno.EIO, f"an image of {size_bytes} bytes cannot be kept to its quota")
+        except OSError:
             os.unlink(partial)
-            raise OSError(errno.EIO, f"mkfs.ext4 failed for {size_bytes} bytes and {inodes} inodes")
+            raise
         os.rename(partial, master)
+
+
+def _ran(words: list[str]) -> bool:
+    """Whether the program ended well, and in time. What it says is for nobody."""
+    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    pid = os.posix_spawn(words[0], words, environment, setsigmask=(), file_actions=quiet)
+    ended = os.pidfd_open(pid)
+    if not select.select([ended], [], [], MKFS_S)[0]:
+        os.kill(pid, signal.SIGKILL)
+    os.close(ended)
+    _, status = os.waitpid(pid, 0)
+    return status == 0
+
+
+def _filled(image: str) -> int:
+    """How many blocks of an empty file system can be filled, by its superblock (linux/fs/ext4/ext4.h)."""
+    with open(image, "rb") as file:
+        file.seek(1024)
+        told = file.read(1024)
+    low, free_low = struct.unpack_from("<4xI4xI", told)
+    high, _, free_high = struct.unpack_from("<III", told, 0x150)
+    kept = min((low | high << 32) // RESERVED_PART, RESERVED_BLOCKS_MAX)
+    return (free_low | free_high << 32) + LOST_AND_FOUND_BLOCKS - kept
 
 
 def copy_sparse(source: str, target: str) -> None:

@@ -11,7 +11,7 @@ import os
 import time
 
 from atoll.runtimes.local import syscalls as sys
-from atoll.runtimes.local.disks import BLOCK_BYTES, Disks, attach_loop, find_loop
+from atoll.runtimes.local.disks import BLOCK_BYTES, RESERVED_BLOCKS_MAX, RESERVED_PART, Disks, attach_loop, find_loop
 from atoll.runtimes.local.host_template import GID, UID
 from atoll.runtimes.local.repair import has_errors, repair
 from atoll.sidekick.protocol import Refused
@@ -32,8 +32,7 @@ _FLAGS = sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOATIME
 _DATA = "noinit_itable,discard,errors=remount-ro"
 _GROUP_BLOCKS = 32_768
 _INODE_BYTES = 256
-_OWN_INODES = 16  # of ext4
-_RESERVED_BLOCKS = 4096  # what ext4 keeps for itself
+_OWN_INODES = 9  # of ext4, besides the root
 _LETTING_GO_S = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)  # the kernel finishes an unmount a moment later
 _DAMAGED = (errno.EUCLEAN, errno.EINVAL, errno.EIO, errno.EBADMSG)
 
@@ -71,7 +70,7 @@ class TreeImages:
             raise Refused("unavailable", "the disk of this host is full: no room for another workspace")
         partial = f"{self._folder}/.{tree_id}.partial"
         try:
-            self._copy_master(partial, image_bytes(quota_bytes, inodes), inodes + _OWN_INODES)
+            self._copy_master(partial, quota_bytes, inodes)
             _sync(partial)
             os.rename(partial, f"{self._folder}/{tree_id}")
         except BaseException:
@@ -80,12 +79,13 @@ class TreeImages:
             raise
         _sync(self._folder)
 
-    def _copy_master(self, path: str, size_bytes: int, inodes: int) -> None:
+    def _copy_master(self, path: str, quota_bytes: int, inodes: int) -> None:
         """One errand at a time: several may need the same master."""
         lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self._disks.make(path, size_bytes, inodes)
+            usable = -(-quota_bytes // BLOCK_BYTES)
+            self._disks.make(path, image_bytes(quota_bytes, inodes), inodes + _OWN_INODES, usable)
         finally:
             os.close(lock)
 
@@ -137,13 +137,16 @@ class TreeImages:
 
 
 def image_bytes(quota_bytes: int, inodes: int) -> int:
-    """The size of an image in which `quota_bytes` are left for contents: inode tables, journal, bitmaps come on top."""
-    blocks = -(-quota_bytes // BLOCK_BYTES) + _RESERVED_BLOCKS + JOURNAL_BYTES // BLOCK_BYTES
+    """The size of an image in which `quota_bytes` are left, or a little more: inode tables, journal, bitmaps and what
+    ext4 keeps for itself come on top."""
+    journal = JOURNAL_BYTES // BLOCK_BYTES
+    blocks = max(-(-quota_bytes // BLOCK_BYTES), journal) + journal  # mkfs gives a journal no more than half
     per_block = BLOCK_BYTES // _INODE_BYTES
     blocks += -(-(inodes + _OWN_INODES) // per_block)
     groups = -(-blocks // _GROUP_BLOCKS) + 1
     # two bitmaps, a rounded-up inode table, and copies of the group descriptors (64 bytes each) in some groups
     blocks += groups * 4 + 16 * (-(-groups * 64 // BLOCK_BYTES) + 1) + 64
+    blocks += min(-(-blocks // (RESERVED_PART - 1)), RESERVED_BLOCKS_MAX)
     return blocks * BLOCK_BYTES
 
 

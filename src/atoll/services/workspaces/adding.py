@@ -10,6 +10,7 @@ from atoll.domain.workspace import Revision, Workspace
 from atoll.records.base import Records
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.limits import WorkspaceLimits
+from atoll.services.workspaces.quotas import check_possible
 
 TAG_CHARS_MAX = 64
 
@@ -30,7 +31,7 @@ class Adding:
 
     def check_fields(self, workspace: Workspace) -> None:
         """InvalidInput naming the field: name, description, tags, quotaBytes or quotaInodes."""
-        limits, name, quota = self._limits, workspace.name, workspace.quota
+        limits, name = self._limits, workspace.name
         if not name.strip() or len(name) > limits.name_chars_max or not name.isprintable():
             raise _bad("name", f"must be 1 to {limits.name_chars_max} printable characters")
         if "/" in name or name in (".", ".."):
@@ -45,10 +46,7 @@ class Adding:
             raise _bad("tags", f"must be of 1 to {TAG_CHARS_MAX} printable characters each")
         if any(_unsound(text) for text in (name, workspace.description or "", *workspace.tags)):
             raise _bad("name", "and other texts must be valid Unicode without NUL")
-        if not 1 <= quota.bytes <= limits.quota_max.bytes:
-            raise _bad("quotaBytes", f"must be within 1..{limits.quota_max.bytes}")
-        if not 1 <= quota.inodes <= limits.quota_max.inodes:
-            raise _bad("quotaInodes", f"must be within 1..{limits.quota_max.inodes}")
+        check_possible(workspace.quota, limits.quota_max)
 
     async def add(self, principal: Principal, workspace: Workspace, revision: Revision, action: str) -> None:
         """Insert it with its first revision. Conflict for the name, QuotaExceeded for the owner's number of them."""

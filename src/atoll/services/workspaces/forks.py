@@ -15,6 +15,7 @@ from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.adding import Adding
 from atoll.services.workspaces.copying import Copying
 from atoll.services.workspaces.locks import Locks
+from atoll.services.workspaces.quotas import fitting
 from atoll.services.workspaces.refs import Refs, Resolved
 from atoll.services.workspaces.revising import Revising, Stored
 from atoll.services.workspaces.storage.keys import LineageKeys
@@ -76,7 +77,7 @@ class Forks:
             updated_at=now,
             description=source.description,
             tags=source.tags,
-            quota=source.quota,
+            quota=fitting(source.quota),
             forked_from=wanted.revision.id,
             automatic=source.automatic,
         )

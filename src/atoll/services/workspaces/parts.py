@@ -172,7 +172,7 @@ def make_parts(
         access=access,
         adding=adding,
         archives=Archives(
-            runtime, access, refs, chunks, tree_archives, trees, revising, restoring, viewing, locks, limits
+            runtime, access, refs, chunks, manifests, tree_archives, trees, revising, restoring, viewing, locks, limits
         ),
         background=background,
         chunks=chunks,

@@ -5,6 +5,7 @@ A restore is a revision like any other, and what it would have lost is one befor
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import structlog
 
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, Conflict, NotFound, QuotaExceeded, StaleVersion
+from atoll.domain.errors import AtollError, Conflict, NotFound, StaleVersion
 from atoll.domain.principal import Principal
 from atoll.domain.tree import Entry, check_path, raw
 from atoll.domain.workspace import Permission, Reason, Revision, Workspace
@@ -25,9 +26,11 @@ from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted, MountedAt
 from atoll.services.workspaces.old_trees import OldTrees
+from atoll.services.workspaces.quotas import check_quota, surely_fits
 from atoll.services.workspaces.refs import Refs, Resolved
 from atoll.services.workspaces.revising import Revising, Stored, Taken
 from atoll.services.workspaces.storage.manifests import Manifests
+from atoll.services.workspaces.trees.in_place import has_room
 from atoll.services.workspaces.trees.splicing import splice
 from atoll.services.workspaces.trees.working_trees import WorkingTrees
 from atoll.services.workspaces.viewing import Viewing
@@ -151,11 +154,22 @@ class Restoring:
         raise StaleVersion()
 
     async def _try_become(
-        self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str | None
+        self,
+        workspace: Workspace,
+        stored: Stored,
+        reason: Reason,
+        actor: str,
+        message: str | None,
+        *,
+        based: Revision | None = None,
+        merged: str | None = None,
     ) -> Became:
+        """StaleVersion when another process was faster, or the head is not the one that it is `based` on."""
         live = self._is_live(workspace)
         if live and not self._can_swap:
             return await self._become_in_place(workspace, stored, reason, actor, message)
+        head = based or await self._trees.head(workspace)
+        await self._check_quota(workspace, head.tree, stored)
         # The long part first: between the last look at the old tree and the new one's mounting there is but a moment.
         new_tree, recording = None, False
         if live:
@@ -163,6 +177,8 @@ class Restoring:
         try:
             crash.point("workspaces.restore.hydrated")
             taken = await self._revising.take_held(workspace, Reason.BEFORE_RESTORE, actor)
+            if based is not None and taken.head.id != based.id:
+                raise StaleVersion()
             if taken.head.tree == stored.tree:  # that is what it is
                 if new_tree is not None:
                     await self._trees.remove(new_tree)
@@ -173,7 +189,7 @@ class Restoring:
             crash.point("workspaces.restore.kept")
             becoming = replace(workspace, tree_id=new_tree, runtime=None if new_tree is None else self._runtime.name)
             recording = True
-            taken = await self._revising.add(becoming, taken.head, stored, reason, actor, message)
+            taken = await self._revising.add(becoming, taken.head, stored, reason, actor, message, merged=merged)
         except BaseException as error:
             # A record that could not be written may be there all the same: then upkeep decides about the tree.
             if new_tree is not None and (not recording or isinstance(error, StaleVersion)):
@@ -187,6 +203,12 @@ class Restoring:
         if kept is None:
             return Became(taken.head, before)
         return Became(await self._trees.head(await self._access.current(workspace.id)), kept)
+
+    async def _check_quota(self, workspace: Workspace, now: str, stored: Stored) -> None:
+        """QuotaExceeded when it does not go from the tree `now` to that one."""
+        if now != stored.tree and not surely_fits(workspace.quota, stored.entries, stored.bytes):
+            after = await self._manifests.load(workspace.lineage, stored.tree)
+            await check_quota(workspace.quota, lambda: self._manifests.load(workspace.lineage, now), after)
 
     async def _become_in_place(
         self, workspace: Workspace, stored: Stored, reason: Reason, actor: str, message: str | None
@@ -214,13 +236,15 @@ class Restoring:
         workspace, head = taken
         if stored.tree == head.tree:
             return head
-        if stored.entries > workspace.quota.inodes or stored.bytes > workspace.quota.bytes:
-            raise beyond_quota(workspace)
+        await self._check_quota(workspace, head.tree, stored)
         workspace = await self._trees.recall(workspace)
         before: list[Entry] = []
         if workspace.tree_id is not None:
             before = await self._manifests.load(workspace.lineage, head.tree)
-            await self._check_room(workspace, before, after)
+            if not await self._has_room(workspace, before, after):
+                return (
+                    await self._try_become(workspace, stored, reason, actor, message, based=head, merged=merged)
+                ).head
             await self._trees.mark(workspace.tree_id, workspace)
         taken = await self._revising.add(workspace, head, stored, reason, actor, message, merged=merged)
         crash.point("workspaces.commit.recorded")
@@ -231,18 +255,14 @@ class Restoring:
                 await self._trees.unmark(workspace.tree_id)
         return taken.head
 
-    async def _check_room(self, workspace: Workspace, before: list[Entry], after: list[Entry]) -> None:
-        """QuotaExceeded when the working tree could not hold it: known before anything is committed."""
+    async def _has_room(self, workspace: Workspace, before: list[Entry], after: list[Entry]) -> bool:
+        """Whether its working tree can become that where it is; True where there is no other way."""
+        if self._is_live(workspace) and not self._can_swap:
+            return True
         keeper = await self._trees.keeper(workspace)
         async with deadline(self._limits.call_s, "measuring the working tree"):
-            used, inodes = await keeper.usage()
-        old = {entry.path: entry for entry in before}
-        grown = sum(entry.size - _size(old.get(entry.path)) for entry in after if old.get(entry.path) != entry)
-        largest = max((entry.size for entry in after if old.get(entry.path) != entry), default=0)
-        if grown > 0 and used + grown + min(largest, grown) > workspace.quota.bytes:
-            raise beyond_quota(workspace)
-        if len(after) > len(before) and inodes + len(after) - len(before) > workspace.quota.inodes:
-            raise beyond_quota(workspace)
+            free = await keeper.room()
+        return await asyncio.to_thread(has_room, free, before, after)
 
     async def _retire(self, workspace: Workspace, old_tree: str) -> Revision | None:
         """Bring every sandbox from the old tree to the new one. The revision of what was written meanwhile, if any."""
@@ -302,12 +322,3 @@ class Restoring:
                 return await self._restored(Became(head, taken.head), len(put), sum(entry.size for entry in put))
             workspace = await self._access.current(workspace.id)
         raise StaleVersion()
-
-
-def _size(entry: Entry | None) -> int:
-    return 0 if entry is None else entry.size
-
-
-def beyond_quota(workspace: Workspace) -> QuotaExceeded:
-    quota = workspace.quota
-    return QuotaExceeded(f"the workspace holds at most {quota.bytes} bytes and {quota.inodes} files and directories")

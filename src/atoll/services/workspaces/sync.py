@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
 from atoll.domain import crash
 from atoll.domain.chunk_ids import HOLE
-from atoll.domain.errors import Conflict, InvalidInput, StaleVersion, TooLarge
+from atoll.domain.errors import Conflict, InvalidInput, QuotaExceeded, StaleVersion, TooLarge
 from atoll.domain.principal import Principal
 from atoll.domain.tree import Entry, EntryKind, check_entries, text
 from atoll.domain.tree_changes import changes
@@ -20,8 +21,9 @@ from atoll.services.workspaces.access import Found, WorkspaceAccess
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.possession import Possession
+from atoll.services.workspaces.quotas import check_quota, surely_fits
 from atoll.services.workspaces.refs import Refs, Resolved
-from atoll.services.workspaces.restoring import Restoring, beyond_quota
+from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.revising import Revising
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.manifests import Manifests
@@ -31,6 +33,8 @@ from atoll.services.workspaces.views import RevisionView, SentChunk
 IDS_MAX = 65_536
 LOOKUP = 4_096
 LISTED_MAX = 10_000
+CHANGES_MIN = 65_536  # that a push may always bring, whatever the quota
+NAMES_PER_INODE = 4  # of files, on average: further names take no inode
 
 
 class Sent(NamedTuple):
@@ -151,7 +155,7 @@ class Sync:
         found = await self._access.find(principal, ref, Permission.WRITE)
         self._revising.check_message(message)
         based = await self._refs.resolve(found.workspace, base)
-        new, gone = await self._collected(changed, found.workspace)
+        new, gone = await self._collected(changed, found.workspace, based.revision.entries)
         async with self._locks.hold(found.workspace.id):
             workspace = await self._access.current(found.workspace.id)
             for _ in range(self._limits.take_tries):
@@ -161,7 +165,8 @@ class Sync:
                 before = await self._manifests.load(workspace.lineage, taken.head.tree)
                 after = await asyncio.to_thread(_applied, before, new, gone)
                 await self._check_chunks(principal, found, list(new.values()), before)
-                _check_quota(workspace, after)
+                if not surely_fits(workspace.quota, len(after), sum(entry.size for entry in after)):
+                    await check_quota(workspace.quota, partial(_ready, before), after)
                 stored = await self._revising.store(workspace.lineage, after)
                 crash.point("workspaces.commit.stored")
                 try:
@@ -174,17 +179,18 @@ class Sync:
         raise StaleVersion()
 
     async def _collected(
-        self, changed: AsyncIterator[Entry | bytes], workspace: Workspace
+        self, changed: AsyncIterator[Entry | bytes], workspace: Workspace, there: int
     ) -> tuple[dict[bytes, Entry], set[bytes]]:
         new: dict[bytes, Entry] = {}
         gone: set[bytes] = set()
+        most = max(NAMES_PER_INODE * workspace.quota.inodes, CHANGES_MIN) + there
         async for one in changed:
             if isinstance(one, bytes):
                 gone.add(one)
             else:
                 new[one.path] = one
-            if len(new) > workspace.quota.inodes or len(gone) > workspace.quota.inodes:
-                raise beyond_quota(workspace)
+            if len(new) + len(gone) > most:
+                raise QuotaExceeded(f"quotaInodes: with {workspace.quota.inodes} files and folders no push has so many")
         return new, gone
 
     async def _check_chunks(self, principal: Principal, found: Found, new: list[Entry], before: list[Entry]) -> None:
@@ -236,6 +242,10 @@ class Sync:
                 yield chunk
 
 
+async def _ready(entries: list[Entry]) -> list[Entry]:
+    return entries
+
+
 async def _changed(before: list[Entry], after: list[Entry]) -> AsyncGenerator[Entry | bytes]:
     for change in changes(before, after, directory_times=True):
         yield change.path if change.after is None else change.after
@@ -281,12 +291,6 @@ def _is_gone(path: bytes, gone: set[bytes]) -> bool:
             return True
         at = path.rfind(b"/", 0, at)
     return False
-
-
-def _check_quota(workspace: Workspace, entries: list[Entry]) -> None:
-    quota = workspace.quota
-    if len(entries) > quota.inodes or sum(entry.size for entry in entries) > quota.bytes:
-        raise beyond_quota(workspace)
 
 
 def _wrong(entry: Entry, message: str) -> InvalidInput:

@@ -21,6 +21,7 @@ from atoll.services.workspaces.adding import taken
 from atoll.services.workspaces.evicting import Evicting
 from atoll.services.workspaces.executing import Executing
 from atoll.services.workspaces.parts import Parts
+from atoll.services.workspaces.quotas import changed_quota, new_quota
 from atoll.services.workspaces.views import Changes, Damage, Report, WorkspaceView
 
 LIST_MAX = 10_000
@@ -98,7 +99,7 @@ class Workspaces:
             updated_at=now,
             description=description or None,
             tags=tuple(dict.fromkeys(tags)),
-            quota=_quota(limits.quota, quota_bytes, quota_inodes),
+            quota=new_quota(limits.quota, quota_bytes, quota_inodes),
             automatic=automatic,
         )
         await parts.adding.check(workspace)
@@ -171,7 +172,7 @@ class Workspaces:
         found = await parts.access.find(principal, ref, Permission.ADMIN)
         workspace = found.workspace
         for _ in range(SWAPS_MAX):
-            after = _changed(workspace, changes)
+            after = _changed(workspace, changes, parts.limits.quota)
             parts.adding.check_fields(after)
             if after == workspace:
                 return await parts.viewing.workspace(workspace, found.permission)
@@ -234,16 +235,12 @@ class Workspaces:
             parts.shredding.put_off(gone, error)
 
 
-def _quota(default: Quota, bytes_: int | None, inodes: int | None) -> Quota:
-    return Quota(default.bytes if bytes_ is None else bytes_, default.inodes if inodes is None else inodes)
-
-
-def _changed(workspace: Workspace, changes: Changes) -> Workspace:
+def _changed(workspace: Workspace, changes: Changes, default: Quota) -> Workspace:
     return replace(
         workspace,
         name=workspace.name if changes.name is None else changes.name,
         description=workspace.description if changes.description is None else changes.description or None,
         tags=workspace.tags if changes.tags is None else tuple(dict.fromkeys(changes.tags)),
-        quota=_quota(workspace.quota, changes.quota_bytes, changes.quota_inodes),
+        quota=changed_quota(workspace.quota, default, changes.quota_bytes, changes.quota_inodes),
         automatic=workspace.automatic if changes.automatic is None else changes.automatic,
     )

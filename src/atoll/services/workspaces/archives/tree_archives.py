@@ -6,6 +6,7 @@ nothing else, and which becomes a revision like any other tree. Memory stays bou
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator
 from contextlib import aclosing, contextmanager
@@ -16,6 +17,7 @@ from atoll.domain.errors import QuotaExceeded, RateLimited, TooLarge
 from atoll.domain.ids import new_id
 from atoll.domain.principal import Principal
 from atoll.domain.tree import Entry
+from atoll.domain.tree_room import Room, room_of, with_slack
 from atoll.domain.workspace import Permission, Quota, Reason, Workspace
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
@@ -23,6 +25,7 @@ from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.archives.tar_members import END, member
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
+from atoll.services.workspaces.quotas import at_least, surely_fits
 from atoll.services.workspaces.refs import Refs
 from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.revising import Revising, Stored
@@ -33,6 +36,7 @@ from atoll.services.workspaces.trees.working_trees import WorkingTrees
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import RevisionView
 
+NAMES_PER_INODE = 4  # of the files of an archive, on average: further names take no inode
 ENTRY_BYTES_MAX = 4_096  # of an archive that an entry may take besides its contents, on average
 
 
@@ -99,6 +103,7 @@ class Archives:
         access: WorkspaceAccess,
         refs: Refs,
         chunks: ChunkStore,
+        manifests: Manifests,
         tree_archives: TreeArchives,
         trees: WorkingTrees,
         revising: Revising,
@@ -111,6 +116,7 @@ class Archives:
         self._access = access
         self._refs = refs
         self._chunks = chunks
+        self._manifests = manifests
         self._tree_archives = tree_archives
         self._trees = trees
         self._revising = revising
@@ -172,15 +178,23 @@ class Archives:
             if not self._importing[principal.id]:
                 del self._importing[principal.id]
 
+    async def _allowed(self, workspace: Workspace) -> Quota:
+        """What it may hold: its quota, or what it holds already. What came of the archive is measured once more."""
+        head = await self._trees.head(workspace)
+        if surely_fits(workspace.quota, head.entries, head.bytes):
+            return workspace.quota
+        entries = await self._manifests.load(workspace.lineage, head.tree)
+        return at_least(workspace.quota, await asyncio.to_thread(room_of, entries))
+
     async def _unpacked(self, workspace: Workspace, pieces: AsyncIterable[bytes], strip: int) -> Stored:
         """The archive as a stored tree, by way of a working tree that is gone again."""
-        limits, quota = self._limits, workspace.quota
+        limits, quota = self._limits, await self._allowed(workspace)
         bytes_max = min(limits.import_bytes, quota.bytes)
-        entries_max = min(limits.import_entries, quota.inodes)
+        entries_max = min(limits.import_entries, NAMES_PER_INODE * quota.inodes)
         tree_id = new_id("tree")
         self._trees.fresh.add(tree_id)
         try:
-            await self._runtime.make_tree(tree_id, Quota(bytes_max, entries_max))
+            await self._runtime.make_tree(tree_id, Quota(with_slack(Room(bytes_max, 0)).bytes, quota.inodes))
             crash.point("workspaces.tree.made")
             keeper = await self._trees.keeper_of(tree_id)
             stream_max = bytes_max + entries_max * ENTRY_BYTES_MAX
@@ -190,7 +204,8 @@ class Archives:
             stored = (await self._revising.read(tree_id, workspace.lineage, None, None)).stored
         except TooLarge as error:
             if bytes_max < limits.import_bytes or entries_max < limits.import_entries:
-                raise QuotaExceeded(f"the workspace cannot hold it: {error.message}") from None
+                told = f"quotaBytes {quota.bytes}, quotaInodes {quota.inodes}"
+                raise QuotaExceeded(f"the workspace ({told}) cannot hold it: {error.message}") from None
             raise
         finally:
             await self._trees.remove(tree_id)

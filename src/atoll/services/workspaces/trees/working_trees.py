@@ -22,6 +22,7 @@ from atoll.runtimes.base import Capability, Runtime
 from atoll.services.deadline import deadline
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.limits import WorkspaceLimits
+from atoll.services.workspaces.quotas import holding
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.manifests import Manifests
 from atoll.services.workspaces.trees.filling import difference, steps
@@ -126,7 +127,7 @@ class WorkingTrees:
         try:
             async with deadline(self._limits.tree_s, "filling the working tree"):
                 entries = await self._manifests.load(lineage, tree)
-                await self._runtime.make_tree(tree_id, quota)
+                await self._runtime.make_tree(tree_id, await asyncio.to_thread(holding, quota, entries))
                 crash.point("workspaces.tree.made")
                 keeper = await self._runtime.keeper(tree_id)
                 seen = await keeper.apply(steps(lineage, entries, (), self._chunks))

@@ -1,0 +1,101 @@
+"""Room: what a tree takes of a workspace's quota, as the file systems of working trees count it.
+
+Blocks of 4096 bytes for contents (holes take none), for folders, for long links and attributes, and for the map of a
+file that lies in many places; an inode for each file and folder, the workspace's own included, whatever names it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from atoll.domain.chunk_ids import HOLE, has_holes
+from atoll.domain.tree import Entry, EntryKind
+
+BLOCK_BYTES = 4096
+_EXTENT_BLOCKS = 2**15  # the most that one place in a file's map tells of
+_EXTENTS_IN_INODE = 4
+_EXTENTS_IN_BLOCK = 340
+_TARGET_IN_INODE = 59  # bytes
+_XATTRS_IN_INODE = 92
+_NAMES_IN_BLOCK = 4048  # bytes, in a folder of one block
+_NAMES_IN_FULL_BLOCK = 2800  # in one of many: they split in halves as they fill
+_PER_ENTRY_MAX = 3 * BLOCK_BYTES  # that an entry takes besides the bytes of its contents, holes counted as such
+
+
+class Room(NamedTuple):
+    """What a tree takes."""
+
+    bytes: int
+    inodes: int
+
+
+def room_of(entries: Iterable[Entry]) -> Room:
+    """Of a whole tree, its root included (whose first block counts for nothing)."""
+    blocks = inodes = 0
+    names: dict[bytes, int] = {}  # folder -> bytes of what is in it
+    for entry in entries:
+        path, kind = entry.path, entry.kind
+        folder, _, name = path.rpartition(b"/")
+        names[folder] = names.get(folder, 0) + (8 + len(name) + 3 & ~3)
+        if kind is EntryKind.HARDLINK:
+            continue
+        inodes += 1
+        if kind is EntryKind.FILE:
+            blocks += _file_blocks(entry)
+        elif kind is EntryKind.DIRECTORY:
+            blocks += bool(path)
+        elif len(entry.target) > _TARGET_IN_INODE:
+            blocks += 1
+        if entry.xattrs and _xattr_bytes(entry) > _XATTRS_IN_INODE:
+            blocks += 1
+    for held in names.values():
+        if held > _NAMES_IN_BLOCK:
+            blocks += -(-held // _NAMES_IN_FULL_BLOCK)
+    return Room(blocks * BLOCK_BYTES, inodes)
+
+
+def room_at_most(entries: int, size: int) -> Room:
+    """More than a tree of so many entries and bytes of contents (holes included) takes: known without a look at it."""
+    return Room(size + entries * _PER_ENTRY_MAX, entries)
+
+
+def with_slack(room: Room) -> Room:
+    """What surely holds a tree of that room: folders fill their blocks, and files lie, as it happens."""
+    return Room(room.bytes + room.bytes // 64 + 32 * BLOCK_BYTES, room.inodes)
+
+
+def _file_blocks(entry: Entry) -> int:
+    whole = -(-entry.size // BLOCK_BYTES)
+    if not entry.holes and not has_holes(entry.chunks):
+        extents = -(-whole // _EXTENT_BLOCKS)
+        return whole if extents <= _EXTENTS_IN_INODE else whole - (-extents // _EXTENTS_IN_BLOCK)
+    blocks = extents = at = 0
+    for begin, end in [*_holes(entry), (entry.size, entry.size)]:
+        first = -(-begin // BLOCK_BYTES)
+        if first > at:
+            blocks += first - at
+            extents += -(-(first - at) // _EXTENT_BLOCKS)
+        at = max(at, end // BLOCK_BYTES if end < entry.size else whole)
+    return blocks if extents <= _EXTENTS_IN_INODE else blocks - (-extents // _EXTENTS_IN_BLOCK)
+
+
+def _holes(entry: Entry) -> Iterator[tuple[int, int]]:
+    """(begin, end) of each, ascending, those that are only told by the chunks too."""
+    told = [(at, at + length) for at, length in entry.holes]
+    if has_holes(entry.chunks):
+        told += [(at, at + length) for id, at, length in entry.pieces() if id == HOLE]
+    begin = end = -1
+    for at, until in sorted(told):
+        if at > end:
+            if end > begin:
+                yield begin, end
+            begin, end = at, until
+        else:
+            end = max(end, until)
+    if end > begin:
+        yield begin, end
+
+
+def _xattr_bytes(entry: Entry) -> int:
+    return sum(16 + (len(name) + 3 & ~3) + (len(value) + 3 & ~3) for name, value in entry.xattrs)
