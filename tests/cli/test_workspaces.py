@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -167,12 +168,19 @@ def test_history_can_be_looked_at_and_brought_back(atoll: Atoll, mine: Workspace
     assert [line.split()[-1] for line in atoll("workspace", "show", "mine", "-r").stdout.splitlines()] == [
         "dir", "dir/file", "other",
     ]  # fmt: skip
-    assert atoll("workspace", "restore", "mine", "dir/file@2").returncode == 0
+    said = atoll("workspace", "restore", "mine", "dir/file@2").stdout
+    assert re.fullmatch(r"restored 3 entries \(1B\): revision 5  rev_\w+  \(what was there is kept as r4\)\n", said), (
+        said
+    )
+    said = atoll("workspace", "restore", "mine", "dir/file@2").stdout
+    assert re.fullmatch(r"nothing to restore, it is so already: revision 5  rev_\w+\n", said), said
+    assert json.loads(atoll("workspace", "restore", "mine", "@HEAD", "--json").stdout)["changed"] is False
     assert mine.contents("dir/file") == b"one\n"
     assert b"other" in mine.head.tree
     assert atoll("workspace", "restore", "mine", "@1").returncode == 0
     assert not mine.head.tree
-    assert "revision 7" in atoll("workspace", "undo", "mine").stdout
+    said = atoll("workspace", "undo", "mine").stdout
+    assert re.fullmatch(r"back to \S.*: revision 7  rev_\w+  \(what was there is kept as r6\)\n", said), said
     assert b"other" in mine.head.tree
     done = atoll("workspace", "restore", "mine", "dir/file")
     assert done.returncode == 2
@@ -188,7 +196,7 @@ def test_forks_come_back_together(atoll: Atoll, mine: Workspace, fake: FakeWorks
     fork.write("file", b"theirs")
     mine.write("file", b"ours")
     done = atoll("workspace", "merge", "mine", "other")
-    assert done.stdout.startswith("1 changes, 1 conflicts: revision ")
+    assert done.stdout.startswith("1 change, 1 conflict: revision ")
     assert "theirs is file.conflict-" in done.stderr
 
 

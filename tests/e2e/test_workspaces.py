@@ -148,7 +148,7 @@ def test_the_command_line(server: Server, folder: Path, tmp_path: Path) -> None:
     def atoll(*words: str) -> str:
         return server.cli(*words, env=env).stdout.decode()
 
-    assert "1 paths sent" in atoll("sync", str(folder), "ws:cli")
+    assert "1 path sent" in atoll("sync", str(folder), "ws:cli")
     assert atoll("run", "--rm", "--workspace", "cli", "--", "sh", "-c", "cat file; echo two > file") == "one\n"
     report = json.loads(atoll("sync", "--json", str(folder), "ws:cli"))
     assert [path["path"] for path in report["received"]] == ["file"]

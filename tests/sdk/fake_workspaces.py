@@ -299,8 +299,10 @@ class FakeWorkspaces:
             if path not in tree:
                 raise Refused(404, "NOT_FOUND", f"{body['path']}: no such path in this revision")
             tree = {p: (ws.head.tree | {path: tree[path]})[p] for p in sorted(ws.head.tree.keys() | {path})}
-        made = ws.add(tree, "restore")
-        return {"revision": self.show_revision(ws, made), "restored": {"entries": len(tree), "bytes": 1}}
+        before, changed = ws.head, tree != ws.head.tree
+        made = ws.add(tree, "restore") if changed else before
+        shown = {"revision": self.show_revision(ws, made), "before": self.show_revision(ws, before)}
+        return {**shown, "changed": changed, "restored": {"entries": len(tree) if changed else 0, "bytes": 1}}
 
     async def undo(self, request: Request) -> Any:
         ws = self.of(request)

@@ -13,7 +13,7 @@ from atoll.cli.failure import FAILED, MISUSED, Failed, say
 from atoll.cli.workspaces import Name, with_workspace
 
 if TYPE_CHECKING:
-    from atoll.sdk import AsyncWorkspace, PathChange, RevisionInfo, TreeEntry
+    from atoll.sdk import AsyncWorkspace, PathChange, RestoreResult, RevisionInfo, TreeEntry
 
 HEAD = "HEAD"
 _KINDS = {"directory": "d", "symlink": "l", "hardlink": "h", "fifo": "p"}
@@ -162,15 +162,33 @@ def restore(
         raise Failed(f"say which revision: {what}@HEAD~1 brings back a path, @HEAD~1 all of it", MISUSED)
     path, revision = split_revision(what)
     done = with_workspace(name, lambda workspace: workspace.restore(revision, path.strip("/") or None))
+    print_restored(done, as_json)
+
+
+def print_restored(done: RestoreResult, as_json: bool) -> None:
     if as_json:
-        output.print_json({"revision": done.revision.raw, "entries": done.entries, "bytes": done.bytes})
+        before = None if done.before is None else done.before.raw
+        written = {"entries": done.entries, "bytes": done.bytes}
+        output.print_json({"revision": done.revision.raw, **written, "before": before, "changed": done.changed})
+    elif done.changed:
+        entries = output.count(done.entries, "entry", "entries")
+        typer.echo(f"restored {entries} ({output.size(done.bytes)}): {_revision(done.revision)}{_kept(done.before)}")
     else:
-        typer.echo(f"restored {done.entries} entries ({output.size(done.bytes)}): {_revision(done.revision)}")
+        typer.echo(f"nothing to restore, it is so already: {_revision(done.revision)}")
 
 
 def undo(name: Name, as_json: output.Json = False) -> None:
     """Take the newest change back, as a new revision."""
-    _print(with_workspace(name, lambda workspace: workspace.undo()), as_json)
+
+    async def take_back(workspace: AsyncWorkspace) -> tuple[RevisionInfo, RevisionInfo | None]:
+        made = await workspace.undo()
+        return made, None if as_json or made.parent is None else await workspace.revision(made.parent)
+
+    made, before = with_workspace(name, take_back)
+    if as_json:
+        output.print_json(made.raw)
+    else:
+        typer.echo(f"back to {made.message or 'what was before'}: {_revision(made)}{_kept(before)}")
 
 
 def commit(
@@ -225,7 +243,9 @@ def merge(
                 f"conflict: {conflict.path}: {conflict.reason or 'changed on both sides'}; theirs is {conflict.kept}"
             )
         )
-    typer.echo(f"{done.changes} changes, {len(done.conflicts)} conflicts: {_revision(done.revision)}")
+    changes = output.count(done.changes, "change", "changes")
+    conflicts = output.count(len(done.conflicts), "conflict", "conflicts")
+    typer.echo(f"{changes}, {conflicts}: {_revision(done.revision)}")
 
 
 def verify(name: Name, as_json: output.Json = False) -> None:
@@ -256,6 +276,10 @@ def _print(revision: RevisionInfo, as_json: bool) -> None:
 
 def _revision(revision: RevisionInfo) -> str:
     return f"revision {revision.number}  {revision.id}"
+
+
+def _kept(before: RevisionInfo | None) -> str:
+    return "" if before is None else f"  (what was there is kept as r{before.number})"
 
 
 def _printable(text: str) -> str:

@@ -74,6 +74,11 @@ def size(count: int) -> str:
     raise AssertionError
 
 
+def count(number: int, one: str, several: str) -> str:
+    """`1 entry`, `2 entries`."""
+    return f"{number} {one if number == 1 else several}"
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)

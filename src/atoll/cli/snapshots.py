@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atoll.cli import output
+from atoll.cli.history import print_restored
 from atoll.cli.workspaces import Name, with_workspace
 
 if TYPE_CHECKING:
@@ -67,10 +68,7 @@ def list_(name: Name, as_json: output.Json = False) -> None:
 def restore(name: Name, snapshot: Snapshot, as_json: output.Json = False) -> None:
     """Bring it back, as a new revision: [bold]atoll workspace undo[/bold] takes that back."""
     done = with_workspace(name, lambda workspace: workspace.restore(snapshot))
-    if as_json:
-        output.print_json({"revision": done.revision.raw, "entries": done.entries, "bytes": done.bytes})
-    else:
-        typer.echo(f"restored {done.entries} entries ({output.size(done.bytes)}): revision {done.revision.number}")
+    print_restored(done, as_json)
 
 
 def delete(name: Name, snapshot: Snapshot, as_json: output.Json = False) -> None:

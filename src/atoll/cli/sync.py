@@ -181,7 +181,7 @@ def _summary(report: SyncReport) -> str:
         return f"nothing to do: revision {report.revision.number}"
     would = "would be " if report.dry_run else ""
     moved = f" ({output.size(report.bytes_sent)} up, {output.size(report.bytes_received)} down)"
-    counts = f"{len(report.sent)} paths {would}sent, {len(report.received)} {would}received"
+    counts = f"{output.count(len(report.sent), 'path', 'paths')} {would}sent, {len(report.received)} {would}received"
     return counts + ("" if report.dry_run else moved + f": revision {report.revision.number}")
 
 

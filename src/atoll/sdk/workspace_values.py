@@ -127,11 +127,14 @@ class MergeResult:
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """The revision that a restore made, and how much it brought back."""
+    """The revision that a restore made, how much it brought back, and the newest revision of what was there before. Not
+    `changed`: all was so already, and no revision was made."""
 
     revision: RevisionInfo
     entries: int = 0
     bytes: int = 0
+    before: RevisionInfo | None = None
+    changed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +267,8 @@ def restore_of(value: Json) -> RestoreResult:
         revision=revision_of(value["revision"]),
         entries=int(restored.get("entries") or 0),
         bytes=int(restored.get("bytes") or 0),
+        before=None if value.get("before") is None else revision_of(value["before"]),
+        changed=bool(value.get("changed", True)),
     )
 
 

@@ -133,9 +133,15 @@ async def test_a_restore_is_a_revision_and_can_be_undone(ws: Any) -> None:
     answer = await ws.ok("POST", "/restore", json={"revision": "HEAD~1"})
     answers.RestoredAnswer.model_validate(answer)
     assert (answer["revision"]["number"], answer["revision"]["reason"]) == (4, "restore")
+    assert (answer["before"]["number"], answer["changed"], answer["restored"]["entries"]) == (3, True, 3)
     assert await ws.files() == {"a.txt": b"1", "b.txt": b"b"}
+    for again in ({"revision": "2"}, {"revision": "2", "path": "a.txt"}):
+        same = await ws.ok("POST", "/restore", json=again)
+        assert (same["revision"], same["changed"]) == (answer["revision"], False)
+        assert same["restored"] == {"entries": 0, "bytes": 0}
     undone = await ws.ok("POST", "/undo")
-    assert undone["revision"]["reason"] == "undo"
+    answers.UndoneAnswer.model_validate(undone)
+    assert (undone["revision"]["reason"], undone["before"]["number"], undone["changed"]) == ("undo", 4, True)
     assert await ws.files() == {"a.txt": b"2", "b.txt": b"b"}
 
 

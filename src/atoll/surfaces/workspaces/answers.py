@@ -17,6 +17,7 @@ from atoll.services.workspaces.views import (
     Listing,
     Merged,
     Report,
+    Restored,
     RevisionView,
     WorkspaceView,
 )
@@ -132,8 +133,13 @@ class WrittenAnswer(_Answer):
     bytes: int
 
 
-class RestoredAnswer(_Answer):
+class UndoneAnswer(_Answer):
     revision: RevisionAnswer
+    before: RevisionAnswer
+    changed: bool
+
+
+class RestoredAnswer(UndoneAnswer):
     restored: WrittenAnswer
 
 
@@ -295,6 +301,11 @@ def diff(found: Diff) -> Json:
         "changes": [change(one) for one in found.changes],
         "truncated": found.truncated,
     }
+
+
+def restored(result: Restored, asker: str) -> Json:
+    head, before = (revision(one, asker) for one in (result.revision, result.before))
+    return {"revision": head, "before": before, "changed": result.changed}
 
 
 def merged(result: Merged, asker: str) -> Json:

@@ -91,11 +91,11 @@ class HistoryHandlers:
             principal, request.path_params["ws"], body.revision, body.path
         )
         written = {"entries": restored.entries, "bytes": restored.bytes}
-        return json_response({"revision": answers.revision(restored.revision, principal.id), "restored": written})
+        return json_response(answers.restored(restored, principal.id) | {"restored": written})
 
     async def undo(self, request: Request, principal: Principal) -> Response:
         restored = await self._workspaces.restoring.undo(principal, request.path_params["ws"])
-        return json_response({"revision": answers.revision(restored.revision, principal.id)})
+        return json_response(answers.restored(restored, principal.id))
 
     async def keep(self, request: Request, principal: Principal) -> Response:
         """Make a snapshot."""

@@ -150,7 +150,7 @@ def _history(of: HistoryHandlers) -> list[Operation]:
         ),
         Operation(
             "POST", WORKSPACE + "/undo", of.undo, "undoRevision", "Go back to before the newest change",
-            answers=(Answer(200, "the revision that this made", answers.RevisionOnlyAnswer),),
+            answers=(Answer(200, "the revision that this made", answers.UndoneAnswer),),
             errors=(409, *LOST), tag=TAGGED,
         ),
         Operation(
