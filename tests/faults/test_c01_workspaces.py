@@ -110,6 +110,29 @@ def test_c01_restore_under_a_live_sandbox(mortal: Server, point: str) -> None:
     assert_sound(mortal, name)
 
 
+def _said(word: int) -> str:
+    return f"until [ -e /tmp/said{word} ]; do sleep 0.02; done"
+
+
+def test_c01_what_a_program_writes_in_files_from_before_a_restore(mortal: Server) -> None:
+    sandbox = with_workspace(mortal, "late")
+    first = take(mortal, "late")["number"]
+    mortal.sh(sandbox, "echo newer > /workspace/note")
+    loop = "for word in 1 2; do until [ -e /tmp/say$word ]; do sleep 0.02; done; echo $word >&3; touch /tmp/said$word; done"
+    program = f"exec 3>> /workspace/note; touch /tmp/said0; {loop}; sleep 60"
+    mortal.sh(sandbox, f"({program}) > /dev/null 2>&1 & {_said(0)}")
+    answer = call(mortal, "POST", "/late/restore", {"revision": str(first)})
+    assert file(mortal, "late", "note", str(answer["before"]["number"])) == "newer\n"
+    mortal.sh(sandbox, f"touch /tmp/say1; {_said(1)}")
+    mortal.kill()
+    mortal.start()
+    mortal.sh(sandbox, f"touch /tmp/say2; {_said(2)}")
+    mortal.http.delete(f"/v1/sessions/{sandbox}")
+    until(lambda: file(mortal, "late", "note", "HEAD~1") == "newer\n1\n2\n", within_s=20)
+    assert file(mortal, "late", "note") == "kept\n"
+    assert_sound(mortal, "late")
+
+
 @pytest.mark.parametrize("point", ["workspaces.fork.stored", "workspaces.fork.recorded"])
 def test_c01_fork(mortal: Server, point: str) -> None:
     name, fork = point.replace(".", "-"), f"{point.replace('.', '-')}-fork"

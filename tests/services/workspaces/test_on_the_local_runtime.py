@@ -87,6 +87,37 @@ async def test_a_life_of_a_workspace(real: Workshop) -> None:
     assert await real.runtime.list_trees() == []
 
 
+async def test_what_a_program_writes_after_a_restore_is_kept_when_its_sandbox_rests(real: Workshop) -> None:
+    await real.create(quota_bytes=64 * 2**20, quota_inodes=4_000)
+    sandbox = await real.mount("w")
+    await sh(real, sandbox, "echo one > /workspace/a")
+    kept = await real.take()
+    await sh(
+        real,
+        sandbox,
+        "cd /workspace; echo two > a; (exec 3>> a;"
+        " while [ ! -e /tmp/go ]; do sleep 0.02; done; echo three >&3; echo x > new; touch /tmp/done; sleep 60)"
+        " > /dev/null 2>&1 & until [ -e /proc/$!/fd/3 ]; do sleep 0.02; done",
+    )
+    await real.workspaces.restoring.restore(ALICE, "w", str(kept.number))
+    assert len(await real.runtime.list_trees()) == 2
+    await sh(real, sandbox, "touch /tmp/go; until [ -e /tmp/done ]; do sleep 0.02; done; cat /workspace/a")
+    await real.sandboxes.suspend(ALICE, sandbox.id)
+    await until(lambda: _old_trees_are_gone(real), within_s=20)
+    states = [await real.files("w", one.revision.id) for one in await real.log()]
+    assert {b"a": b"two\nthree\n", b"new": b"x\n"} in states
+    assert states[0] == {b"a": b"one\n"}
+    await real.sandboxes.resume(ALICE, sandbox.id)
+    assert await sh(real, sandbox, "cat /workspace/a; ls -A /workspace") == "one\n.home\na\n"
+    await real.sandboxes.kill(ALICE, sandbox.id)
+    await real.workspaces.delete(ALICE, "w")
+    assert await real.runtime.list_trees() == []
+
+
+async def _old_trees_are_gone(shop: Workshop) -> bool:
+    return len(await shop.runtime.list_trees()) == 1
+
+
 async def _unmarked(shop: Workshop) -> bool:
     found = await shop.records.find_workspace(ALICE.id, "w")
     assert found is not None and found.tree_id is not None
