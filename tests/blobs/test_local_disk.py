@@ -163,8 +163,9 @@ async def test_c11_a_full_disk_is_unavailable_and_leaves_nothing(
     real_write = os.write
     with monkeypatch.context() as patch:
         patch.setattr(durable_folder.os, "write", write)
-        with pytest.raises(Unavailable, match="No space left on device"):
+        with pytest.raises(Unavailable, match="No space left on device") as refused:
             await blobs.put("k", b"newer")
+        assert str(folder) not in refused.value.message  # a client is told of it, too
         with pytest.raises(Unavailable, match="No space left on device"):
             await blobs.write("other", pieces(b"newer"))
     assert os.listdir(folder / "partial") == []

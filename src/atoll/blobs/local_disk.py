@@ -11,11 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+
 from atoll.blobs.base import PIECE_BYTES, Blob, Blobs, check_key, check_prefix
 from atoll.blobs.durable_folder import DurableFolder, Irregular, Partial
 from atoll.domain.errors import Corrupt, InvalidInput, NotFound, Unavailable
 
 T = TypeVar("T")
+_log = structlog.get_logger()
 
 THREADS = 8  # of this store alone, so that a slow disk does not hold up other work
 LISTED_AT_ONCE = 1_000
@@ -37,7 +40,9 @@ class LocalDisk(Blobs):
             await self.close()
             if self._read_only:
                 raise NotFound(f"there are no blobs in {self._folder.folder}") from error
-            raise InvalidInput(f"blobs cannot be kept there: {error}", field="blobs.url") from error
+            raise InvalidInput(
+                f"blobs cannot be kept there: {self._folder.folder}: {error}", field="blobs.url"
+            ) from error
 
     async def close(self) -> None:
         pool, self._pool = self._pool, None
@@ -94,7 +99,8 @@ class LocalDisk(Blobs):
             if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError | IsADirectoryError):
                 raise NotFound("no such blob") from None
             if isinstance(error.__cause__, Irregular):
-                raise Corrupt(f"{self._folder.folder}: {error.__cause__.strerror}") from None
+                _log.error("blobs.irregular", folder=str(self._folder.folder), error=str(error.__cause__))
+                raise Corrupt("what is there is no blob but a link, a folder or a device") from None
             raise
 
     async def _call(
@@ -113,4 +119,6 @@ class LocalDisk(Blobs):
                 await running
             raise
         except OSError as error:
-            raise Unavailable(f"{self._folder.folder}: {error.strerror}") from error
+            if not isinstance(error, FileNotFoundError):
+                _log.warning("blobs.failed", folder=str(self._folder.folder), error=str(error))
+            raise Unavailable(f"the folder of blobs: {error.strerror}") from error

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
@@ -13,8 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from atoll.domain import errors
+from atoll.domain.host_paths import without_paths
 from atoll.runtimes.local.node_wire import BUSY, READY
+
+_log = structlog.get_logger()
 
 START_S = 20.0
 ANSWER_S = 30.0
@@ -37,6 +43,17 @@ _PROGRAM = (
 
 
 _ONCE = ("make", "make_tree")  # not known whether the node did it before it died; everything else can be asked again
+
+
+def _error(op: str, code: str, message: str) -> errors.AtollError:
+    """The node's error. Those that are no fault of the request may name files of this machine: the log has them."""
+    kind = _ERRORS.get(code, errors.Internal)
+    if kind in (errors.InvalidInput, errors.NotFound, errors.Conflict):
+        return kind(message)
+    told = without_paths(message)
+    if told != message:
+        _log.warning("node.refused", op=op, error=message)
+    return kind(told)
 
 
 class NodeDown(errors.Unavailable):
@@ -121,7 +138,7 @@ class NodeClient:
         finally:
             self._waiting.pop(number, None)
         if "error" in answer:
-            raise _ERRORS.get(answer["error"]["code"], errors.Internal)(answer["error"]["message"])
+            raise _error(op, **answer["error"])
         return answer
 
     async def _keep(self, reader: StreamReader) -> None:
@@ -233,9 +250,23 @@ async def open_unix(folder: Path, name: str, limit: int) -> tuple[StreamReader, 
     """Connect to a socket however long its folder's path is: through a descriptor of the folder."""
     path = f"{folder}/{name}"
     if len(os.fsencode(path)) < 100:
-        return await asyncio.open_unix_connection(path, limit=limit)
+        return await _connect_unix(path, limit)
     fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
-        return await asyncio.open_unix_connection(f"/proc/self/fd/{fd}/{name}", limit=limit)
+        return await _connect_unix(f"/proc/self/fd/{fd}/{name}", limit)
     finally:
         os.close(fd)
+
+
+async def _connect_unix(path: str, limit: int) -> tuple[StreamReader, StreamWriter]:
+    """At once, as a socket file answers at once, and not by way of the event loop; unless its queue is full."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect(path)
+        return await asyncio.open_unix_connection(sock=sock, limit=limit)
+    except BlockingIOError:
+        sock.close()
+        return await asyncio.open_unix_connection(path, limit=limit)
+    except BaseException:
+        sock.close()
+        raise

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import atoll
 from atoll.domain import errors
+from atoll.domain.host_paths import without_paths
 from atoll.domain.mounts import check_mounts, clean_path
 from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec, Usage
 from atoll.domain.workspace import Quota, WorkspaceMount
@@ -133,7 +134,7 @@ class LocalRuntime(Runtime):
             except (FileNotFoundError, ConnectionRefusedError):
                 raise errors.NotFound(f"sandbox {sandbox_id} does not exist") from None
             except OSError as error:
-                raise errors.Unavailable(f"sandbox {sandbox_id} does not answer: {error}") from None
+                raise errors.Unavailable(f"sandbox {sandbox_id} does not answer: {without_paths(str(error))}") from None
 
         return SidekickClient(connect)
 
@@ -201,7 +202,8 @@ class LocalRuntime(Runtime):
                 except (FileNotFoundError, ConnectionRefusedError):  # it has been idle: the next one
                     await self._node.ask("keeper", timeout_s=TREE_S, tree_id=tree_id)
                 except OSError as error:
-                    raise errors.Unavailable(f"the keeper of {tree_id} does not answer: {error}") from None
+                    reason = without_paths(str(error))
+                    raise errors.Unavailable(f"the keeper of {tree_id} does not answer: {reason}") from None
             raise errors.Unavailable(f"the keeper of {tree_id} ends again and again")
 
         return KeeperClient(connect)
