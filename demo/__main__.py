@@ -1,4 +1,4 @@
-"""`make demo`: a server, an isolated sandbox, a real program in it, its output, its files and its web page."""
+"""`make demo`: a server, a sandbox, a real program in it, its output, its files, its page; and a workspace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from atoll import AtollError, Sandbox
+from atoll import AtollError, Sandbox, Workspace
 from atoll.domain.errors import Unsupported
 from bench.server import server
 
@@ -120,9 +120,35 @@ def tour(steps: Steps, sandbox: Sandbox, reachable: bool) -> None:
 
     with steps.step("end it"):
         sandbox.kill()
+    remember(steps)
     with steps.step(f"make {MORE} more, one after another, hear an echo from each, end them"):
         median = median_ms(MORE)
     show(f"    the median of them took [bold]{median:.1f} ms[/] to its echo")
+
+
+def remember(steps: Steps) -> None:
+    """A workspace that outlives its sandboxes, and a change of it taken back."""
+    with steps.step("make a workspace, and write to it in a sandbox that ends"):
+        workspace = Workspace.create("demo")
+        in_a_sandbox(workspace, "printf 'one\\ntwo\\n' > notes.txt")
+        workspace.commit()
+    with steps.step("find that in another sandbox, and spoil it"):
+        found = in_a_sandbox(workspace, "cat notes.txt; echo oops > notes.txt")
+        workspace.commit()
+    with steps.step("undo the change"):
+        workspace.undo()
+    kept = workspace.read("notes.txt").decode()
+    if found != kept:
+        raise RuntimeError(f"the workspace has {kept!r}, not what was written: {found!r}")
+    lines = [f"{one.number}  {one.reason:<8} {one.entries - 1} file(s)" for one in reversed(workspace.log())]
+    text = f"notes.txt again: {kept.split()}\nits revisions:\n" + "\n".join(lines)
+    steps.console.print(Panel(escape(text), title="the workspace remembers", expand=False))
+
+
+def in_a_sandbox(workspace: Workspace, script: str) -> str:
+    """What the script says, in a sandbox of its own with the workspace as its current folder."""
+    with Sandbox.create(workspace=workspace) as sandbox:
+        return sandbox.run(script, cwd="/workspace", check=True).stdout
 
 
 def median_ms(count: int) -> float:

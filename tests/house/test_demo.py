@@ -24,7 +24,15 @@ def test_the_demo_shows_output_files_and_page_and_leaves_nothing(tmp_path: Path)
         timeout=100,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for shown in ("its output", "mandelbrot.txt", "its web page", "Drawn by Python", "leaving nothing"):
+    for shown in (
+        "its output",
+        "mandelbrot.txt",
+        "its web page",
+        "Drawn by Python",
+        "undo the change",
+        "notes.txt again: ['one', 'two']",
+        "leaving nothing",
+    ):
         assert shown in done.stdout
     assert list(tmp_path.iterdir()) == []
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()

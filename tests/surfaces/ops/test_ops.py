@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import atoll
 from atoll.surfaces.ops import health
 
 
@@ -138,3 +139,14 @@ async def test_other_machines_learn_numbers_and_nobodys_sandboxes(open_house: An
 async def test_metrics_can_be_closed(open_house: Any) -> None:
     async with open_house(api={"metrics": False}) as house:
         assert (await house.call("GET", "/metrics", None)).status_code == 404
+
+
+async def test_the_front_says_what_this_is_and_where_it_says_more(open_house: Any) -> None:
+    async with open_house() as house:
+        answer = await house.call("GET", "/", None)
+        told = answer.json()
+        assert (answer.status_code, told["name"], told["version"]) == (200, "Atoll", atoll.__version__)
+        for name in ("docs", "openapi", "health"):
+            assert (await house.call("GET", told[name], None)).status_code == 200
+    async with open_house(api={"docs": False}) as house:
+        assert set((await house.call("GET", "/", None)).json()) == {"name", "version", "health"}

@@ -56,7 +56,7 @@ class Health:
         self._told = told or {}
         self._probes = probes
         self._metrics = metrics
-        self._version = version
+        self.version = version
         self._started = monotonic()
         self._checked = -FRESH_S
         self._checks: dict[str, dict[str, str]] = {}
@@ -67,7 +67,7 @@ class Health:
         healthy = _all_healthy(checks)
         answer: dict[str, Any] = {
             "status": "healthy" if healthy else "unhealthy",
-            "version": self._version,
+            "version": self.version,
             "service": "atoll",
             "project": "atoll",
             "timestamp": datetime.now(UTC),

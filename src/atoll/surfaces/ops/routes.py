@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atoll.surfaces.bodies import json_response
 from atoll.surfaces.door import is_loopback
 from atoll.surfaces.operation import JSON, Answer, Operation
 from atoll.surfaces.ops.health import Health, HealthAnswer, ReadyAnswer
@@ -13,13 +15,30 @@ from atoll.telemetry.metrics import CONTENT_TYPE, Metrics
 from atoll.telemetry.trace import trace_of
 
 TAG = "operations"
+
 ANY_OBJECT = {"type": "object"}
+
+
+class FrontAnswer(BaseModel):
+    name: str
+    version: str
+    health: str
+    docs: str | None = None
+    openapi: str | None = None
 
 
 def operations(health: Health, metrics: Metrics | None, pages: Pages | None) -> list[Operation]:
     """`metrics` None: they are not served; `pages` None: the document and its pages are not."""
 
+    async def front(_request: Request) -> Response:
+        shown = {"docs": "/docs", "openapi": "/openapi.json"} if pages else {}
+        return json_response({"name": "Atoll", "version": health.version, "health": "/health"} | shown)
+
     served = [
+        Operation(
+            "GET", "/", front, "front", "What this is, and where it says more",
+            answers=(Answer(200, "its name and version", FrontAnswer),), public=True, tag=TAG,
+        ),
         Operation(
             "GET", "/health", health.health, "health", "Whether the server and its parts work",
             answers=(
