@@ -14,6 +14,7 @@ from atoll.domain.sandbox import NetworkMode, Port, Resources, Sandbox, SandboxS
 from atoll.domain.workspace import WorkspaceMount
 from atoll.runtimes.base import Ended
 from atoll.services.keys import Keys
+from atoll.services.workspaces.views import Ran
 from tests.services.conftest import ALICE, BOB, until
 from tests.services.test_ports import round_trip
 from tests.services.workspaces.workshop import Workshop, shop
@@ -233,6 +234,23 @@ async def test_a_machine_that_restarted_lost_the_sandbox_and_not_its_files(shop:
         await said(shop, sandbox, "echo no")  # its next use does not: it may have had more to lose than files
     assert (await shop.sandboxes.resume(ALICE, sandbox.id)).state is SandboxState.RUNNING
     assert await said(shop, sandbox, "cat /workspace/note") == b"kept\n"
+
+
+async def test_after_the_machine_restarted_commands_in_a_workspace_go_on_in_another_sandbox(shop: Workshop) -> None:
+    await shop.create()
+
+    async def run(line: str) -> Ran:
+        spec = ProcessSpec(("sh", "-c", line))
+        return await shop.workspaces.executing.run(ALICE, "w", spec, lambda _: SandboxSpec())
+
+    before = await run("echo kept > /workspace/note")
+    await shop.sandboxes.close()
+    shop.host.sandboxes.clear()
+    shop.host.boot_id = "another life"
+    await shop.restart()
+    after = await run("cat /workspace/note")
+    assert after.result.stdout == b"kept\n"
+    assert after.workspace.sandbox_id != before.workspace.sandbox_id
 
 
 @pytest.mark.parametrize("at", [SandboxState.SUSPENDING, SandboxState.RESUMING])

@@ -23,6 +23,12 @@ async def test_the_log_is_newest_first_and_can_be_paged(ws: Any) -> None:
     assert [one["number"] for one in paged] == [3, 2]
 
 
+async def test_new_files_make_a_workspace_newer(ws: Any) -> None:
+    await ws.push({"a.txt": b"1"})
+    told = await ws.ok("GET", "")
+    assert told["updatedAt"] == told["head"]["createdAt"] > told["createdAt"]
+
+
 async def test_a_revision_is_found_by_every_spelling(ws: Any) -> None:
     await ws.push({"a.txt": b"1"})
     wanted = await ws.head()

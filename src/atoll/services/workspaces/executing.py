@@ -15,7 +15,7 @@ from atoll.domain.errors import Conflict, Forbidden, NotFound, StaleVersion
 from atoll.domain.key import KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec, RunResult
-from atoll.domain.sandbox import SandboxSpec
+from atoll.domain.sandbox import SandboxSpec, SandboxState
 from atoll.domain.workspace import MOUNT_POINT, Permission, Workspace, WorkspaceMount
 from atoll.records.base import Records
 from atoll.services.processes import Interrupted
@@ -121,7 +121,8 @@ class Executing:
             sandbox = await self._sandboxes.get(owner, sandbox_id)
         except NotFound:
             return False
-        return sandbox.live or sandbox.may_wake
+        # One that was lost would wait for somebody to resume it: another takes its place, the files are the same.
+        return sandbox.live or (sandbox.may_wake and sandbox.state is not SandboxState.FAILED)
 
     async def _owner(self, workspace: Workspace) -> Principal:
         """The owner, for what is done in its name: a collaborator's command runs in the owner's sandbox. Forbidden when

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 from atoll.domain.process import RunResult
@@ -32,6 +33,11 @@ class WorkspaceView:
     shares: tuple[Share, ...] = ()
     owner_name: str | None = None  # of the owner's key, where that is not the asker's
     use: Use | None = None  # of the asker, where that is the owner: in all workspaces of theirs
+
+    @property
+    def updated_at(self) -> datetime:
+        """When its files or what is told of it changed last."""
+        return max(self.workspace.updated_at, self.head.revision.created_at)
 
 
 @dataclass(frozen=True, slots=True)

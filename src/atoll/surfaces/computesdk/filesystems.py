@@ -162,7 +162,7 @@ def _filesystem(view: WorkspaceView) -> dict[str, Any]:
         "size_bytes": head.bytes,
         "file_count": head.entries - 1,  # the root is no file
         "created_at": one.created_at,
-        "updated_at": one.updated_at,
+        "updated_at": view.updated_at,
     }
 
 

@@ -211,7 +211,7 @@ def workspace(view: WorkspaceView) -> Json:
         "owner": one.owner,
         "permission": str(view.permission or "owner"),
         "createdAt": one.created_at,
-        "updatedAt": one.updated_at,
+        "updatedAt": view.updated_at,
         "head": revision(view.head, one.owner if view.permission is None else None),
         "quotaBytes": one.quota.bytes,
         "quotaInodes": one.quota.inodes,
