@@ -34,7 +34,7 @@ from atoll.domain.tree import (
     encode_page,
     encode_root,
 )
-from atoll.services import backup
+from atoll.services import backup_format
 from atoll.services.workspaces.archives.tar_members import END, member
 from atoll.services.workspaces.storage.packs import PackBuilder, index_id, read_index
 from atoll.services.workspaces.storage.sealing import Sealer, compress, decompress, inflate
@@ -255,10 +255,10 @@ def answers(data: bytes) -> None:
 def backups(data: bytes) -> None:
     """The manifest of a backup, and the list of its objects."""
     try:
-        backup.read_inventory(data, "20261121T120000Z")
+        backup_format.read_inventory(data, "20261121T120000Z")
     except Corrupt:
         pass
-    backup.read_manifest(data, "20261121T120000Z")
+    backup_format.read_manifest(data, "20261121T120000Z")
 
 
 class _Writer:
@@ -416,7 +416,7 @@ def _answers() -> list[bytes]:
 def _backups() -> list[bytes]:
     row = json.dumps(["lineages/lin_1/packs/pack_1", 5_000, "ab" * 32]).encode()
     fields = {
-        "version": backup.VERSION,
+        "version": backup_format.VERSION,
         "moment": "20261121T120000Z",
         "vault": "local",
         "key": "AAAA",

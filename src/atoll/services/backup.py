@@ -11,33 +11,45 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from atoll.blobs.base import PIECE_BYTES, Blobs
 from atoll.domain import crash
 from atoll.domain.errors import Conflict, Corrupt, NotFound
+from atoll.services.backup_format import (
+    COPIED,
+    FOLDER,
+    INNER,
+    MOMENT,
+    OBJECTS,
+    RECORDS,
+    VERSION,
+    Inventory,
+    inventory_lines,
+    key_context,
+    moment_order,
+    read_inventory,
+    read_manifest,
+)
 from atoll.services.sealed_pieces import SealedPieces, Stored
 from atoll.services.verified_copying import Contents, contents, copy, differs, each, found_at
 from atoll.vaults.base import Vault
 
-FOLDER = "backups"
-COPIED = "lineages/"  # where the objects lie that a backup needs
-VERSION = 2
-MOMENT = "%Y%m%dT%H%M%SZ"
 TRIES = 3  # of a copy that the collector overtook
-LINES_AT_ONCE = 10_000
+UNFINISHED_S = 24 * 3600.0  # after which a backup that is none yet will never be one
 NAMED_MAX = 10  # damaged objects that an error names
-RECORDS, OBJECTS, INNER = "records", "objects", "inner"
+DUMPS = "backup"  # what folders of dumps are called, with the process that makes one
 
 Progress = Callable[[int, int], None]  # objects copied, bytes copied
 Dump = Callable[[Path], Awaitable[Mapping[str, int]]]  # writes a dump there; the objects it refers to, with their bytes
-Inventory = dict[str, Contents]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,9 @@ class _Opened:
 class Backup:
     """Between two stores and the vault, all started. `target` holds backups and may be `source` itself."""
 
-    def __init__(self, source: Blobs, target: Blobs, vault: Vault) -> None:
+    def __init__(self, source: Blobs, target: Blobs, vault: Vault, *, scratch: Path | None = None) -> None:
+        """`scratch` is the folder for dumps on their way; None: the system's for temporary files."""
+        self._scratch = scratch
         self._source = source
         self._target = target
         self._vault = vault
@@ -85,8 +99,8 @@ class Backup:
         known = {**(known or {}), **await self._known()}
         lacking: set[str] = set()
         for _ in range(TRIES):
-            with tempfile.TemporaryDirectory(prefix="atoll-backup-") as folder:
-                file = Path(folder) / "records.db"
+            with _dump_folder(self._scratch) as folder:
+                file = folder / "records.db"
                 needed = await dump(file)
                 inventory, copied, size = await self._copy_needed(needed, known, progress)
                 crash.point("backup.blobs_copied")
@@ -102,14 +116,14 @@ class Backup:
         key = secrets.token_bytes(32)
         sealed = SealedPieces(self._target, f"{FOLDER}/{moment}", key)
         records = await sealed.write(RECORDS, _read(dump))
-        objects = await sealed.write(OBJECTS, _lines(inventory))
+        objects = await sealed.write(OBJECTS, inventory_lines(inventory))
         crash.point("backup.records_stored")
         inner = {"records": asdict(records), "objects": asdict(objects), "owner_key": owner_key}
         manifest = {
             "version": VERSION,
             "moment": moment,
             "vault": self._vault.name,
-            "key": base64.b64encode(await self._vault.wrap(key, _context(moment))).decode(),
+            "key": base64.b64encode(await self._vault.wrap(key, key_context(moment))).decode(),
             "sealed": base64.b64encode(sealed.seal(INNER, json.dumps(inner).encode())).decode(),
         }
         await self._target.put(f"{FOLDER}/{moment}/manifest.json", json.dumps(manifest, indent=1).encode())
@@ -155,16 +169,22 @@ class Backup:
     async def list(self) -> list[str]:
         """The moments of whole backups in the target, newest first."""
         found = [blob.key async for blob in self._target.list(f"{FOLDER}/") if blob.key.endswith("/manifest.json")]
-        return sorted((key.split("/")[1] for key in found), key=_order, reverse=True)
+        return sorted((key.split("/")[1] for key in found), key=moment_order, reverse=True)
 
     async def prune(self, keep: int) -> list[str]:
-        """Remove whole backups but the newest `keep`; their objects stay. The moments that went."""
-        gone = (await self.list())[keep:]
+        """Remove whole backups but the newest `keep`, and what is left of those that were cut short. Their objects stay.
+
+        The moments that went."""
+        moments = await self.list()
+        gone = moments[keep:]
         for moment in gone:
             await self._target.delete(f"{FOLDER}/{moment}/manifest.json")  # from here on it is none
-            keys = [blob.key async for blob in self._target.list(f"{FOLDER}/{moment}/")]
-            for key in keys:
-                await self._target.delete(key)
+        before = datetime.now(UTC) - timedelta(seconds=UNFINISHED_S)
+        rest = [blob async for blob in self._target.list(f"{FOLDER}/")]
+        for blob in rest:
+            moment = blob.key.split("/")[1]
+            if moment in gone or (moment not in moments and blob.modified_at < before):  # cut short long ago
+                await self._target.delete(blob.key)
         return gone
 
     async def inventory(self, moment: str) -> Inventory:
@@ -247,7 +267,9 @@ class Backup:
         vault, wrapped, sealed = read_manifest(await self._target.get(f"{FOLDER}/{moment}/manifest.json"), moment)
         if vault != self._vault.name:
             raise Corrupt(f"backup {moment} needs the vault {vault!r}; this one is {self._vault.name!r}")
-        pieces = SealedPieces(self._target, f"{FOLDER}/{moment}", await self._vault.unwrap(wrapped, _context(moment)))
+        pieces = SealedPieces(
+            self._target, f"{FOLDER}/{moment}", await self._vault.unwrap(wrapped, key_context(moment))
+        )
         inner = json.loads(pieces.open(INNER, sealed))
         return _Opened(moment, pieces, Stored(**inner["records"]), Stored(**inner["objects"]), inner["owner_key"])
 
@@ -257,6 +279,17 @@ class Backup:
         while name in moments:
             name, number = f"{now}_{number}", number + 1
         return name
+
+
+@contextmanager
+def _dump_folder(scratch: Path | None) -> Generator[Path]:
+    """A folder of this process; what a process that was killed left beside it is removed."""
+    if scratch is not None:
+        for left in scratch.glob(f"{DUMPS}-*-*"):
+            if not Path("/proc", left.name.split("-")[1]).exists():
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{DUMPS}-{os.getpid()}-", dir=scratch) as folder:
+        yield Path(folder)
 
 
 async def _found(blobs: Blobs, key: str) -> Contents | None:
@@ -271,52 +304,3 @@ async def _read(file: Path) -> AsyncGenerator[bytes]:
     with await asyncio.to_thread(file.open, "rb") as source:
         while data := await asyncio.to_thread(source.read, PIECE_BYTES):
             yield data
-
-
-async def _lines(inventory: Inventory) -> AsyncGenerator[bytes]:
-    """A line of JSON for each object: its key, its bytes, its hash."""
-    lines: list[str] = []
-    for key in sorted(inventory):
-        lines.append(json.dumps([key, inventory[key].bytes, inventory[key].sha256], separators=(",", ":")) + "\n")
-        if len(lines) == LINES_AT_ONCE:
-            yield "".join(lines).encode()
-            lines.clear()
-    yield "".join(lines).encode()
-
-
-def read_inventory(text: bytes, moment: str) -> Inventory:
-    """What `_lines` wrote. Corrupt."""
-    try:
-        rows = [json.loads(line) for line in text.splitlines()]
-        return {str(key): Contents(int(size), str(sha256)) for key, size, sha256 in rows}
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        raise Corrupt(f"the list of objects of backup {moment} is damaged") from None
-
-
-def _context(moment: str) -> str:
-    return f"backup {moment}"
-
-
-def read_manifest(data: bytes, moment: str) -> tuple[str, bytes, bytes]:
-    """(the vault's name, the wrapped key, the sealed part). Corrupt."""
-    try:
-        value: Any = json.loads(data)
-        if value["version"] == VERSION and value["moment"] == moment:
-            wrapped, sealed = (base64.b64decode(value[name], validate=True) for name in ("key", "sealed"))
-            return str(value["vault"]), wrapped, sealed
-    except (ValueError, LookupError, TypeError, RecursionError):
-        pass
-    raise Corrupt(f"the manifest of backup {moment} is damaged or of another version")
-
-
-def moment_at(moment: str) -> datetime:
-    """When a backup was made, to the second; long ago for a name that is none of ours."""
-    try:
-        return datetime.strptime(moment.partition("_")[0], MOMENT).replace(tzinfo=UTC)
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-
-
-def _order(moment: str) -> tuple[str, int]:
-    stem, _, number = moment.partition("_")
-    return stem, int(number or 1) if number.isdecimal() or not number else 0

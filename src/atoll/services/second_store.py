@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import structlog
 
@@ -19,7 +20,8 @@ from atoll.blobs.base import Blobs
 from atoll.domain.errors import AtollError, Corrupt, NotFound, Unavailable
 from atoll.domain.workspace import Pack
 from atoll.records.base import Records
-from atoll.services.backup import Backup, Dump, moment_at
+from atoll.services.backup import Backup, Dump
+from atoll.services.backup_format import moment_at
 from atoll.services.clock import Clock, utc_now
 from atoll.services.copy_journal import CopyJournal
 from atoll.services.deadline import deadline
@@ -82,6 +84,7 @@ class SecondStore:
         dump: Dump,
         owner_key: Callable[[], str | None],
         *,
+        scratch: Path | None = None,
         limits: SecondStoreLimits | None = None,
         clock: Clock = utc_now,
         metrics: Metrics | None = None,
@@ -95,7 +98,7 @@ class SecondStore:
         self._limits = limits or SecondStoreLimits()
         self._clock = clock
         self._metrics = metrics or Metrics()
-        self._backup = Backup(first, second, vault)
+        self._backup = Backup(first, second, vault, scratch=scratch)
         self._opened = False
         self._known = _Known()
         self._waiting: dict[str, datetime] = {}  # key -> when its pack was first seen without a copy
