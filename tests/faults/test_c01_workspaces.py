@@ -118,8 +118,8 @@ def test_c01_what_a_program_writes_in_files_from_before_a_restore(mortal: Server
     sandbox = with_workspace(mortal, "late")
     first = take(mortal, "late")["number"]
     mortal.sh(sandbox, "echo newer > /workspace/note")
-    loop = "for word in 1 2; do until [ -e /tmp/say$word ]; do sleep 0.02; done; echo $word >&3; touch /tmp/said$word; done"
-    program = f"exec 3>> /workspace/note; touch /tmp/said0; {loop}; sleep 60"
+    says = "until [ -e /tmp/say$word ]; do sleep 0.02; done; echo $word >&3; touch /tmp/said$word"
+    program = f"exec 3>> /workspace/note; touch /tmp/said0; for word in 1 2; do {says}; done; sleep 60"
     mortal.sh(sandbox, f"({program}) > /dev/null 2>&1 & {_said(0)}")
     answer = call(mortal, "POST", "/late/restore", {"revision": str(first)})
     assert file(mortal, "late", "note", str(answer["before"]["number"])) == "newer\n"
