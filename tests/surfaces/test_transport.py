@@ -190,3 +190,35 @@ async def test_garbage_is_a_400_and_no_fault(house: Any) -> None:
         async with raw(house, garbage + b"\r\n\r\n") as (reader, _):
             assert (await asyncio.wait_for(reader.read(), 5))[:12] in (b"HTTP/1.1 400", b"")
     assert (await house.call("GET", "/health", None)).status_code == 200
+
+
+class Written:
+    """A transport that notes its writes."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+async def test_the_head_of_an_answer_leaves_with_its_body_and_waits_for_no_late_one() -> None:
+    one, late, none = Written(), Written(), Written()
+    answers = [transport.HeadWithBody(to, asyncio.get_running_loop()) for to in (one, late, none)]  # type: ignore[arg-type]
+    for answer in answers:
+        answer.write(b"head ")
+    answers[0].write(b"body ")
+    answers[0].write(b"more")
+    answers[2].close()
+    assert (one.writes, late.writes, none.writes, none.closed) == ([b"head body ", b"more"], [], [b"head "], True)
+    await asyncio.sleep(0)
+    answers[1].write(b"body")
+    assert late.writes == [b"head ", b"body"]
+    assert (one.writes, none.writes) == ([b"head body ", b"more"], [b"head "])

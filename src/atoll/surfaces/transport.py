@@ -62,7 +62,10 @@ class Http(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unwatch_head()
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before:  # no upgrade
+            self.cycle.transport = HeadWithBody(self.transport, self.loop)  # type: ignore[assignment]
 
     def end(self, _code: int, _reason: str) -> bool:
         """Hang up; to what answers the request the client has gone."""
@@ -87,6 +90,39 @@ class Http(HttpToolsProtocol):
         self._head_timer = None
         if not self.transport.is_closing():
             self.transport.close()
+
+
+class HeadWithBody:
+    """A transport for one answer, whose head waits for the body if that comes at once: one write wakes the client
+    once. It has what uvicorn asks for."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = None
+        self._begun = False
+
+    def write(self, data: bytes) -> None:
+        if not self._begun:
+            self._begun, self._head = True, data
+            self._loop.call_soon(self._flush)
+        elif self._head is not None:
+            data, self._head = self._head + data, None
+            self._transport.write(data)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        head, self._head = self._head, None
+        if head is not None and not self._transport.is_closing():
+            self._transport.write(head)
 
 
 class WebSocket(WebSocketsSansIOProtocol):
