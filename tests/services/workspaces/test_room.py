@@ -130,7 +130,7 @@ async def test_standard_keys_have_the_limit_and_owner_and_internal_ones_have_non
     await storage.records.add_key(key, event("key.created", key.id))
     use = Use(0, 5 if kind is KeyKind.STANDARD else None)
     assert await Room(storage.records, StorageLimits(stored_bytes_max=5)).use(key.id) == use
-    assert await Room(storage.records, StorageLimits()).use(key.id) == Use(0, None)
+    assert await Room(storage.records, StorageLimits(stored_bytes_max=0)).use(key.id) == Use(0, None)
 
 
 # workspaces of an owner who is at the limit

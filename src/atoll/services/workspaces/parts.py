@@ -165,7 +165,7 @@ def make_parts(
     collector = Collector(chunks, manifests, limits)
     adding = Adding(records, access, limits)
     sandbox_configs = SandboxConfigs(records, keys)
-    possession = Possession(records, manifests)
+    possession = Possession(records, chunks, manifests)
     return Parts(
         records=records,
         limits=limits,

@@ -195,15 +195,7 @@ class Sync:
 
     async def _check_chunks(self, principal: Principal, found: Found, new: list[Entry], before: list[Entry]) -> None:
         """InvalidInput names the first path with a chunk that is not there, is of another size, or was never theirs."""
-        named = {entry.chunks for entry in new}
-        old = {(one.chunks, one.size) for one in before if one.chunks in named and one.kind is EntryKind.FILE}
-        sizes: dict[bytes, tuple[int, Entry]] = {}
-        for entry in new:
-            if entry.kind is not EntryKind.FILE or (entry.chunks, entry.size) in old:
-                continue
-            for id, _, size in entry.pieces():
-                if id != HOLE and sizes.setdefault(id, (size, entry))[0] != size:
-                    raise _wrong(entry, f"its chunk {id.hex()} cannot have two sizes")
+        sizes = await asyncio.to_thread(_new_chunks, new, before)
         lineage = found.workspace.lineage
         ids = list(sizes)
         lacking = set(await self._chunks.missing(lineage, ids))
@@ -244,6 +236,20 @@ class Sync:
 
 async def _ready(entries: list[Entry]) -> list[Entry]:
     return entries
+
+
+def _new_chunks(new: list[Entry], before: list[Entry]) -> dict[bytes, tuple[int, Entry]]:
+    """Id -> (size, an entry that has it) of the chunks of files that were not there before. InvalidInput."""
+    named = {entry.chunks for entry in new}
+    old = {(one.chunks, one.size) for one in before if one.chunks in named and one.kind is EntryKind.FILE}
+    sizes: dict[bytes, tuple[int, Entry]] = {}
+    for entry in new:
+        if entry.kind is not EntryKind.FILE or (entry.chunks, entry.size) in old:
+            continue
+        for id, _, size in entry.pieces():
+            if id != HOLE and sizes.setdefault(id, (size, entry))[0] != size:
+                raise _wrong(entry, f"its chunk {id.hex()} cannot have two sizes")
+    return sizes
 
 
 async def _changed(before: list[Entry], after: list[Entry]) -> AsyncGenerator[Entry | bytes]:

@@ -15,8 +15,8 @@ class StorageLimits:
     threads: int = min(4, (os.cpu_count() or 1) + 1)
     grace_s: float = 24 * 3600.0  # the collector's; chunks in packs older than half of it are refreshed when found
 
-    stored_bytes_max: int = 0  # of all lineages of one owner with a standard key; 0: no limit
-    free_bytes_min: int = 0  # on each disk of the server that would be written to; 0: no reserve
+    stored_bytes_max: int = 2**40  # of all lineages of one owner with a standard key; 0: no limit
+    free_bytes_min: int = 2**30  # on each disk of the server that is written to; 0: no reserve
 
     # writing
     pack_bytes: int = 12 * MIB  # a pack is stored once it holds that much
