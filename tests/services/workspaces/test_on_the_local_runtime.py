@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -122,3 +124,53 @@ async def _unmarked(shop: Workshop) -> bool:
     found = await shop.records.find_workspace(ALICE.id, "w")
     assert found is not None and found.tree_id is not None
     return not shop.parts.trees.is_marked(found.tree_id)
+
+
+def tiny_wheel() -> bytes:
+    """A package with a module and a command of its own."""
+    info = "tiny-1.0.dist-info"
+    files = {
+        "tiny.py": 'def main():\n    print("tiny works")\n',
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": "[console_scripts]\ntiny = tiny:main\n",
+        f"{info}/RECORD": "",
+    }
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as wheel:
+        for name, text in files.items():
+            wheel.writestr(name, text)
+    return written.getvalue()
+
+
+async def has(shop: Workshop, sandbox: Sandbox, script: str) -> bool:
+    return (await shop.sandboxes.processes.run(ALICE, sandbox.id, ProcessSpec(("sh", "-c", script)))).exit.code == 0
+
+
+TOOL = """mkdir tool
+echo '{"name": "tool", "version": "1.0.0", "bin": {"tool": "tool.js"}}' > tool/package.json
+printf '#!/usr/bin/env node\nconsole.log("tool works")\n' > tool/tool.js
+chmod +x tool/tool.js
+"""
+
+
+async def test_what_pip_and_npm_install_stays_in_the_workspace(real: Workshop) -> None:
+    """Plainly asked: neither a system that manages its own Python (PEP 668) nor a prefix below /usr is in the way."""
+    wheel = "tiny-1.0-py3-none-any.whl"
+    made = await real.create()
+    await real.push("w", made.head.revision.id, {wheel.encode(): tiny_wheel()})
+    first = await real.mount("w")
+    if not await has(real, first, "python3 -c 'import pip'"):
+        pytest.skip("the host's own python3 has no pip")
+    npm = await has(real, first, "command -v node && command -v npm")
+    await sh(real, first, f"cd /workspace; python3 -m pip install --no-index {wheel}")
+    if npm:
+        await sh(real, first, f"cd /workspace; {TOOL} npm install -g ./tool")
+    await real.sandboxes.kill(ALICE, first.id)
+    second = await real.mount("w")
+    assert await sh(real, second, "tiny") == "tiny works\n"
+    assert "/workspace/.home/.local/lib/" in await sh(real, second, "python3 -c 'import tiny; print(tiny.__file__)'")
+    assert not npm or await sh(real, second, "cd /; tool") == "tool works\n"
+    await real.take()
+    kept = {one.path for one in await real.entries("w")}
+    assert {b".home/.local/bin/tiny", b".home/.local/bin/tool" if npm else b"tiny-1.0-py3-none-any.whl"} <= kept
