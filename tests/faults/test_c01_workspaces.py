@@ -6,9 +6,16 @@ tests/services/workspaces/test_crashes.py goes through all the points in one pro
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from tests.e2e.conftest import needs_root
 from tests.e2e.machine import until
@@ -170,3 +177,89 @@ def test_c01_delete(mortal: Server, point: str) -> None:
     call(mortal, "POST", "", {"name": name}, code=201)
     assert file(mortal, name, "note") is None
     assert_sound(mortal, name)
+
+
+def import_(server: Server, name: str, contents: dict[str, bytes]) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path, data in contents.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    answer = server.http.post(f"/v1/workspaces/{name}/import", content=zstandard.compress(packed.getvalue()))
+    assert answer.status_code == 201, answer.text
+
+
+def revisions(server: Server, name: str) -> list[str]:
+    return [one["id"] for one in call(server, "GET", f"/{name}/revisions")["revisions"]]
+
+
+@pytest.mark.parametrize("point", ["workspaces.import.unpacked", "workspaces.import.stored"])
+def test_c01_import(mortal: Server, point: str) -> None:
+    name = point.replace(".", "-")
+    sandbox = with_workspace(mortal, name)
+    take(mortal, name)
+    before = revisions(mortal, name)
+    new = {"note": b"imported\n", "more": b"more\n" * 100_000}
+    die_at(mortal, point, lambda: import_(mortal, name, new))
+    assert mortal.sh(sandbox, "cat /workspace/note; ls /workspace") == "kept\nnote\n"
+    assert revisions(mortal, name) == before
+    import_(mortal, name, new)
+    assert mortal.sh(sandbox, "cat /workspace/note; ls /workspace") == "imported\nmore\nnote\n"
+    assert file(mortal, name, "note", "HEAD~1") == "kept\n"
+    assert_sound(mortal, name)
+
+
+def test_c01_merge(mortal: Server) -> None:
+    name, fork = "merged", "merged-fork"
+    sandbox = with_workspace(mortal, name)
+    take(mortal, name)
+    call(mortal, "POST", f"/{name}/fork", {"name": fork}, code=201)
+    theirs = mortal.create(workspace=fork)
+    mortal.sh(theirs, "echo theirs > /workspace/theirs; echo newer > /workspace/note")
+    mortal.sh(sandbox, "echo ours > /workspace/ours")
+    take(mortal, name)
+    before = revisions(mortal, name)
+    die_at(mortal, "workspaces.merge.stored", lambda: call(mortal, "POST", f"/{name}/merge", {"source": fork}))
+    assert mortal.sh(sandbox, "cat /workspace/note; ls /workspace") == "kept\nnote\nours\n"
+    assert revisions(mortal, name) == before
+    call(mortal, "POST", f"/{name}/merge", {"source": fork})
+    assert mortal.sh(sandbox, "cat /workspace/note; ls /workspace") == "newer\nnote\nours\ntheirs\n"
+    assert_sound(mortal, name)
+
+
+def test_c01_prune(mortal: Server) -> None:
+    """What goes is beyond what is kept; killed before it went, it is all there, and goes with the next."""
+    name, kept = "pruned", 5
+    sandbox = with_workspace(mortal, name)
+
+    def snapshot(number: int) -> str:
+        mortal.sh(sandbox, f"echo {number} > /workspace/number")
+        return call(mortal, "POST", f"/{name}/snapshots", {}, code=201)["id"]
+
+    made = [snapshot(number) for number in range(kept)]
+    die_at(mortal, "workspaces.prune.chosen", lambda: snapshot(kept))
+    there = [one["id"] for one in call(mortal, "GET", f"/{name}/snapshots")["snapshots"]]
+    assert there[::-1][:kept] == made and len(there) == kept + 1
+    assert [file(mortal, name, "number", one) for one in there[::-1]] == [f"{number}\n" for number in range(kept + 1)]
+    last = snapshot(kept + 1)
+    after = [one["id"] for one in call(mortal, "GET", f"/{name}/snapshots")["snapshots"]]
+    assert after == [last, *there][:kept]
+    assert_sound(mortal, name)
+
+
+def test_c01_backup(mortal: Server, new_server: Callable[..., Server], tmp_path: Path) -> None:
+    """Beside a server that runs: a backup that is killed is none, and the next one is whole and leaves nothing."""
+    store, name = tmp_path / "store", "backed-up"
+    with_workspace(mortal, name)
+    take(mortal, name)
+    for point in ("backup.blobs_copied", "backup.records_stored"):
+        mortal.cli("backup", "--to", str(store), env={"ATOLL_CRASH_AT": point}, code=-signal.SIGKILL)
+        assert not list(store.rglob("manifest.json"))
+    mortal.cli("backup", "--to", str(store))
+    assert not [left for left in os.listdir(mortal.data) if left.startswith("backup-")]
+    again = new_server()
+    again.cli("restore", "--from", str(store), "--master-key", str(mortal.data / "master.key"))
+    again.start()
+    assert file(again, name, "note") == "kept\n"
+    assert call(again, "POST", f"/{name}/verify")["corrupt"] == []

@@ -172,7 +172,7 @@ class Backup:
         return sorted((key.split("/")[1] for key in found), key=moment_order, reverse=True)
 
     async def prune(self, keep: int) -> list[str]:
-        """Remove whole backups but the newest `keep`, and what is left of those that were cut short. Their objects stay.
+        """Remove whole backups but the newest `keep`, and what is left of those that were cut short; objects stay.
 
         The moments that went."""
         moments = await self.list()
