@@ -141,6 +141,7 @@ def info(name: Name, as_json: output.Json = False) -> None:
         ("revision", f"{head.number} ({head.reason}, {output.age(head.created_at)} ago)" if head else ""),
         ("holds", f"{head.entries} entries, {output.size(head.bytes)}" if head else ""),
         ("quota", f"{found.quota_inodes} entries, {output.size(found.quota_bytes)}"),
+        ("unrecorded", found.unrecorded),
         ("stored", _stored(found)),
         ("automatic", "yes" if found.automatic else "no"),
         ("forked from", found.forked_from),

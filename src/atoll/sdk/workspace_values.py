@@ -53,6 +53,7 @@ class WorkspaceInfo:
     automatic: bool = True
     forked_from: str | None = None
     mounted: tuple[str, ...] = ()  # ids of sandboxes
+    unrecorded: str | None = None  # why no revision can be taken of what is in it now
     owner_stored_bytes: int | None = None  # in all workspaces of its owner; only told to that one
     owner_stored_bytes_max: int | None = None  # None: no limit, or not told
     raw: Json = field(default_factory=dict[str, Any], repr=False, compare=False)
@@ -184,7 +185,7 @@ def revision_of(value: Json) -> RevisionInfo:
 
 
 def workspace_of(value: Json) -> WorkspaceInfo:
-    head = value.get("head")
+    head, unrecorded = value.get("head"), value.get("unrecorded")
     return WorkspaceInfo(
         id=str(value["id"]),
         name=str(value.get("name") or ""),
@@ -201,6 +202,7 @@ def workspace_of(value: Json) -> WorkspaceInfo:
         automatic=bool(value.get("automatic", True)),
         forked_from=value.get("forkedFrom"),
         mounted=tuple(value.get("mounted") or ()),
+        unrecorded=str(cast(Json, unrecorded)["message"]) if isinstance(unrecorded, dict) else None,
         owner_stored_bytes=value.get("ownerStoredBytes"),
         owner_stored_bytes_max=value.get("ownerStoredBytesMax"),
         raw=value,

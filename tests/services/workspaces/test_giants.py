@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from atoll.domain.chunk_ids import CHUNK_BYTES, ID_BYTES
+from atoll.domain.errors import TooLarge
 from tests.services.conftest import ALICE
 
 from .test_importing import exported, import_, unowned
@@ -93,3 +96,26 @@ async def test_a_giant_with_more_holes_than_are_told_is_read_without_its_long_on
         assert os.pread(file.fileno(), 4, TIB) == b"end"
         assert file.read(4_200 * 8192) == b"".join(b"x" + bytes(8191) for _ in range(4_200))
     assert before <= after.stat().st_blocks < 1.1 * before
+
+
+async def test_a_file_that_no_revision_can_have_is_told_to_the_owner_until_it_is_gone(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atoll.domain.tree.SLOTS_MAX", 3)
+    await shop.create()
+    await shop.mount("w")
+    folder = await shop.folder("w")
+    giant(folder / "scattered")
+    (folder / "other").write_text("kept")
+    for _ in range(2):
+        with pytest.raises(TooLarge, match=r"'scattered'.*at most 3 chunks and holes.*no revision can be taken"):
+            await shop.take()
+    view = await shop.workspaces.get(ALICE, "w")
+    assert view.unrecorded is not None and "'scattered'" in view.unrecorded.message
+    events = [one for one in await shop.records.list_events() if one.action == "workspace.unrecorded"]
+    assert [(one.target, one.detail["message"]) for one in events] == [(view.workspace.id, view.unrecorded.message)]
+    assert (folder / "other").read_text() == "kept"
+    (folder / "scattered").unlink()
+    await shop.take()
+    assert (await shop.workspaces.get(ALICE, "w")).unrecorded is None
+    assert await shop.files("w") == {b"other": b"kept"}

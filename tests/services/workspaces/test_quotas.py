@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -20,14 +21,14 @@ from .workshop import Workshop
 
 MIB = 2**20
 GIB = 2**30
-LARGE = {b"large": os.urandom(3 * MIB)}
+LARGE = os.urandom(3 * MIB)
 
 
 async def over_quota(shop: Workshop) -> None:
     """Workspaces `w`, of 3 MiB and a small file where 2 MiB are allowed by now, and `larger`, a fork with 5 MiB."""
     await shop.create(quota_bytes=8 * MIB)
     await shop.push("w", "HEAD", {b"small": b"1"})
-    await shop.push("w", "HEAD", LARGE)
+    await shop.push("w", "HEAD", {b"large": LARGE})
     await shop.workspaces.forks.fork(ALICE, "w", "larger")
     await shop.push("larger", "HEAD", {b"more": os.urandom(2 * MIB)})
     await shop.workspaces.change(ALICE, "w", Changes(quota_bytes=2 * MIB))
@@ -86,7 +87,7 @@ async def test_over_its_quota_a_workspace_may_be_opened_and_become_smaller_but_n
     await shop.workspaces.restoring.restore(ALICE, "w", "2")
     await shop.workspaces.change(ALICE, "w", Changes(quota_bytes=4 * MIB))
     await shop.workspaces.restoring.restore(ALICE, "w", "3")
-    assert await shop.files("w") == LARGE | {b"small": b"1"}
+    assert await shop.files("w") == {b"large": LARGE, b"small": b"1"}
 
 
 async def test_what_is_over_a_quota_of_inodes_shrinks_by_a_push_of_all_that_goes(shop: Workshop) -> None:
@@ -106,7 +107,7 @@ async def test_a_tree_without_room_on_the_way_is_changed_for_another(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await shop.create(quota_bytes=4 * MIB)
-    await shop.push("w", "HEAD", LARGE)
+    await shop.push("w", "HEAD", {b"large": LARGE})
     await shop.mount("w")
     old = await shop.folder_id("w")
 
@@ -114,7 +115,7 @@ async def test_a_tree_without_room_on_the_way_is_changed_for_another(
         return Room(MIB, 10)
 
     monkeypatch.setattr("atoll.sidekick.keeper_client.KeeperClient.room", nearly_full)
-    await shop.push("w", "HEAD", {b"large": LARGE[b"large"][:-1] + b"!"})
+    await shop.push("w", "HEAD", {b"large": LARGE[:-1] + b"!"})
     assert await shop.folder_id("w") != old
     assert (await shop.folder("w") / "large").read_bytes()[-1:] == b"!"
     assert await shop.reasons() == ["created", "sync", "sync"]
@@ -129,12 +130,15 @@ async def test_a_tree_without_room_on_the_way_is_changed_for_another(
             {"quota_bytes": 5 * MIB, "quota_inodes": 1281},
             r"quotaInodes must be between 16 and 1280 with quotaBytes 5242880 \(5 MiB\)",
         ),
-        ({"quota_inodes": 1279}, r"quotaInodes must be between 1280 and 2621440 with quotaBytes 10737418240 \(10 GiB\)"),
+        (
+            {"quota_inodes": 1279},
+            r"quotaInodes must be between 1280 and 2621440 with quotaBytes 10737418240 \(10 GiB\)",
+        ),
         ({"quota_inodes": 15, "quota_bytes": MIB}, "quotaInodes must be between 16 and 256"),
     ],
 )
 async def test_a_quota_that_cannot_be_kept_is_refused_with_what_can(
-    shop: Workshop, fields: dict[str, int], said: str
+    shop: Workshop, fields: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InvalidInput, match=said) as refused:
         await shop.create(**fields)

@@ -45,6 +45,7 @@ from atoll.services.workspaces.storage.verifying import Verifier
 from atoll.services.workspaces.sync import Sync
 from atoll.services.workspaces.trees.stamps import Stamps
 from atoll.services.workspaces.trees.working_trees import WorkingTrees
+from atoll.services.workspaces.unrecorded import Unrecorded
 from atoll.services.workspaces.upkeep import Upkeep
 from atoll.services.workspaces.viewing import Viewing
 from atoll.telemetry.metrics import Metrics
@@ -116,10 +117,11 @@ def make_parts(
     room = Room(records, storage_limits, FreeSpace(disks, storage_limits.free_bytes_min))
     chunks = ChunkStore(blobs, records, keys, storage_limits, clock, room)
     manifests = Manifests(chunks)
-    viewing = Viewing(records, mounted, room)
+    unrecorded = Unrecorded(records, access)
+    viewing = Viewing(records, mounted, room, unrecorded)
     stamps = Stamps(stamps_folder, limits.stamps_cached_max)
     trees = WorkingTrees(runtime, records, access, chunks, manifests, stamps, limits)
-    revising = Revising(records, access, chunks, manifests, trees, mounted, locks, background, limits)
+    revising = Revising(records, access, chunks, manifests, trees, mounted, locks, background, unrecorded, limits)
     copying = Copying(chunks, manifests)
     old_trees = OldTrees(records, access, trees, revising, mounted, locks, background, limits)
     restoring = Restoring(

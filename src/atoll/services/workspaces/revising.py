@@ -32,6 +32,7 @@ from atoll.services.workspaces.storage.manifests import Manifests
 from atoll.services.workspaces.trees.reading import Reading, read_tree
 from atoll.services.workspaces.trees.stamps import TreeState
 from atoll.services.workspaces.trees.working_trees import WorkingTrees
+from atoll.services.workspaces.unrecorded import Unrecorded
 
 _log = structlog.get_logger()
 
@@ -76,6 +77,7 @@ class Revising:
         mounted: Mounted,
         locks: Locks,
         background: Background,
+        unrecorded: Unrecorded,
         limits: WorkspaceLimits,
     ) -> None:
         self._records = records
@@ -86,6 +88,7 @@ class Revising:
         self._mounted = mounted
         self._locks = locks
         self._background = background
+        self._unrecorded = unrecorded
         self._limits = limits
         self._touched: dict[str, asyncio.Task[None]] = {}
         self._slow: dict[str, float] = {}  # workspaces whose revisions take long, and how long, in seconds
@@ -111,14 +114,23 @@ class Revising:
         for _ in range(self._limits.take_tries):
             head = await self._trees.head(workspace)
             if workspace.tree_id is None or await self._trees.is_clean(workspace, head):
+                self._unrecorded.clear(workspace.id)
                 return Taken(workspace, head)
             workspace = await self._trees.recall(workspace)
             if workspace.tree_id is None:
                 return Taken(workspace, head)
             try:
-                return await self._look(workspace, workspace.tree_id, head, reason, actor, message)
+                taken = await self._look(workspace, workspace.tree_id, head, reason, actor, message)
             except StaleVersion:  # another process was faster
                 workspace = await self._access.current(workspace.id)
+                continue
+            except NotFound:  # deleted under us
+                raise
+            except AtollError as error:
+                await self._unrecorded.tell(workspace, error)
+                raise
+            self._unrecorded.clear(workspace.id)
+            return taken
         raise StaleVersion()
 
     async def _look(

@@ -10,6 +10,7 @@ from atoll.records.base import Records
 from atoll.services.workspaces.access import NoWorkspace
 from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.storage.room import Room, Use
+from atoll.services.workspaces.unrecorded import Unrecorded
 from atoll.services.workspaces.views import RevisionView, WorkspaceView
 
 SNAPSHOTS_MAX = 10_000
@@ -18,10 +19,11 @@ SNAPSHOTS_MAX = 10_000
 class Viewing:
     """Views of workspaces and revisions, for whoever has been found to be allowed to see them."""
 
-    def __init__(self, records: Records, mounted: Mounted, room: Room) -> None:
+    def __init__(self, records: Records, mounted: Mounted, room: Room, unrecorded: Unrecorded) -> None:
         self._records = records
         self._mounted = mounted
         self._room = room
+        self._unrecorded = unrecorded
 
     async def workspace(
         self, workspace: Workspace, permission: Permission | None, use: Use | None = None
@@ -37,7 +39,8 @@ class Viewing:
         if permission is None:
             use = use or await self._room.use(workspace.owner)
         revision = await self.revision(head)
-        return WorkspaceView(workspace, permission, revision, tuple(mounted), tuple(shares), name, use)
+        problem = self._unrecorded.of(workspace.id)
+        return WorkspaceView(workspace, permission, revision, tuple(mounted), tuple(shares), name, use, problem)
 
     async def revision(self, revision: Revision) -> RevisionView:
         return (await self.revisions([revision], revision.workspace))[0]

@@ -10,6 +10,7 @@ from atoll.domain.process import RunResult
 from atoll.domain.tree import Entry, EntryKind
 from atoll.domain.workspace import Permission, Revision, Share, Workspace
 from atoll.services.workspaces.storage.room import Use
+from atoll.services.workspaces.unrecorded import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class WorkspaceView:
     shares: tuple[Share, ...] = ()
     owner_name: str | None = None  # of the owner's key, where that is not the asker's
     use: Use | None = None  # of the asker, where that is the owner: in all workspaces of theirs
+    unrecorded: Problem | None = None  # why no revision can be taken of what is there
 
     @property
     def updated_at(self) -> datetime:

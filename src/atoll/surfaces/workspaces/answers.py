@@ -59,6 +59,13 @@ class RevisionOnlyAnswer(_Answer):
     revision: RevisionAnswer
 
 
+class UnrecordedAnswer(_Answer):
+    """Why no revision can be taken of what a workspace holds now."""
+
+    since: datetime
+    message: str
+
+
 class WorkspaceAnswer(_Answer):
     """A workspace."""
 
@@ -78,6 +85,7 @@ class WorkspaceAnswer(_Answer):
     forkedFrom: str | None = None
     lineage: str
     mounted: list[str]
+    unrecorded: UnrecordedAnswer | None = None
     ownerStoredBytes: int | None = None
     ownerStoredBytesMax: int | None = None
 
@@ -222,10 +230,16 @@ def workspace(view: WorkspaceView) -> Json:
         {
             "ownerName": view.owner_name,
             "forkedFrom": one.forked_from,
+            "unrecorded": _unrecorded(view),
             "ownerStoredBytes": None if view.use is None else view.use.bytes,
             "ownerStoredBytesMax": None if view.use is None else view.use.most,
         }
     )
+
+
+def _unrecorded(view: WorkspaceView) -> Json | None:
+    problem = view.unrecorded
+    return None if problem is None else {"since": problem.since, "message": problem.message}
 
 
 def revision(view: RevisionView, asker: str | None) -> Json:
