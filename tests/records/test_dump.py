@@ -65,3 +65,23 @@ async def test_what_cannot_be_dumped(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     with pytest.raises(Conflict, match="schema"):
         await dump_records(f"sqlite:///{tmp_path}/empty.db", tmp_path / "dump2.db")
+
+
+@pytest.mark.postgres
+async def test_a_dump_is_loaded_into_an_empty_postgres_only(tmp_path: Path, postgres_url: str) -> None:
+    url = f"sqlite:///{tmp_path}/atoll.db"
+    records = await fill(url)
+    before = await everything(records)
+    await records.close()
+    dump = tmp_path / "dump.db"
+    await dump_records(url, dump)
+    await check_empty(postgres_url)
+    await load_records(dump, postgres_url)
+    with pytest.raises(Conflict, match="holds rows already"):
+        await check_empty(postgres_url)
+    restored = open_records(postgres_url)
+    await restored.start()
+    try:
+        assert await everything(restored) == before
+    finally:
+        await restored.close()

@@ -273,6 +273,27 @@ async def test_what_both_stores_lack_is_told_and_holds_up_nothing(ground: Ground
     assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
 
 
+async def test_an_object_that_fails_every_time_keeps_no_other_from_its_copy(ground: Ground) -> None:
+    await ground.storage.workspace(FILES)
+    failing = ground.storage.packs[0]
+    place = ground.second._place  # pyright: ignore[reportPrivateUsage]
+
+    def refuse(key: str, data: bytes) -> None:
+        if key == failing:
+            raise Unavailable("this one never")
+        place(key, data)
+
+    ground.second._place = refuse  # type: ignore[method-assign]
+    ground.new_job(replace(LIMITS, backup_every_s=DAY.total_seconds()))
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="this one never"):
+            await ground.job.pass_()
+    assert ground.copied() == {key: data for key, data in ground.first.objects.items() if key != failing}  # type: ignore[attr-defined]
+    ground.second._place = place  # type: ignore[method-assign]
+    await ground.job.pass_()
+    assert ground.job.lag.backup is not None
+
+
 async def test_what_the_second_store_lost_is_copied_again(ground: Ground) -> None:
     await ground.storage.workspace(FILES)
     await ground.job.pass_()

@@ -132,8 +132,10 @@ class SecondStore:
         try:
             await self._open()
             packs = await self._packs()
-            await self._copy(packs)
-            await self._delete(packs)
+            try:
+                await self._copy(packs)
+            finally:
+                await self._delete(packs)
             await self._back_up()
         except BaseException as error:
             self.lag.error = error.message if isinstance(error, AtollError) else type(error).__name__
@@ -257,10 +259,12 @@ class SecondStore:
                 self._journal.remove(key)
 
     async def _back_up(self) -> None:
-        moments = await self._backup.list() if self._limits.backup_every_s else []
-        self.lag.backup = moments[0] if moments else self.lag.backup
-        due = not moments or moment_at(moments[0]) + timedelta(seconds=self._limits.backup_every_s) <= self._clock()
-        if not self._limits.backup_every_s or not due:
+        if not self._limits.backup_every_s:
+            return
+        if self.lag.backup is None:
+            self.lag.backup = next(iter(await self._backup.list()), None)
+        every = timedelta(seconds=self._limits.backup_every_s)
+        if self.lag.backup is not None and moment_at(self.lag.backup) + every > self._clock():
             return
         made = await self._backup.make(self._dump, self._owner_key(), known=self._journal.known())
         await self._backup.prune(self._limits.backups_kept)
