@@ -204,7 +204,7 @@ def test_f02_a_link_swapped_while_it_is_used_never_leads_out(server: Server, san
 
 @pytest.mark.parametrize(
     "path",
-    ["/tmp/fifo", "/tmp/socket", "/dev/zero", "/dev/null", "/dev/tty", "/proc/self/mem", "/proc/kmsg", "/dev", "/tmp"],
+    ["/tmp/fifo", "/tmp/socket", "/dev/zero", "/dev/null", "/dev/tty", "/proc/self/mem", "/dev", "/tmp"],
 )
 def test_f06_what_is_no_regular_file_is_refused_quickly(server: Server, sandbox: str, path: str) -> None:
     server.sh(
@@ -224,6 +224,8 @@ def test_f06_proc_files_read_as_what_they_hold(server: Server, sandbox: str) -> 
     for path in ("/proc/self/status", "/proc/meminfo", "/sys/kernel/mm/transparent_hugepage/enabled"):
         status, _ = ask(server, sandbox, "read", path)
         assert status in (200, 400, 403, 404)
+    status, answer = ask(server, sandbox, "read", "/proc/kmsg")  # masked: it would never end
+    assert (status, answer.partition(b"\r\n\r\n")[2]) == (200, b"")
 
 
 def test_f07_sizes_from_nothing_to_gibibytes(server: Server, sandbox: str) -> None:
