@@ -148,6 +148,7 @@ def amount(number: float) -> str:
         ("name; description; tags", [f"{n:,}" for n in (OF_THEM.name_chars_max, OF_THEM.text_chars_max)]),
         ("automatic revisions kept", [str(WORKSPACES.revisions_kept)]),
         ("snapshots kept", [str(WORKSPACES.snapshots_kept)]),
+        ("old trees", [str(OF_THEM.old_trees_max)]),
         ("collaborators named", [str(TARGETS_MAX)]),
         ("path in a workspace", [f"{PATH_BYTES_MAX:,}", str(DEPTH_MAX)]),
         ("an archive to import", [amount(WORKSPACES.import_bytes), f"{WORKSPACES.import_entries:,}"]),
