@@ -208,6 +208,13 @@ def test_sharing(atoll: Atoll, mine: Workspace) -> None:
     assert json.loads(atoll("workspace", "unshare", "mine", "key_2", "--json").stdout) == {}
 
 
+def test_an_archive_that_cannot_be_says_which_file(atoll: Atoll, mine: Workspace, tmp_path: Path) -> None:
+    for words, said in (("export", f"FILE: there is no folder {tmp_path}/no"), ("import", "FILE: there is no file ")):
+        done = atoll("workspace", words, "mine", f"{tmp_path}/no/file")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith(f"atoll: {said}")
+
+
 def test_archives(atoll: Atoll, mine: Workspace, tmp_path: Path) -> None:
     target = tmp_path / "out.tar.zst"
     assert atoll("workspace", "export", "mine", str(target)).returncode == 0
@@ -263,6 +270,8 @@ def test_a_sandbox_has_workspaces_mounted(atoll: Atoll, server: StandIn) -> None
         ("resources.cpuMillis", "resources.cpuMillis must be within 10..8000", "--cpus must be within 0.01..8"),
         ("resources.idleMs", "resources.idleMs must be within 100..inf", "--idle must be 0.1s at least"),
         ("ports", "ports must be at most 32", "--publish must be at most 32"),
+        ("ports.0.container", "ports.0.container: must be less", "--publish: must be less"),
+        ("", "session is paused: resume it first", "sandbox is paused: resume it first"),
         ("image", "no template is called x", "no template is called x"),
         ("other", "other must be right", "other must be right"),
     ],

@@ -30,6 +30,9 @@ def export(
             raise Failed("an archive is nothing for a terminal: name a FILE", MISUSED)
         with_workspace(name, lambda workspace: workspace.export(sys.stdout.buffer, revision=revision))
         return
+    folder = os.path.dirname(file) or "."
+    if not os.path.isdir(folder):
+        raise Failed(f"FILE: there is no folder {folder}")
     size = with_workspace(name, lambda workspace: workspace.export(file, revision=revision))
     if as_json:
         output.print_json({"file": file, "bytes": size})
@@ -46,7 +49,7 @@ def import_(
 ) -> None:
     """Replace its tree by an archive's, as a new revision; `undo` takes that back."""
     if file != "-" and not os.path.isfile(file):
-        raise Failed(f"{file}: no such file")
+        raise Failed(f"FILE: there is no file {file}")
     source = sys.stdin.buffer if file == "-" else file
     revision = with_workspace(name, lambda workspace: workspace.import_(source, strip=strip, message=message))
     if as_json:

@@ -45,6 +45,7 @@ _OPTIONS: dict[str, tuple[str, float, str]] = {
     "url": ("ATOLL_URL", 1, ""),
     "api_key": ("ATOLL_API_KEY", 1, ""),
 }
+_SESSION = re.compile(r"^session (?=not |is |already |has )")
 _WITHIN = re.compile(r"must be within ([-+.\de]+)\.\.([-+.\de]+|inf)")
 
 
@@ -86,11 +87,12 @@ def say(message: str) -> None:
 
 
 def _in_our_words(error: AtollError) -> str:
-    """The message with the option's name and unit where the API's were."""
+    """The message with the option's name and unit where the API's were, and a sandbox where it says session."""
     field = error.field if isinstance(error, InvalidInput) else None
-    found = _OPTIONS.get(field or "")
+    # one of several is `ports.0.container`
+    found = _OPTIONS.get(field or "") or _OPTIONS.get((field or "").partition(".")[0])
     if field is None or found is None:
-        return error.message
+        return _SESSION.sub("sandbox ", error.message)
     option, factor, unit = found
 
     def bounds(match: re.Match[str]) -> str:

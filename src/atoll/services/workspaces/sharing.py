@@ -15,6 +15,10 @@ TARGETS_MAX = 100
 PRINCIPAL_CHARS_MAX = 128  # of one that is no key's, in the error
 
 
+class NoCollaborator(NotFound):
+    """The workspace is not shared with that principal."""
+
+
 class Sharing:
     """Collaborators of workspaces."""
 
@@ -70,7 +74,7 @@ class Sharing:
         workspace = (await self._access.find(principal, ref, need)).workspace
         event = self._access.event("workspace.unshared", workspace, principal.id, collaborator=target)
         if not await self._records.delete_share(workspace.id, target, event):
-            raise NotFound("Agent not found in collaborators for this workspace")
+            raise NoCollaborator(f"the workspace is not shared with {target[:PRINCIPAL_CHARS_MAX]!r}")
         await self._evict(workspace, target)
 
     async def _evict(self, workspace: Workspace, target: str) -> None:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from atoll.domain.errors import AtollError, InvalidInput, Unauthenticated
 from atoll.services.workspaces.access import NoWorkspace
+from atoll.services.workspaces.sharing import NoCollaborator
 from atoll.surfaces.bodies import Invalid
 from atoll.surfaces.door import NoCredential
 from atoll.surfaces.statuses import envelope, headers_of, status_and_code
@@ -66,6 +67,8 @@ def _told(error: AtollError) -> tuple[int, str | list[dict[str, Any]]]:
         return 422, [_wrong(loc, error.message, "value_error")]
     if isinstance(error, NoWorkspace):
         return 404, "Workspace not found"
+    if isinstance(error, NoCollaborator):
+        return 404, "Agent not found in collaborators for this workspace"
     status, _ = status_and_code(error)
     return status, error.message[:1].upper() + error.message[1:]
 
