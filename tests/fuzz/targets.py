@@ -51,8 +51,10 @@ from atoll.sidekick.keeper_paths import Folders
 from atoll.sidekick.keeper_unpack import Unpacking
 from atoll.sidekick.keeper_values import Seen
 from atoll.sidekick.protocol import Refused
+from atoll.surfaces.workspaces.entries import read_entries
 from atoll.surfaces.workspaces.frames import HEAD, read_frames, read_ids
 
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 BYTES_MAX, ENTRIES_MAX = 1 << 20, 200
 PIECE_BYTES = 1_000
 KEY, LINEAGE, PACK = bytes(range(32)), "lin_1", "pack_1"
@@ -169,6 +171,16 @@ def frames(data: bytes) -> None:
     except InvalidInput:
         pass
     asyncio.run(take())
+
+
+def entries(data: bytes) -> None:
+    """A body of entries that a client commits: as it is, and compressed after what was done to it."""
+
+    async def take(body: bytes) -> None:
+        async for _ in read_entries(_pieces(body)):
+            pass
+
+    asyncio.run(take(data if data[:4] == ZSTD_MAGIC else zstandard.compress(data)))
 
 
 def manifest(data: bytes) -> None:
@@ -436,6 +448,11 @@ def _compressed() -> list[bytes]:
     return [zstandard.compress(plain), unsized * 2, zstandard.compress(bytes(5_000_000)), zstandard.compress(b"")]
 
 
+def _committed() -> list[bytes]:
+    lines = encode_page(ENTRIES) + b'\n["s2"]\n'
+    return [lines, encode_page(ENTRIES[1:3]), zstandard.compress(lines)]
+
+
 def _sent() -> list[bytes]:
     frame = zstandard.compress(b"data" * 100)
     return [(HEAD.pack(chunk_id(b"data" * 100), 400, len(frame)) + frame) * 2, bytes(range(32)) * 3]
@@ -445,6 +462,7 @@ TARGETS = {
     "tar": Target(tar, _tars, (Refused,)),
     "zstd": Target(zstd, _compressed, (InvalidInput, TooLarge)),
     "frames": Target(frames, _sent, (InvalidInput,)),
+    "entries": Target(entries, _committed, (InvalidInput, TooLarge)),
     "manifest": Target(manifest, _manifests, (InvalidInput,)),
     "pack": Target(pack, _packs, (Corrupt,)),
     "chunk": Target(chunk, lambda: [b"\0data", b"\1" + zstandard.compress(b"d" * 4_096), _packs()[0]], (Corrupt,)),

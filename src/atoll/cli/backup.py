@@ -76,11 +76,16 @@ def restore(
     from atoll.settings import load
 
     settings = load(overrides={"data": data})
-    _place_master_key(settings, master_key)
     lock = DataFolderLock(settings.folder)
     lock.acquire()
     try:
-        moment, objects, size = asyncio.run(_restore(settings, source, at))
+        placed = _place_master_key(settings, master_key)
+        try:
+            moment, objects, size = asyncio.run(_restore(settings, source, at))
+        except BaseException:
+            if placed:
+                settings.master_key_file.unlink()  # it may be the wrong one
+            raise
     finally:
         lock.release()
     if as_json:
@@ -140,17 +145,22 @@ def _url(place: str) -> str:
     return place if "://" in place else Path(place).expanduser().absolute().as_uri()
 
 
-def _place_master_key(settings: Settings, given: Path | None) -> None:
+def _place_master_key(settings: Settings, given: Path | None) -> bool:
+    """Whether it was not there before."""
     place = settings.master_key_file
     if given is None:
         if not place.exists():
             raise Failed(f"the master key is needed: --master-key FILE, or put it at {place}")
-        return
-    if place.exists() and place.read_bytes() != given.read_bytes():
-        raise Failed(f"{place} is another master key already")
+        return False
+    if place.exists():
+        if place.read_bytes() != given.read_bytes():
+            raise Failed(f"{place} is another master key already")
+        return False
+    text = given.read_bytes()
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     place.touch(mode=0o600)
-    place.write_bytes(given.read_bytes())
+    place.write_bytes(text)
+    return True
 
 
 def _plain(made: Made) -> dict[str, object]:
