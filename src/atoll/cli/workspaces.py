@@ -242,11 +242,15 @@ def unshare(
     principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="The id of the other's key.")],
     as_json: output.Json = False,
 ) -> None:
-    """Take that back."""
+    """Take that back; your own share of another's too."""
+    from atoll.sdk import NotFound
 
     async def revoke(workspace: AsyncWorkspace) -> Any:
         await workspace.revoke(principal)
-        return await workspace.collaborators()
+        try:
+            return await workspace.collaborators()
+        except NotFound:  # it was one's own share, and now the workspace is unknown
+            return {}
 
     _print_shares(with_workspace(name, revoke), as_json)
 
