@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from atoll.domain.errors import QuotaExceeded, Unavailable
+from atoll.domain.errors import QuotaExceeded
 from atoll.domain.ids import new_id
 from atoll.domain.key import ApiKey, KeyKind
 from atoll.domain.tree import chunk_id
@@ -49,10 +49,8 @@ async def test_what_is_stored_is_counted_to_the_byte_and_bounded(storage: Storag
     with pytest.raises(StorageFull) as refused:
         await storage.put(other, noise(4, 60 * KIB))
     said = re.sub(r"[\d.]+ (bytes|KiB)", "N", refused.value.message, count=1)
-    assert said.startswith(
-        "stored bytes limit reached: N of 300 KiB in all workspaces of this owner (workspaces.max_st"
-    )
-    assert "Delete workspaces or snapshots" in said
+    assert said.startswith("stored bytes limit reached: N of 300 KiB in all workspaces of this owner, and 60 KiB more ")
+    assert "(workspaces.max_stored_bytes). Delete workspaces or snapshots" in said
     assert await storage.records.stored_bytes(OWNER) == objects(storage) <= MOST
     await storage.put(other, noise(1, 100 * KIB)[: 20 * KIB])  # what there is room for still goes
     await storage.put(one, noise(1, 100 * KIB))  # what the lineage has needs none
@@ -218,7 +216,7 @@ async def test_short_disks_refuse_what_stores_and_nothing_else(shop: Workshop) -
         lambda: shop.mount("w"),
         lambda: shop.take("other"),
     ):
-        with pytest.raises(Unavailable, match=r"short of disk space \(workspaces.min_free_bytes\)"):
+        with pytest.raises(StorageFull, match=r"short of disk space \(workspaces.min_free_bytes\)"):
             await storing()
     assert set(shop.blobs.objects) == stored
     assert set(await shop.runtime.list_trees()) == trees
@@ -238,6 +236,6 @@ async def test_disks_are_looked_at_where_a_folder_is_going_to_be(
     short = FreeSpace([tmp_path, tmp_path / "not" / "there"], 2**62)
     with structlog.testing.capture_logs() as logs:
         for _ in range(2):
-            with pytest.raises(Unavailable):
+            with pytest.raises(StorageFull):
                 await short.check()
     assert [line["event"] for line in logs] == ["workspaces.disk_short"]

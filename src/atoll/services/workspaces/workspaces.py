@@ -85,7 +85,7 @@ class Workspaces:
         sandbox_config: dict[str, Any] | None = None,
     ) -> WorkspaceView:
         """Make an empty one. Needs `write`. InvalidInput names the field; Conflict when one's own has that name;
-        QuotaExceeded for too many or, as Unavailable, as of `Room.check`."""
+        QuotaExceeded for too many, or for too many bytes as of `Room.check`."""
         parts, limits = self._parts, self._parts.limits
         principal.require(Scope.WRITE)
         now = parts.access.clock()

@@ -198,7 +198,7 @@ class ChunkWriter:
             await self.store.records.add_pack(stored, pack.chunks, quota=quota)
         except QuotaExceeded:  # other writers of the owner's were faster
             await self.store.blobs.delete(pack_key(self.lineage, pack.id))
-            raise self.store.room.full(await self.store.room.use(self._owner)) from None
+            raise self.store.room.full(await self.store.room.use(self._owner), pack.bytes) from None
 
     async def _end(self) -> None:
         under_way = (self._packer, self._storing, *self._sealing)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from atoll.domain.errors import Unavailable
+from atoll.domain.errors import QuotaExceeded
 
 _log = structlog.get_logger()
 
@@ -22,6 +22,10 @@ KNOWN_S = 1.0  # how long a look at the file systems is good for
 SHORT = (
     "the server is short of disk space (workspaces.min_free_bytes): reading and deleting work, nothing new is stored"
 )
+
+
+class StorageFull(QuotaExceeded):
+    """Nothing more may be stored."""
 
 
 class FreeSpace:
@@ -35,7 +39,7 @@ class FreeSpace:
         self._short = False
 
     async def check(self) -> None:
-        """Unavailable when one of them has less than the reserve."""
+        """StorageFull when one of them has less than the reserve."""
         if not self._least or not self._folders:
             return
         if time.monotonic() - self._looked_at >= KNOWN_S:
@@ -46,7 +50,7 @@ class FreeSpace:
                 _log.warning(what, free_bytes=short or free)
             self._short, self._looked_at = bool(short), time.monotonic()
         if self._short:
-            raise Unavailable(SHORT)
+            raise StorageFull(SHORT)
 
 
 def _free_bytes(folder: Path) -> int:

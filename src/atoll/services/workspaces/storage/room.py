@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from atoll.domain.errors import QuotaExceeded
 from atoll.domain.key import KeyKind
 from atoll.records.base import Records
-from atoll.services.workspaces.storage.free_space import FreeSpace
+from atoll.services.workspaces.storage.free_space import FreeSpace, StorageFull
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
-
-
-class StorageFull(QuotaExceeded):
-    """All that the owner may store is stored."""
 
 
 class Use(NamedTuple):
@@ -49,26 +44,27 @@ class Room:
         return self._limits.stored_bytes_max
 
     async def check(self, owner: str, size: int = 1) -> Use:
-        """What the owner has stored. StorageFull when so many more bytes were too many, Unavailable as `check_disks`.
-        Who then stores them has it decided by the records, in the transaction that counts them."""
+        """What the owner has stored. StorageFull when so many more bytes were too many, or by `check_disks`. Who then
+        stores them has it decided by the records, in the transaction that counts them."""
         await self.check_disks()
         use = await self.use(owner)
         if use.most is not None and use.bytes + size > use.most:
-            raise self.full(use)
+            raise self.full(use, size)
         return use
 
     async def check_disks(self) -> None:
-        """Unavailable when nothing new may be stored on a disk of this server."""
+        """StorageFull when nothing new may be stored on a disk of this server."""
         await self._disks.check()
 
-    def full(self, use: Use) -> StorageFull:
-        """The error. What is stored is told in three digits: it may go to a collaborator, who is to learn little of
-        the owner's other workspaces."""
+    def full(self, use: Use, more: int) -> StorageFull:
+        """The error when so many more bytes were to be stored. What is stored is told in three digits: it may go to a
+        collaborator, who is to learn little of the owner's other workspaces."""
         most = "" if use.most is None else f" of {_rounded(use.most)}"
         return StorageFull(
-            f"stored bytes limit reached: {_rounded(use.bytes)}{most} in all workspaces of this owner "
-            "(workspaces.max_stored_bytes). Delete workspaces or snapshots that nobody needs: their bytes are freed at "
-            f"the next collection, those of snapshots when they are {self._limits.grace_s / 3600:g} hours old"
+            f"stored bytes limit reached: {_rounded(use.bytes)}{most} in all workspaces of this owner, and "
+            f"{_rounded(more)} more do not fit (workspaces.max_stored_bytes). Delete workspaces or snapshots that "
+            "nobody needs: their bytes are freed at the next collection, those of snapshots when they are "
+            f"{self._limits.grace_s / 3600:g} hours old"
         )
 
 
