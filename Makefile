@@ -4,6 +4,7 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.atoll-setup
+WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
@@ -34,8 +35,8 @@ format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(STAMP) ## the whole test suite; ARGS="-k name" narrows it
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## the whole test suite, WORKERS=2 side by side; ARGS="-k name" narrows it
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 fuzz: $(STAMP) ## malformed archives, manifests, packs and answers for longer; FUZZ="tar --seconds 600" says which and how long
 	@$(BIN)/python -m tests.fuzz $(FUZZ)

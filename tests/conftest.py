@@ -1,14 +1,27 @@
-"""What tests of several rooms share: the ground on which attacks run, with its oracles."""
+"""What tests of several rooms share: the ground on which attacks run, with its oracles; workers that take turns."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.ground import Ground
+from tests.workers import ByRoom, turn
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:
+    return ByRoom(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the test's timeout
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with turn(item):
+        return (yield)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

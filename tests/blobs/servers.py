@@ -152,9 +152,9 @@ def _wait_for_an_answer(process: subprocess.Popen[bytes], address: str, log: Pat
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports below those that outgoing connections are given."""
+    """Ports below those that outgoing connections, and servers of other tests, are given."""
     found: list[int] = []
-    port = 20_000 + os.getpid() % 5_000
+    port = 15_000 + os.getpid() % 5_000
     while len(found) < count:
         port += 1
         with socket.socket() as probe:

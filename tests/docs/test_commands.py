@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.server import free_port
 from tests.docs.blocks import PAGES, ROOT, matches, runnable
+from tests.e2e.server import free_port
 
 BLOCK_TIMEOUT_S = 60
 BIN = Path(sys.executable).parent

@@ -19,6 +19,7 @@ reconcile_s = 0.5
 orphan_grace_s = 1.0
 spares = 4
 """
+CRASH_AT = "crash-at"  # beside the data of a mortal server: while it is there, the name of the point that kills it
 FAULTS = ("Traceback", '"level": "error"', '"level":"error"', "background.failed", "Warning", "never awaited")
 
 
@@ -51,7 +52,8 @@ def server(shared_server: Server) -> Generator[Server]:
 
 @pytest.fixture(scope="module")
 def _mortal(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
-    server = Server(tmp_path_factory.mktemp("mortal") / "data", QUICK)
+    folder = tmp_path_factory.mktemp("mortal")
+    server = Server(folder / "data", QUICK, env={"ATOLL_CRASH_AT": f"@{folder / CRASH_AT}"})
     server.start()
     yield server
     server.down()

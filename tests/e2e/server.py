@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -31,9 +32,12 @@ STDIN, STDOUT, STDERR, EXIT, ERROR, STDIN_CLOSE, RESIZE = range(1, 8)
 class Server:
     """One data folder and the server on it, if one runs."""
 
-    def __init__(self, data: Path, settings: str = "", *, program: Sequence[str] = ()) -> None:
-        """`program`: how `atoll` is run, when not as this user and with this Python."""
+    def __init__(
+        self, data: Path, settings: str = "", *, program: Sequence[str] = (), env: dict[str, str] | None = None
+    ) -> None:
+        """`program`: how `atoll` is run, when not as this user and with this Python; `env`: for each start of it."""
         self.data = data
+        self.env = env or {}
         self.program = tuple(program or ATOLL)
         self.machine = Machine(data)
         self.port = free_port()
@@ -69,7 +73,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment({"HOME": str(self.data.parent), **(env or {})}),
+                env=environment({"HOME": str(self.data.parent), **self.env, **(env or {})}),
                 start_new_session=True,
                 pass_fds=pass_fds,
             )
@@ -241,7 +245,8 @@ def environment(more: dict[str, str] | None = None) -> dict[str, str]:
 
 def free_port() -> int:
     """Free now, and below the kernel's ephemeral range: the same number must be free for the next start too."""
-    for port in range(21_000 + os.getpid() % 9_000, 32_000):
+    # others look for ports at the same time: each begins somewhere else
+    for port in range(random.randrange(21_000, 31_000), 32_000):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if port not in _taken and probe.connect_ex(("127.0.0.1", port)) != 0:

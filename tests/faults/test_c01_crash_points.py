@@ -15,7 +15,7 @@ from collections.abc import Callable
 import pytest
 
 from atoll.domain.crash import POINTS
-from tests.e2e.conftest import needs_root
+from tests.e2e.conftest import CRASH_AT, needs_root
 from tests.e2e.machine import until
 from tests.e2e.server import Server
 
@@ -258,10 +258,10 @@ def test_c01_exec_cut_by_kill9_goes_on_and_can_be_found(mortal: Server) -> None:
 
 
 def die_at(server: Server, point: str, operation: Callable[[], object]) -> None:
-    """Restart the server so that it dies at `point`, do the operation, see it die there, start it again."""
+    """Do the operation with the crash point armed, see the server die there, start it again."""
     node = server.machine.node()
-    server.kill()
-    server.start(env={"ATOLL_CRASH_AT": point})
+    armed = server.data.parent / CRASH_AT
+    armed.write_text(point)
     refused: list[Exception] = []
 
     def attempt() -> None:
@@ -275,6 +275,7 @@ def die_at(server: Server, point: str, operation: Callable[[], object]) -> None:
     try:
         assert server.ended(within_s=15) == -signal.SIGKILL, f"{point} is not reached"
     finally:
+        armed.unlink()
         thread.join(20)
     server.close_streams()
     server.start()

@@ -115,6 +115,7 @@ async def test_ten_thousand_chunks_are_stored_and_found_in_a_moment(records: Sql
 
 
 @pytest.mark.postgres
+@pytest.mark.alone
 async def test_postgres_finds_ten_thousand_chunks_in_a_table_that_it_knows_little_of(postgres_url: str) -> None:
     records = open_records(postgres_url)
     await records.start()

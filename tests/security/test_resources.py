@@ -302,6 +302,7 @@ print(json.dumps([links, attributes]))
     assert await mallory.answers()
 
 
+@pytest.mark.alone
 async def test_r06_busy_threads_get_their_quota_and_nobody_elses_time(ground: Ground) -> None:
     mallory = await ground.make(cpu_millis=300)
     spin = "import os\nfor _ in range(63):\n    if os.fork() == 0: break\nwhile True: pass"

@@ -1,7 +1,8 @@
 """Crash points: named places inside multi-step operations where tests stop the world; services and stores call `point`.
 
-`ATOLL_CRASH_AT=<name>` in the environment kills the process there, as `kill -9` would; tests in one process arm a point
-with an exception instead. Unarmed a point costs one comparison.
+`ATOLL_CRASH_AT=<name>` in the environment kills the process there, as `kill -9` would. `ATOLL_CRASH_AT=@<file>` reads
+the name from a file, which need not be there yet: so a running server is armed. Tests in one process arm a point with
+an exception instead. Unarmed a point costs one comparison.
 """
 
 from __future__ import annotations
@@ -88,8 +89,16 @@ _action: Callable[[str], None] = _die
 
 def point(name: str) -> None:
     """Die here, or raise what a test armed, when `name` is the armed point."""
-    if _at is not None and _at == name:
+    if _at is not None and name == (_named_in(_at[1:]) if _at.startswith("@") else _at):
         _action(name)
+
+
+def _named_in(file: str) -> str:
+    try:
+        with open(file) as opened:
+            return opened.read()
+    except FileNotFoundError:
+        return ""
 
 
 @contextmanager

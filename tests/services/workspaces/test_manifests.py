@@ -213,6 +213,7 @@ async def test_f14_a_damaged_page_or_root_is_corrupt(storage: Storage) -> None:
         await storage.manifests.load(lineage, tree.hex())
 
 
+@pytest.mark.alone
 async def test_ten_changes_of_ten_thousand_entries_are_stored_at_once(storage: Storage) -> None:
     """The issue wants the second snapshot of 10,000 files in 0.2 s; here it is only the manifest's share, with room."""
     await storage.restart(StorageLimits())
