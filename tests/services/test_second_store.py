@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from atoll.blobs.local_disk import LocalDisk
+from atoll.domain import crash
 from atoll.domain.errors import Corrupt, Unavailable
 from atoll.domain.workspace import Workspace
 from atoll.records.dump import dump_records, packs_in
@@ -271,6 +272,32 @@ async def test_what_both_stores_lack_is_told_and_holds_up_nothing(ground: Ground
     await ground.job.pass_()
     assert ground.job.lag.lost == (lost,)
     assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
+
+
+async def test_c01_killed_between_the_store_and_the_journal(ground: Ground) -> None:
+    def die(name: str) -> None:
+        raise RuntimeError(name)
+
+    storage = ground.storage
+    gone = await storage.workspace(FILES)
+    with crash.armed("backup.object_copied", die), pytest.raises(RuntimeError):
+        await ground.job.pass_()
+    await ground.new_job().pass_()
+    assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
+    await storage.records.swap_workspace(replace(gone, deleted_at=storage.now), event("workspace.deleted", gone.id))
+    await storage.records.delete_workspace_records(gone.id)
+    storage.later(3 * DAY)
+    await storage.collector.collect()
+    await ground.job.pass_()
+    storage.later(2 * DAY)
+    with crash.armed("backup.object_deleted", die), pytest.raises(RuntimeError):
+        await ground.job.pass_()
+    assert ground.copied() != {}
+    await ground.new_job().pass_()
+    assert ground.copied() == {}
+    journal = CopyJournal(ground.folder / "copied.jsonl", "s3://b")
+    journal.load()
+    assert journal.copied == {}
 
 
 async def test_an_object_that_fails_every_time_keeps_no_other_from_its_copy(ground: Ground) -> None:

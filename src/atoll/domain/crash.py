@@ -28,6 +28,8 @@ POINTS: frozenset[str] = frozenset(
         "sandboxes.resume.recorded",  # RESUMING is stored, nothing made
         "backup.blobs_copied",  # a backup's blobs are in its store, its records are not
         "backup.records_stored",  # ... they are, no manifest says so
+        "backup.object_copied",  # a pack is in the second store, the journal of copies does not know
+        "backup.object_deleted",  # it is gone from there, the journal has it
         "templates.build.baked",  # the layer has its partial name
         "keys.mint.written",  # the owner key is in its file, the records do not know it
         "records.migrate.begun",  # the migrations' transaction is open, nothing is changed

@@ -17,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from atoll.blobs.base import Blobs
+from atoll.domain import crash
 from atoll.domain.errors import AtollError, Corrupt, NotFound, Unavailable
 from atoll.domain.workspace import Pack
 from atoll.records.base import Records
@@ -198,6 +199,7 @@ class SecondStore:
                 return
             try:
                 contents = await copy(self._first, self._second, key, length=packs[key].bytes)
+                crash.point("backup.object_copied")
                 self._journal.add(key, contents)
             except (NotFound, Corrupt):  # collected meanwhile; or lost or damaged, which verification tells
                 lost.append(key)
@@ -255,6 +257,7 @@ class SecondStore:
         for key in due:
             if key not in needed:
                 await self._second.delete(key)
+                crash.point("backup.object_deleted")
                 self._known.there.pop(key, None)
                 self._journal.remove(key)
 

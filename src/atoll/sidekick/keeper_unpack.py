@@ -14,7 +14,7 @@ import signal
 import stat
 import tarfile
 
-from atoll.sidekick.fields import number
+from atoll.sidekick.fields import number, seconds
 from atoll.sidekick.keeper_applier import Applier, Meta
 from atoll.sidekick.keeper_link import Gone, Link
 from atoll.sidekick.keeper_paths import TIME_MAX, Folders
@@ -54,7 +54,7 @@ def unpack(root: int, link: Link, request: dict[str, Any]) -> None:
     bytes_max = number(request, "bytes_max", 1 << 62, 1 << 62)
     entries_max = number(request, "entries_max", 1 << 62, 1 << 62)
     strip = number(request, "strip", 0, 4096)
-    _bound(float(request.get("time_max_s") or TIME_MAX_S))
+    _bound(seconds(request, "time_max_s", TIME_MAX_S) or TIME_MAX_S)
     try:
         with Folders(root) as folders:
             applier = Applier(folders)
