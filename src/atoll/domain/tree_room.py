@@ -62,7 +62,7 @@ def room_at_most(entries: int, size: int) -> Room:
 
 def with_slack(room: Room) -> Room:
     """What surely holds a tree of that room: folders fill their blocks, and files lie, as it happens."""
-    return Room(room.bytes + room.bytes // 64 + 32 * BLOCK_BYTES, room.inodes)
+    return Room(room.bytes + room.bytes // 64 + 8 * BLOCK_BYTES, room.inodes)
 
 
 def _file_blocks(entry: Entry) -> int:

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator
 from contextlib import aclosing, contextmanager
+from functools import partial
 
 from atoll.domain import crash
 from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
@@ -37,6 +38,7 @@ from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import RevisionView
 
 NAMES_PER_INODE = 4  # of the files of an archive, on average: further names take no inode
+HOLES_HERE = 1_000  # of a file whose member is made without a thread
 ENTRY_BYTES_MAX = 4_096  # of an archive that an entry may take besides its contents, on average
 
 
@@ -59,7 +61,10 @@ class TreeArchives:
             aclosing(self._chunks.fetch(lineage, self._chunk_ids(lineage, tree))) as contents,
         ):
             async for entry in entries:
-                header, segments, padding = member(entry, root)
+                make = partial(member, entry, root)
+                header, segments, padding = (
+                    await self._chunks.in_thread(make) if len(entry.holes) > HOLES_HERE else make()
+                )
                 yield header
                 async with aclosing(_cut(entry, segments, contents)) as pieces:
                     async for piece in pieces:
