@@ -16,7 +16,7 @@ from atoll.sidekick.loop import GONE, READ, WRITE, Loop, Timer
 from atoll.sidekick.protocol import STDERR, STDOUT, Refused
 from atoll.sidekick.ring import Ring
 from atoll.sidekick.spawn import Missing, resize, spawn_on_pipes, spawn_on_pty
-from atoll.sidekick.tree import Family, alive, alive_below, hang_up, signal_below, signal_tree
+from atoll.sidekick.tree import Family, alive, alive_below, hang_up, signal_below, signal_tree, waits_for_hangup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ class Processes:
 
     def _hang_up_later(self, process: Process, until: float, pause_s: float, told: Family) -> None:
         def look() -> None:
-            if process.status is None and time.monotonic() < until:
+            if process.status is None and time.monotonic() < until and waits_for_hangup(process.pid):
                 hang_up(alive(process.pid, process.family), told)
                 self._hang_up_later(process, until, min(2 * pause_s, LOOK_AGAIN_MAX_S), told)
 

@@ -43,7 +43,7 @@ def hang_up(family: Family, told: Family) -> None:
     ending in good order. `told` is who got one, and gets no second.
     """
     left = {pid: started for pid, started in family.items() if told.get(pid) != started}
-    if left and all(_waits_for_hangup(pid) for pid in left):
+    if left and all(waits_for_hangup(pid) for pid in left):
         for pid in left:
             _send(pid, signal.SIGHUP)
             _send(pid, signal.SIGCONT)  # one that is stopped would not notice
@@ -72,7 +72,7 @@ def _send(pid: int, number: int) -> None:
         pass
 
 
-def _waits_for_hangup(pid: int) -> bool:
+def waits_for_hangup(pid: int) -> bool:
     """It ignores TERM and what job control sends, but not HUP: an interactive shell."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
