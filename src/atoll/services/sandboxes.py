@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 from atoll.domain.errors import Conflict, InvalidInput, QuotaExceeded
@@ -226,15 +225,16 @@ class Sandboxes:
         """
         access = self._access
         live = await access.running(principal, sandbox_id, Scope.EXECUTE)
-        spec, started = live.sandbox.spec, live.sandbox.started_at or live.sandbox.created_at
-        asked = bounds = spec.resources
+        spec = live.sandbox.spec
+        asked = spec.resources
         if timeout_s is not None:
             asked = replace(asked, timeout_s=timeout_s)
             check_sandbox_spec(replace(spec, resources=asked), access.limits)
-        if asked.timeout_s is not None:  # the runtime counts from the start, the record keeps what was asked for
-            elapsed_s = max(0.0, (access.clock() - started) / timedelta(seconds=1))
-            bounds = replace(asked, timeout_s=elapsed_s + asked.timeout_s)
         async with access.inside(live, "keeping the sandbox alive", within_s=access.limits.call_s):
+            bounds = asked
+            if asked.timeout_s is not None:  # the runtime counts from when it was made, the last time
+                elapsed_s = (await access.runtime.stats(sandbox_id)).duration_s
+                bounds = replace(asked, timeout_s=elapsed_s + asked.timeout_s)
             await access.runtime.set_deadline(sandbox_id, bounds)
             await access.runtime.sidekick(sandbox_id).ping()
         event = access.event("sandbox.kept_alive", live.sandbox, actor=principal.id, request_id=request_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -361,3 +362,13 @@ async def test_the_logs_of_its_lives_have_one_bound_together(shop: Workshop) -> 
         assert (first + len(read), 6000 <= len(read) <= 10_000) == (lives * 6000, True)
         assert read.endswith(b"%d" % lives * 6000)
         await shop.sandboxes.resume(ALICE, sandbox.id)
+
+
+async def test_a_keepalive_counts_from_now_whatever_came_before_its_rest(shop: Workshop) -> None:
+    sandbox = await made(shop, resources=Resources(timeout_s=100.0))
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    shop.now += timedelta(hours=1)
+    await shop.sandboxes.resume(ALICE, sandbox.id)
+    await shop.sandboxes.keepalive(ALICE, sandbox.id, timeout_s=50.0)
+    timeout_s = shop.host.sandboxes[sandbox.id].resources.timeout_s
+    assert timeout_s is not None and 50 <= timeout_s < 100
