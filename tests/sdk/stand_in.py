@@ -532,6 +532,24 @@ class App:
             pass
 
 
+class _Server(uvicorn.Server):
+    """One that ends at once, as a killed server does: it takes no connection any more and leaves none open."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ended = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.ended.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
 class StandIn:
     """The server on a thread of its own. `stop` and `start` again keep sandboxes and processes alive."""
 
@@ -554,7 +572,7 @@ class StandIn:
         self.port = self._socket.getsockname()[1]
         config = uvicorn.Config(self.routes.app, log_level="critical", lifespan="off", ws="websockets-sansio")
         config.timeout_graceful_shutdown = 0
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._served = asyncio.run_coroutine_threadsafe(self._server._serve([self._socket]), self._loop)
         until = time.monotonic() + 10
         while not self._server.started:
@@ -562,18 +580,9 @@ class StandIn:
             time.sleep(0.005)
 
     def stop(self) -> None:
-        self._server.should_exit = True
-        self._server.force_exit = True
-        self._loop.call_soon_threadsafe(self._abort)
+        self._loop.call_soon_threadsafe(self._server.ended.set)
         self._served.result(10)
         self._socket.close()
-
-    def _abort(self) -> None:
-        """As a killed server does, take no connection any more and leave none open."""
-        for server in self._server.servers:
-            server.close()
-        for connection in list(self._server.server_state.connections):
-            connection.transport.abort()
 
     def close(self) -> None:
         self.stop()
