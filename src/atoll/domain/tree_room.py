@@ -19,7 +19,7 @@ _EXTENTS_IN_BLOCK = 340
 _TARGET_IN_INODE = 59  # bytes
 _XATTRS_IN_INODE = 92
 _NAMES_IN_BLOCK = 4048  # bytes, in a folder of one block
-_NAMES_IN_FULL_BLOCK = 2800  # in one of many: they split in halves as they fill
+_NAMES_IN_FULL_BLOCK = 2600  # in one of many: they split in halves as they fill
 _PER_ENTRY_MAX = 3 * BLOCK_BYTES  # that an entry takes besides the bytes of its contents, holes counted as such
 
 
@@ -51,7 +51,7 @@ def room_of(entries: Iterable[Entry]) -> Room:
             blocks += 1
     for held in names.values():
         if held > _NAMES_IN_BLOCK:
-            blocks += -(-held // _NAMES_IN_FULL_BLOCK)
+            blocks += max(2, held // _NAMES_IN_FULL_BLOCK)
     return Room(blocks * BLOCK_BYTES, inodes)
 
 

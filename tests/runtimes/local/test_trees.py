@@ -18,10 +18,11 @@ from atoll.domain.ids import new_sandbox_id
 from atoll.domain.process import ProcessSpec, RunResult
 from atoll.domain.sandbox import SandboxSpec
 from atoll.domain.tree import Entry, EntryKind
+from atoll.domain.tree_room import room_of, with_slack
 from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.runtimes.local import node_client
 from atoll.runtimes.local.runtime import LocalRuntime
-from atoll.sidekick.keeper_client import Data, Step, Write
+from atoll.sidekick.keeper_client import Data, Skip, Step, Write
 from tests.oracles import LeakOracle, children
 
 pytestmark = [
@@ -155,6 +156,37 @@ async def test_a_small_tree_is_full_at_its_quota_and_not_before(host: Host) -> N
     assert said.split()[:2] == ["fits", "full"]
     assert 63 <= int(said.split()[2]) < 63 + 16
     assert await (await host.runtime.keeper(tree)).room() == (5 * 2**20, 0)
+
+
+async def test_a_tree_takes_the_room_that_is_reckoned_for_it(host: Host) -> None:
+    kind = EntryKind
+    entries = [Entry(b"", kind.DIRECTORY), Entry(b"many", kind.DIRECTORY)]
+    entries += [Entry(b"d%d" % at, kind.DIRECTORY) for at in range(100)]
+    entries += [Entry(b"many/a-name-of-some-length-%04d" % at, kind.FILE, size=at * 3) for at in range(1_500)]
+    entries += [Entry(b"l%d" % at, kind.SYMLINK, target=b"x" * at) for at in range(1, 200)]
+    entries += [Entry(b"x%d" % at, kind.FILE, xattrs=((b"user.a", b"x" * at * 4),)) for at in range(50)]
+    holes = tuple((at * 65_536, 61_440) for at in range(1_500))
+    entries.append(Entry(b"sparse", kind.FILE, size=1_500 * 65_536, holes=holes))
+    entries.append(Entry(b"hard", kind.HARDLINK, target=b"sparse"))
+    entries.sort(key=lambda entry: (entry.kind is kind.HARDLINK, entry.path))
+
+    async def steps() -> AsyncIterator[Step]:
+        for entry in entries:
+            yield Write(entry)
+            for _, length in entry.holes:
+                yield Skip(length)
+                yield Data(b"x" * (65_536 - length))
+            if not entry.holes and entry.size:
+                yield Data(b"x" * entry.size)
+
+    quota = Quota(64 * 2**20, 16_384)
+    keeper = await host.runtime.keeper(await host.tree(quota=quota))
+    before = await keeper.room()
+    await keeper.apply(steps())
+    after, wanted = await keeper.room(), room_of(entries)
+    assert before.inodes - after.inodes == wanted.inodes - 1
+    taken = before.bytes - after.bytes
+    assert abs(taken - wanted.bytes) <= 0.03 * taken and taken <= with_slack(wanted).bytes, (taken, wanted)
 
 
 async def test_what_is_deleted_is_given_back_to_the_host(host: Host) -> None:
