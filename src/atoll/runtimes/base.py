@@ -210,7 +210,7 @@ class Runtime(ABC):
     def unsupported(self, what: str) -> Exception:
         from atoll.domain.errors import Unsupported
 
-        return Unsupported(f"the {self.name} runtime cannot {what} on this host")
+        return Unsupported(f"the {self.name} runtime cannot {what} on this host: `atoll doctor` says what it lacks")
 
     def check_network(self, mode: NetworkMode) -> None:
         """Unsupported when this host cannot give that network mode."""
