@@ -227,6 +227,33 @@ async def test_short_disks_refuse_what_stores_and_nothing_else(shop: Workshop) -
     assert other.workspace.name == "other"
 
 
+async def test_a_tree_that_is_being_filled_while_a_disk_becomes_short_goes_again(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await shop.create()
+    await shop.push("w", made.head.revision.id, {b"a": noise(1, 300 * KIB), b"b": noise(2, 300 * KIB)})
+    await shop.create("into")
+    archive = await shop.workspaces.archives.export(ALICE, "w")
+    packed = [piece async for piece in archive]
+    looks: list[Path] = []
+
+    def shrinking(folder: Path) -> int:
+        looks.append(folder)
+        return 2**50 if len(looks) < 3 else 0
+
+    monkeypatch.setattr("atoll.services.workspaces.storage.free_space.KNOWN_S", 0.0)
+    monkeypatch.setattr("atoll.services.workspaces.storage.free_space._free_bytes", shrinking)
+    for filling in (
+        lambda: shop.workspaces.archives.import_archive(ALICE, "into", each(packed)),
+        lambda: shop.mount("w"),
+    ):
+        looks.clear()
+        with pytest.raises(StorageFull, match="short of disk space"):
+            await filling()
+        assert len(looks) >= 3
+        assert await shop.runtime.list_trees() == []
+
+
 async def test_disks_are_looked_at_where_a_folder_is_going_to_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,7 +203,8 @@ class Archives:
             crash.point("workspaces.tree.made")
             keeper = await self._trees.keeper_of(tree_id)
             stream_max = bytes_max + entries_max * ENTRY_BYTES_MAX
-            async with aclosing(decompressed(pieces, self._chunks.in_thread, stream_max)) as tar:
+            tar = decompressed(pieces, self._chunks.in_thread, stream_max)
+            async with aclosing(self._chunks.room.while_free(tar)) as tar:
                 await keeper.unpack(tar, bytes_max=bytes_max, entries_max=entries_max, strip=strip)
             crash.point("workspaces.import.unpacked")
             stored = (await self._revising.read(tree_id, workspace.lineage, None, None)).stored

@@ -5,13 +5,16 @@ Writers of chunks ask before each pack; whoever is about to do much work for one
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import NamedTuple, TypeVar
 
 from atoll.domain.key import KeyKind
 from atoll.records.base import Records
 from atoll.services.workspaces.storage.free_space import FreeSpace, StorageFull
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 
+T = TypeVar("T")
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -55,6 +58,13 @@ class Room:
     async def check_disks(self) -> None:
         """StorageFull when nothing new may be stored on a disk of this server."""
         await self._disks.check()
+
+    async def while_free(self, items: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        """The items, on their way to a disk of this server. StorageFull as of `check_disks`, at any of them."""
+        async with aclosing(items):
+            async for item in items:
+                await self.check_disks()
+                yield item
 
     def full(self, use: Use, more: int) -> StorageFull:
         """The error when so many more bytes were to be stored. What is stored is told in three digits: it may go to a

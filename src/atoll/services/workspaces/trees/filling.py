@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -20,7 +20,7 @@ class ChunkSource(Protocol):
 
 async def steps(
     lineage: str, entries: Sequence[Entry], gone: Iterable[bytes], chunks: ChunkSource
-) -> AsyncIterator[Step]:
+) -> AsyncGenerator[Step]:
     """First what goes, then what stands, files with their contents."""
     for path in gone:
         yield Remove(path)
