@@ -70,7 +70,7 @@ class Resources:
     disk_bytes: int = 256 * 2**20
     inodes: int = 65_536
     timeout_s: float | None = None  # the whole sandbox ends this long after its start
-    idle_s: float | None = None  # ... or after this long without a request and without an API-started process
+    idle_s: float | None = None  # ... or after so long without use; docs/limits.md says what use is
     max_age_s: float | None = None  # ... or at this age, whatever happens; keepalive cannot pass it
     suspend_idle_s: float | None = None  # it is suspended after being idle this long; `idle_s` ends it
 

@@ -29,7 +29,7 @@ class ResourceDefaults(Section):
     timeout_s: Bound = None
     """A sandbox ends this long after its start; 0: never."""
     idle_s: Bound = None
-    """A sandbox ends after this long without a request and without a process; 0: never."""
+    """A sandbox ends after this long without a request, a connection to a port or a process; 0: never."""
     max_age_s: Bound = None
     """A sandbox ends at this age, whatever happens; 0: never."""
 
@@ -95,7 +95,7 @@ class SandboxSettings(Section):
     spares: int = Field(default=16, ge=0, le=200)
     """Sandboxes of the default shape made ahead, and as many with a network once one was asked for; 3 MB each."""
     idle_suspend_s: Bound = None
-    """A sandbox is suspended after this long without a request and without a process, if it does not say; 0: never."""
+    """A sandbox is suspended when it has been idle for this long, if it does not say; 0: never."""
 
 
 class NetworkSettings(Section):

@@ -92,7 +92,7 @@ def _start_main(processes: Processes, config: dict[str, Any]) -> None:
     if main is None:
         return
     try:
-        processes.start(
+        process = processes.start(
             main["argv"],
             config["env"],
             config["work_dir"],
@@ -102,6 +102,7 @@ def _start_main(processes: Processes, config: dict[str, Any]) -> None:
             rows=main["rows"],
             stdin=True,
         )
+        process.serves = bool(main.get("serves"))
     except Refused as refused:
         processes.fail("main", main["argv"], refused.message)
 

@@ -161,7 +161,7 @@ def processes(sidekick: Sidekick, connection: Connection, _request: dict[str, An
 
 
 def idle(sidekick: Sidekick, connection: Connection, _request: dict[str, Any]) -> None:
-    connection.finish({"idle_s": sidekick.processes.idle_s()})
+    connection.finish({"idle_s": 0.0 if sidekick.pipes else sidekick.processes.idle_s()})
 
 
 def ping(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:

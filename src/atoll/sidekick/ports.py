@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 
 from atoll.sidekick.connection import Connection
 from atoll.sidekick.loop import READ, WRITE
@@ -175,6 +176,7 @@ class Pipe:
             return
         self._open = False
         self._sidekick.pipes -= 1
+        self._sidekick.processes.last_active = time.monotonic()
         for side in self._sides:
             self._loop.forget(side.fileno())
             side.close()

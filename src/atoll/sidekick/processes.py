@@ -68,6 +68,7 @@ class Process:
         self.after_end: dict[int, int] = {}  # descriptor -> bytes still to read once the program has ended
         self.paused = False  # a follower is too far behind: its unread output would fall out of the ring
         self.followers: list[Follower] = []
+        self.serves = False
         self.timers: list[Timer] = []
         self.stdin_timer: Timer | None = None
         self.oom_before = 0
@@ -156,8 +157,11 @@ class Processes:
         return list(self._by_id.values())
 
     def idle_s(self) -> float:
-        """Seconds since the last request; 0 while a process that the API started is running."""
-        return 0.0 if self._by_pid else time.monotonic() - self.last_active
+        """Seconds since the last request; 0 while a process that the API started is running. A main process that
+        serves waits for others: it counts while somebody follows it."""
+        if any(not process.serves or process.followers for process in self._by_pid.values()):
+            return 0.0
+        return time.monotonic() - self.last_active
 
     def follow(self, process: Process, follower: Follower) -> None:
         process.followers.append(follower)
@@ -168,6 +172,7 @@ class Processes:
     def unfollow(self, process: Process, follower: Follower) -> None:
         """Detach; the program goes on. A pipe's stdin is closed if nobody comes back; a terminal stays as it is."""
         process.followers.remove(follower)
+        self.last_active = time.monotonic()
         self.advanced(process)
         if not process.followers and not process.tty and process.stdin >= 0 and process.stdin_timer is None:
             process.stdin_timer = self._loop.after(STDIN_GRACE_S, lambda: self.close_stdin(process))

@@ -247,6 +247,7 @@ def _request(sandbox_id: str, spec: SandboxSpec) -> dict[str, Any]:
     main = None
     if spec.command:
         main = {"argv": list(spec.command), "tty": spec.tty, "cols": spec.cols, "rows": spec.rows}
+        main["serves"] = spec.network is NetworkMode.EXPOSED and bool(spec.ports)
     return {
         **_shape(spec),
         "id": sandbox_id,
