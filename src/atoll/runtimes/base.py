@@ -168,8 +168,9 @@ class Runtime(ABC):
     # working trees: file trees that outlive sandboxes. All need Capability.TREES.
 
     async def make_tree(self, tree_id: str, quota: Quota) -> None:
-        """Make an empty working tree, bounded in bytes and inodes where this host can. Conflict when it exists;
-        Unavailable when the host is out of room; on any error nothing of it remains.
+        """Make an empty working tree, bounded where this host can: in bytes exactly, counted in blocks, in inodes to a
+        few more at most. Conflict when it exists; Unavailable when the host is out of room; on any error nothing of it
+        remains.
         """
         raise self.unsupported("keep workspaces")
 

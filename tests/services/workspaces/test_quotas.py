@@ -12,7 +12,7 @@ from atoll.domain.errors import InvalidInput, QuotaExceeded
 from atoll.domain.tree import Entry, EntryKind
 from atoll.domain.tree_room import Room, room_of, with_slack
 from atoll.domain.workspace import Quota
-from atoll.services.workspaces.quotas import changed_quota, fitting
+from atoll.services.workspaces.quotas import changed_quota, check_possible, fitting, new_quota
 from atoll.services.workspaces.views import Changes
 from tests.services.conftest import ALICE
 
@@ -167,3 +167,10 @@ def test_room_is_counted_as_a_file_system_does() -> None:
     assert room_of([root, Entry(b"d", EntryKind.DIRECTORY), Entry(b"l", EntryKind.HARDLINK, target=b"x")]) == (4096, 2)
     assert room_of([root, Entry(b"l", EntryKind.SYMLINK, target=b"x" * 60)]) == (4096, 2)
     assert with_slack(Room(0, 1)) > Room(0, 1)
+
+
+def test_a_server_that_allows_few_inodes_allows_those_that_there_are_anyway() -> None:
+    most = Quota(100 * GIB, 256)
+    check_possible(new_quota(Quota(10 * GIB, 256), None, None), most)
+    with pytest.raises(InvalidInput, match="quotaInodes must be between 1280 and 1280"):
+        check_possible(Quota(10 * GIB, 256), most)

@@ -48,8 +48,9 @@ def check_possible(quota: Quota, most: Quota) -> None:
         rule = f"must be between {_amount(BYTES_MIN)} and {_amount(most.bytes)}"
         raise InvalidInput(f"quotaBytes {rule}", field="quotaBytes")
     fewest, many = _inodes_for(quota.bytes)
-    if not fewest <= quota.inodes <= min(many, most.inodes):
-        rule = f"must be between {fewest} and {min(many, most.inodes)} with quotaBytes {_amount(quota.bytes)}"
+    many = max(fewest, min(many, most.inodes))
+    if not fewest <= quota.inodes <= many:
+        rule = f"must be between {fewest} and {many} with quotaBytes {_amount(quota.bytes)}"
         raise InvalidInput(f"quotaInodes {rule}", field="quotaInodes")
 
 
