@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from atoll.domain import crash
 from atoll.domain.errors import Conflict
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import Sandbox
+from atoll.domain.tree import DEPTH_MAX
 from atoll.testing.fake_processes import FakeProcess
 from tests.services.conftest import ALICE, until
 
@@ -162,6 +164,22 @@ async def test_what_changed_meanwhile_and_is_no_revision_yet_stays(shop: Worksho
     await shop.parts.upkeep.reconcile()
     await shop.take()
     assert await shop.files("w") == {**OLD, b"b": b"new"} == disk(await shop.folder("w"))
+
+
+async def test_what_no_revision_can_have_stays_and_is_told_once(shop: Workshop, scene: Scene) -> None:
+    deep = scene.folder / "late" / "/".join(["d"] * DEPTH_MAX)
+    deep.mkdir(parents=True)
+    await end(scene.program)
+    for _ in range(2):
+        await shop.parts.upkeep.reconcile()
+    assert deep.exists() and len(await shop.log()) == 4
+    events = await shop.records.list_events(limit=1_000)
+    told = [event for event in events if event.action == "workspace.old_tree_unread"]
+    assert ["at most 4096 bytes and 256 parts" in str(event.detail["message"]) for event in told] == [True]
+    shutil.rmtree(scene.folder / "late" / "d")
+    await shop.parts.upkeep.reconcile()
+    assert not scene.folder.exists()
+    assert await shop.files("w", "HEAD~1") == NEW and await shop.files("w") == OLD
 
 
 async def test_old_trees_are_bounded(shop: Workshop, scene: Scene) -> None:

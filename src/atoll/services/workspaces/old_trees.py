@@ -58,6 +58,7 @@ class OldTrees:
         self._limits = limits
         self._owners: dict[str, str] = {}  # tree -> workspace
         self._read_at: dict[str, float] = {}  # when each was read last, on the monotonic clock
+        self._faults: dict[str, str] = {}  # why those that could not be read could not
         self._looks: dict[str, int] = {}  # workspaces that are looked at soon, and how often they were
 
     def of(self, workspace_id: str) -> list[str]:
@@ -94,7 +95,7 @@ class OldTrees:
                 self._forget(tree_id)
                 return None
             except AtollError as error:
-                _log.warning("workspace.old_tree_unread", tree_id=tree_id, error=error.message)
+                await self._tell(workspace, tree_id, error)
                 in_use = True
         if not in_use and await self._trees.remove(tree_id):
             self._forget(tree_id)
@@ -173,6 +174,19 @@ class OldTrees:
     def _forget(self, tree_id: str) -> None:
         self._owners.pop(tree_id, None)
         self._read_at.pop(tree_id, None)
+        self._faults.pop(tree_id, None)
+
+    async def _tell(self, workspace: Workspace, tree_id: str, error: AtollError) -> None:
+        """What is in it stays there, until it can be read. Told once, until something else is wrong."""
+        if self._faults.get(tree_id) == error.message:
+            return
+        self._faults[tree_id] = error.message
+        _log.warning("workspace.old_tree_unread", tree_id=tree_id, error=error.message)
+        event = self._access.event(
+            "workspace.old_tree_unread", workspace, outcome="failed", tree=tree_id, message=error.message
+        )
+        with suppress(AtollError):
+            await self._records.swap_workspace(workspace, event)
 
     async def _keep(self, workspace: Workspace, tree_id: str, *, late: bool) -> Revision | None:
         """What was written in it is a revision. NotFound when it is gone."""
