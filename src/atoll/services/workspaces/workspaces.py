@@ -22,7 +22,7 @@ from atoll.services.workspaces.evicting import Evicting
 from atoll.services.workspaces.executing import Executing
 from atoll.services.workspaces.parts import Parts
 from atoll.services.workspaces.quotas import changed_quota, new_quota
-from atoll.services.workspaces.views import Changes, Damage, Report, WorkspaceView
+from atoll.services.workspaces.views import Changes, Damage, Report, RevisionView, WorkspaceView
 
 LIST_MAX = 10_000
 SWAPS_MAX = 8
@@ -186,6 +186,10 @@ class Workspaces:
             except Conflict:
                 raise taken(after.name) from None
         raise StaleVersion()
+
+    async def take(self, principal: Principal, ref: str, message: str | None = None) -> RevisionView:
+        """A revision of the state now; the head itself when nothing changed. Needs `write`."""
+        return await self._parts.viewing.revision(await self._parts.revising.ask(principal, ref, message))
 
     async def verify(self, principal: Principal, ref: str) -> Report:
         """Read every byte of its revisions and snapshots; damaged ones are marked, and told. Needs `write`."""

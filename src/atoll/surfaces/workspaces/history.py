@@ -47,8 +47,7 @@ class HistoryHandlers:
 
     async def take(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, MessageBody, self._body_bytes, optional=True)
-        taken = await self._workspaces.revising.ask(principal, request.path_params["ws"], body.message)
-        view = await self._workspaces.history.get(principal, request.path_params["ws"], taken.id)
+        view = await self._workspaces.take(principal, request.path_params["ws"], body.message)
         return json_response(answers.revision(view, principal.id), 201)
 
     async def revision(self, request: Request, principal: Principal) -> Response:
