@@ -50,7 +50,9 @@ async def test_a_main_process_is_use_unless_it_serves_ports(tmp_path: Path) -> N
             if not serves:
                 assert idle_s(sidekick) == 0.0
                 continue
-            until(lambda sidekick=sidekick: idle_s(sidekick) > 0.0)
+            with sidekick.open() as waiting:  # as the server does, for its end
+                send(waiting, wire.REQUEST, {"op": "wait", "process": "main"})
+                until(lambda sidekick=sidekick: idle_s(sidekick) > 0.0)
             with sidekick.open() as dialled:
                 send(dialled, wire.REQUEST, {"op": "dial", "port": port})
                 answer = receive(dialled)

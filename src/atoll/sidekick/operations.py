@@ -11,7 +11,7 @@ from atoll.sidekick import files, ports
 from atoll.sidekick.connection import Connection
 from atoll.sidekick.fields import number, seconds, variables, words
 from atoll.sidekick.loop import Loop
-from atoll.sidekick.processes import Follower, Process, Processes
+from atoll.sidekick.processes import WAITS, Follower, Process, Processes
 from atoll.sidekick.protocol import EXIT, RESIZE, RESULT, STDIN, STDIN_CLOSE, Refused
 from atoll.sidekick.spawn import parse_size
 
@@ -129,7 +129,7 @@ def stop(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) ->
 
 
 def _watch_end(sidekick: Sidekick, connection: Connection, process: Process, tell: Callable[[], None]) -> None:
-    follower = Follower(1 << 62, tell)  # far ahead: it never holds output back
+    follower = Follower(WAITS, tell)
     sidekick.processes.follow(process, follower)
     connection.when_closed(lambda: sidekick.processes.unfollow(process, follower))
     tell()

@@ -36,6 +36,9 @@ LOOK_AGAIN_S = 0.02
 LOOK_AGAIN_MAX_S = 0.25
 
 
+WAITS = 1 << 62  # an offset far ahead: who only waits for the end never holds output back
+
+
 class Follower:
     """A connection that reads a process's output: where it is, and whom to call when there is more."""
 
@@ -159,8 +162,9 @@ class Processes:
     def idle_s(self) -> float:
         """Seconds since the last request; 0 while a process that the API started is running. A main process that
         serves waits for others: it counts while somebody follows it."""
-        if any(not process.serves or process.followers for process in self._by_pid.values()):
-            return 0.0
+        for process in self._by_pid.values():
+            if not process.serves or any(follower.offset != WAITS for follower in process.followers):
+                return 0.0
         return time.monotonic() - self.last_active
 
     def follow(self, process: Process, follower: Follower) -> None:
@@ -172,7 +176,8 @@ class Processes:
     def unfollow(self, process: Process, follower: Follower) -> None:
         """Detach; the program goes on. A pipe's stdin is closed if nobody comes back; a terminal stays as it is."""
         process.followers.remove(follower)
-        self.last_active = time.monotonic()
+        if follower.offset != WAITS:
+            self.last_active = time.monotonic()
         self.advanced(process)
         if not process.followers and not process.tty and process.stdin >= 0 and process.stdin_timer is None:
             process.stdin_timer = self._loop.after(STDIN_GRACE_S, lambda: self.close_stdin(process))
