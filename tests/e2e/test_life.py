@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import select
 import signal
 from collections.abc import Callable
@@ -69,7 +71,9 @@ def test_down_needs_no_database_no_store_and_no_key_to_end_what_a_dead_server_le
     key = server.data / "master.key"
     key.rename(key.with_suffix(".away"))
     done = server.cli("down", "--data", str(server.data), "--json", env=UNREACHABLE)
-    assert (done.stdout, done.stderr) == (b'{"stopped": null, "sandboxes": 1}\n', b"")
+    said = json.loads(done.stdout)
+    assert (said["stopped"], done.stderr) == (None, b"")
+    assert said["sandboxes"] >= 1  # the one that proves the isolation after a start may be there still
     assert_nothing_left(machine)
     key.with_suffix(".away").rename(key)
     server.start()
@@ -85,6 +89,6 @@ def test_down_ends_sandboxes_whatever_the_settings_say(new_server: NewServer) ->
     server.kill()
     (server.data / "atoll.toml").write_text("[server]\nprot = 1\n")
     done = server.cli("down", "--data", str(server.data))
-    assert b"1 sandboxes ended" in done.stdout
+    assert re.search(rb"; [12] sandboxes ended", done.stdout)  # one may be proving the isolation still
     assert b"server.prot" in done.stderr and done.stderr.count(b"\n") == 1
     assert_nothing_left(server.machine)
