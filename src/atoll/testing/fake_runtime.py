@@ -121,7 +121,8 @@ class FakeSandbox:
         await asyncio.gather(*(process.vanish() for process in self.processes.values()))
 
     def _idle_since(self, now: float) -> float:
-        started = [process for process in self.processes.values() if process.id != MAIN]
+        serves = bool(self.spec.ports)  # then the main process waits for others
+        started = [process for process in self.processes.values() if process.id != MAIN or not serves]
         return now if any(process.exit is None for process in started) else self.last_active
 
 

@@ -104,6 +104,15 @@ async def test_its_idle_time_ends_in_rest(shop: Workshop) -> None:
     assert await said(shop, sandbox, "echo awake") == b"awake\n"
 
 
+async def test_a_server_that_nobody_asks_rests_and_the_next_request_wakes_it(shop: Workshop) -> None:
+    of_its_own = {"network": NetworkMode.EXPOSED, "ports": (Port(8080),), "resources": Resources(idle_s=0.1)}
+    sandbox = await made(shop, command=("listen", "8080"), **of_its_own)
+    port = shop.sandboxes.ports.urls(sandbox)[0].host_port
+    for _ in range(2):
+        await until(lambda: sandbox.id not in shop.host.sandboxes)
+        assert await round_trip(port, b"ping") == b"ping"
+
+
 async def test_without_a_workspace_it_cannot_rest(shop: Workshop) -> None:
     bare = await shop.sandboxes.create(ALICE, SandboxSpec())
     with pytest.raises(Conflict, match="workspace"):
