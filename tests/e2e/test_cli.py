@@ -249,7 +249,7 @@ def test_down_keep_sandboxes_and_up_again_adopts(new_server: Callable[..., Serve
     assert not running(first)
     assert server.machine.sandbox_folders() == {sandbox}
     assert server.machine.node()
-    assert b"is it running" in server.cli("ps", code=1).stderr
+    assert b"is not running: `atoll up` starts it" in server.cli("ps", code=1).stderr
     server.start(detach=True)
     assert server.sh(sandbox, "cat /tmp/file") == "kept\n"
     server.down("--keep-sandboxes")

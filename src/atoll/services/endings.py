@@ -261,6 +261,8 @@ class Endings:
                     return await saved_log.collect(stream, access.limits.log_bytes_max)
                 finally:
                     await stream.close()
+        except NotFound:
+            return None  # somebody killed it meanwhile
         except Exception:
             _log.warning("sandbox.log_lost", sandbox_id=sandbox_id, exc_info=True)
             return None
