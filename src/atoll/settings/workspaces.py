@@ -135,7 +135,7 @@ class BlobSettings(Section):
     concurrency: int = Field(default=32, ge=1, le=1_000)
     """Requests to the store at a time."""
     copy_url: _BlobsUrl = None
-    """A second store, in another region: the server copies every pack there, `atoll backup` the records. Empty: none."""
+    """A second store, in another region: every pack is copied there, by `atoll backup` the records too. Empty: none."""
     copy_endpoint: _Endpoint = None
     """Address of the second store. Empty: the provider's own."""
     copy_region: str | None = None
