@@ -10,7 +10,18 @@ import pytest
 import pytest_asyncio
 
 from tests.ground import Ground
-from tests.workers import ByRoom, turn
+from tests.workers import ByRoom, end_workers, is_worker, start_worker, turn
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if is_worker(config):
+        start_worker(config)
+
+
+@pytest.hookimpl(tryfirst=True)  # before they are ended by force
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not is_worker(session.config):
+        end_workers(session.config)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,6 +6,9 @@ conftest.py hangs this into pytest. Run without workers, as for a single test, n
 from __future__ import annotations
 
 import fcntl
+import os
+import signal
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,9 @@ from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+ENDING_S = 60.0  # for a worker to take down what its tests started
+ENDED_S = 1.0  # that it may still be there after its last test
 
 # Tests that share a server, or a ground with its oracles: one worker runs them all. Every other file goes by itself.
 ROOMS = {
@@ -33,14 +39,54 @@ class ByRoom(LoadScopeScheduling):
         return next((room for folder, room in ROOMS.items() if file.startswith(folder)), file)
 
 
+def is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def start_worker(config: pytest.Config) -> None:
+    """One interrupt is enough for a worker: a second one would cut short how its servers are taken down."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, lambda *_: None)  # no SIG_IGN, which programs started from here on would inherit
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    at_work = os.open(_shared(config) / f"at-work-{os.getpid()}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    fcntl.flock(at_work, fcntl.LOCK_EX)
+    config.add_cleanup(lambda: os.close(at_work))
+
+
+def end_workers(config: pytest.Config) -> None:
+    """A run that was cut short (Ctrl-C, -x) waits for its workers to take down what their tests started."""
+    for file in config._tmp_path_factory.getbasetemp().glob("at-work-*"):  # pyright: ignore
+        with open(file) as at_work:
+            deadline = time.monotonic() + ENDING_S
+            while not _unlocked(at_work.fileno()) and time.monotonic() < deadline:
+                if time.monotonic() > deadline - ENDING_S + ENDED_S:  # else it is just ending by itself
+                    os.kill(int(file.name.rpartition("-")[2]), signal.SIGINT)
+                time.sleep(0.1)
+
+
+def _unlocked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _shared(config: Any) -> Path:
+    """The folder in which those of the workers lie."""
+    return Path(config.option.basetemp).parent
+
+
 @contextmanager
 def turn(item: pytest.Item) -> Generator[None]:
     """While the block lasts no other worker runs a test marked `alone`; if this one is, no other worker runs any."""
-    config: Any = item.config
-    if not hasattr(config, "workerinput"):
+    if not is_worker(item.config):
         yield
         return
-    shared = Path(config.option.basetemp).parent  # the workers' own folders lie in it
+    shared = _shared(item.config)
     alone = item.get_closest_marker("alone") is not None
     with open(shared / "door.lock", "w") as door, open(shared / "room.lock", "w") as room:
         # Whoever waits for an empty room holds the door meanwhile, or the others would go in and out for ever.
