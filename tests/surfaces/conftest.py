@@ -139,8 +139,9 @@ async def open_house(tmp_path: Path) -> AsyncIterator[Opener]:
 
     before = asyncio.all_tasks()
     yield opener
-    await asyncio.sleep(0.05)
-    left = {task for task in asyncio.all_tasks() - before - {asyncio.current_task()} if not task.done()}
+    await asyncio.sleep(0)
+    left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
+    _, left = await asyncio.wait(left, timeout=0.5) if left else (left, left)
     assert not left, left
 
 
