@@ -116,10 +116,21 @@ def test_a_sandbox_is_made_with_workspaces(server: StandIn, mine: Workspace) -> 
     assert body(workspace=mine)["workspace"] == mine.id
     assert body(workspace="mine")["workspace"] == "mine"
     assert body(workspace=mine, workspaces=[Mount("two", "/data", read_only=True)])["workspaces"] == [
-        {"workspace": mine.id},
+        {"workspace": mine.id, "path": "/workspace", "readOnly": False},
         {"workspace": "two", "path": "/data", "readOnly": True},
     ]
     assert "workspace" not in body()
+
+
+def test_commands_start_in_the_first_workspace_unless_told_otherwise(server: StandIn, mine: Workspace) -> None:
+    def start(**options: object) -> object:
+        with Sandbox.create(**options) as sandbox:  # type: ignore[arg-type]
+            return server.routes.boxes[sandbox.id].body.get("workDir")
+
+    assert start() is None
+    assert start(workspace=mine) == "/workspace"
+    assert start(workspaces=[Mount("two", "/data"), "mine"]) == "/data"
+    assert start(workspace=mine, cwd="/tmp") == "/tmp"
 
 
 async def test_the_awaiting_twin_does_the_same(stored: Stored, tmp_path: Path) -> None:

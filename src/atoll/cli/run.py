@@ -68,7 +68,7 @@ def run(
         "network": network,
         "env": amounts.environment(env or []),
         "ports": publish,
-        "cwd": workdir or (mounts[0].path if mounts else None),
+        "cwd": workdir,
         "name": name,
         "workspaces": mounts,
     }

@@ -64,13 +64,15 @@ def create_body(
         "idleMs": _millis(idle_timeout),
         "maxAgeMs": _millis(max_age),
     }
+    mounts = [_mounted(one) for one in (*([] if workspace is None else [workspace]), *(workspaces or ()))]
+    work_dir = cwd or (mounts[0]["path"] if mounts else None)
     body: dict[str, Any] = {
         "image": image,
         "network": network,
         "command": None if command is None else argv_of(command),
         "name": name,
         "env": dict(env) if env else None,
-        "workDir": cwd,
+        "workDir": work_dir,
         "resources": {key: value for key, value in resources.items() if value is not None} or None,
         "ports": [{"container": port} for port in ports] if ports else None,
         "setup": list(setup) if setup else None,
@@ -78,8 +80,8 @@ def create_body(
     }
     if workspace is not None and not workspaces:
         body["workspace"] = _reference(workspace)
-    elif workspaces:
-        body["workspaces"] = [_mounted(one) for one in (*([] if workspace is None else [workspace]), *workspaces)]
+    elif mounts:
+        body["workspaces"] = mounts
     if tty is not None:
         body |= {"tty": True, "cols": tty[0], "rows": tty[1]}
     return {key: value for key, value in body.items() if value is not None}
@@ -111,7 +113,7 @@ def run_body(
 
 def _mounted(mount: Mount | Named | str) -> dict[str, Any]:
     if not isinstance(mount, Mount):
-        return {"workspace": _reference(mount)}
+        mount = Mount(mount)
     return {"workspace": _reference(mount.workspace), "path": mount.path, "readOnly": mount.read_only}
 
 

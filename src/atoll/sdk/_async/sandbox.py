@@ -84,6 +84,7 @@ class AsyncSandbox:
         `idle_timeout` and `max_age` are seconds; `network` is none, outgoing or exposed (needed for `ports`); `files`
         and `setup` lines are baked into its template; `tty` gives the main process a terminal of (columns, rows).
         `workspace`, or its name, is mounted at /workspace, with HOME in it; `workspaces` takes `Mount`s for several.
+        Commands start in `cwd`; without it in the first workspace, else in /.
         Errors: InvalidInput, QuotaExceeded, Unauthenticated, Unsupported, Unavailable, ConnectionFailed.
         """
         api = connect(url, api_key)
