@@ -26,13 +26,13 @@ from atoll.limits import door_limits, second_store_limits, service_limits, stora
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
-from atoll.services.backup import Dump
-from atoll.services.copy_journal import CopyJournal
 from atoll.services.deadline import deadline
 from atoll.services.keys import Keys
 from atoll.services.owner_key import OwnerKey, prepare
+from atoll.services.recovery.backup import Dump
+from atoll.services.recovery.copy_journal import CopyJournal
+from atoll.services.recovery.second_store import SecondStore
 from atoll.services.sandboxes import Sandboxes
-from atoll.services.second_store import SecondStore
 from atoll.services.workspaces.parts import make_parts
 from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key

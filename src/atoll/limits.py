@@ -9,7 +9,7 @@ from ipaddress import ip_network
 
 from atoll.domain.workspace import Quota, Reason
 from atoll.services.limits import Limits
-from atoll.services.second_store import SecondStoreLimits
+from atoll.services.recovery.second_store import SecondStoreLimits
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.settings import DAY_S, Settings

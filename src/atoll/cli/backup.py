@@ -13,7 +13,7 @@ from atoll.cli import options, output
 from atoll.cli.failure import Failed
 
 if TYPE_CHECKING:
-    from atoll.services.backup import Backup, Made
+    from atoll.services.recovery.backup import Backup, Made
     from atoll.settings import Settings
 
 To = Annotated[
@@ -130,7 +130,7 @@ async def _stores(settings: Settings, url: str | None, *, read_only: bool = Fals
     from contextlib import AsyncExitStack
 
     from atoll.app import open_blob_store, open_copy_store, open_vault
-    from atoll.services.backup import Backup
+    from atoll.services.recovery.backup import Backup
 
     async with AsyncExitStack() as stack:
         vault, source = open_vault(settings), open_blob_store(settings)

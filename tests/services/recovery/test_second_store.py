@@ -18,9 +18,9 @@ from atoll.domain.workspace import Workspace
 from atoll.records.dump import dump_records, packs_in
 from atoll.records.sql import SqlRecords
 from atoll.records.sqlite import Sqlite
-from atoll.services.backup import Backup
-from atoll.services.copy_journal import CopyJournal
-from atoll.services.second_store import SecondStore, SecondStoreLimits
+from atoll.services.recovery.backup import Backup
+from atoll.services.recovery.copy_journal import CopyJournal
+from atoll.services.recovery.second_store import SecondStore, SecondStoreLimits
 from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key
 from atoll.telemetry.metrics import Metrics

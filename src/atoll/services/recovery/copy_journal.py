@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from atoll.services.verified_copying import Contents
+from atoll.services.recovery.verified_copying import Contents
 
 STALE_LINES = 1_000  # beyond twice what is in it: then it is written anew
 

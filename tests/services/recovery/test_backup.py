@@ -13,7 +13,7 @@ import pytest
 
 from atoll.blobs.local_disk import LocalDisk
 from atoll.domain.errors import Corrupt, NotFound, Unavailable
-from atoll.services.backup import Backup
+from atoll.services.recovery.backup import Backup
 from atoll.testing.memory_blobs import MemoryBlobs
 from atoll.testing.memory_vault import MemoryVault
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from atoll.blobs.base import PIECE_BYTES, Blobs
 from atoll.domain import crash
 from atoll.domain.errors import Conflict, Corrupt, NotFound
-from atoll.services.backup_format import (
+from atoll.services.recovery.backup_format import (
     COPIED,
     FOLDER,
     INNER,
@@ -39,8 +39,8 @@ from atoll.services.backup_format import (
     read_inventory,
     read_manifest,
 )
-from atoll.services.sealed_pieces import SealedPieces, Stored
-from atoll.services.verified_copying import Contents, contents, copy, differs, each, found_at
+from atoll.services.recovery.sealed_pieces import SealedPieces, Stored
+from atoll.services.recovery.verified_copying import Contents, contents, copy, differs, each, found_at
 from atoll.vaults.base import Vault
 
 TRIES = 3  # of a copy that the collector overtook

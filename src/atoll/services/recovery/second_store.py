@@ -21,12 +21,12 @@ from atoll.domain import crash
 from atoll.domain.errors import AtollError, Corrupt, NotFound, Unavailable
 from atoll.domain.workspace import Pack
 from atoll.records.base import Records
-from atoll.services.backup import Backup, Dump
-from atoll.services.backup_format import moment_at
 from atoll.services.clock import Clock, utc_now
-from atoll.services.copy_journal import CopyJournal
 from atoll.services.deadline import deadline
-from atoll.services.verified_copying import copy, each
+from atoll.services.recovery.backup import Backup, Dump
+from atoll.services.recovery.backup_format import moment_at
+from atoll.services.recovery.copy_journal import CopyJournal
+from atoll.services.recovery.verified_copying import copy, each
 from atoll.services.workspaces.storage.packs import PREFIX, pack_key
 from atoll.telemetry.metrics import Metrics
 from atoll.vaults.base import Vault

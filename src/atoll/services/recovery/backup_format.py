@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from atoll.domain.errors import Corrupt
-from atoll.services.verified_copying import Contents
+from atoll.services.recovery.verified_copying import Contents
 
 FOLDER = "backups"
 COPIED = "lineages/"  # where the objects lie that a backup needs
