@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import termios
@@ -45,9 +44,14 @@ class Outcome:
 
 
 def terminal_size() -> tuple[int, int]:
-    """(columns, rows) of this terminal; 80, 24 when it has none."""
-    found = shutil.get_terminal_size((80, 24))
-    return found.columns, found.lines
+    """(columns, rows) of this terminal; 80, 24 when it has none or does not say. COLUMNS and LINES do not count: they
+    may be those of another one."""
+    for descriptor in (STDOUT, STDIN, STDERR):
+        with contextlib.suppress(OSError):
+            columns, rows = os.get_terminal_size(descriptor)
+            if columns and rows:
+                return columns, rows
+    return 80, 24
 
 
 class Kept:
