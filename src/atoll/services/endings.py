@@ -102,8 +102,8 @@ class Endings:
                     reason=reason,
                     **_exit_fields(exit_),
                 )
-            except Conflict:
-                await self.drop_log(sandbox.id)
+            except Conflict:  # what it wrote before a rest is not of this end
+                await asyncio.to_thread(saved_log.log_path(access.data, sandbox.id).unlink, missing_ok=True)
                 return
             try:
                 async with deadline(access.limits.attach_drain_s, "reading the end of the output"):

@@ -106,7 +106,10 @@ class Reconciler:
         now, limits = access.clock(), access.limits
         await access.records.prune_sandboxes(now - timedelta(seconds=limits.ended_kept_s))
         await access.records.prune_key_use(now - timedelta(seconds=limits.key_use_kept_s))
-        await asyncio.to_thread(saved_log.prune, access.data, now.timestamp() - limits.ended_kept_s)
+        logs = await asyncio.to_thread(saved_log.older, access.data, now.timestamp() - limits.ended_kept_s)
+        for sandbox_id, paths in logs.items():  # one that rests may have written its log long ago, and needs it
+            if await access.records.get_sandbox(sandbox_id) is None:
+                await asyncio.to_thread(saved_log.remove, paths)
         await self._templates.prune(await access.layers_in_use())
 
     async def _refresh(self, live: Live) -> None:

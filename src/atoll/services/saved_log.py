@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -70,18 +71,21 @@ def load(path: Path, offset: int) -> SavedStream | None:
         return None
 
 
-def prune(data: Path, before: float) -> int:
-    """Remove logs written before that Unix time; how many."""
-    removed = 0
+def older(data: Path, before: float) -> dict[str, list[Path]]:
+    """Logs written before that Unix time, by the id of their sandbox."""
+    found: dict[str, list[Path]] = {}
     folder = data / "logs"
     for path in folder.iterdir() if folder.is_dir() else ():
-        try:
+        with suppress(FileNotFoundError):  # its sandbox was removed in this moment
             if path.stat().st_mtime < before:
-                path.unlink()
-                removed += 1
-        except FileNotFoundError:
-            pass  # its sandbox was removed in this moment
-    return removed
+                found.setdefault(path.name.partition(".")[0], []).append(path)
+    return found
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Those that are still there."""
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:

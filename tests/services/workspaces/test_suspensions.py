@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,7 +15,9 @@ from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import NetworkMode, Port, Resources, Sandbox, SandboxSpec, SandboxState
 from atoll.domain.workspace import WorkspaceMount
 from atoll.runtimes.base import Ended
+from atoll.services.endings import Endings
 from atoll.services.keys import Keys
+from atoll.services.saved_log import earlier_path, log_path
 from atoll.services.workspaces.views import Ran
 from tests.services.conftest import ALICE, BOB, until
 from tests.services.test_ports import round_trip
@@ -381,3 +384,43 @@ async def test_a_keepalive_counts_from_now_whatever_came_before_its_rest(shop: W
     await shop.sandboxes.keepalive(ALICE, sandbox.id, timeout_s=50.0)
     timeout_s = shop.host.sandboxes[sandbox.id].resources.timeout_s
     assert timeout_s is not None and 50 <= timeout_s < 100
+
+
+async def test_what_it_wrote_before_its_rest_is_kept_as_long_as_its_record(shop: Workshop) -> None:
+    sandbox = await made(shop, command=("cat",))
+    await write(shop, sandbox, b"first\n", 0)
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    log = earlier_path(shop.data, sandbox.id)
+    orphan = log.with_name("sess_00000000dead.earlier")
+    for path in (log, orphan):
+        path.touch()
+        os.utime(path, (0, 0))
+    await shop.sandboxes.reconciler.prune()
+    assert log.exists() and not orphan.exists()
+    await shop.sandboxes.resume(ALICE, sandbox.id)
+    await shop.sandboxes.reconciler.prune()
+    await write(shop, sandbox, b"second\n", len(b"first\n"))
+    assert await output(shop, sandbox) == (0, b"first\nsecond\n")
+
+
+async def test_an_exit_that_another_end_was_faster_than_takes_nothing_of_before_its_rest(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await made(shop, command=("cat",))
+    await write(shop, sandbox, b"first\n", 0)
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    await shop.sandboxes.resume(ALICE, sandbox.id)
+    refused = asyncio.Event()
+
+    async def faster(*_arguments: object, **_named: object) -> None:
+        refused.set()
+        raise Conflict("session already suspended")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Endings, "move", faster)
+        stream = await shop.sandboxes.processes.attach(ALICE, sandbox.id)
+        await stream.close_stdin()
+        await stream.close()
+        await asyncio.wait_for(refused.wait(), 10)
+        await until(lambda: not log_path(shop.data, sandbox.id).exists())
+    assert earlier_path(shop.data, sandbox.id).exists()
