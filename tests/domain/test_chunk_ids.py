@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -78,3 +79,9 @@ def test_an_entry_of_an_older_version_that_names_each_chunk_of_a_hole_is_read() 
 def test_a_file_that_no_tree_could_hold_is_refused_with_its_name(entry: Entry, said: str) -> None:
     with pytest.raises(InvalidInput, match=f"path 'f'.*{said}"):
         list(check_entries([root(), entry]))
+
+
+def test_a_hole_beyond_all_sizes_is_bad_input() -> None:
+    endless = base64.b64encode(2 * (bytes(24) + b"\xff" * 8)).decode()
+    with pytest.raises(InvalidInput, match=r"a hole of \d+ chunks, where 4398046511104 are the most"):
+        decode_entry(json.dumps(["f", "f", 0o644, 0, 1000, 1000, 2**40, endless]))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 CHUNK_BYTES = 2**20  # a file's contents are cut here; its last chunk is shorter
 ID_BYTES = 32
 HOLE = bytes(ID_BYTES)  # a chunk that is nothing but a hole
+RUN_MAX = 2**42  # chunks of one hole: an entry's size ends there as well
 SLOTS_MAX = 2**18  # of one file: 256 GiB of contents; as a line of JSON 11 MiB
 
 _RUN = bytes(24)  # no hash of anything that anybody finds begins like this
@@ -68,7 +69,8 @@ def count_chunks(slots: bytes) -> int:
 
 
 def joined(slots: bytes) -> bytes:
-    """The same with each run of holes in one slot: so that equal contents are equal lists."""
+    """The same with each run of holes in one slot: so that equal contents are equal lists. ValueError when a run has
+    more than RUN_MAX chunks."""
     if len(slots) <= ID_BYTES or not has_holes(slots):
         return slots
     found: list[bytes] = []
@@ -77,6 +79,8 @@ def joined(slots: bytes) -> bytes:
         slot = slots[at : at + ID_BYTES]
         if slot.startswith(_RUN):
             run += _run_of(slot)
+            if run > RUN_MAX:
+                raise ValueError(f"a hole of {run} chunks, where {RUN_MAX} are the most")
             continue
         found += (hole_run(run), slot)
         run = 0
