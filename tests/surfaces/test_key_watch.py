@@ -9,8 +9,10 @@ import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from atoll.domain.errors import Unavailable
+from atoll.domain.errors import Unauthenticated, Unavailable
 from atoll.surfaces import key_watch
+from atoll.surfaces.transport import END
+from atoll.telemetry.trace import Trace
 
 LOOK_S = 0.05
 
@@ -103,3 +105,21 @@ async def test_a_stream_outlives_a_store_that_does_not_answer_for_a_while(house:
         house.keys.authenticate = authenticate
         await socket.send(b"\x01\x00\x00\x00\x01x")
         assert await asyncio.wait_for(socket.recv(), 5) == b"\x02\x00\x00\x00\x01x"
+
+
+async def test_a_door_that_takes_long_to_know_the_key_does_not_end_the_watch() -> None:
+    trace, cut = Trace("r"), asyncio.Event()
+
+    async def revoked() -> None:
+        assert trace.key_id is not None
+        raise Unauthenticated
+
+    def end(_code: int, _reason: str) -> bool:
+        cut.set()
+        return True
+
+    with key_watch.watched({"type": "http", "trace": trace, "extensions": {END: end}}, revoked):
+        await asyncio.sleep(4 * LOOK_S)
+        assert not cut.is_set()
+        trace.key_id = "key_a"
+        await asyncio.wait_for(cut.wait(), 5)

@@ -47,9 +47,10 @@ def watched(scope: Scope, authenticate: Callable[[], Awaitable[object]]) -> Gene
 async def _look(scope: Scope, authenticate: Callable[[], Awaitable[object]]) -> None:
     end: Callable[[int, str], bool] | None = scope.get("extensions", {}).get(END)
     trace = trace_of(scope)
-    while trace.key_id is not None and end is not None:
+    while end is not None:
         try:
-            await authenticate()
+            if trace.key_id is not None:  # else the door is still at it
+                await authenticate()
         except Unauthenticated:
             if end(CLOSE_POLICY, NOT_VALID):
                 _log.info("connection.cut", key_id=trace.key_id, request_id=trace.request_id, why=NOT_VALID)
