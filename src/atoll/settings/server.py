@@ -97,7 +97,7 @@ class Api(Section):
     docs: bool = True
     """Serve /docs, /redoc and /openapi.json."""
     metrics: bool = True
-    """Serve /metrics, to anybody; sandboxes' ids and programs' names stand in it for requests from loopback only."""
+    """Serve /metrics, to anybody; with sandboxes' ids and programs' names for loopback only, not through a proxy."""
 
 
 class Admin(Section):

@@ -136,6 +136,17 @@ async def test_other_machines_learn_numbers_and_nobodys_sandboxes(open_house: An
     assert names == [line for line in there.splitlines() if line.startswith("# TYPE")]
 
 
+@pytest.mark.parametrize("header", [{"x-forwarded-for": "127.0.0.1"}, {"forwarded": "for=127.0.0.1"}])
+async def test_what_comes_through_a_proxy_that_nobody_trusts_is_no_local_request(
+    house: Any, header: dict[str, str]
+) -> None:
+    session = await house.create()
+    await house.exec(session["id"], ["echo"])
+    assert session["id"] in (await house.call("GET", "/metrics", None)).text
+    through = (await house.call("GET", "/metrics", None, headers=header)).text
+    assert session["id"] not in through and 'command="echo"' not in through
+
+
 async def test_metrics_can_be_closed(open_house: Any) -> None:
     async with open_house(api={"metrics": False}) as house:
         assert (await house.call("GET", "/metrics", None)).status_code == 404

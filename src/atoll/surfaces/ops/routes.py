@@ -16,6 +16,8 @@ from atoll.telemetry.trace import trace_of
 
 TAG = "operations"
 
+FORWARDED = ("forwarded", "x-forwarded-for")
+
 ANY_OBJECT = {"type": "object"}
 
 
@@ -57,8 +59,9 @@ def operations(health: Health, metrics: Metrics | None, pages: Pages | None) -> 
 
 def _metrics(metrics: Metrics) -> list[Operation]:
     async def render(request: Request) -> Response:
-        # monitors bring no key; whose sandbox runs what is told to this machine alone
-        here = is_loopback(trace_of(request.scope).peer or "")
+        # monitors bring no key; whose sandbox runs what is told to this machine alone, and to nobody through a proxy
+        proxied = any(name in request.headers for name in FORWARDED)
+        here = not proxied and is_loopback(trace_of(request.scope).peer or "")
         return Response(metrics.render(tenants=here), headers={"content-type": CONTENT_TYPE})
 
     return [
