@@ -159,7 +159,7 @@ class Application:
             CopyJournal(settings.folder.copied, settings.blobs.copy_url or ""),
             dump_of(settings),
             lambda: key_file.read_text() if key_file.exists() else None,
-            scratch=settings.data,
+            scratch=settings.folder.dumps,
             limits=second_store_limits(settings),
             metrics=self.metrics,
         )

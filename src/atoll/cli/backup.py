@@ -138,7 +138,7 @@ async def _stores(settings: Settings, url: str | None, *, read_only: bool = Fals
         for part in (vault, source, *([target] if target is not None else [])):
             stack.push_async_callback(part.close)
             await part.start()
-        yield Backup(source, target or source, vault, scratch=settings.folder.root)
+        yield Backup(source, target or source, vault, scratch=settings.folder.dumps)
 
 
 def _url(place: str) -> str:

@@ -65,6 +65,11 @@ class DataFolder:
         return self.root / "copied.jsonl"
 
     @property
+    def dumps(self) -> Path:
+        """Dumps of the records, while a backup is made."""
+        return self.root / "dumps"
+
+    @property
     def stamps(self) -> Path:
         """What is known of the working trees' files, so that only changed ones are read."""
         return self.root / "stamps"

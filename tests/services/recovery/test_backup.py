@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -128,7 +129,7 @@ async def test_the_oldest_go(ground: Ground) -> None:
     assert left == {moments[2], moments[3]}
 
 
-async def test_what_was_cut_short_long_ago_goes(ground: Ground, tmp_path: Path) -> None:
+async def test_what_was_cut_short_long_ago_goes(ground: Ground) -> None:
     await ground.make()
     for moment, age in (("20200101T000000Z", timedelta(days=2)), ("20200101T000001Z", timedelta(hours=1))):
         await ground.there.put(f"backups/{moment}/records-00000", b"half")
@@ -136,10 +137,23 @@ async def test_what_was_cut_short_long_ago_goes(ground: Ground, tmp_path: Path) 
     assert await ground.backup.prune(2) == []
     half = [key for key in ground.there.objects if key.endswith("Z/records-00000") and key.startswith("backups/2020")]
     assert half == ["backups/20200101T000001Z/records-00000"], "the younger one may still be on its way"
-    (tmp_path / "scratch" / f"backup-{2**22 + 1}-killed").mkdir(parents=True)
-    (tmp_path / "scratch" / f"backup-{os.getpid()}-alive").mkdir()
-    await Backup(ground.here, ground.there, ground.vault, scratch=tmp_path / "scratch").make(ground.dumped, None)
-    assert os.listdir(tmp_path / "scratch") == [f"backup-{os.getpid()}-alive"]
+
+
+async def test_dumps_of_killed_processes_go_and_nothing_else(ground: Ground, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    names = ["backup-2026-11-20", "dump-0123456789abcdef", "dump-mine", f"dump-{'a' * 16}"]
+    for name in names:
+        (scratch / name).mkdir(parents=True)
+        (scratch / name / "records.db").write_bytes(b"dump")
+    (scratch / f"dump-{'b' * 16}").symlink_to(tmp_path)
+    alive = os.open(scratch / names[3], os.O_RDONLY)
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        await Backup(ground.here, ground.there, ground.vault, scratch=scratch).make(ground.dumped, None)
+    finally:
+        os.close(alive)
+    assert sorted(os.listdir(scratch)) == sorted([names[0], names[2], names[3], f"dump-{'b' * 16}"])
+    assert (scratch / names[0] / "records.db").exists()
 
 
 @pytest.mark.parametrize("name", ["records-00000", "manifest.json"])

@@ -11,12 +11,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import secrets
-import shutil
-import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,6 +35,7 @@ from atoll.services.recovery.backup_format import (
     read_inventory,
     read_manifest,
 )
+from atoll.services.recovery.dump_folder import dump_folder
 from atoll.services.recovery.sealed_pieces import SealedPieces, Stored
 from atoll.services.recovery.verified_copying import Contents, contents, copy, differs, each, found_at
 from atoll.vaults.base import Vault
@@ -46,7 +43,6 @@ from atoll.vaults.base import Vault
 TRIES = 3  # of a copy that the collector overtook
 UNFINISHED_S = 24 * 3600.0  # after which a backup that is none yet will never be one
 NAMED_MAX = 10  # damaged objects that an error names
-DUMPS = "backup"  # what folders of dumps are called, with the process that makes one
 
 Progress = Callable[[int, int], None]  # objects copied, bytes copied
 Dump = Callable[[Path], Awaitable[Mapping[str, int]]]  # writes a dump there; the objects it refers to, with their bytes
@@ -99,7 +95,7 @@ class Backup:
         known = {**(known or {}), **await self._known()}
         lacking: set[str] = set()
         for _ in range(TRIES):
-            with _dump_folder(self._scratch) as folder:
+            async with dump_folder(self._scratch) as folder:
                 file = folder / "records.db"
                 needed = await dump(file)
                 inventory, copied, size = await self._copy_needed(needed, known, progress)
@@ -279,17 +275,6 @@ class Backup:
         while name in moments:
             name, number = f"{now}_{number}", number + 1
         return name
-
-
-@contextmanager
-def _dump_folder(scratch: Path | None) -> Generator[Path]:
-    """A folder of this process; what a process that was killed left beside it is removed."""
-    if scratch is not None:
-        for left in scratch.glob(f"{DUMPS}-*-*"):
-            if not Path("/proc", left.name.split("-")[1]).exists():
-                shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{DUMPS}-{os.getpid()}-", dir=scratch) as folder:
-        yield Path(folder)
 
 
 async def _found(blobs: Blobs, key: str) -> Contents | None:
