@@ -168,6 +168,7 @@ class Metrics:
         self._copy_lag = Gauge(
             "blobs_copy_lag_seconds", "How long the oldest of them has been stored", registry=registry
         )
+        self._lost = Gauge("blobs_lost", "Objects that neither store has", registry=registry)
         # `labels()` costs more than the increment itself: the children of known routes are kept at hand.
         self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -209,10 +210,11 @@ class Metrics:
     def blob_healed(self) -> None:
         self._blobs_healed.inc()
 
-    def set_copy_lag(self, objects: int, size_bytes: int, lag_s: float) -> None:
+    def set_copy_lag(self, objects: int, size_bytes: int, lag_s: float, lost: int) -> None:
         self._copy_objects.set(objects)
         self._copy_bytes.set(size_bytes)
         self._copy_lag.set(lag_s)
+        self._lost.set(lost)
 
     def request(self, method: str, path: str, status: int, duration_s: float) -> None:
         """`path` is a route's template or UNMATCHED, never what the client typed."""

@@ -129,6 +129,21 @@ async def test_the_oldest_go(ground: Ground) -> None:
     assert left == {moments[2], moments[3]}
 
 
+async def test_backups_of_another_master_key_neither_go_nor_count(ground: Ground) -> None:
+    other = Backup(ground.here, ground.there, MemoryVault())
+    mine = [await ground.make()]
+    others = [(await other.make(ground.dumped, None)).moment for _ in range(2)]
+    mine.append(await ground.make())
+    others.append((await other.make(ground.dumped, None)).moment)
+    assert await ground.backup.prune(2) == []
+    assert (await ground.backup.newest(), await other.newest()) == (mine[1], others[2])
+    assert await ground.backup.prune(1) == [mine[0]]
+    assert sorted(await ground.backup.list()) == sorted([mine[1], *others])
+    ground.there.calls.clear()
+    await ground.make()
+    assert ground.there.calls["read"] == 0, "the newest of another keeps ours from being used"
+
+
 async def test_what_was_cut_short_long_ago_goes(ground: Ground) -> None:
     await ground.make()
     for moment, age in (("20200101T000000Z", timedelta(days=2)), ("20200101T000001Z", timedelta(hours=1))):

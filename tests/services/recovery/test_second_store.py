@@ -10,21 +10,25 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from atoll.blobs.local_disk import LocalDisk
 from atoll.domain import crash
-from atoll.domain.errors import Corrupt, Unavailable
+from atoll.domain.errors import Conflict, Corrupt, Unavailable
 from atoll.domain.workspace import Workspace
 from atoll.records.dump import dump_records, packs_in
 from atoll.records.sql import SqlRecords
 from atoll.records.sqlite import Sqlite
+from atoll.services.recovery import second_store
 from atoll.services.recovery.backup import Backup
 from atoll.services.recovery.copy_journal import CopyJournal
+from atoll.services.recovery.ownership import MARKER, claim
 from atoll.services.recovery.second_store import SecondStore, SecondStoreLimits
 from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key
 from atoll.telemetry.metrics import Metrics
 from atoll.testing.memory_blobs import MemoryBlobs
+from atoll.testing.memory_vault import MemoryVault
 from tests.services.workspaces.storage import DAY, KIB, Storage, event, noise
 
 FILES = {b"f%02d" % number: noise(number, 5 * KIB) for number in range(40)}
@@ -109,7 +113,7 @@ async def test_a_failing_store_is_asked_again_and_its_lag_is_told(ground: Ground
     await ground.storage.workspace(FILES)
     count = len(ground.storage.packs)
     assert count > 2
-    ground.second.fail_next(1, after=2)  # the listing, one object, then a failure
+    ground.second.fail_next(1, after=5)  # the marker (3), the listing, one object, then a failure
     ground.storage.later(timedelta(seconds=90))
     with pytest.raises(Unavailable, match="1 objects are not copied"):
         await ground.job.pass_()
@@ -119,13 +123,16 @@ async def test_a_failing_store_is_asked_again_and_its_lag_is_told(ground: Ground
     assert ground.metric("blobs_copy_lag_seconds") == pytest.approx(90, abs=5)
     await ground.job.pass_()
     assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
-    assert ground.job.describe() == {"status": "healthy", "detail": "0 objects (0 bytes), 0 s behind; 0 lost"}
+    assert ground.job.describe() == {
+        "status": "healthy",
+        "detail": "0 objects (0 bytes), 0 s behind; 0 lost; last whole pass 0 s ago",
+    }
 
 
 async def test_in_the_background_it_goes_on_where_it_was_cut(ground: Ground) -> None:
     await ground.storage.workspace(FILES)
-    for _ in range(3):  # a server that is killed after each object
-        ground.second.fail_next(1_000, after=2)
+    for number in range(3):  # a server that is killed after each object
+        ground.second.fail_next(1_000, after=3 if number else 5)
         with pytest.raises(Unavailable):
             await ground.new_job().pass_()
     there = len(ground.copied())
@@ -272,6 +279,97 @@ async def test_what_both_stores_lack_is_told_and_holds_up_nothing(ground: Ground
     await ground.job.pass_()
     assert ground.job.lag.lost == (lost,)
     assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
+    assert ground.metric("blobs_lost") == 1 and ground.metric("blobs_copy_waiting") == 0
+    told = ground.job.describe()
+    assert told["status"] == "unhealthy" and "1 lost (in neither store)" in told["detail"]
+    with capture_logs() as logs:
+        await ground.job.pass_()
+    assert logs == [], "told again in each pass"
+
+
+async def test_a_store_that_is_down_from_the_start_has_a_lag(ground: Ground) -> None:
+    await ground.storage.workspace(FILES)
+    ground.second.fail_next(1)
+    with pytest.raises(Unavailable):
+        await ground.job.pass_()
+    assert ground.metric("blobs_copy_waiting") == len(ground.storage.packs)
+    assert ground.job.describe()["detail"].startswith(f"{len(ground.storage.packs)} objects (")
+    await ground.job.pass_()
+    ground.second.fail_next(1)
+    with pytest.raises(Unavailable):
+        await ground.new_job().pass_()  # what the journal has is there, as far as anybody knows
+    assert ground.metric("blobs_copy_waiting") == 0
+
+
+async def test_a_store_of_another_installation_gets_nothing(ground: Ground) -> None:
+    await ground.storage.workspace(FILES)
+    other = MemoryVault()
+    await ground.second.start()
+    await claim(ground.second, other)
+    before = dict(ground.second.objects)
+    for _ in range(2):
+        with pytest.raises(Conflict, match="another master key"):
+            await ground.job.pass_()
+    assert ground.second.objects == before
+    told = ground.job.describe()
+    assert told["status"] == "unhealthy" and "belongs to another installation" in told["detail"]
+    del ground.second.objects[MARKER]  # its operator gives it up
+    await ground.job.pass_()
+    assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
+    await ground.new_job().pass_()
+    with pytest.raises(Conflict):
+        await claim(ground.second, other)
+
+
+async def test_one_object_that_hangs_ends_at_its_deadline(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ground.storage.workspace(FILES)
+    await ground.job.pass_()
+    await ground.storage.workspace({b"more": noise(77, KIB)}, "more")
+    monkeypatch.setattr(second_store, "OBJECT_S", 0.02)
+    ground.second.answers.clear()
+    async with asyncio.timeout(10):
+        with pytest.raises(Unavailable, match=r"copying an object to the second store took longer than 0\.02 s"):
+            await ground.job.pass_()
+    assert ground.metric("blobs_copy_waiting") == 1
+    ground.second.answers.set()
+    await ground.job.pass_()
+    assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
+
+
+async def test_a_cancelled_pass_does_not_begin_to_delete(ground: Ground) -> None:
+    storage = ground.storage
+    await storage.workspace(FILES)
+    ground.new_job(replace(LIMITS, grace_s=0.0))
+    await ground.job.pass_()
+    await storage.records.delete_packs([storage.packs[0].split("/")[3]])
+    await storage.workspace({b"more": noise(77, KIB)}, "more")
+    ground.second.calls.clear()
+    ground.second.answers.clear()
+    running = asyncio.create_task(ground.job.pass_())
+    async with asyncio.timeout(10):
+        while not ground.second.calls["write"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert (ground.second.calls["list"], ground.second.calls["delete"]) == (0, 0)
+
+
+async def test_what_a_backup_needs_is_read_once(ground: Ground) -> None:
+    storage = ground.storage
+    await storage.workspace(FILES)
+    ground.new_job(replace(LIMITS, backup_every_s=DAY.total_seconds()))
+    await ground.job.pass_()
+    ground.new_job()
+    await storage.records.delete_packs([storage.packs[0].split("/")[3]])
+    await ground.job.pass_()
+    storage.later(2 * DAY)
+    await ground.job.pass_()
+    before = ground.second.calls["get"]
+    assert storage.packs[0] in ground.copied()
+    for _ in range(3):
+        await ground.job.pass_()
+    assert ground.second.calls["get"] == before, "each pass reads the inventories"
 
 
 async def test_c01_killed_between_the_store_and_the_journal(ground: Ground) -> None:
@@ -292,10 +390,11 @@ async def test_c01_killed_between_the_store_and_the_journal(ground: Ground) -> N
     storage.later(2 * DAY)
     with crash.armed("backup.object_deleted", die), pytest.raises(RuntimeError):
         await ground.job.pass_()
-    assert ground.copied() != {}
+    journal = CopyJournal(ground.folder / "copied.jsonl", "s3://b")
+    journal.load()
+    assert journal.copied.keys() > ground.copied().keys(), "the journal is ahead of the store"
     await ground.new_job().pass_()
     assert ground.copied() == {}
-    journal = CopyJournal(ground.folder / "copied.jsonl", "s3://b")
     journal.load()
     assert journal.copied == {}
 

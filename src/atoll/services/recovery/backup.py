@@ -155,24 +155,40 @@ class Backup:
 
     async def _known(self) -> Inventory:
         """What the newest backup says of its objects: they need not be read again."""
-        for moment in (await self.list())[:1]:
-            try:
-                return await self.inventory(moment)
-            except (Corrupt, NotFound):
-                break  # of another machine, or damaged
-        return {}
+        moment = await self.newest()
+        try:
+            return {} if moment is None else await self.inventory(moment)
+        except (Corrupt, NotFound):
+            return {}  # damaged: everything is read
 
     async def list(self) -> list[str]:
         """The moments of whole backups in the target, newest first."""
         found = [blob.key async for blob in self._target.list(f"{FOLDER}/") if blob.key.endswith("/manifest.json")]
         return sorted((key.split("/")[1] for key in found), key=moment_order, reverse=True)
 
+    async def newest(self) -> str | None:
+        """The moment of the newest whole one of this master key; others may lie beside it."""
+        for moment in await self.list():
+            if await self._is_ours(moment):
+                return moment
+        return None
+
+    async def _is_ours(self, moment: str) -> bool:
+        try:
+            await self._open(moment)
+        except (Corrupt, NotFound):
+            return False
+        return True
+
     async def prune(self, keep: int) -> list[str]:
         """Remove whole backups but the newest `keep`, and what is left of those that were cut short; objects stay.
 
-        The moments that went."""
+        Those of another master key, and those whose manifest is damaged, stay and do not count. The moments that went.
+        """
         moments = await self.list()
-        gone = moments[keep:]
+        gone: list[str] = []
+        if len(moments) > keep:
+            gone = [moment for moment in moments if await self._is_ours(moment)][keep:]
         for moment in gone:
             await self._target.delete(f"{FOLDER}/{moment}/manifest.json")  # from here on it is none
         before = datetime.now(UTC) - timedelta(seconds=UNFINISHED_S)
@@ -186,7 +202,8 @@ class Backup:
     async def inventory(self, moment: str) -> Inventory:
         """The objects that a backup needs. NotFound, Corrupt."""
         opened = await self._open(moment)
-        return read_inventory(b"".join([data async for data in opened.pieces.read(OBJECTS, opened.objects)]), moment)
+        text = b"".join([data async for data in opened.pieces.read(OBJECTS, opened.objects)])
+        return await asyncio.to_thread(read_inventory, text, moment)
 
     async def restore_records(self, moment: str | None, file: Path) -> tuple[str, str | None]:
         """Write the dump of that backup (None: the newest) to the new file: (its moment, the owner key's text).

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from atoll.services.recovery.verified_copying import Contents
@@ -19,7 +20,7 @@ STALE_LINES = 1_000  # beyond twice what is in it: then it is written anew
 
 
 class CopyJournal:
-    """The keys that were copied, with their contents where those are known; blocking. OSError."""
+    """The keys that were copied, with their contents where those are known; blocking, for any thread. OSError."""
 
     def __init__(self, file: Path, store: str) -> None:
         self._file = file
@@ -27,6 +28,7 @@ class CopyJournal:
         self.copied: dict[str, Contents | None] = {}
         self._unneeded: dict[str, datetime] = {}  # since when nothing here refers to it
         self._lines = 0
+        self._lock = RLock()
 
     def load(self) -> None:
         """Read it; a damaged end, or a journal of another store, is forgotten."""
@@ -41,29 +43,27 @@ class CopyJournal:
             pass
         self._rewrite()
 
-    def add(self, key: str, contents: Contents | None) -> None:
-        """It is in the second store."""
-        self._write("copied", key, *([contents.bytes, contents.sha256] if contents else ()))
+    def add(self, contents: Mapping[str, Contents | None]) -> None:
+        """They are in the second store."""
+        self._write([("copied", key, *([one.bytes, one.sha256] if one else ())) for key, one in contents.items()])
 
-    def unneeded_since(self, key: str, now: datetime) -> datetime:
-        """When it was first found that nothing refers to it: now, if that is news."""
-        if key not in self._unneeded:
-            self._write("unneeded", key, now.timestamp())
-        return self._unneeded[key]
+    def settle(self, named: Collection[str], now: datetime) -> dict[str, datetime]:
+        """Since when each copy is needed no more that is not `named`: since now, if that is news."""
+        with self._lock:
+            again = [("needed", key) for key in self._unneeded if key in named]
+            news = [key for key in self.copied if key not in named and key not in self._unneeded]
+            self._write([*again, *(("unneeded", key, now.timestamp()) for key in news)])
+            return dict(self._unneeded)
 
-    def needed(self, key: str) -> None:
-        """Something refers to it after all."""
-        if key in self._unneeded:
-            self._write("needed", key)
-
-    def remove(self, key: str) -> None:
-        """It is in the second store no more."""
-        if key in self.copied:
-            self._write("removed", key)
+    def remove(self, keys: Iterable[str]) -> None:
+        """They are in the second store no more."""
+        with self._lock:
+            self._write([("removed", key) for key in keys if key in self.copied])
 
     def known(self) -> dict[str, Contents]:
         """The contents of those copies of which they are known."""
-        return {key: contents for key, contents in self.copied.items() if contents is not None}
+        with self._lock:
+            return {key: contents for key, contents in self.copied.items() if contents is not None}
 
     def _apply(self, step: str, key: str, *rest: Any) -> None:
         match step, rest:
@@ -82,12 +82,16 @@ class CopyJournal:
                 raise ValueError(f"no step of a journal: {step}")
         self._lines += 1
 
-    def _write(self, *step: Any) -> None:
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(step) + "\n")
-        self._apply(*step)
-        if self._lines > 2 * (len(self.copied) + len(self._unneeded)) + STALE_LINES:
-            self._rewrite()
+    def _write(self, steps: Sequence[tuple[Any, ...]]) -> None:
+        if not steps:
+            return
+        with self._lock:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(step) + "\n" for step in steps)
+            for step in steps:
+                self._apply(*step)
+            if self._lines > 2 * (len(self.copied) + len(self._unneeded)) + STALE_LINES:
+                self._rewrite()
 
     def _rewrite(self) -> None:
         partial = self._file.with_name(self._file.name + ".partial")

@@ -18,7 +18,7 @@ import structlog
 
 from atoll.blobs.base import Blobs
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, Corrupt, NotFound, Unavailable
+from atoll.domain.errors import AtollError, Conflict, Corrupt, NotFound, Unavailable
 from atoll.domain.workspace import Pack
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
@@ -26,6 +26,9 @@ from atoll.services.deadline import deadline
 from atoll.services.recovery.backup import Backup, Dump
 from atoll.services.recovery.backup_format import moment_at
 from atoll.services.recovery.copy_journal import CopyJournal
+from atoll.services.recovery.deleting import Deleting
+from atoll.services.recovery.lag import Lag
+from atoll.services.recovery.ownership import claim
 from atoll.services.recovery.verified_copying import copy, each
 from atoll.services.workspaces.storage.packs import PREFIX, pack_key
 from atoll.telemetry.metrics import Metrics
@@ -34,12 +37,17 @@ from atoll.vaults.base import Vault
 _log = structlog.get_logger()
 
 START_S = 60.0  # for the second store to be opened
+LIST_S = 1_800.0  # for the list of what it holds
+OBJECT_S = 300.0  # for one object to be copied
+BACKUP_S = 6 * 3600.0  # for a backup, with what it copies
+TELL_S = 1.0  # between two looks at the lag while objects are copied
+LOST_NAMED_MAX = 10  # lost objects that the log names
 FAILURES_MAX = 8  # objects that fail, one after the other, before a pass gives up
 
 
 @dataclass(frozen=True, slots=True)
 class SecondStoreLimits:
-    """Times in seconds. A failed object is tried again in the pass after next pause: `pause_s`, doubling."""
+    """Times in seconds. A failed object is tried again in the next pass, which a failed one brings on by `pause_s`."""
 
     every_s: float = 30.0  # between two passes
     at_once: int = 4  # objects
@@ -49,19 +57,6 @@ class SecondStoreLimits:
     grace_s: float = 24 * 3600.0  # that an object stays which nothing refers to
     backup_every_s: float = 0.0  # 0: none
     backups_kept: int = 7
-
-
-@dataclass(slots=True)
-class Lag:
-    """How far the second store is behind."""
-
-    objects: int = 0
-    bytes: int = 0
-    seconds: float = 0.0  # since the oldest of them was stored
-    lost: tuple[str, ...] = ()  # keys that the records name and neither store has
-    error: str | None = None  # of the last pass
-    passed_at: datetime | None = None  # the last pass that copied everything
-    backup: str | None = None  # the moment of the newest whole one
 
 
 @dataclass(slots=True)
@@ -99,10 +94,15 @@ class SecondStore:
         self._limits = limits or SecondStoreLimits()
         self._clock = clock
         self._metrics = metrics or Metrics()
+        self._vault = vault
         self._backup = Backup(first, second, vault, scratch=scratch)
-        self._opened = False
+        grace_s = self._limits.grace_s
+        self._deleting = Deleting(second, self._backup, journal, self._claim, grace_s=grace_s, clock=clock)
+        self._opened = self._loaded = False
         self._known = _Known()
-        self._waiting: dict[str, datetime] = {}  # key -> when its pack was first seen without a copy
+        self._missing: dict[str, Pack] = {}  # in the second store, the oldest first
+        self._uncounted: frozenset[str] = frozenset()  # of them: what the last pass found in neither store
+        self._told_at = 0.0
         self._loop: asyncio.Task[None] | None = None
         self.lag = Lag()
 
@@ -122,21 +122,26 @@ class SecondStore:
             await self._second.close()
 
     def describe(self) -> dict[str, str]:
-        """How it stands, for health: nothing of what a fault said, which may name paths and addresses."""
-        lag = self.lag
-        told = f"{lag.objects} objects ({lag.bytes} bytes), {lag.seconds:.0f} s behind; {len(lag.lost)} lost"
-        return {"status": "healthy" if lag.error is None else "unhealthy", "detail": told}
+        """How it stands, for health."""
+        return self.lag.describe(self._clock())
 
     async def pass_(self) -> None:
         """Copy what is missing, delete what is not needed, back up when it is time. Unavailable when some of it failed;
         `lag` says what is left."""
         try:
-            await self._open()
             packs = await self._packs()
+            await self._load()
+            self._measure(packs)
+            await self._open()
+            self._measure(packs)
+            failed: AtollError | None = None
             try:
                 await self._copy(packs)
-            finally:
-                await self._delete(packs)
+            except AtollError as error:
+                failed = error
+            await self._deleting.delete_unneeded(packs, self._known.there)
+            if failed is not None:
+                raise failed
             await self._back_up()
         except BaseException as error:
             self.lag.error = error.message if isinstance(error, AtollError) else type(error).__name__
@@ -160,6 +165,11 @@ class SecondStore:
             pause_s = min(limits.pause_s * 2 ** min(failures - 1, 30), limits.pause_max_s)
             await asyncio.sleep(pause_s if failures else limits.every_s)
 
+    async def _load(self) -> None:
+        if not self._loaded:
+            await asyncio.to_thread(self._journal.load)
+            self._loaded = True
+
     async def _open(self) -> None:
         if not self._opened:
             async with deadline(START_S, "opening the second store"):
@@ -167,12 +177,21 @@ class SecondStore:
             self._opened = True
         known, now = self._known, self._clock()
         if known.listed_at is None or now - known.listed_at > timedelta(seconds=self._limits.relist_s):
-            if known.listed_at is None:
-                await asyncio.to_thread(self._journal.load)
-            there = {blob.key: blob.bytes async for blob in self._second.list(PREFIX)}
-            for key in self._journal.copied.keys() - there.keys():
-                self._journal.remove(key)
+            await self._claim()
+            async with deadline(LIST_S, "listing the second store"):
+                there = {blob.key: blob.bytes async for blob in self._second.list(PREFIX)}
+            await asyncio.to_thread(self._journal.remove, list(self._journal.copied.keys() - there.keys()))
             known.there, known.listed_at = there, now
+
+    async def _claim(self) -> None:
+        self.lag.taken = False
+        try:
+            async with deadline(START_S, "reading whose the second store is"):
+                await claim(self._second, self._vault)
+        except Conflict:
+            self.lag.taken = True
+            self._known.listed_at = None  # nothing goes there before it was asked again
+            raise
 
     async def _packs(self) -> dict[str, Pack]:
         """Every pack that the records name, by its key."""
@@ -184,11 +203,10 @@ class SecondStore:
         return packs
 
     async def _copy(self, packs: dict[str, Pack]) -> None:
-        there, now = self._known.there, self._clock()
-        missing = {key: pack for key, pack in packs.items() if there.get(key) != pack.bytes}
-        self._waiting = {key: self._waiting.get(key, min(now, pack.created_at)) for key, pack in missing.items()}
-        await asyncio.to_thread(self._adopt, packs.keys() - missing.keys())
-        self._measure(missing)
+        there, missing = self._known.there, self._missing
+        # What `atoll backup` copied, or this machine before it was restored, is ours too.
+        before = {key: None for key in packs if key not in missing and key not in self._journal.copied}
+        await asyncio.to_thread(self._journal.add, before)
         lost: list[str] = []
         failures: list[AtollError] = []
         in_a_row = 0
@@ -198,9 +216,10 @@ class SecondStore:
             if in_a_row >= FAILURES_MAX:
                 return
             try:
-                contents = await copy(self._first, self._second, key, length=packs[key].bytes)
+                async with deadline(OBJECT_S, "copying an object to the second store"):
+                    contents = await copy(self._first, self._second, key, length=packs[key].bytes)
                 crash.point("backup.object_copied")
-                self._journal.add(key, contents)
+                await asyncio.to_thread(self._journal.add, {key: contents})
             except (NotFound, Corrupt):  # collected meanwhile; or lost or damaged, which verification tells
                 lost.append(key)
                 return
@@ -214,72 +233,65 @@ class SecondStore:
                 return
             in_a_row = 0
             there[key] = contents.bytes
-            self._waiting.pop(key, None)
             self._metrics.blob_copied(contents.bytes)
-            del missing[key]
-            self.lag.objects -= 1
-            self.lag.bytes -= contents.bytes
-            self._tell()
+            self._forget(key)
 
-        await each(sorted(missing, key=lambda key: self._waiting[key]), one, self._limits.at_once)
+        await each(list(missing), one, self._limits.at_once)
         named = await self._packs() if lost else {}
-        self.lag.lost = tuple(sorted(key for key in lost if key in named))
+        untried = self._uncounted & missing.keys() - set(lost)
+        self._lose(tuple(sorted({key for key in lost if key in named} | untried)))
         for key in lost:
-            missing.pop(key, None)
-            self._waiting.pop(key, None)
-        self._measure(missing)
+            self._forget(key)
         if failures:
             raise Unavailable(f"{len(missing)} objects are not copied yet: {failures[0].message}")
 
-    def _adopt(self, keys: set[str]) -> None:
-        """Copies that were there before us: of `atoll backup`, or of the machine that this one was restored from."""
-        for key in keys - self._journal.copied.keys():
-            self._journal.add(key, None)
-
-    async def _delete(self, packs: dict[str, Pack]) -> None:
-        now = self._clock()
-        grace = timedelta(seconds=self._limits.grace_s)
-        due: list[str] = []
-        for key in list(self._journal.copied):
-            if key in packs:
-                self._journal.needed(key)
-            elif self._journal.unneeded_since(key, now) + grace <= now:
-                due.append(key)
-        if not due:
-            return
-        needed: set[str] = set()
-        for moment in await self._backup.list():
-            try:
-                needed.update(await self._backup.inventory(moment))
-            except Corrupt as error:  # who could say what it needs?
-                _log.warning("second_store.kept", objects=len(due), error=error.message)
-                return
-        for key in due:
-            if key not in needed:
-                await self._second.delete(key)
-                crash.point("backup.object_deleted")
-                self._known.there.pop(key, None)
-                self._journal.remove(key)
+    def _lose(self, keys: tuple[str, ...]) -> None:
+        if news := [key for key in keys if key not in self.lag.lost]:
+            _log.error("second_store.lost", objects=len(news), keys=news[:LOST_NAMED_MAX])
+        self.lag.lost = keys
 
     async def _back_up(self) -> None:
         if not self._limits.backup_every_s:
             return
         if self.lag.backup is None:
-            self.lag.backup = next(iter(await self._backup.list()), None)
+            async with deadline(LIST_S, "listing the backups"):
+                self.lag.backup = await self._backup.newest()
         every = timedelta(seconds=self._limits.backup_every_s)
         if self.lag.backup is not None and moment_at(self.lag.backup) + every > self._clock():
             return
-        made = await self._backup.make(self._dump, self._owner_key(), known=self._journal.known())
-        await self._backup.prune(self._limits.backups_kept)
+        known = await asyncio.to_thread(self._journal.known)
+        async with deadline(BACKUP_S, "the backup into the second store"):
+            made = await self._backup.make(self._dump, self._owner_key(), known=known)
+            await self._backup.prune(self._limits.backups_kept)
         self.lag.backup = made.moment
         _log.info("second_store.backed_up", moment=made.moment, bytes=made.records_bytes, lost=len(made.lost))
 
-    def _measure(self, missing: dict[str, Pack]) -> None:
-        self.lag.objects = len(missing)
-        self.lag.bytes = sum(pack.bytes for pack in missing.values())
+    def _measure(self, packs: dict[str, Pack]) -> None:
+        """What is missing. Until the second store has said what it holds, the journal's word is taken."""
+        known, journal, self._uncounted = self._known, self._journal.copied, frozenset(self.lag.lost)
+        if known.listed_at is None:
+            missing = [(key, pack) for key, pack in packs.items() if key not in journal]
+        else:
+            missing = [(key, pack) for key, pack in packs.items() if known.there.get(key) != pack.bytes]
+        missing.sort(key=lambda one: one[1].created_at)
+        self._missing = dict(missing)
+        waiting = [pack.bytes for key, pack in missing if key not in self._uncounted]
+        self.lag.objects, self.lag.bytes = len(waiting), sum(waiting)
         self._tell()
 
+    def _forget(self, key: str) -> None:
+        """It is missing no more, or nowhere."""
+        size = self._missing.pop(key).bytes
+        if key not in self._uncounted:
+            self.lag.objects -= 1
+            self.lag.bytes -= size
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= TELL_S:
+            self._tell()
+            self._told_at = now
+
     def _tell(self) -> None:
-        oldest = min(self._waiting.values(), default=None)
-        self.lag.seconds = 0.0 if oldest is None else (self._clock() - oldest).total_seconds()
-        self._metrics.set_copy_lag(self.lag.objects, self.lag.bytes, self.lag.seconds)
+        lag = self.lag
+        oldest = next((pack for key, pack in self._missing.items() if key not in self._uncounted), None)
+        lag.oldest = None if oldest is None else oldest.created_at
+        self._metrics.set_copy_lag(lag.objects, lag.bytes, lag.seconds(self._clock()), len(lag.lost))
