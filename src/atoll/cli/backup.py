@@ -79,13 +79,7 @@ def restore(
     lock = DataFolderLock(settings.folder)
     lock.acquire()
     try:
-        placed = _place_master_key(settings, master_key)
-        try:
-            moment, objects, size = asyncio.run(_restore(settings, source, at))
-        except BaseException:
-            if placed:
-                settings.master_key_file.unlink()  # it may be the wrong one
-            raise
+        moment, objects, size = asyncio.run(_restore(settings, source, at, master_key))
     finally:
         lock.release()
     if as_json:
@@ -104,20 +98,30 @@ async def _back_up(settings: Settings, to: str | None, keep: int) -> tuple[Made,
         return made, await backing.prune(keep)
 
 
-async def _restore(settings: Settings, source: str | None, at: str | None) -> tuple[str, int, int]:
+async def _restore(
+    settings: Settings, source: str | None, at: str | None, master_key: Path | None
+) -> tuple[str, int, int]:
     from atoll.records.dump import check_empty, load_records
 
-    await check_empty(settings.database_url)
-    async with _stores(settings, source, read_only=True) as backing:
-        file = settings.folder.root / "restored.partial"
-        file.unlink(missing_ok=True)
-        try:
-            moment, owner_key = await backing.restore_records(at, file)
-            objects, size = await backing.restore_blobs(moment)
-            # The records come last: what was cut short before can be done again.
-            await load_records(file, settings.database_url)
-        finally:
+    loading = False
+    placed = _place_master_key(settings, master_key)
+    try:
+        await check_empty(settings.database_url)
+        async with _stores(settings, source, read_only=True) as backing:
+            file = settings.folder.root / "restored.partial"
             file.unlink(missing_ok=True)
+            try:
+                moment, owner_key = await backing.restore_records(at, file)
+                objects, size = await backing.restore_blobs(moment)
+                # The records come last: what was cut short before can be done again.
+                loading = True
+                await load_records(file, settings.database_url)
+            finally:
+                file.unlink(missing_ok=True)
+    except BaseException:
+        if placed and not loading:  # it may be the wrong one; records that may be there are not left without theirs
+            settings.master_key_file.unlink()
+        raise
     if owner_key is not None and not settings.folder.owner_key.exists():
         settings.folder.owner_key.touch(mode=0o600)
         settings.folder.owner_key.write_text(owner_key)
