@@ -24,6 +24,7 @@ from atoll.services.recovery.backup import Backup
 from atoll.services.recovery.copy_journal import CopyJournal
 from atoll.services.recovery.ownership import MARKER, claim
 from atoll.services.recovery.second_store import SecondStore, SecondStoreLimits
+from atoll.services.workspaces.storage import healing
 from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key
 from atoll.telemetry.metrics import Metrics
@@ -270,6 +271,26 @@ async def test_a_copy_that_is_damaged_or_does_not_answer_heals_nothing(ground: G
         ground.second.flip(key, 50)
     await _assert_corrupt(ground, workspace)
     assert ground.first.objects == harmed  # type: ignore[attr-defined]
+
+
+async def test_a_second_store_that_hangs_holds_reads_up_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ground.storage.workspace(FILES)
+    await ground.job.pass_()
+    monkeypatch.setattr(healing, "HEAL_S", 0.05)
+    healer = Healer(ground.first, ground.second, ground.metrics)
+    ground.second.answers.clear()
+    ground.second.calls.clear()
+    packs = [(key.split("/")[1], key.split("/")[3]) for key in ground.storage.packs]
+    assert len(packs) > healing.AT_ONCE
+    for _ in range(2):
+        async with asyncio.timeout(5):  # the wait for the turn counts: with more packs it does not grow
+            found = await asyncio.gather(*(healer.heal(lineage, pack, bytes(32)) for lineage, pack in packs))
+        assert found == [False] * len(packs)
+    assert ground.second.calls["get"] == healing.AT_ONCE, "asked again at once, or after the time was over"
+    monkeypatch.setattr(healing, "FAILED_S", 0.0)
+    await healer.heal(*packs[0], bytes(32))
+    assert ground.second.calls["get"] == healing.AT_ONCE + 1
+    ground.second.answers.set()
 
 
 async def test_what_both_stores_lack_is_told_and_holds_up_nothing(ground: Ground) -> None:

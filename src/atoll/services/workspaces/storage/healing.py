@@ -17,7 +17,9 @@ from atoll.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
 
-HEAL_S = 60.0  # for one pack
+HEAL_S = 60.0  # for one pack, with the wait for its turn
+FAILED_S = 60.0  # that a pack is not asked for again after that failed
+FAILED_MAX = 10_000  # packs of which that is remembered
 AT_ONCE = 2  # packs, which are whole in memory meanwhile
 
 
@@ -30,10 +32,16 @@ class Healer:
         self._metrics = metrics
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._healing: dict[str, asyncio.Task[bool]] = {}  # by key: who asks meanwhile waits for the same
+        self._failed: dict[str, float] = {}  # by key: when, by the loop's clock, the oldest first
 
     async def heal(self, lineage: str, pack: str, key: bytes) -> bool:
-        """Whether the first store has it whole now; `key` is the lineage's. What fails is logged, never raised."""
+        """Whether the first store has it whole now; `key` is the lineage's. Waits HEAL_S at most.
+
+        What fails is logged, never raised, and not tried again for FAILED_S.
+        """
         name = pack_key(lineage, pack)
+        if asyncio.get_running_loop().time() < self._failed.get(name, -FAILED_S) + FAILED_S:
+            return False
         task = self._healing.get(name)
         if task is None:
             task = self._healing[name] = asyncio.create_task(self._heal(name, lineage, pack, key), name=f"heal {name}")
@@ -49,17 +57,25 @@ class Healer:
 
     async def _heal(self, name: str, lineage: str, pack: str, key: bytes) -> bool:
         try:
-            async with self._gate, asyncio.timeout(HEAL_S):
+            async with asyncio.timeout(HEAL_S), self._gate:
                 data = await self._second.get(name)
                 await asyncio.to_thread(_check, data, lineage, pack, key)
                 await self._first.put(name, data)
         except (AtollError, TimeoutError) as error:
             why = error.message if isinstance(error, AtollError) else f"it took more than {HEAL_S:g} s"
             _log.warning("blobs.not_healed", key=name, error=why)
+            self._remember(name)
             return False
+        self._failed.pop(name, None)
         self._metrics.blob_healed()
         _log.warning("blobs.healed", key=name, bytes=len(data))
         return True
+
+    def _remember(self, name: str) -> None:
+        self._failed.pop(name, None)
+        self._failed[name] = asyncio.get_running_loop().time()
+        if len(self._failed) > FAILED_MAX:
+            del self._failed[next(iter(self._failed))]
 
 
 def _check(data: bytes, lineage: str, pack: str, key: bytes) -> None:
