@@ -216,6 +216,8 @@ def test_an_endpoint_without_a_scheme_is_https_outside_of_one_s_own_network(
         ("[blobs]\nurl = 's3://k:hush@bucket'\n", r"blobs\.url: .*blobs\.secret_key"),
         ("[blobs]\nendpoint = 'ftp://x'\n", r"blobs\.endpoint: .*https://HOST"),
         ("[blobs]\naccess_key = 'k'\n", r"blobs: .*access_key needs secret_key"),
+        ("[blobs]\nurl = 'file:///a'\ncopy_url = 'file:///b/../a/'\n", r"blobs: .*the store itself"),
+        ("[blobs]\nurl = 's3://a/b'\ncopy_url = 's3://a//b/'\n", r"blobs: .*the store itself"),
         ("[vault]\nkind = 'workos'\n", r"vault\.kind: "),
         ("[workspaces]\nquota_inodes = 20_000_000\n", r"quota_inodes \(20000000\) is above max_quota_inodes"),
     ],
@@ -227,6 +229,18 @@ def test_a_wrong_store_of_workspaces_is_an_error_that_names_the_key(
     with pytest.raises(SettingsError, match=message) as raised:
         load(environ=env)
     assert "hush" not in str(raised.value)
+
+
+def test_the_second_store_is_not_the_default_of_the_first(env: dict[str, str], tmp_path: Path) -> None:
+    data = load(environ=env).folder
+    (tmp_path / "link").symlink_to(data.root)
+    for place in (data.blobs, tmp_path / "link" / "blobs"):
+        with pytest.raises(SettingsError, match=r"blobs\.copy_url is the store itself"):
+            load(environ=env | {"ATOLL_BLOBS__COPY_URL": f"{place.absolute().as_uri()}/"})
+    beside = (data.root / "copies").absolute().as_uri()
+    assert load(environ=env | {"ATOLL_BLOBS__COPY_URL": beside}).blobs.copy_url == beside
+    elsewhere = {"ATOLL_BLOBS__URL": "s3://a/b", "ATOLL_BLOBS__COPY_URL": "s3://a/b"}
+    assert load(environ=env | elsewhere | {"ATOLL_BLOBS__COPY_ENDPOINT": "https://far.example"}).blobs.copy_endpoint
 
 
 def test_folders_are_absolute_and_lie_in_the_data_folder_unless_named(env: dict[str, str], tmp_path: Path) -> None:

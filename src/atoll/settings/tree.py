@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from atoll.domain.data_folder import DataFolder, default_data_folder
@@ -36,6 +36,12 @@ class Settings(Section):
     api: Api = Api()
     admin: Admin = Admin()
     logs: Logs = Logs()
+
+    @model_validator(mode="after")
+    def _copies_lie_elsewhere(self) -> Self:
+        if self.blobs.copies_into(self.blobs_url):
+            raise ValueError("blobs.copy_url is the store itself, `blobs` in the data folder: a copy lies in another")
+        return self
 
     @property
     def folder(self) -> DataFolder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
@@ -87,6 +87,14 @@ def blobs_url(text: str | None) -> str | None:
     raise ValueError("a blobs URL is file:///FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX")
 
 
+def _place(url: str) -> str:
+    """The same text for every way to write one place."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return f"file {Path(unquote(parts.path)).resolve()}"
+    return f"{parts.scheme} {parts.netloc} {'/'.join(part for part in parts.path.split('/') if part)}"
+
+
 def endpoint_url(text: str | None) -> str | None:
     """The endpoint with its scheme. Without one a host of this machine or its own network (no dot in it) is http."""
     if not text:
@@ -162,9 +170,15 @@ class BlobSettings(Section):
 
     @model_validator(mode="after")
     def _two_stores(self) -> Self:
-        if self.copy_url is not None and (self.copy_url, self.copy_endpoint) == (self.url, self.endpoint):
+        if self.copy_url is not None and self.url is not None and self.copies_into(self.url):
             raise ValueError("copy_url is the store itself: a copy lies in another")
         return self
+
+    def copies_into(self, url: str) -> bool:
+        """Whether the second store is the place of that URL, at the first store's endpoint, however it is written."""
+        if self.copy_url is None or _place(self.copy_url) != _place(url):
+            return False
+        return url.startswith("file:") or self.copy_endpoint == self.endpoint
 
 
 class VaultSettings(Section):
