@@ -30,7 +30,7 @@ class WorkspaceSettings(Section):
     max_stored_bytes: int = Field(default=1_024 * GIB, ge=0, le=65_536 * GIB)
     """The most bytes that one standard key may have stored, in all workspaces and snapshots of its own. 0: no limit."""
     min_free_bytes: int = Field(default=1 * GIB, ge=0, le=65_536 * GIB)
-    """Free bytes of each of the server's file systems below which nothing new is stored on it. 0: no reserve."""
+    """Free bytes of each disk below which nothing new is stored on it, copies included. 0: no reserve."""
     trees: _Path | None = None
     """Folder of the working trees. Empty: `trees` in the data folder."""
     keeper_idle_s: float = Field(default=60.0, ge=1, le=DAY_S)

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from atoll.domain.errors import DeadlineExceeded, Internal, NotFound
 from atoll.domain.tree import Entry
-from atoll.domain.tree_room import Room
+from atoll.domain.tree_size import TreeSize
 from atoll.sidekick import protocol as wire
 from atoll.sidekick.client import ANSWER_S, STALL_S, Connector, Link, parsed
 from atoll.sidekick.keeper_packing import (
@@ -55,11 +55,11 @@ class KeeperClient:
             answer = await link.result(STALL_S)
             return _number(answer, "bytes"), _number(answer, "inodes")
 
-    async def room(self) -> Room:
+    async def free(self) -> TreeSize:
         """What is free for whatever is written into the tree."""
         async with self._link("room") as link:
             answer = await link.result(STALL_S)
-            return Room(_number(answer, "bytes"), _number(answer, "inodes"))
+            return TreeSize(_number(answer, "bytes"), _number(answer, "inodes"))
 
     async def scan_packed(self) -> AsyncIterator[tuple[bytes, bytes]]:
         """As `scan`: (a folder's path, some of what is in it, packed) for `unpack_scan`.

@@ -18,7 +18,7 @@ from atoll.domain.ids import new_sandbox_id
 from atoll.domain.process import ProcessSpec, RunResult
 from atoll.domain.sandbox import SandboxSpec
 from atoll.domain.tree import Entry, EntryKind
-from atoll.domain.tree_room import room_of, with_slack
+from atoll.domain.tree_size import size_of, with_slack
 from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.runtimes.local import node_client
 from atoll.runtimes.local.runtime import LocalRuntime
@@ -155,7 +155,7 @@ async def test_a_small_tree_is_full_at_its_quota_and_not_before(host: Host) -> N
     )
     assert said.split()[:2] == ["fits", "full"]
     assert 63 <= int(said.split()[2]) < 63 + 16
-    assert await (await host.runtime.keeper(tree)).room() == (5 * 2**20, 0)
+    assert await (await host.runtime.keeper(tree)).free() == (5 * 2**20, 0)
 
 
 async def test_a_tree_takes_the_room_that_is_reckoned_for_it(host: Host) -> None:
@@ -181,9 +181,9 @@ async def test_a_tree_takes_the_room_that_is_reckoned_for_it(host: Host) -> None
 
     quota = Quota(64 * 2**20, 16_384)
     keeper = await host.runtime.keeper(await host.tree(quota=quota))
-    before = await keeper.room()
+    before = await keeper.free()
     await keeper.apply(steps())
-    after, wanted = await keeper.room(), room_of(entries)
+    after, wanted = await keeper.free(), size_of(entries)
     assert before.inodes - after.inodes == wanted.inodes - 1
     taken = before.bytes - after.bytes
     assert abs(taken - wanted.bytes) <= 0.03 * taken and taken <= with_slack(wanted).bytes, (taken, wanted)

@@ -13,15 +13,17 @@ import pytest
 from atoll.domain.errors import Corrupt
 from atoll.domain.tree import CHUNK_BYTES, Entry, EntryKind
 from atoll.domain.workspace import Workspace
-from atoll.services.workspaces.archives import plain_tree
 from atoll.services.workspaces.archives.folder_copies import FolderCopies, name_of
-from atoll.services.workspaces.archives.plain_tree import stays_inside
+from atoll.services.workspaces.archives.plain_tree import PlainTree, stays_inside
+from atoll.services.workspaces.storage.free_space import FreeSpace, StorageFull
 from atoll.services.workspaces.views import Changes
 from atoll.testing.memory_blobs import MemoryBlobs
 from tests.services.conftest import ALICE, until
 
 from .storage import ROOT, Storage, event, file, noise
 from .workshop import Workshop, disk
+
+GONE = "ws_" + "9" * 32
 
 
 def over(storage: Storage, folder: Path) -> FolderCopies:
@@ -136,8 +138,8 @@ async def test_what_fails_leaves_the_old_copy(
     packs = set(storage.packs)
     workspace = await storage.revise(workspace, {b"a": b"first", b"b": noise(2, 4_000)})
     with monkeypatch.context() as patched:
-        patched.setattr(plain_tree, "FREE_BYTES_MIN", 2**60)
-        with pytest.raises(OSError, match="No space"):
+        patched.setattr(copies, "_disk", FreeSpace([tmp_path], 2**62))
+        with pytest.raises(StorageFull):
             await copies.follow(workspace.id)
     assert isinstance(storage.blobs, MemoryBlobs)
     damaged = (set(storage.packs) - packs).pop()
@@ -168,9 +170,9 @@ async def test_reconciling_removes_what_a_crash_left(storage: Storage, tmp_path:
     await copies.follow(workspace.id)
     user = tmp_path / workspace.owner
     (user / ".atoll" / workspace.id / ("0" * 64 + ".partial") / "half").mkdir(parents=True)
-    (user / ".atoll" / "ws_gone" / ("0" * 64)).mkdir(parents=True)
+    (user / ".atoll" / GONE / ("0" * 64)).mkdir(parents=True)
     (user / "old name").symlink_to(f".atoll/{workspace.id}/{'0' * 64}")
-    (user / "gone").symlink_to(f".atoll/ws_gone/{'0' * 64}")
+    (user / "gone").symlink_to(f".atoll/{GONE}/{'0' * 64}")
     await copies.reconcile()
     assert sorted(path.name for path in user.iterdir()) == [".atoll", "w"]
     assert [path.name for path in (user / ".atoll").iterdir()] == [workspace.id]
@@ -194,3 +196,34 @@ async def test_a_service_keeps_the_folder_in_step(shop: Workshop, tmp_path: Path
     await shop.die()
     await asyncio.sleep(0)
     assert disk(folder / ALICE.id / "fork") == {b"a": b"1"}
+
+
+async def test_what_others_keep_below_a_folder_of_that_name_stays(storage: Storage, tmp_path: Path) -> None:
+    """An operator may have named /home: nothing there goes but what is named as ours, and nothing there stops us."""
+    workspace = await storage.workspace({b"a": b"x"})
+    for theirs in ("bob", workspace.owner):
+        (tmp_path / theirs / ".atoll" / "config").mkdir(parents=True)
+        (tmp_path / theirs / ".atoll" / "notes").write_text("theirs")
+        (tmp_path / theirs / "settings").symlink_to(".atoll/config")
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / ".atoll").write_text("theirs")
+    ours = tmp_path / workspace.owner / ".atoll" / workspace.id
+    ours.mkdir()
+    (ours.parent / GONE).write_text("in place of a copy")
+    (ours / ".link").symlink_to("left/by/a/crash")
+    (ours / "mine").write_text("theirs")
+    await over(storage, tmp_path).reconcile()
+    assert disk(tmp_path / workspace.owner / "w") == {b"a": b"x"}
+    assert not (ours.parent / GONE).exists() and ".link" not in os.listdir(ours)
+    assert (ours / "mine").exists() and (tmp_path / "file" / ".atoll").exists()
+    for theirs in ("bob", workspace.owner):
+        assert (tmp_path / theirs / ".atoll" / "config").is_dir() and (tmp_path / theirs / ".atoll" / "notes").exists()
+        assert (tmp_path / theirs / "settings").is_symlink()
+
+
+def test_an_old_copy_that_cannot_be_opened_costs_no_descriptor(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(3):
+        with pytest.raises(FileNotFoundError):
+            PlainTree(tmp_path / str(number), tmp_path / "none")
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from atoll.domain.chunk_ids import CHUNK_BYTES, ID_BYTES
-from atoll.domain.errors import TooLarge
+from atoll.domain.errors import QuotaExceeded, TooLarge
 from tests.services.conftest import ALICE
 
 from .test_importing import exported, import_, unowned
@@ -119,3 +119,21 @@ async def test_a_file_that_no_revision_can_have_is_told_to_the_owner_until_it_is
     await shop.take()
     assert (await shop.workspaces.get(ALICE, "w")).unrecorded is None
     assert await shop.files("w") == {b"other": b"kept"}
+
+
+async def test_what_only_differs_in_its_sizes_is_told_once_and_a_deletion_forgets_it(shop: Workshop) -> None:
+    workspace = (await shop.create()).workspace
+    unrecorded, old_trees = shop.parts.unrecorded, shop.parts.old_trees
+    for size in (1, 2):
+        await unrecorded.tell(workspace, QuotaExceeded(f"{size} GiB more do not fit"))
+        workspace = await shop.parts.access.current(workspace.id)
+        await old_trees._tell(workspace, "tree_1", QuotaExceeded(f"{size} GiB more do not fit"))
+        workspace = await shop.parts.access.current(workspace.id)
+    told = [one.action for one in await shop.records.list_events() if one.action.startswith("workspace.")]
+    assert sorted(told) == ["workspace.created", "workspace.old_tree_unread", "workspace.unrecorded"]
+    problem = (await shop.workspaces.get(ALICE, "w")).unrecorded
+    assert problem is not None and problem.message == "2 GiB more do not fit"
+    await unrecorded.tell(workspace, TooLarge("something else"))
+    assert len([one for one in await shop.records.list_events() if one.action == "workspace.unrecorded"]) == 2
+    await shop.workspaces.delete(ALICE, "w")
+    assert unrecorded.of(workspace.id) is None

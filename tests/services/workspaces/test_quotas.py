@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from atoll.domain.errors import InvalidInput, QuotaExceeded
+from atoll.domain.errors import Conflict, InvalidInput, QuotaExceeded
+from atoll.domain.process import ProcessSpec
 from atoll.domain.tree import Entry, EntryKind
-from atoll.domain.tree_room import Room, room_of, with_slack
+from atoll.domain.tree_size import TreeSize, size_of, with_slack
 from atoll.domain.workspace import Quota
 from atoll.services.workspaces.quotas import changed_quota, check_possible, fitting, new_quota
 from atoll.services.workspaces.views import Changes
@@ -111,10 +113,10 @@ async def test_a_tree_without_room_on_the_way_is_changed_for_another(
     await shop.mount("w")
     old = await shop.folder_id("w")
 
-    async def nearly_full(_keeper: object) -> Room:
-        return Room(MIB, 10)
+    async def nearly_full(_keeper: object) -> TreeSize:
+        return TreeSize(MIB, 10)
 
-    monkeypatch.setattr("atoll.sidekick.keeper_client.KeeperClient.room", nearly_full)
+    monkeypatch.setattr("atoll.sidekick.keeper_client.KeeperClient.free", nearly_full)
     await shop.push("w", "HEAD", {b"large": LARGE[:-1] + b"!"})
     assert await shop.folder_id("w") != old
     assert (await shop.folder("w") / "large").read_bytes()[-1:] == b"!"
@@ -154,19 +156,19 @@ def test_inodes_that_nobody_asked_for_go_with_the_bytes() -> None:
     assert fitting(Quota(1000, 5)) == Quota(MIB, 16)
 
 
-def test_room_is_counted_as_a_file_system_does() -> None:
+def test_size_is_counted_as_a_file_system_does() -> None:
     root = Entry(b"", EntryKind.DIRECTORY)
 
     def files(*sizes: int) -> list[Entry]:
         return [root, *(Entry(b"%d" % at, EntryKind.FILE, size=size) for at, size in enumerate(sizes))]
 
-    assert room_of([root]) == (0, 1)
-    assert room_of(files(0, 1, 4096, 4097)) == ((0 + 1 + 1 + 2) * 4096, 5)
+    assert size_of([root]) == (0, 1)
+    assert size_of(files(0, 1, 4096, 4097)) == ((0 + 1 + 1 + 2) * 4096, 5)
     holes = Entry(b"f", EntryKind.FILE, size=GIB, holes=((1, 8191), (8193, GIB - 8193)))
-    assert room_of([root, holes]) == (2 * 4096, 2)
-    assert room_of([root, Entry(b"d", EntryKind.DIRECTORY), Entry(b"l", EntryKind.HARDLINK, target=b"x")]) == (4096, 2)
-    assert room_of([root, Entry(b"l", EntryKind.SYMLINK, target=b"x" * 60)]) == (4096, 2)
-    assert with_slack(Room(0, 1)) > Room(0, 1)
+    assert size_of([root, holes]) == (2 * 4096, 2)
+    assert size_of([root, Entry(b"d", EntryKind.DIRECTORY), Entry(b"l", EntryKind.HARDLINK, target=b"x")]) == (4096, 2)
+    assert size_of([root, Entry(b"l", EntryKind.SYMLINK, target=b"x" * 60)]) == (4096, 2)
+    assert with_slack(TreeSize(0, 1)) > TreeSize(0, 1)
 
 
 def test_a_server_that_allows_few_inodes_allows_those_that_there_are_anyway() -> None:
@@ -174,3 +176,28 @@ def test_a_server_that_allows_few_inodes_allows_those_that_there_are_anyway() ->
     check_possible(new_quota(Quota(10 * GIB, 256), None, None), most)
     with pytest.raises(InvalidInput, match="quotaInodes must be between 1280 and 1280"):
         check_possible(Quota(10 * GIB, 256), most)
+
+
+async def test_a_push_that_takes_another_tree_keeps_to_the_bound_of_old_trees(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.limits = replace(shop.limits, old_trees_max=1)
+    await shop.restart()
+    await shop.create(quota_bytes=4 * MIB)
+    await shop.push("w", "HEAD", {b"large": LARGE})
+    sandbox = await shop.mount("w")
+
+    async def nearly_full(_keeper: object) -> TreeSize:
+        return TreeSize(MIB, 10)
+
+    monkeypatch.setattr("atoll.sidekick.keeper_client.KeeperClient.free", nearly_full)
+    program = shop.host.sandboxes[sandbox.id].start(ProcessSpec(("cat",), cwd="/workspace", stdin=True))
+    await shop.push("w", "HEAD", {b"large": LARGE[:-1] + b"1"})
+    with pytest.raises(Conflict, match="from before 1 earlier restores"):
+        await shop.push("w", "HEAD", {b"large": LARGE[:-1] + b"2"})
+    assert await shop.reasons() == ["created", "sync", "sync"]
+    program.signal(9)
+    await program.ended()
+    await shop.push("w", "HEAD", {b"large": LARGE[:-1] + b"2"})
+    assert (await shop.folder("w") / "large").read_bytes()[-1:] == b"2"
+    assert len(await shop.runtime.list_trees()) == 1

@@ -13,6 +13,9 @@ import zstandard
 from atoll.domain.errors import Corrupt, InvalidInput, Unavailable
 from atoll.services.workspaces.archives.snapshot_files import SnapshotFiles
 from atoll.services.workspaces.archives.tree_archives import TreeArchives
+from atoll.services.workspaces.storage import free_space
+from atoll.services.workspaces.storage.free_space import StorageFull
+from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.testing.memory_blobs import MemoryBlobs
 from tests.services.conftest import ALICE
 
@@ -86,3 +89,25 @@ async def test_a_service_keeps_copies_of_what_it_snapshots(shop: Workshop, tmp_p
     assert names(folder) == [f"{ALICE.id}/{first.id}.tar.zst"]
     await shop.workspaces.snapshots.delete(ALICE, "w", first.id)
     assert names(folder) == []
+
+
+async def test_a_short_disk_holds_up_the_copies_on_it_alone(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.snapshot_files, shop.plain_copies = copies = tmp_path / "files", tmp_path / "folder"
+    shop.storage_limits = StorageLimits(free_bytes_min=10)
+    monkeypatch.setattr(free_space, "_free_bytes", lambda folder: 9 if folder in copies else 2**40)
+    await shop.restart()
+    workspace = (await shop.create()).workspace
+    await shop.push("w", "HEAD", {b"a": b"1"})
+    await shop.workspaces.snapshots.create(ALICE, "w")
+    assert shop.parts.folders is not None
+    with pytest.raises(StorageFull):
+        await shop.parts.folders.follow(workspace.id)
+    assert [names(folder) for folder in copies] == [[], []]
+    monkeypatch.setattr(free_space, "_free_bytes", lambda _folder: 10)
+    monkeypatch.setattr(free_space, "KNOWN_S", 0.0)
+    snapshot = await shop.workspaces.snapshots.create(ALICE, "w")
+    await shop.parts.folders.follow(workspace.id)
+    assert [len(names(folder)) for folder in copies] == [1, 1]
+    assert names(copies[0]) == [f"{ALICE.id}/{snapshot.id}.tar.zst"]

@@ -18,9 +18,9 @@ class Copying:
         self._chunks = chunks
         self._manifests = manifests
 
-    async def check_room(self, owner: str) -> None:
-        """As `Room.check`, before a lineage is made for a copy."""
-        await self._chunks.room.check(owner)
+    async def check_allowance(self, owner: str) -> None:
+        """As `Allowance.check`, before a lineage is made for a copy."""
+        await self._chunks.allowance.check(owner)
 
     async def into(self, lineage: str, wanted: Resolved) -> Stored:
         """The resolved tree, in `lineage`."""

@@ -107,6 +107,6 @@ class Forks:
         if fork.lineage == wanted.lineage:
             return Stored(wanted.tree, wanted.revision.entries, wanted.revision.bytes, 0)
         if await self._records.get_lineage(fork.lineage) is None:
-            await self._copying.check_room(fork.owner)
+            await self._copying.check_allowance(fork.owner)
             await self._records.add_lineage(await self._keys.new(fork.lineage, fork.owner))
         return await self._copying.into(fork.lineage, wanted)

@@ -58,7 +58,7 @@ class OldTrees:
         self._limits = limits
         self._owners: dict[str, str] = {}  # tree -> workspace
         self._read_at: dict[str, float] = {}  # when each was read last, on the monotonic clock
-        self._faults: dict[str, str] = {}  # why those that could not be read could not
+        self._faults: dict[str, str] = {}  # codes of the errors of those that could not be read
         self._looks: dict[str, int] = {}  # workspaces that are looked at soon, and how often they were
 
     def of(self, workspace_id: str) -> list[str]:
@@ -177,10 +177,10 @@ class OldTrees:
         self._faults.pop(tree_id, None)
 
     async def _tell(self, workspace: Workspace, tree_id: str, error: AtollError) -> None:
-        """What is in it stays there, until it can be read. Told once, until something else is wrong."""
-        if self._faults.get(tree_id) == error.message:
+        """What is in it stays there, until it can be read. Told once, until something of another kind is wrong."""
+        if self._faults.get(tree_id) == error.code:
             return
-        self._faults[tree_id] = error.message
+        self._faults[tree_id] = error.code
         _log.warning("workspace.old_tree_unread", tree_id=tree_id, error=error.message)
         event = self._access.event(
             "workspace.old_tree_unread", workspace, outcome="failed", tree=tree_id, message=error.message

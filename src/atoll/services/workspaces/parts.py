@@ -34,12 +34,12 @@ from atoll.services.workspaces.sandbox_configs import SandboxConfigs
 from atoll.services.workspaces.sharing import Sharing
 from atoll.services.workspaces.shredding import Shredding
 from atoll.services.workspaces.snapshots import Snapshots
+from atoll.services.workspaces.storage.allowance import Allowance
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.collecting import Collector
 from atoll.services.workspaces.storage.free_space import FreeSpace
 from atoll.services.workspaces.storage.keys import LineageKeys
 from atoll.services.workspaces.storage.manifests import Manifests
-from atoll.services.workspaces.storage.room import Room
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.services.workspaces.storage.verifying import Verifier
 from atoll.services.workspaces.sync import Sync
@@ -85,6 +85,7 @@ class Parts:
     snapshots: Snapshots
     sync: Sync
     trees: WorkingTrees
+    unrecorded: Unrecorded
     upkeep: Upkeep
     verifier: Verifier
     viewing: Viewing
@@ -114,11 +115,14 @@ def make_parts(
     locks, mounted, background, refs = Locks(), Mounted(), Background(), Refs(records)
     keys = LineageKeys(records, vault, clock)
     storage_limits = storage_limits or StorageLimits()
-    room = Room(records, storage_limits, FreeSpace(disks, storage_limits.free_bytes_min))
-    chunks = ChunkStore(blobs, records, keys, storage_limits, clock, room)
+    allowance = Allowance(records, storage_limits, FreeSpace(disks, storage_limits.free_bytes_min))
+    # A full disk of copies stops the copies alone.
+    copies_disk = FreeSpace([] if folder is None else [folder], storage_limits.free_bytes_min)
+    files_disk = FreeSpace([] if snapshot_files is None else [snapshot_files], storage_limits.free_bytes_min)
+    chunks = ChunkStore(blobs, records, keys, storage_limits, clock, allowance)
     manifests = Manifests(chunks)
     unrecorded = Unrecorded(records, access)
-    viewing = Viewing(records, mounted, room, unrecorded)
+    viewing = Viewing(records, mounted, allowance, unrecorded)
     stamps = Stamps(stamps_folder, limits.stamps_cached_max)
     trees = WorkingTrees(runtime, records, access, chunks, manifests, stamps, limits)
     revising = Revising(records, access, chunks, manifests, trees, mounted, locks, background, unrecorded, limits)
@@ -141,9 +145,10 @@ def make_parts(
         metrics,
     )
     tree_archives = TreeArchives(chunks, manifests)
-    files = None if snapshot_files is None else SnapshotFiles(snapshot_files, records, tree_archives)
-    folders = None if folder is None else FolderCopies(folder, records, manifests, chunks, limits.tree_s)
-    if folders is not None:
+    files = None if snapshot_files is None else SnapshotFiles(snapshot_files, records, tree_archives, files_disk)
+    folders = None
+    if folder is not None:
+        folders = FolderCopies(folder, records, manifests, chunks, limits.tree_s, copies_disk)
         access.changed = folders.changed
     shredding = Shredding(records, access, keys, files)
     snapshots = Snapshots(
@@ -200,6 +205,7 @@ def make_parts(
         snapshots=snapshots,
         sync=Sync(records, access, refs, chunks, manifests, possession, revising, restoring, viewing, locks, limits),
         trees=trees,
+        unrecorded=unrecorded,
         upkeep=Upkeep(
             records,
             runtime,

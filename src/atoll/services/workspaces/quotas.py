@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from atoll.domain.errors import InvalidInput, QuotaExceeded
 from atoll.domain.tree import Entry
-from atoll.domain.tree_room import BLOCK_BYTES, Room, room_at_most, room_of, with_slack
+from atoll.domain.tree_size import BLOCK_BYTES, TreeSize, size_at_most, size_of, with_slack
 from atoll.domain.workspace import Quota
 
 BYTES_MIN = 2**20
 INODES_MIN = 16
 BYTES_PER_INODE_MAX = 2**23  # a file system has that many inodes, wanted or not
+NAMES_PER_INODE = 4  # of files, on average: further names take no inode
 _UNITS = (("GiB", 2**30), ("MiB", 2**20))
 
 
@@ -65,10 +66,10 @@ def _amount(size: int) -> str:
 
 async def check_quota(quota: Quota, before: Callable[[], Awaitable[Sequence[Entry]]], after: Sequence[Entry]) -> None:
     """QuotaExceeded, naming the quota, when `after` takes more than it allows and more than `before` does."""
-    wanted = await asyncio.to_thread(room_of, after)
+    wanted = await asyncio.to_thread(size_of, after)
     if wanted.bytes <= quota.bytes and wanted.inodes <= quota.inodes:
         return
-    now = await asyncio.to_thread(room_of, await before())
+    now = await asyncio.to_thread(size_of, await before())
     if wanted.bytes > max(quota.bytes, now.bytes):
         raise _beyond("quotaBytes", quota.bytes, "bytes", wanted.bytes, now.bytes)
     if wanted.inodes > max(quota.inodes, now.inodes):
@@ -77,20 +78,20 @@ async def check_quota(quota: Quota, before: Callable[[], Awaitable[Sequence[Entr
 
 def surely_fits(quota: Quota, entries: int, size: int) -> bool:
     """Whether a tree of so many entries and bytes fits, whatever it looks like."""
-    most = room_at_most(entries, size)
+    most = size_at_most(entries, size)
     return most.bytes <= quota.bytes and most.inodes <= quota.inodes
 
 
 def holding(quota: Quota, entries: Sequence[Entry]) -> Quota:
     """The quota, or what a working tree needs to hold these entries where that is more: a head can always be opened."""
-    room = room_of(entries)
-    if with_slack(room).bytes <= quota.bytes and room.inodes <= quota.inodes:
+    size = size_of(entries)
+    if with_slack(size).bytes <= quota.bytes and size.inodes <= quota.inodes:
         return quota
-    return at_least(quota, with_slack(room))
+    return at_least(quota, with_slack(size))
 
 
-def at_least(quota: Quota, room: Room) -> Quota:
-    return Quota(max(quota.bytes, room.bytes), max(quota.inodes, room.inodes))
+def at_least(quota: Quota, size: TreeSize) -> Quota:
+    return Quota(max(quota.bytes, size.bytes), max(quota.inodes, size.inodes))
 
 
 def _beyond(field: str, quota: int, what: str, wanted: int, now: int) -> QuotaExceeded:

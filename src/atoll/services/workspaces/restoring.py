@@ -231,7 +231,7 @@ class Restoring:
     ) -> Revision:
         """The head is those entries, whose chunks are stored, from now on; the working tree, if there is one, follows.
 
-        StaleVersion when another process was faster: nothing is changed then.
+        StaleVersion when another process was faster: nothing is changed then. Conflict as of `become`.
         """
         workspace, head = taken
         if stored.tree == head.tree:
@@ -242,6 +242,8 @@ class Restoring:
         if workspace.tree_id is not None:
             before = await self._manifests.load(workspace.lineage, head.tree)
             if not await self._has_room(workspace, before, after):
+                if self._is_live(workspace):
+                    workspace = await self._old_trees.make_room(workspace)
                 return (
                     await self._try_become(workspace, stored, reason, actor, message, based=head, merged=merged)
                 ).head
@@ -261,7 +263,7 @@ class Restoring:
             return True
         keeper = await self._trees.keeper(workspace)
         async with deadline(self._limits.call_s, "measuring the working tree"):
-            free = await keeper.room()
+            free = await keeper.free()
         return await asyncio.to_thread(has_room, free, before, after)
 
     async def _retire(self, workspace: Workspace, old_tree: str) -> Revision | None:

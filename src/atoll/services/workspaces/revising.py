@@ -118,6 +118,7 @@ class Revising:
                 return Taken(workspace, head)
             workspace = await self._trees.recall(workspace)
             if workspace.tree_id is None:
+                self._unrecorded.clear(workspace.id)
                 return Taken(workspace, head)
             try:
                 taken = await self._look(workspace, workspace.tree_id, head, reason, actor, message)

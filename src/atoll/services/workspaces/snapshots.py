@@ -79,7 +79,7 @@ class Snapshots:
             crash.point("workspaces.snapshot.taken")
             lineage = workspace.lineage
             if own_key:
-                await self._copying.check_room(workspace.owner)
+                await self._copying.check_allowance(workspace.owner)
                 lineage = new_id("lin")
                 await self._records.add_lineage(await self._keys.new(lineage, workspace.owner))
                 await self._copying.into(lineage, Resolved(head, head.lineage, head.tree))

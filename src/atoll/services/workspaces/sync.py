@@ -21,7 +21,7 @@ from atoll.services.workspaces.access import Found, WorkspaceAccess
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.possession import Possession
-from atoll.services.workspaces.quotas import check_quota, surely_fits
+from atoll.services.workspaces.quotas import NAMES_PER_INODE, check_quota, surely_fits
 from atoll.services.workspaces.refs import Refs, Resolved
 from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.revising import Revising
@@ -34,7 +34,6 @@ IDS_MAX = 65_536
 LOOKUP = 4_096
 LISTED_MAX = 10_000
 CHANGES_MIN = 65_536  # that a push may always bring, whatever the quota
-NAMES_PER_INODE = 4  # of files, on average: further names take no inode
 
 
 class Sent(NamedTuple):
@@ -110,7 +109,7 @@ class Sync:
         A collaborator's all count as new, against the owner's limit too: else the answer, or that there is room, would
         tell what the owner's other workspaces hold. StorageFull."""
         found = await self._access.find(principal, ref, Permission.WRITE)
-        use = await self._chunks.room.check(found.workspace.owner)
+        use = await self._chunks.allowance.check(found.workspace.owner)
         taken: list[bytes] = []
         size = 0
         async with self._chunks.writer(found.workspace.lineage) as writer:
@@ -118,7 +117,7 @@ class Sync:
                 async for chunk in sent:
                     size += len(chunk.data)
                     if found.permission is not None and use.most is not None and use.bytes + size > use.most:
-                        raise self._chunks.room.full(use, size)
+                        raise self._chunks.allowance.full(use, size)
                     await writer.add_compressed(chunk.id, chunk.size, chunk.data)
                     taken.append(chunk.id)
             finally:
@@ -165,7 +164,8 @@ class Sync:
                 before = await self._manifests.load(workspace.lineage, taken.head.tree)
                 after = await asyncio.to_thread(_applied, before, new, gone)
                 await self._check_chunks(principal, found, list(new.values()), before)
-                if not surely_fits(workspace.quota, len(after), sum(entry.size for entry in after)):
+                size = await asyncio.to_thread(_size, after)
+                if not surely_fits(workspace.quota, len(after), size):
                     await check_quota(workspace.quota, partial(_ready, before), after)
                 stored = await self._revising.store(workspace.lineage, after)
                 crash.point("workspaces.commit.stored")
@@ -232,6 +232,10 @@ class Sync:
                     async with aclosing(self._chunks.fetch_compressed(other, [id])) as found:
                         chunk = SentChunk(*await anext(found))
                 yield chunk
+
+
+def _size(entries: list[Entry]) -> int:
+    return sum(entry.size for entry in entries)
 
 
 async def _ready(entries: list[Entry]) -> list[Entry]:

@@ -28,6 +28,7 @@ class Problem:
     """Since when nothing of a workspace is recorded, and what would have to change."""
 
     since: datetime
+    code: str  # of the error: its message may tell sizes that are others at each look
     message: str
 
 
@@ -43,11 +44,13 @@ class Unrecorded:
         return self._problems.get(workspace_id)
 
     async def tell(self, workspace: Workspace, error: AtollError) -> None:
-        """The look at its files ended so. Told once, until something else is wrong or it was recorded."""
+        """The look at its files ended so. Told once, until something of another kind is wrong or it was
+        recorded."""
         before = self._problems.get(workspace.id)
-        if before is not None and before.message == error.message:
+        since = before.since if before else self._access.clock()
+        self._problems[workspace.id] = Problem(since, error.code, error.message)
+        if before is not None and before.code == error.code:
             return
-        self._problems[workspace.id] = Problem(before.since if before else self._access.clock(), error.message)
         while len(self._problems) > TOLD_MAX:
             self._problems.popitem(last=False)
         _log.warning("workspace.unrecorded", workspace_id=workspace.id, error=error.message)

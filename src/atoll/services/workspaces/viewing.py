@@ -9,7 +9,7 @@ from atoll.domain.workspace import Permission, Revision, Workspace
 from atoll.records.base import Records
 from atoll.services.workspaces.access import NoWorkspace
 from atoll.services.workspaces.mounted import Mounted
-from atoll.services.workspaces.storage.room import Room, Use
+from atoll.services.workspaces.storage.allowance import Allowance, Use
 from atoll.services.workspaces.unrecorded import Unrecorded
 from atoll.services.workspaces.views import RevisionView, WorkspaceView
 
@@ -19,10 +19,10 @@ SNAPSHOTS_MAX = 10_000
 class Viewing:
     """Views of workspaces and revisions, for whoever has been found to be allowed to see them."""
 
-    def __init__(self, records: Records, mounted: Mounted, room: Room, unrecorded: Unrecorded) -> None:
+    def __init__(self, records: Records, mounted: Mounted, allowance: Allowance, unrecorded: Unrecorded) -> None:
         self._records = records
         self._mounted = mounted
-        self._room = room
+        self._allowance = allowance
         self._unrecorded = unrecorded
 
     async def workspace(
@@ -37,7 +37,7 @@ class Viewing:
         owner = None if permission is None else await self._records.get_key(workspace.owner)
         name = None if owner is None else owner.name
         if permission is None:
-            use = use or await self._room.use(workspace.owner)
+            use = use or await self._allowance.use(workspace.owner)
         revision = await self.revision(head)
         problem = self._unrecorded.of(workspace.id)
         return WorkspaceView(workspace, permission, revision, tuple(mounted), tuple(shares), name, use, problem)

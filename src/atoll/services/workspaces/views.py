@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from atoll.domain.process import RunResult
 from atoll.domain.tree import Entry, EntryKind
 from atoll.domain.workspace import Permission, Revision, Share, Workspace
-from atoll.services.workspaces.storage.room import Use
+from atoll.services.workspaces.storage.allowance import Use
 from atoll.services.workspaces.unrecorded import Problem
 
 

@@ -85,7 +85,7 @@ class Workspaces:
         sandbox_config: dict[str, Any] | None = None,
     ) -> WorkspaceView:
         """Make an empty one. Needs `write`. InvalidInput names the field; Conflict when one's own has that name;
-        QuotaExceeded for too many, or for too many bytes as of `Room.check`."""
+        QuotaExceeded for too many, or for too many bytes as of `Allowance.check`."""
         parts, limits = self._parts, self._parts.limits
         principal.require(Scope.WRITE)
         now = parts.access.clock()
@@ -103,7 +103,7 @@ class Workspaces:
             automatic=automatic,
         )
         await parts.adding.check(workspace)
-        await parts.chunks.room.check(workspace.owner)
+        await parts.chunks.allowance.check(workspace.owner)
         # The empty tree is stored under the new key before a workspace names it: a cut leaves a lineage to collect.
         await parts.records.add_lineage(await parts.keys.new(workspace.lineage, workspace.owner))
         if sandbox_config is not None:
@@ -157,7 +157,7 @@ class Workspaces:
             found += [(one.workspace, one.permission) for one in of_others]
             found.sort(key=lambda one: one[0].created_at, reverse=True)
         wanted = [one for one in found if (name is None or one[0].name == name) and (tag is None or tag in one[0].tags)]
-        use = await self._parts.chunks.room.use(principal.id)
+        use = await self._parts.chunks.allowance.use(principal.id)
         return [
             await self._parts.viewing.workspace(workspace, permission, None if permission else use)
             for workspace, permission in wanted[:limit]
@@ -228,6 +228,7 @@ class Workspaces:
             else:
                 raise StaleVersion()
             parts.access.changed(gone.id)
+            parts.unrecorded.clear(gone.id)
             crash.point("workspaces.delete.recorded")
             if workspace.tree_id is not None:
                 await parts.trees.remove(workspace.tree_id)

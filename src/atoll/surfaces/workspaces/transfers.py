@@ -11,7 +11,7 @@ from starlette.responses import Response
 from atoll.domain.errors import QuotaExceeded, TooLarge
 from atoll.domain.principal import Principal
 from atoll.domain.tree import ID_BYTES
-from atoll.services.workspaces.storage.room import StorageFull
+from atoll.services.workspaces.storage.allowance import StorageFull
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import Stream, begun, json_response, read_body, upload

@@ -28,6 +28,7 @@ from atoll.records.base import Records
 from atoll.services.deadline import deadline
 from atoll.services.workspaces.archives.plain_tree import PlainTree
 from atoll.services.workspaces.storage.chunks import ChunkStore
+from atoll.services.workspaces.storage.free_space import FreeSpace
 from atoll.services.workspaces.storage.manifests import Manifests
 
 P = ParamSpec("P")
@@ -42,16 +43,26 @@ LISTED_MAX = 1_000_000
 PAUSE_S = 0.1  # one copy for a burst of changes
 RECONCILE_S = 3_600.0
 _USER = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9._@-]{0,127}")
+_WORKSPACE = re.compile(r"ws_[0-9a-f]{32}")
 _TREE = re.compile(r"[0-9a-f]{64}")
+_OUR_TARGET = re.compile(rf"{re.escape(OURS)}/{_WORKSPACE.pattern}/{_TREE.pattern}")
+_OUR_COPY = re.compile(rf"{_TREE.pattern}({re.escape(PARTIAL)})?|{re.escape(LINK)}")
 
 
 class FolderCopies:
     """Keeps the folder equal to the heads of all workspaces: one copy at a time, in a task of its own."""
 
     def __init__(
-        self, folder: Path, records: Records, manifests: Manifests, chunks: ChunkStore, copy_s: float = 3_600.0
+        self,
+        folder: Path,
+        records: Records,
+        manifests: Manifests,
+        chunks: ChunkStore,
+        copy_s: float = 3_600.0,
+        disk: FreeSpace | None = None,
     ) -> None:
         self._folder = folder
+        self._disk = disk or FreeSpace()
         self._records = records
         self._manifests = manifests
         self._chunks = chunks
@@ -84,8 +95,8 @@ class FolderCopies:
             await self._quietly(workspace.id)
 
     async def follow(self, workspace_id: str) -> None:
-        """Bring one workspace's copy to its head. Corrupt, NotFound; OSError when the disk fails or something of the
-        operator's own stands where the link belongs."""
+        """Bring one workspace's copy to its head. Corrupt, NotFound, StorageFull; OSError when the disk fails or
+        something of the operator's own stands where the link belongs."""
         workspace = await self._records.get_workspace(workspace_id)
         if workspace is None or not _USER.fullmatch(workspace.owner):
             return
@@ -103,6 +114,7 @@ class FolderCopies:
         await _finish(_put, user, name_of(workspace), workspace.id, head.tree)
 
     async def _copy(self, workspace: Workspace, head: Revision, copies: Path) -> None:
+        await self._disk.check()
         entries = await self._manifests.load(head.lineage, head.tree)
         old, before = await self._before(workspace, copies)
         partial = copies / (head.tree + PARTIAL)
@@ -125,6 +137,7 @@ class FolderCopies:
                 await _finish(tree.begin, entry)
                 for piece in entry.pieces():
                     if piece.id != HOLE:
+                        await self._disk.check()
                         await _finish(tree.write, piece.offset, (await anext(contents))[1])
                 await _finish(tree.end, entry)
 
@@ -183,9 +196,13 @@ async def _finish(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise
 
 
-def _discard(folder: Path) -> None:
+def _discard(path: Path) -> None:
+    """What is there goes, a folder with all that is in it; nothing there is no error."""
     with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _make_folders(copies: Path) -> None:
@@ -197,7 +214,7 @@ def _put(user: Path, name: str, workspace_id: str, tree: str) -> None:
     """Its one link leads to that copy; other copies of it go."""
     target = f"{OURS}/{workspace_id}/{tree}"
     if _leads_to(user / name) != target:
-        if os.path.lexists(user / name) and not _leads_to(user / name).startswith(OURS + "/"):
+        if os.path.lexists(user / name) and not _OUR_TARGET.fullmatch(_leads_to(user / name)):
             raise FileExistsError(f"{user / name} is not ours: what stands there has to go before the files can")
         link = user / OURS / workspace_id / LINK
         link.unlink(missing_ok=True)
@@ -205,8 +222,8 @@ def _put(user: Path, name: str, workspace_id: str, tree: str) -> None:
         link.rename(user / name)
         _unlink(user, workspace_id, but=name)
     for other in (user / OURS / workspace_id).iterdir():
-        if other.name != tree:
-            shutil.rmtree(other)
+        if other.name != tree and _OUR_COPY.fullmatch(other.name):
+            _discard(other)
 
 
 def _remove(user: Path, workspace_id: str) -> None:
@@ -231,11 +248,14 @@ def _leads_to(path: Path) -> str:
 
 
 def _sweep(folder: Path, workspaces: set[tuple[str, str]], names: set[tuple[str, str]]) -> None:
-    """Copies of other workspaces go, and links of ours by other names: (owner, id) and (owner, name)."""
+    """Copies of other workspaces go, and links of ours by other names: (owner, id) and (owner, name). What is not named
+    as ours stays."""
     for user in {path.parent for path in folder.glob(f"*/{OURS}")}:
+        if not _USER.fullmatch(user.name) or not (user / OURS).is_dir():
+            continue
         for path in (user / OURS).iterdir():
-            if (user.name, path.name) not in workspaces:
-                shutil.rmtree(path)
+            if (user.name, path.name) not in workspaces and _WORKSPACE.fullmatch(path.name):
+                _discard(path)
         for path in user.iterdir():
-            if (user.name, path.name) not in names and _leads_to(path).startswith(OURS + "/"):
+            if (user.name, path.name) not in names and _OUR_TARGET.fullmatch(_leads_to(path)):
                 path.unlink()

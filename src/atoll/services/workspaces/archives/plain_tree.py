@@ -8,7 +8,6 @@ attributes, pipes, and symbolic links that lead out of the tree. Blocking: threa
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -16,10 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from atoll.domain.chunk_ids import HOLE
 from atoll.domain.tree import Entry, EntryKind
 
-FREE_BYTES_MIN = 256 * 2**20  # that a copy leaves of its disk
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODES = 0o777
@@ -61,7 +58,11 @@ class PlainTree:
     def __init__(self, path: Path, old: Path | None) -> None:
         path.mkdir(mode=0o700)
         self._new = Folder(path)
-        self._old = None if old is None else Folder(old)
+        try:
+            self._old = None if old is None else Folder(old)
+        except OSError:
+            self._new.close()
+            raise
         self._file = -1
         self._at = 0
 
@@ -97,11 +98,7 @@ class PlainTree:
         return missing
 
     def begin(self, entry: Entry) -> None:
-        """The file whose chunks come next. OSError (ENOSPC) when the disk would be full."""
-        free = os.fstatvfs(self._new.top)
-        needed = sum(piece.length for piece in entry.pieces() if piece.id != HOLE)
-        if free.f_bavail * free.f_frsize - needed < FREE_BYTES_MIN:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        """The file whose chunks come next."""
         above, name = self._new.at(entry.path)
         self._file = os.open(name, _NEW, 0o600, dir_fd=above)
         os.ftruncate(self._file, entry.size)

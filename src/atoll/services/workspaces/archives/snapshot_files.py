@@ -18,6 +18,7 @@ from atoll.domain.errors import AtollError, InvalidInput, Unavailable
 from atoll.domain.workspace import Snapshot
 from atoll.records.base import Records
 from atoll.services.workspaces.archives.tree_archives import TreeArchives
+from atoll.services.workspaces.storage.free_space import FreeSpace
 
 _log = structlog.get_logger()
 
@@ -31,8 +32,9 @@ _SNAPSHOT_FILE = re.compile(r"snap_[0-9_]{1,40}\.tar\.zst")
 class SnapshotFiles:
     """Keeps the folder equal to what the records know."""
 
-    def __init__(self, folder: Path, records: Records, archives: TreeArchives) -> None:
+    def __init__(self, folder: Path, records: Records, archives: TreeArchives, disk: FreeSpace | None = None) -> None:
         self._folder = folder
+        self._disk = disk or FreeSpace()
         self._records = records
         self._archives = archives
 
@@ -43,8 +45,10 @@ class SnapshotFiles:
         return self._folder / snapshot.owner / (snapshot.id + SUFFIX)
 
     async def keep(self, snapshot: Snapshot) -> Path:
-        """Write its copy: whole and synced under its name, or not at all. Corrupt; Unavailable when the disk fails."""
+        """Write its copy: whole and synced under its name, or not at all. Corrupt, StorageFull; Unavailable when the
+        disk fails."""
         path = self.path(snapshot)
+        await self._disk.check()
         partial = path.with_name(path.name + PARTIAL)
         try:
             file = await asyncio.to_thread(_open, partial)
@@ -52,6 +56,7 @@ class SnapshotFiles:
                 pieces = self._archives.export(snapshot.lineage, snapshot.tree, snapshot.owner.encode())
                 async with aclosing(pieces):
                     async for piece in pieces:
+                        await self._disk.check()
                         await asyncio.to_thread(_write, file, piece)
                 await asyncio.to_thread(os.fsync, file)
             finally:

@@ -18,7 +18,7 @@ from atoll.domain.errors import QuotaExceeded, RateLimited, TooLarge
 from atoll.domain.ids import new_id
 from atoll.domain.principal import Principal
 from atoll.domain.tree import Entry
-from atoll.domain.tree_room import Room, room_of, with_slack
+from atoll.domain.tree_size import TreeSize, size_of, with_slack
 from atoll.domain.workspace import Permission, Quota, Reason, Workspace
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
@@ -26,7 +26,7 @@ from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.archives.tar_members import END, member
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
-from atoll.services.workspaces.quotas import at_least, surely_fits
+from atoll.services.workspaces.quotas import NAMES_PER_INODE, at_least, surely_fits
 from atoll.services.workspaces.refs import Refs
 from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.revising import Revising, Stored
@@ -37,7 +37,6 @@ from atoll.services.workspaces.trees.working_trees import WorkingTrees
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import RevisionView
 
-NAMES_PER_INODE = 4  # of the files of an archive, on average: further names take no inode
 HOLES_HERE = 1_000  # of a file whose member is made without a thread
 ENTRY_BYTES_MAX = 4_096  # of an archive that an entry may take besides its contents, on average
 
@@ -159,7 +158,7 @@ class Archives:
         self._revising.check_message(message)
         self._trees.require()
         workspace = found.workspace
-        await self._chunks.room.check(workspace.owner)
+        await self._chunks.allowance.check(workspace.owner)
         with self._turn(principal):
             async with deadline(self._limits.import_s, "importing the archive"):
                 stored = await self._unpacked(workspace, pieces, strip)
@@ -189,7 +188,7 @@ class Archives:
         if surely_fits(workspace.quota, head.entries, head.bytes):
             return workspace.quota
         entries = await self._manifests.load(workspace.lineage, head.tree)
-        return at_least(workspace.quota, await asyncio.to_thread(room_of, entries))
+        return at_least(workspace.quota, await asyncio.to_thread(size_of, entries))
 
     async def _unpacked(self, workspace: Workspace, pieces: AsyncIterable[bytes], strip: int) -> Stored:
         """The archive as a stored tree, by way of a working tree that is gone again."""
@@ -199,12 +198,12 @@ class Archives:
         tree_id = new_id("tree")
         self._trees.fresh.add(tree_id)
         try:
-            await self._runtime.make_tree(tree_id, Quota(with_slack(Room(bytes_max, 0)).bytes, quota.inodes))
+            await self._runtime.make_tree(tree_id, Quota(with_slack(TreeSize(bytes_max, 0)).bytes, quota.inodes))
             crash.point("workspaces.tree.made")
             keeper = await self._trees.keeper_of(tree_id)
             stream_max = bytes_max + entries_max * ENTRY_BYTES_MAX
             tar = decompressed(pieces, self._chunks.in_thread, stream_max)
-            async with aclosing(self._chunks.room.while_free(tar)) as tar:
+            async with aclosing(self._chunks.allowance.while_free(tar)) as tar:
                 await keeper.unpack(tar, bytes_max=bytes_max, entries_max=entries_max, strip=strip)
             crash.point("workspaces.import.unpacked")
             stored = (await self._revising.read(tree_id, workspace.lineage, None, None)).stored

@@ -181,7 +181,7 @@ class ChunkWriter:
         self._storing = asyncio.create_task(self._store(pack), name=f"store {pack.id}")
 
     async def _store(self, pack: PackBuilder) -> None:
-        use = await self.store.room.check(self._owner, pack.bytes)
+        use = await self.store.allowance.check(self._owner, pack.bytes)
         data = await self.store.in_thread(pack.finish, Sealer(self._key, self.lineage))
         await self.store.blobs.put(pack_key(self.lineage, pack.id), data)
         crash.point("workspaces.pack.stored")
@@ -198,7 +198,7 @@ class ChunkWriter:
             await self.store.records.add_pack(stored, pack.chunks, quota=quota)
         except QuotaExceeded:  # other writers of the owner's were faster
             await self.store.blobs.delete(pack_key(self.lineage, pack.id))
-            raise self.store.room.full(await self.store.room.use(self._owner), pack.bytes) from None
+            raise self.store.allowance.full(await self.store.allowance.use(self._owner), pack.bytes) from None
 
     async def _end(self) -> None:
         under_way = (self._packer, self._storing, *self._sealing)

@@ -22,11 +22,11 @@ from atoll.domain.errors import Corrupt
 from atoll.domain.workspace import StoredChunk
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
+from atoll.services.workspaces.storage.allowance import Allowance
 from atoll.services.workspaces.storage.chunk_reader import ChunkReader
 from atoll.services.workspaces.storage.chunk_writer import ChunkWriter
 from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.keys import LineageKeys
-from atoll.services.workspaces.storage.room import Room
 from atoll.services.workspaces.storage.sealing import ZSTD, Sealer
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 
@@ -49,14 +49,14 @@ class ChunkStore:
         keys: LineageKeys,
         limits: StorageLimits | None = None,
         clock: Clock = utc_now,
-        room: Room | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         self.blobs = blobs
         self.records = records
         self.keys = keys
         self.limits = limits or StorageLimits()
         self.clock = clock
-        self.room = room or Room(records, self.limits)
+        self.allowance = allowance or Allowance(records, self.limits)
         self.ranges = asyncio.Semaphore(RANGES_MAX)
         self.healer: Healer | None = None  # where there is a second store
         self._threads = ThreadPoolExecutor(self.limits.threads, thread_name_prefix="chunks")

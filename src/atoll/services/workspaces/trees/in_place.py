@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from atoll.domain.tree import Entry
-from atoll.domain.tree_room import Room, room_of
+from atoll.domain.tree_size import TreeSize, size_of
 
 
-def has_room(free: Room, before: Iterable[Entry], after: Iterable[Entry]) -> bool:
+def has_room(free: TreeSize, before: Iterable[Entry], after: Iterable[Entry]) -> bool:
     """Whether so much that is free is enough on the way from `before` to `after`, both sorted."""
     old = {entry.path: entry for entry in before}
     grown = largest = inodes = 0
@@ -19,9 +19,9 @@ def has_room(free: Room, before: Iterable[Entry], after: Iterable[Entry]) -> boo
         was = old.pop(entry.path, None)
         if was == entry:
             continue
-        now, then = room_of([entry]), room_of([was] if was is not None else [])
+        now, then = size_of([entry]), size_of([was] if was is not None else [])
         inodes += now.inodes - then.inodes
         grown += max(0, now.bytes - then.bytes)
         largest = max(largest, min(now.bytes, then.bytes))
-    gone = room_of(old.values())  # goes first
+    gone = size_of(old.values())  # goes first
     return grown + largest - gone.bytes <= free.bytes and inodes + 1 - gone.inodes <= free.inodes

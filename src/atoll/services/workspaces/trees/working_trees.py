@@ -121,7 +121,7 @@ class WorkingTrees:
         """A new tree with those contents; its id is in `fresh` until the caller takes it out. Nothing remains of it
         on an error."""
         self.require()
-        await self._chunks.room.check_disks()
+        await self._chunks.allowance.check_disks()
         tree_id = new_id("tree")
         self.fresh.add(tree_id)
         try:
@@ -130,7 +130,7 @@ class WorkingTrees:
                 await self._runtime.make_tree(tree_id, await asyncio.to_thread(holding, quota, entries))
                 crash.point("workspaces.tree.made")
                 keeper = await self._runtime.keeper(tree_id)
-                filling = self._chunks.room.while_free(steps(lineage, entries, (), self._chunks))
+                filling = self._chunks.allowance.while_free(steps(lineage, entries, (), self._chunks))
                 seen = await keeper.apply(filling)
                 known = known_of(seen, entries, time.time_ns())
                 await asyncio.to_thread(self._stamps.save, tree_id, TreeState(tree, known))

@@ -16,8 +16,8 @@ from atoll.domain.ids import new_id
 from atoll.domain.key import ApiKey, KeyKind
 from atoll.domain.tree import chunk_id
 from atoll.domain.workspace import Permission, Share
+from atoll.services.workspaces.storage.allowance import Allowance, StorageFull, Use
 from atoll.services.workspaces.storage.free_space import FreeSpace
-from atoll.services.workspaces.storage.room import Room, StorageFull, Use
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.services.workspaces.views import SentChunk
 from atoll.testing.memory_blobs import MemoryBlobs
@@ -127,8 +127,8 @@ async def test_standard_keys_have_the_limit_and_owner_and_internal_ones_have_non
     key = ApiKey(new_id("key"), "0" * 64, "atoll_0", "k", kind, frozenset(), datetime.now(UTC))
     await storage.records.add_key(key, event("key.created", key.id))
     use = Use(0, 5 if kind is KeyKind.STANDARD else None)
-    assert await Room(storage.records, StorageLimits(stored_bytes_max=5)).use(key.id) == use
-    assert await Room(storage.records, StorageLimits(stored_bytes_max=0)).use(key.id) == Use(0, None)
+    assert await Allowance(storage.records, StorageLimits(stored_bytes_max=5)).use(key.id) == use
+    assert await Allowance(storage.records, StorageLimits(stored_bytes_max=0)).use(key.id) == Use(0, None)
 
 
 # workspaces of an owner who is at the limit

@@ -1,4 +1,4 @@
-"""Room: what may still be stored: the bytes of one owner, and the free space of the server's disks.
+"""Allowance: what may still be stored: the bytes of one owner, and the free space of the server's disks.
 
 Writers of chunks ask before each pack; whoever is about to do much work for one asks before that.
 """
@@ -26,7 +26,7 @@ class Use(NamedTuple):
     most: int | None
 
 
-class Room:
+class Allowance:
     """Asks the records and the disks."""
 
     def __init__(self, records: Records, limits: StorageLimits, disks: FreeSpace | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Room: what a tree takes of a workspace's quota, as the file systems of working trees count it.
+"""Tree size: what a tree takes of a workspace's quota, as the file systems of working trees count it.
 
 Blocks of 4096 bytes for contents (holes take none), for folders, for long links and attributes, and for the map of a
 file that lies in many places; an inode for each file and folder, the workspace's own included, whatever names it has.
@@ -23,14 +23,14 @@ _NAMES_IN_FULL_BLOCK = 2600  # in one of many: they split in halves as they fill
 _PER_ENTRY_MAX = 3 * BLOCK_BYTES  # that an entry takes besides the bytes of its contents, holes counted as such
 
 
-class Room(NamedTuple):
+class TreeSize(NamedTuple):
     """What a tree takes."""
 
     bytes: int
     inodes: int
 
 
-def room_of(entries: Iterable[Entry]) -> Room:
+def size_of(entries: Iterable[Entry]) -> TreeSize:
     """Of a whole tree, its root included (whose first block counts for nothing)."""
     blocks = inodes = 0
     names: dict[bytes, int] = {}  # folder -> bytes of what is in it
@@ -52,17 +52,17 @@ def room_of(entries: Iterable[Entry]) -> Room:
     for held in names.values():
         if held > _NAMES_IN_BLOCK:
             blocks += max(2, held // _NAMES_IN_FULL_BLOCK)
-    return Room(blocks * BLOCK_BYTES, inodes)
+    return TreeSize(blocks * BLOCK_BYTES, inodes)
 
 
-def room_at_most(entries: int, size: int) -> Room:
+def size_at_most(entries: int, size: int) -> TreeSize:
     """More than a tree of so many entries and bytes of contents (holes included) takes: known without a look at it."""
-    return Room(size + entries * _PER_ENTRY_MAX, entries)
+    return TreeSize(size + entries * _PER_ENTRY_MAX, entries)
 
 
-def with_slack(room: Room) -> Room:
-    """What surely holds a tree of that room: folders fill their blocks, and files lie, as it happens."""
-    return Room(room.bytes + room.bytes // 64 + 8 * BLOCK_BYTES, room.inodes)
+def with_slack(size: TreeSize) -> TreeSize:
+    """What surely holds a tree of that size: folders fill their blocks, and files lie, as it happens."""
+    return TreeSize(size.bytes + size.bytes // 64 + 8 * BLOCK_BYTES, size.inodes)
 
 
 def _file_blocks(entry: Entry) -> int:
