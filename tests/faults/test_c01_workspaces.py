@@ -257,7 +257,7 @@ def test_c01_backup(mortal: Server, new_server: Callable[..., Server], tmp_path:
         mortal.cli("backup", "--to", str(store), env={"ATOLL_CRASH_AT": point}, code=-signal.SIGKILL)
         assert not list(store.rglob("manifest.json"))
     mortal.cli("backup", "--to", str(store))
-    assert not [left for left in os.listdir(mortal.data) if left.startswith("backup-")]
+    assert os.listdir(mortal.data / "dumps") == []
     again = new_server()
     again.cli("restore", "--from", str(store), "--master-key", str(mortal.data / "master.key"))
     again.start()

@@ -34,7 +34,7 @@ from atoll.domain.tree import (
     encode_page,
     encode_root,
 )
-from atoll.services import backup_format
+from atoll.services.recovery import backup_format
 from atoll.services.workspaces.archives.tar_members import END, member
 from atoll.services.workspaces.storage.packs import PackBuilder, index_id, read_index
 from atoll.services.workspaces.storage.sealing import Sealer, compress, decompress, inflate
