@@ -186,8 +186,8 @@ def test_ctrl_c_and_leaving_a_terminal(server: Server) -> None:
     sandbox = server.create()
     with Terminal(server, "shell", sandbox) as terminal:
         terminal.expect(r"\$ ")
-        terminal.type("sleep 100\n")
-        terminal.expect("sleep 100\r\n")
+        terminal.type("sh -c 'echo be''gun; exec sleep 100'\n")
+        terminal.expect("begun\r\n")  # before that, Ctrl-C would be for the shell itself
         terminal.type("\x03")
         terminal.expect(r"\^C.*\$ ")
         terminal.type("echo code $?\n")

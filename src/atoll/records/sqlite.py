@@ -10,6 +10,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -31,6 +32,7 @@ _log = structlog.get_logger()
 READERS_MAX = 4
 WAITING_MAX = 10_000  # transactions in line for the writer, and for the readers
 MIGRATION_S = 60.0  # longest wait for another process's migration
+OPEN_AGAIN_S = 0.05
 BUSY_S = 1.0  # one wait for another process's lock; `timeout_s` bounds them all
 CHECKPOINT_EVERY_COMMITS = 256
 # Should the background checkpoints not keep up, the writer makes them itself from this size on.
@@ -84,7 +86,7 @@ class Sqlite(Database):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Before SQLite makes it: keys' hashes and environments are nobody else's. -wal and -shm copy the mode.
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            self._writer = self._engine.connect()
+            self._writer = self._first_connection()
             # Another server's migration may be under way: it takes longer than any other transaction.
             execute(self._writer, f"PRAGMA busy_timeout={int(MIGRATION_S * 1000)}")
             transaction(self._writer, upgrade)
@@ -93,6 +95,20 @@ class Sqlite(Database):
             raise Unavailable(f"{self.path}: {error.strerror}") from error
         except DBAPIError as error:
             raise Unavailable(f"{self.path}: {error.orig}") from error
+
+    def _first_connection(self) -> Connection:
+        """Tried again while another server opens the same new database: switching it to WAL waits for nobody."""
+        until = time.monotonic() + MIGRATION_S
+        while True:
+            try:
+                return self._engine.connect()
+            except OperationalError as error:
+                busy = (
+                    isinstance(error.orig, sqlite3.Error) and error.orig.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                )
+                if not busy or time.monotonic() > until:
+                    raise
+            time.sleep(OPEN_AGAIN_S)
 
     def _connected(self) -> Connection:
         """This reader thread's connection; one that cannot be opened now is tried again with the next question."""
