@@ -103,9 +103,11 @@ class _Tree:
     def __enter__(self) -> int:
         (self.base / "tree").mkdir()
         self._root = os.open(self.base / "tree", os.O_RDONLY | os.O_DIRECTORY)
+        self._umask = os.umask(0)  # as keepers set theirs: this process is none
         return self._root
 
     def __exit__(self, *_: object) -> None:
+        os.umask(self._umask)
         os.close(self._root)
         shutil.rmtree(self.base / "tree")
         assert os.listdir(self.base) == ["outside"], "something came to lie outside of the tree"
