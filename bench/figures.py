@@ -118,7 +118,8 @@ class Report:
             ratio = self.ratio(row)
             against = f"{ratio:.1f}x {row.against}" if ratio is not None else ""
             p99 = "" if row.p99 is None else f"{text(row.p99)} {row.unit}"
-            lines.append(f"| {row.label} | {text(row.value)} {row.unit} | {p99} | {against} |".replace("  ", " "))
+            label = row.label.replace("|", "\\|")  # else it would end the cell
+            lines.append(f"| {label} | {text(row.value)} {row.unit} | {p99} | {against} |".replace("  ", " "))
         return "\n".join(lines)
 
 
