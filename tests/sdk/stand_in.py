@@ -99,7 +99,7 @@ class LocalProcess:
             await asyncio.wait_for(self.process.wait(), timeout_s)
         except TimeoutError:
             self.timed_out = True
-            self.kill(9)
+            self.send(signal.SIGKILL)
         code = await self.process.wait()
         await asyncio.wait(readers, timeout=5)
         async with self.changed:
@@ -171,8 +171,19 @@ class LocalProcess:
     def kill(self, number: int) -> None:
         if self.process is None or self.process.returncode is not None:
             raise Refused(409, "CONFLICT", "the process has ended")
-        with suppress(ProcessLookupError):  # it ended just now
-            os.killpg(self.process.pid, number)
+        self.send(number)
+
+    async def end(self) -> None:
+        """The process and its group are gone, whether it ended by itself or not."""
+        if self.process is not None:
+            self.send(signal.SIGKILL)
+            await self.task
+
+    def send(self, number: int) -> None:
+        """Signal its whole group; nothing happens where there is none any more."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
 
     def ended(self) -> dict[str, Any]:
         code = self.code or 0
@@ -232,8 +243,7 @@ class Box:
             raise Refused(409, "CONFLICT", f"session is already {self.status}")
         self.status, self.ended = status, datetime.now(UTC)
         for process in self.processes.values():
-            if process.code is None:
-                process.kill(9)
+            process.send(signal.SIGKILL)
 
     def path(self, text: str) -> Path:
         found = (self.root / text.lstrip("/")).resolve()
@@ -349,8 +359,7 @@ class App:
         box = self.box(request)
         box.answer()
         for process in box.processes.values():
-            if process.code is None:
-                process.kill(signal.SIGTERM)
+            process.send(signal.SIGTERM)
         box.end("stopped")
         return {"status": "stopped"}
 
@@ -594,10 +603,7 @@ class StandIn:
     async def _end_processes(self) -> None:
         for box in self.routes.boxes.values():
             for process in box.processes.values():
-                if process.code is None:
-                    process.kill(9)
-                if process.process is not None:
-                    await process.task
+                await process.end()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
