@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -31,7 +32,8 @@ class Server:
 
 @contextmanager
 def server() -> Iterator[Server]:
-    """`atoll up --detach` on a temporary folder; `atoll down` and no folder afterwards."""
+    """`atoll up --detach` on a temporary folder; `atoll down` and no folder afterwards, after a SIGTERM too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     data = Path(tempfile.mkdtemp(prefix="atoll-data-"))
     names = ("ATOLL_URL", "ATOLL_API_KEY", "ATOLL_DATA")
     before = {name: os.environ.pop(name, None) for name in names}

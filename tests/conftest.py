@@ -10,12 +10,14 @@ import pytest
 import pytest_asyncio
 
 from tests.ground import Ground
-from tests.workers import ByRoom, end_workers, is_worker, start_worker, turn
+from tests.workers import ByRoom, end_when_terminated, end_workers, is_worker, start_worker, turn
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if is_worker(config):
         start_worker(config)
+    else:
+        end_when_terminated()
 
 
 @pytest.hookimpl(tryfirst=True)  # before they are ended by force

@@ -43,6 +43,16 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
+def end_when_terminated() -> None:
+    """A SIGTERM, as of CI's time limit, ends the run like Ctrl-C: what the tests started is taken down."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 def start_worker(config: pytest.Config) -> None:
     """One interrupt is enough for a worker: a second one would cut short how its servers are taken down."""
 
@@ -51,6 +61,7 @@ def start_worker(config: pytest.Config) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the one that hands out the tests has it too, and interrupts
     at_work = os.open(_shared(config) / f"at-work-{os.getpid()}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
     fcntl.flock(at_work, fcntl.LOCK_EX)
     config.add_cleanup(lambda: os.close(at_work))

@@ -4,12 +4,15 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from atoll.cli.failure import Failed
-from atoll.cli.trees import _Unpacking
+from atoll.cli.trees import _Unpacking, send_tree
+from atoll.sdk import Chunk, ConnectionFailed
 from tests.cli.conftest import Atoll
 from tests.sdk.stand_in import StandIn
 
@@ -50,6 +53,56 @@ def test_json_says_how_much_moved(atoll: Atoll, box: Path, tmp_path: Path) -> No
     (tmp_path / "file").write_text("12345")
     said = json.loads(atoll("cp", "--json", str(tmp_path / "file"), "box:/file").stdout)
     assert said == {"source": str(tmp_path / "file"), "destination": "box:/file", "bytes": 5}
+
+
+def test_a_tar_that_ends_before_the_folder_does_says_why(
+    atoll: Atoll, box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "tar").write_text("#!/bin/sh\necho no room >&2\nexit 5\n")
+    (tmp_path / "bin" / "tar").chmod(0o755)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "large").write_bytes(bytes(20_000_000))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    done = atoll("cp", str(tmp_path / "tree"), "box:/")
+    assert (done.returncode, done.stderr) == (1, "atoll: tar in the sandbox exited with 5: no room\n")
+
+
+class EndedTar:
+    """A process that took the whole archive and ended; its connection is closed, its end not yet read."""
+
+    exit_code: int | None = None
+
+    async def __aenter__(self) -> EndedTar:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        self.exit_code = 0
+        return
+        yield
+
+    async def write(self, data: bytes) -> None:
+        pass
+
+    async def close_stdin(self) -> None:
+        raise ConnectionFailed("the connection to the process was lost")
+
+
+async def test_a_tar_that_ends_before_its_input_is_closed_has_done_its_work(tmp_path: Path) -> None:
+    class Box:
+        class files:
+            @staticmethod
+            async def mkdir(path: str) -> None:
+                pass
+
+        @staticmethod
+        async def exec(argv: list[str]) -> EndedTar:
+            return EndedTar()
+
+    await send_tree(cast(Any, Box), tmp_path, "/tree", lambda what, size: lambda moved: None)
 
 
 def test_a_folder_goes_in_with_its_links_and_modes(atoll: Atoll, box: Path, tmp_path: Path) -> None:

@@ -55,14 +55,14 @@ class Server:
     def start(
         self, *, detach: bool = False, env: dict[str, str] | None = None, pass_fds: tuple[int, ...] = ()
     ) -> Server:
-        """Returns when it serves; SystemExit with its words when it does not come up."""
+        """Returns when it serves; AssertionError with its words when it does not come up."""
         words = ["up", "--data", str(self.data), "--port", str(self.port), "--json"]
         if detach:
             self.pid = json.loads(self.cli(*words, "--detach", env=env).stdout)["pid"]
             return self
         if not self.launch(env, pass_fds):
             assert self._child is not None
-            raise SystemExit(f"exit {self._child.returncode}:\n{self.log()[-2000:]}")
+            raise AssertionError(f"exit {self._child.returncode}:\n{self.log()[-2000:]}")
         return self
 
     def launch(self, env: dict[str, str] | None = None, pass_fds: tuple[int, ...] = ()) -> bool:
@@ -77,12 +77,16 @@ class Server:
                 start_new_session=True,
                 pass_fds=pass_fds,
             )
-        line = _line(self._child, START_S)
-        if not line:
-            self._child.wait(START_S)
-            return False
         self.pid = self._child.pid
-        return True
+        try:
+            serves = bool(_line(self._child, START_S))
+        except AssertionError:
+            self.pid = 0
+            raise
+        if not serves:
+            self._child.wait(START_S)
+            self.pid = 0
+        return serves
 
     def kill(self) -> None:
         """`kill -9`; returns when it is dead."""

@@ -89,6 +89,6 @@ def test_down_ends_sandboxes_whatever_the_settings_say(new_server: NewServer) ->
     server.kill()
     (server.data / "atoll.toml").write_text("[server]\nprot = 1\n")
     done = server.cli("down", "--data", str(server.data))
-    assert re.search(rb"; [12] sandboxes ended", done.stdout)  # one may be proving the isolation still
+    assert re.search(rb"; (1 sandbox|2 sandboxes) ended", done.stdout)  # one may be proving the isolation still
     assert b"server.prot" in done.stderr and done.stderr.count(b"\n") == 1
     assert_nothing_left(server.machine)

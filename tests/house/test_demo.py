@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,22 @@ def test_the_demo_says_plainly_when_no_server_can_start() -> None:
     )
     assert done.returncode == 1
     assert "the demo failed" in done.stdout and "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.timeout(120)
+def test_a_demo_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "demo"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stdout is not None
+    with demo.stdout as shown:
+        assert any("a server on" in line for line in shown)
+        demo.send_signal(signal.SIGTERM)
+        rest = shown.read()
+    assert demo.wait(60) == 128 + signal.SIGTERM, rest
+    assert list(tmp_path.iterdir()) == []

@@ -148,6 +148,16 @@ def test_writing_to_a_process_that_has_ended_unread_does_not_hang(server: StandI
         assert process.wait(10).code == 0
 
 
+def test_without_reconnecting_the_end_of_a_process_is_read_after_a_write_that_came_too_late(server: StandIn) -> None:
+    with Sandbox.create() as sandbox, sandbox.exec(["sh", "-c", "exit 3"]) as process:
+        process.reconnect_s = 0
+        time.sleep(0.3)
+        with pytest.raises(ConnectionFailed):
+            for _ in range(5):
+                process.write("nobody reads this\n")
+        assert process.wait(10).code == 3
+
+
 def test_a_server_that_stays_away_is_given_up(server: StandIn) -> None:
     with Sandbox.create() as sandbox:
         process = sandbox.exec(["cat"])

@@ -64,12 +64,13 @@ def down(
     settings = _readable_settings(data)
     pid = stop_server(settings.folder, settings.server.drain_s)
     ended = 0 if keep or not settings.folder.root.is_dir() else asyncio.run(end_sandboxes(settings))
+    told = f"{output.count(ended, 'sandbox', 'sandboxes')} ended"
     if as_json:
         output.print_json({"stopped": pid, "sandboxes": ended})
     elif pid is None:
-        typer.echo(f"no server ran on {settings.data}" + (f"; {ended} sandboxes ended" if ended else ""))
+        typer.echo(f"no server ran on {settings.data}" + (f"; {told}" if ended else ""))
     else:
-        kept = "its sandboxes go on" if keep else f"{ended} sandboxes ended"
+        kept = "its sandboxes go on" if keep else told
         typer.echo(f"the server on {settings.data} (pid {pid}) has stopped, {kept}")
 
 

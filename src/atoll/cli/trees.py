@@ -15,10 +15,12 @@ import stat
 import tarfile
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from atoll.cli.failure import Failed
+from atoll.sdk.errors import ConnectionFailed
 
 if TYPE_CHECKING:
     from atoll.sdk import AsyncProcess, AsyncSandbox
@@ -40,8 +42,9 @@ async def send_tree(sandbox: AsyncSandbox, local: Path, path: str, progress: Sta
         messages = asyncio.create_task(_messages(process))
         sink = _Sink(process, asyncio.get_running_loop(), moved)
         try:
-            await asyncio.to_thread(_pack, local, sink)
-            await process.close_stdin()
+            with suppress(ConnectionFailed):  # if tar did not just end, the messages fail for it too
+                await asyncio.to_thread(_pack, local, sink)
+                await process.close_stdin()
         finally:
             text = await messages
     _check(process, text)
