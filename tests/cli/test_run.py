@@ -10,7 +10,8 @@ import pytest
 
 from tests.cli.conftest import Atoll
 from tests.sdk.cutting_proxy import CuttingProxy
-from tests.sdk.stand_in import LocalProcess, StandIn
+from tests.sdk.local_process import LocalProcess
+from tests.sdk.stand_in import StandIn
 from tests.sdk.test_process import MANY_LINES, MANY_LINES_TEXT
 
 

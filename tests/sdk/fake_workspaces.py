@@ -22,7 +22,8 @@ from atoll.domain.errors import AtollError, InvalidInput
 from atoll.domain.tree import Entry, EntryKind, check_entries, chunk_id, decode_entry, encode_entry, raw, text
 from atoll.domain.tree_changes import changes, with_renames
 from atoll.domain.tree_merge import merge
-from tests.sdk.stand_in import KEY, Refused
+from tests.sdk.local_process import Refused
+from tests.sdk.stand_in import KEY
 
 HEAD = struct.Struct("!32sII")
 KINDS = {"f": "file", "d": "directory", "l": "symlink", "h": "hardlink", "p": "fifo"}

@@ -10,7 +10,8 @@ from atoll.sdk import ConnectionFailed, Workspace
 from atoll.sdk.sync.index import state_folder
 from tests.sdk.fake_workspaces import FakeWorkspaces
 from tests.sdk.fake_workspaces import Workspace as Stored
-from tests.sdk.stand_in import Refused, StandIn
+from tests.sdk.local_process import Refused
+from tests.sdk.stand_in import StandIn
 
 
 def fill(folder: Path) -> None:

@@ -14,6 +14,7 @@ import selectors
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -392,3 +393,19 @@ def checksum(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
+
+
+def without_policy(network: Network) -> None:
+    """Take the rules away and keep the links: the control that shows that the rules are what stops a packet."""
+    network._filter.delete(network.name)
+
+
+def dropped(network: Network, reason: str) -> int:
+    return network.counters()[reason][0]
+
+
+def wait_for(condition: Callable[[], object], within_s: float = 10) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
