@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_network
 from typing import Any
 
 import pytest
@@ -65,6 +65,17 @@ async def test_the_owner_is_not_limited_from_this_machine_and_is_from_elsewhere(
     door = Door(KeyRing(), DoorLimits(key_per_s=0.001, key_burst=1))
     assert await outcomes(door, *[scope(OWNERS, "127.0.0.1")] * 5) == ["in"] * 5
     assert await outcomes(door, scope(OWNERS), scope(OWNERS)) == ["in", "rate_limited"]
+
+
+@pytest.mark.parametrize(("trusted", "free"), [((), False), ((ip_network("127.0.0.0/8"),), True)])
+async def test_a15_who_comes_through_a_proxy_on_this_machine_is_on_it_only_if_a_trusted_one_says_so(
+    trusted: tuple[IPv4Network, ...], free: bool
+) -> None:
+    door = Door(KeyRing(), DoorLimits(key_per_s=0.001, key_burst=1, trusted_proxies=trusted))
+    proxied = scope(OWNERS, "127.0.0.1", forwarded="127.0.0.1")
+    assert await outcomes(door, proxied, proxied) == ["in", "in" if free else "rate_limited"]
+    elsewhere = scope(OWNERS, "127.0.0.1", forwarded="203.0.113.7")
+    assert await outcomes(door, elsewhere, elsewhere) == ["in" if free else "rate_limited", "rate_limited"]
 
 
 async def test_a_standard_key_is_limited_from_this_machine_too() -> None:

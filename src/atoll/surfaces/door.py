@@ -94,7 +94,7 @@ class Door:
         principal = await self._authenticate(text, peer)
         trace.key_id = principal.id
         structlog.contextvars.bind_contextvars(key_id=principal.id)
-        if principal.kind is KeyKind.STANDARD or not is_loopback(peer):
+        if principal.kind is KeyKind.STANDARD or not self._is_here(scope, peer):
             self._spend(self._by_address, network_of(peer), "requests from this address")
             self._spend(self._by_key, principal.id, "requests with this key")
         return principal
@@ -103,7 +103,7 @@ class Door:
         """For public routes: only the limit of the address, which loopback does not have."""
         trace = trace_of(scope)
         trace.peer = self.peer(scope)
-        if not is_loopback(trace.peer):
+        if not self._is_here(scope, trace.peer):
             self._spend(self._by_address, network_of(trace.peer), "requests from this address")
 
     def watch(self, scope: Scope) -> AbstractContextManager[None]:
@@ -139,10 +139,8 @@ class Door:
 
     def peer(self, scope: Scope) -> str:
         """The client's address. X-Forwarded-For counts only as far as the proxies in it are trusted ones."""
-        client = scope.get("client")
-        address = str(client[0]) if client else "unknown"
-        proxies = self._limits.trusted_proxies
-        if not proxies or not _within(address, proxies):
+        address = _client(scope)
+        if not self._trusts(address):
             return address
         forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
         for hop in reversed(forwarded.decode("latin-1").split(",")):
@@ -150,9 +148,17 @@ class Door:
             if not _is_address(hop):
                 break
             address = hop
-            if not _within(address, proxies):
+            if not self._trusts(address):
                 break
         return address
+
+    def _is_here(self, scope: Scope, peer: str) -> bool:
+        """Whether the client is on this machine, as far as one knows: not behind a proxy that is not trusted."""
+        return is_loopback(peer) and (not is_proxied(scope) or self._trusts(_client(scope)))
+
+    def _trusts(self, address: str) -> bool:
+        proxies = self._limits.trusted_proxies
+        return bool(proxies) and _within(address, proxies)
 
     async def _authenticate(self, text: str, peer: str) -> Principal:
         known = hash(text)
@@ -194,6 +200,11 @@ def bearer(scope: Scope) -> str | None:
     return text
 
 
+def is_proxied(scope: Scope) -> bool:
+    """Whether a proxy says that it passes the request on."""
+    return any(_header(scope, name) is not None for name in (b"forwarded", b"x-forwarded-for"))
+
+
 def is_loopback(address: str) -> bool:
     """Whether an address, or a host to listen on, is this machine's own; a name is only when it is `localhost`."""
     if address in ("127.0.0.1", "::1", "localhost"):
@@ -208,6 +219,11 @@ def network_of(address: str) -> str:
     parsed = ip_address(address)
     mapped = getattr(parsed, "ipv4_mapped", None)
     return str(mapped) if mapped else str(ip_network((address, 64), strict=False))
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes | None:

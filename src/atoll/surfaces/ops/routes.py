@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atoll.surfaces.bodies import json_response
-from atoll.surfaces.door import is_loopback
+from atoll.surfaces.door import is_loopback, is_proxied
 from atoll.surfaces.operation import JSON, Answer, Operation
 from atoll.surfaces.ops.health import Health, HealthAnswer, ReadyAnswer
 from atoll.surfaces.ops.pages import Pages
@@ -15,8 +15,6 @@ from atoll.telemetry.metrics import CONTENT_TYPE, Metrics
 from atoll.telemetry.trace import trace_of
 
 TAG = "operations"
-
-FORWARDED = ("forwarded", "x-forwarded-for")
 
 ANY_OBJECT = {"type": "object"}
 
@@ -60,8 +58,7 @@ def operations(health: Health, metrics: Metrics | None, pages: Pages | None) -> 
 def _metrics(metrics: Metrics) -> list[Operation]:
     async def render(request: Request) -> Response:
         # monitors bring no key; whose sandbox runs what is told to this machine alone, and to nobody through a proxy
-        proxied = any(name in request.headers for name in FORWARDED)
-        here = not proxied and is_loopback(trace_of(request.scope).peer or "")
+        here = not is_proxied(request.scope) and is_loopback(trace_of(request.scope).peer or "")
         return Response(metrics.render(tenants=here), headers={"content-type": CONTENT_TYPE})
 
     return [
