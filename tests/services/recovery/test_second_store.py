@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,84 +15,19 @@ from atoll.blobs.local_disk import LocalDisk
 from atoll.domain import crash
 from atoll.domain.errors import Conflict, Corrupt, Unavailable
 from atoll.domain.workspace import Workspace
-from atoll.records.dump import dump_records, packs_in
 from atoll.records.sql import SqlRecords
 from atoll.records.sqlite import Sqlite
 from atoll.services.recovery import second_store
 from atoll.services.recovery.backup import Backup
 from atoll.services.recovery.copy_journal import CopyJournal
 from atoll.services.recovery.ownership import MARKER, claim
-from atoll.services.recovery.second_store import SecondStore, SecondStoreLimits
 from atoll.services.workspaces.storage import healing
 from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key
-from atoll.telemetry.metrics import Metrics
 from atoll.testing.memory_blobs import MemoryBlobs
 from atoll.testing.memory_vault import MemoryVault
+from tests.services.recovery.ground import FILES, LIMITS, Ground
 from tests.services.workspaces.storage import DAY, KIB, Storage, event, noise
-
-FILES = {b"f%02d" % number: noise(number, 5 * KIB) for number in range(40)}
-LIMITS = SecondStoreLimits(every_s=0.01, pause_s=0.01, relist_s=3600, grace_s=DAY.total_seconds())
-
-
-class Ground:
-    """A chunk store with a second store beside it."""
-
-    def __init__(self, folder: Path, storage: Storage) -> None:
-        self.folder, self.storage = folder, storage
-        self.first = storage.blobs
-        self.second = MemoryBlobs()
-        self.metrics = Metrics()
-        self.job = self.new_job()
-
-    def new_job(self, limits: SecondStoreLimits = LIMITS, store: str = "s3://b") -> SecondStore:
-        """As after a restart."""
-        self.job = SecondStore(
-            self.first,
-            self.second,
-            self.storage.records,
-            self.storage.vault,
-            CopyJournal(self.folder / "copied.jsonl", store),
-            self.dumped,
-            lambda: "the owner's key",
-            limits=limits,
-            clock=self.storage.clock,
-            metrics=self.metrics,
-        )
-        return self.job
-
-    async def dumped(self, file: Path) -> dict[str, int]:
-        await dump_records(f"sqlite:///{self.folder}/atoll.db", file)
-        return {pack_key(lineage, pack): size for lineage, pack, size in packs_in(file)}
-
-    def copied(self) -> dict[str, bytes]:
-        return {key: data for key, data in self.second.objects.items() if key.startswith("lineages/")}
-
-    def heal(self) -> None:
-        self.storage.chunks.healer = Healer(self.first, self.second, self.metrics)
-
-    def metric(self, name: str) -> float:
-        line = next(one for one in self.metrics.render().decode().splitlines() if one.startswith(f"{name} "))
-        return float(line.split()[1])
-
-
-@pytest.fixture
-async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
-    records = SqlRecords(Sqlite(tmp_path / "atoll.db"))
-    await records.start()
-    made = Storage(records)
-    await made.blobs.start()
-    await made.vault.start()
-    yield made
-    await made.chunks.close()
-    await records.close()
-
-
-@pytest.fixture
-async def ground(tmp_path: Path, storage: Storage) -> AsyncIterator[Ground]:
-    made = Ground(tmp_path, storage)
-    yield made
-    await made.job.close()
 
 
 async def test_everything_gets_there_and_then_only_what_is_new(ground: Ground) -> None:
