@@ -17,7 +17,7 @@ from atoll.services.workspaces.storage.healing import Healer
 from atoll.testing.memory_blobs import MemoryBlobs
 from tests.blobs.servers import ObjectServer, make_gcs_bucket, make_s3_bucket, s3_access
 from tests.services.recovery.ground import FILES, LIMITS, Ground
-from tests.services.workspaces.storage import DAY, Storage, event
+from tests.services.workspaces.storage import DAY, Storage
 
 
 @pytest.fixture(params=["s3", "gcs"])
@@ -44,10 +44,7 @@ async def test_what_is_written_and_deleted_here_is_there_too(storage: Storage, s
     workspace, gone = await storage.workspace(FILES), await storage.workspace({b"f": b"gone" * 999}, "gone")
     await ground.job.pass_()
     assert await copied(second) == ground.first.objects  # type: ignore[attr-defined]
-    await storage.records.swap_workspace(replace(gone, deleted_at=storage.now), event("workspace.deleted", gone.id))
-    await storage.records.delete_workspace_records(gone.id)
-    storage.later(3 * DAY)
-    await storage.collector.collect()
+    await storage.destroy(gone)
     await ground.job.pass_()
     storage.later(2 * DAY)
     await ground.new_job().pass_()

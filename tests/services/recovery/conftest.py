@@ -7,22 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from atoll.records.sql import SqlRecords
-from atoll.records.sqlite import Sqlite
 from tests.services.recovery.ground import Ground
-from tests.services.workspaces.storage import Storage
+from tests.services.workspaces.storage import Storage, storage
 
-
-@pytest.fixture
-async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
-    records = SqlRecords(Sqlite(tmp_path / "atoll.db"))
-    await records.start()
-    made = Storage(records)
-    await made.blobs.start()
-    await made.vault.start()
-    yield made
-    await made.chunks.close()
-    await records.close()
+__all__ = ["ground", "storage"]
 
 
 @pytest.fixture

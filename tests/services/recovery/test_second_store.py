@@ -27,7 +27,7 @@ from atoll.services.workspaces.storage.packs import pack_key
 from atoll.testing.memory_blobs import MemoryBlobs
 from atoll.testing.memory_vault import MemoryVault
 from tests.services.recovery.ground import FILES, LIMITS, Ground
-from tests.services.workspaces.storage import DAY, KIB, Storage, event, noise
+from tests.services.workspaces.storage import DAY, KIB, Storage, noise
 
 
 async def test_everything_gets_there_and_then_only_what_is_new(ground: Ground) -> None:
@@ -98,10 +98,7 @@ async def test_what_the_collector_deletes_goes_there_too_after_the_grace(ground:
     await ground.second.put("lineages/lin_other/packs/pack_other", b"another server's")
     await ground.job.pass_()
     records, storage = ground.storage.records, ground.storage
-    await records.swap_workspace(replace(gone, deleted_at=storage.now), event("workspace.deleted", gone.id))
-    await records.delete_workspace_records(gone.id)
-    storage.later(3 * DAY)
-    await storage.collector.collect()
+    await storage.destroy(gone)
     assert len(await records.list_lineages()) == 1
     before = ground.copied()
     await ground.job.pass_()
@@ -122,10 +119,7 @@ async def test_what_a_backup_needs_stays_until_the_backup_goes(ground: Ground) -
     first = ground.job.lag.backup
     assert first is not None
     kept = ground.copied()
-    await storage.records.swap_workspace(replace(gone, deleted_at=storage.now), event("workspace.deleted", gone.id))
-    await storage.records.delete_workspace_records(gone.id)
-    storage.later(3 * DAY)
-    await storage.collector.collect()
+    await storage.destroy(gone)
     assert ground.first.objects == {}  # type: ignore[attr-defined]
     ground.new_job()
     for _ in range(2):
@@ -337,10 +331,7 @@ async def test_c01_killed_between_the_store_and_the_journal(ground: Ground) -> N
         await ground.job.pass_()
     await ground.new_job().pass_()
     assert ground.copied() == ground.first.objects  # type: ignore[attr-defined]
-    await storage.records.swap_workspace(replace(gone, deleted_at=storage.now), event("workspace.deleted", gone.id))
-    await storage.records.delete_workspace_records(gone.id)
-    storage.later(3 * DAY)
-    await storage.collector.collect()
+    await storage.destroy(gone)
     await ground.job.pass_()
     storage.later(2 * DAY)
     with crash.armed("backup.object_deleted", die), pytest.raises(RuntimeError):

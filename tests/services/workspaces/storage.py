@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -116,6 +116,14 @@ class Storage:
         revision = await self.revision(workspace.id, workspace.lineage, files, last.number + 1, last.id)
         return await self.records.add_revision(revision, workspace, event("workspace.revised", workspace.id))
 
+    async def destroy(self, workspace: Workspace) -> None:
+        """Delete it and its records; three days later what only it had is collected."""
+        deleted = replace(workspace, deleted_at=self.now)
+        await self.records.swap_workspace(deleted, event("workspace.deleted", workspace.id))
+        await self.records.delete_workspace_records(workspace.id)
+        self.later(3 * DAY)
+        await self.collector.collect()
+
     async def revision(
         self, workspace: str, lineage: str, files: dict[bytes, bytes], number: int = 1, parent: str | None = None
     ) -> Revision:
@@ -184,6 +192,7 @@ async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
     await records.start()
     made = Storage(records)
     await made.blobs.start()
+    await made.vault.start()
     yield made
     await made.chunks.close()
     await records.close()
