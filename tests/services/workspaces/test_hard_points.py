@@ -1,4 +1,4 @@
-"""The hard points of working trees: cheap looks, marks that outlive a crash, trees that lag, restores that race."""
+"""The hard points of working trees: cheap looks, marks that outlive a crash, trees that lag or move."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from datetime import timedelta
 
 import pytest
 
-from atoll.domain.errors import Conflict, Corrupt, NotFound, TooLarge, Unavailable
+from atoll.domain.errors import Conflict, NotFound, TooLarge
 from atoll.domain.event import Event
 from atoll.domain.tree import chunk_id
-from atoll.domain.workspace import Permission, Reason, Revision, RevisionState, Workspace, WorkspaceMount
+from atoll.domain.workspace import Permission, Reason, Revision, Workspace, WorkspaceMount
 from atoll.sidekick.keeper_client import KeeperClient
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime
 from tests.services.conftest import ALICE, BOB, until
@@ -158,45 +158,6 @@ async def test_a_push_that_the_tree_cannot_follow_is_committed_and_comes_in_late
     assert disk(folder) == {b"a": b"pushed", b"b": b"tenant"}
 
 
-async def test_a_sandbox_made_while_its_workspace_is_restored_has_the_restored_files(shop: Workshop) -> None:
-    await shop.create()
-    first = await shop.mount("w")
-    (await shop.folder("w") / "a").write_bytes(b"old")
-    await shop.take()
-    (await shop.folder("w") / "a").write_bytes(b"new")
-    shop.runtime.make_s = 0.2
-    making = asyncio.create_task(shop.mount("w"))
-    await asyncio.sleep(0.05)
-    await shop.workspaces.restoring.restore(ALICE, "w", "2")
-    second = await making
-    for sandbox in (first, second):
-        _, pieces = await shop.sandboxes.files.read(ALICE, sandbox.id, "/workspace/a")
-        assert b"".join([piece async for piece in pieces]) == b"old"
-    await shop.parts.upkeep.reconcile()
-    assert len(await shop.runtime.list_trees()) == 1
-
-
-async def test_what_is_written_to_an_old_tree_before_the_swap_is_kept(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await shop.create()
-    await shop.mount("w")
-    folder = await shop.folder("w")
-    (folder / "a").write_bytes(b"old")
-    await shop.take()
-    (folder / "a").write_bytes(b"new")
-    swap = type(shop.runtime).swap_tree
-
-    async def late(self, *how, **options):  # type: ignore[no-untyped-def]
-        (folder / "b").write_bytes(b"in between")
-        await swap(self, *how, **options)
-
-    monkeypatch.setattr(type(shop.runtime), "swap_tree", late)
-    await shop.workspaces.restoring.restore(ALICE, "w", "2")
-    assert disk(await shop.folder("w")) == {b"a": b"old"} == await shop.files("w")
-    assert b"in between" in (await shop.files("w", "HEAD~1")).values()
-
-
 async def test_symlinks_are_data(shop: Workshop) -> None:
     await shop.create()
     await shop.mount("w")
@@ -207,18 +168,6 @@ async def test_symlinks_are_data(shop: Workshop) -> None:
     listed = await shop.workspaces.history.files(ALICE, "w", depth=5)
     assert [(one.path, one.kind.value) for one in listed.entries] == [(b"out", "l"), (b"passwd", "l")]
     assert await shop.files("w") == {}
-
-
-async def test_two_restores_and_a_push_at_once_leave_one_state(shop: Workshop) -> None:
-    await shop.create()
-    await shop.push("w", "HEAD", {b"a": b"1"})
-    await shop.push("w", "HEAD", {b"a": b"2"})
-    await shop.mount("w")
-    work = [shop.workspaces.restoring.restore(ALICE, "w", "2"), shop.workspaces.restoring.restore(ALICE, "w", "3")]
-    await asyncio.gather(*work, shop.push("w", "3", {b"a": b"3"}), return_exceptions=True)
-    assert await shop.files("w") == disk(await shop.folder("w"))
-    numbers = [one.revision.number for one in await shop.log()]
-    assert numbers == sorted(set(numbers), reverse=True)
 
 
 async def test_refs(shop: Workshop) -> None:
@@ -246,20 +195,6 @@ async def test_refs(shop: Workshop) -> None:
             await history.get(ALICE, "w", ref)
     with pytest.raises(NotFound):
         await history.get(ALICE, "f", rev.id)
-
-
-async def test_a_damaged_revision_is_not_restored(shop: Workshop) -> None:
-    await shop.create()
-    await shop.push("w", "HEAD", {b"a": b"1"})
-    await shop.push("w", "HEAD", {b"a": b"2"})
-    rev = (await shop.log())[1].revision
-    found = await shop.records.find_workspace(ALICE.id, "w")
-    assert found is not None
-    event = shop.parts.access.event("revision.corrupt", found)
-    await shop.records.set_revision_state(rev.id, RevisionState.CORRUPT, event)
-    with pytest.raises(Corrupt):
-        await shop.workspaces.restoring.restore(ALICE, "w", "2")
-    assert await shop.files("w") == {b"a": b"2"}
 
 
 async def test_diff_tells_each_path_once_with_its_text(shop: Workshop) -> None:
@@ -435,40 +370,6 @@ async def test_a_pull_of_a_snapshot_with_its_own_key_finds_its_chunks(shop: Work
     assert snapshot.lineage != lineage
 
 
-async def test_what_a_sandbox_wrote_that_could_not_be_swapped_is_kept_after_its_end(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await shop.create()
-    sandbox = await shop.mount("w")
-    folder = await shop.folder("w")
-    (folder / "a").write_bytes(b"old")
-    await shop.take()
-    (folder / "a").write_bytes(b"new")
-
-    async def refuse(self, *how, **options):  # type: ignore[no-untyped-def]
-        raise Unavailable("not now")
-
-    monkeypatch.setattr(type(shop.runtime), "swap_tree", refuse)
-    await shop.workspaces.restoring.restore(ALICE, "w", "2")
-    (folder / "b").write_bytes(b"much later")
-    await shop.sandboxes.kill(ALICE, sandbox.id)
-    await shop.restart()
-    await shop.parts.upkeep.reconcile()
-    await until(lambda: not folder.exists())
-    assert await shop.files("w") == {b"a": b"old"} == disk(await shop.folder("w"))
-    assert {b"a": b"new", b"b": b"much later"} in [await shop.files("w", one.revision.id) for one in await shop.log()]
-
-
-async def test_a_restore_to_what_is_there_leaves_nothing(shop: Workshop) -> None:
-    await shop.create()
-    await shop.mount("w")
-    (await shop.folder("w") / "a").write_bytes(b"x")
-    head = await shop.take()
-    restored = await shop.workspaces.restoring.restore(ALICE, "w", "HEAD")
-    assert restored.revision.revision.id == head.id
-    assert len(await shop.runtime.list_trees()) == 1
-
-
 async def test_each_change_goes_through_when_another_process_comes_between(shop: Workshop) -> None:
     await shop.create()
     await shop.push("w", "HEAD", {b"a": b"1"})
@@ -498,28 +399,3 @@ async def test_each_change_goes_through_when_another_process_comes_between(shop:
     assert await shop.files("w") == {b"a": b"1", b"b": b"2", b"c": b"3", b"f": b"fork"}
     assert len(await shop.runtime.list_trees()) == 1
     assert between[0] >= 10
-
-
-async def test_a_record_that_is_lost_in_its_commit_leaves_a_restore_whole(shop: Workshop) -> None:
-    await shop.create()
-    sandbox = await shop.mount("w")
-    (await shop.folder("w") / "a").write_bytes(b"old")
-    await shop.take()
-    (await shop.folder("w") / "a").write_bytes(b"new")
-    await shop.take()
-    add = shop.records.add_revision
-
-    async def lost(revision: Revision, workspace: Workspace, event: Event) -> Workspace:
-        await add(revision, workspace, event)
-        raise Unavailable("the connection is lost")
-
-    shop.records.add_revision = lost  # type: ignore[method-assign]
-    with pytest.raises(Unavailable):
-        await shop.workspaces.restoring.restore(ALICE, "w", "2")
-    shop.records.add_revision = add  # type: ignore[method-assign]
-    await shop.parts.upkeep.reconcile()
-    _, pieces = await shop.sandboxes.files.read(ALICE, sandbox.id, "/workspace/a")
-    assert b"".join([piece async for piece in pieces]) == b"old"
-    assert await shop.files("w") == {b"a": b"old"}
-    await shop.parts.upkeep.reconcile()
-    assert len(await shop.runtime.list_trees()) == 1

@@ -205,35 +205,5 @@ async def test_a_deleted_workspace_takes_its_old_trees_along(shop: Workshop, sce
     await shop.parts.upkeep.reconcile()
 
 
-async def test_a_restore_tells_what_is_the_head_and_what_was_there(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await shop.create()
-    await shop.mount("w")
-    folder = await shop.folder("w")
-    (folder / "a").write_bytes(b"old")
-    await shop.take()
-    (folder / "a").write_bytes(b"new")
-    restored = await shop.workspaces.restoring.restore(ALICE, "w", "2")
-    assert (restored.revision.revision.number, restored.before.revision.number, restored.entries) == (4, 3, 2)
-    same = await shop.workspaces.restoring.restore(ALICE, "w", "2")
-    assert (same.changed, same.revision, same.entries, same.bytes) == (False, restored.revision, 0, 0)
-    folder, swap = await shop.folder("w"), type(shop.runtime).swap_tree
-
-    async def late(self, *how, **options):  # type: ignore[no-untyped-def]
-        (folder / "b").write_bytes(b"in between")
-        await swap(self, *how, **options)
-
-    monkeypatch.setattr(type(shop.runtime), "swap_tree", late)
-    undone = await shop.workspaces.restoring.undo(ALICE, "w")
-    assert (undone.revision.revision.number, undone.before.revision.number) == (7, 6)
-    assert (await shop.log())[0].revision == undone.revision.revision
-    assert await shop.files("w") == NEW
-    assert await shop.files("w", "6") == {**OLD, b"b": b"in between"}
-    monkeypatch.undo()
-    path = await shop.workspaces.restoring.restore(ALICE, "w", "7", "a")
-    assert (path.changed, path.entries) == (False, 0)
-
-
 async def _one_tree(shop: Workshop) -> bool:
     return len(await shop.runtime.list_trees()) == 1
