@@ -56,6 +56,14 @@ def test_json_is_one_object_at_the_end(atoll: Atoll) -> None:
     assert (said["exit_code"], said["stdout"]) == (0, "hi\n")
 
 
+def test_lost_output_is_no_success(atoll: Atoll, server: StandIn) -> None:
+    server.routes.forgotten = 6
+    done = atoll("run", "--rm", "--", "echo", "hello world")
+    assert (done.returncode, done.stdout) == (125, "world\n")
+    assert done.stderr.startswith("atoll: 6 bytes of output")
+    assert json.loads(atoll("run", "--rm", "--json", "--", "echo", "hello world").stdout)["truncated"]
+
+
 def test_a_command_that_ran_out_of_memory_says_so(
     atoll: Atoll, server: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

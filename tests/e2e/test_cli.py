@@ -26,6 +26,14 @@ def test_a_pipe_goes_through_run_byte_by_byte(server: Server) -> None:
     assert server.sessions("running") == []
 
 
+def test_all_that_a_command_writes_at_once_comes_out_of_run(server: Server) -> None:
+    assert server.cli("run", "--rm", "--", "seq", "500000").stdout.splitlines() == [
+        str(number).encode() for number in range(1, 500_001)
+    ]
+    said = json.loads(server.cli("run", "--rm", "--json", "--", "head", "-c", "3000000", "/dev/zero").stdout)
+    assert (len(said["stdout"]), said["truncated"]) == (3_000_000, False)
+
+
 def test_exit_codes_and_signals_are_the_commands(server: Server) -> None:
     sandbox = server.create()
     assert server.cli("exec", sandbox, "--", "sh", "-c", "echo out; echo err >&2; exit 7", code=7).stderr == b"err\n"

@@ -99,7 +99,9 @@ class Box:
 
 
 class App:
-    """The routes. `hold` makes the next answers 503; `seen` counts requests."""
+    """The routes. `hold` makes the next answers 503; `seen` counts requests; output before `forgotten` is lost."""
+
+    forgotten = 0
 
     def __init__(self, root: Path) -> None:
         from tests.sdk.fake_workspaces import FakeWorkspaces  # it needs names of this module
@@ -342,7 +344,7 @@ class App:
                     timeout_s=int(query["timeoutMs"]) / 1000 if "timeoutMs" in query else None,
                 )
             else:
-                offset = int(query.get("offset", 0))
+                offset = max(int(query.get("offset", 0)), self.forgotten)
                 process = self.process(socket, query.get("process", "main"))
         except Refused as refused:
             await socket.send_denial_response(refused.response())

@@ -1,8 +1,10 @@
-"""Processes: their list is whole and fits its frames, and the client believes no larger ones."""
+"""Processes: what they write waits for its reader; their list is whole and fits its frames."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from atoll.domain.errors import Internal
 from atoll.domain.process import ProcessSpec
 from atoll.sidekick import protocol as wire
 from atoll.sidekick.client import Link
+from atoll.sidekick.processes import READER_GRACE_S
 from tests.sidekick.running import RunningSidekick, receive_all, send
 
 
@@ -28,6 +31,29 @@ async def test_a_list_of_many_wide_processes_fits_its_frames(sidekick: RunningSi
     assert {info.id for info in listed} == started
     assert all(len(" ".join(info.argv)) <= 256 for info in listed)
     await sidekick.client.stop_all(0)
+
+
+LARGE = 3_000_000  # of output: three rings
+MAIN = {"argv": ["sh", "-c", f"head -c {LARGE} /dev/zero; exit 3"], "tty": False, "cols": 80, "rows": 24}
+
+
+async def test_what_the_main_process_writes_waits_for_its_first_reader(tmp_path: Path) -> None:
+    with RunningSidekick(tmp_path, main=MAIN) as sidekick:
+        await asyncio.sleep(0.5)
+        stream = await sidekick.client.attach("main")
+        assert sum([len(data) async for _, data in stream]) == LARGE
+        assert stream.exit is not None and stream.exit.code == 3
+        await stream.close()
+
+
+async def test_a_reader_that_does_not_come_is_waited_for_a_while_only(tmp_path: Path) -> None:
+    with RunningSidekick(tmp_path, main=MAIN) as sidekick:
+        began = time.monotonic()
+        assert (await sidekick.client.wait("main")).code == 3
+        assert time.monotonic() - began > READER_GRACE_S / 2
+        stream = await sidekick.client.attach("main")
+        assert stream.first_offset > LARGE - 2 * 2**20
+        await stream.close()
 
 
 async def test_the_client_believes_no_frame_that_is_larger_than_one_may_be() -> None:

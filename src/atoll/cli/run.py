@@ -109,7 +109,10 @@ async def _run(
         return 0
     if remove:
         await _end(sandbox, remove)
-    return 130 if outcome.left else outcome.code
+    if outcome.left:
+        return 130
+    # what reads our output must not take it for the whole
+    return outcome.code or (OURS if process.lost_bytes and not terminal else 0)
 
 
 async def _end(sandbox: AsyncSandbox, remove: bool) -> None:

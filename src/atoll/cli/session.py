@@ -190,6 +190,8 @@ class _Session:
             return Outcome(0, left=True)  # the terminal is gone, and what is shown to nobody is kept for `attach`
         if self._process.lost_bytes:
             say(f"{self._process.lost_bytes} bytes of output came while nobody was connected and are lost")
+            if self._keep is not None:
+                self._keep.truncated = True
         assert self._process.exit_code is not None
         return Outcome(self._process.exit_code)
 

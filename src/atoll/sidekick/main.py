@@ -101,6 +101,7 @@ def _start_main(processes: Processes, config: dict[str, Any]) -> None:
             cols=main["cols"],
             rows=main["rows"],
             stdin=True,
+            awaits_reader=True,
         )
         process.serves = bool(main.get("serves"))
     except Refused as refused:

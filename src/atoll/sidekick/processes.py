@@ -31,6 +31,7 @@ MAX_RUNNING = 512
 MAX_ENDED = 32
 KILL_GRACE_S = 1.0
 STDIN_GRACE_S = 30.0
+READER_GRACE_S = 5.0
 SHOWN_CHARACTERS = 256
 LOOK_AGAIN_S = 0.02
 LOOK_AGAIN_MAX_S = 0.25
@@ -71,6 +72,7 @@ class Process:
         self.after_end: dict[int, int] = {}  # descriptor -> bytes still to read once the program has ended
         self.paused = False  # a follower is too far behind: its unread output would fall out of the ring
         self.followers: list[Follower] = []
+        self.awaited: Follower | None = None  # stands for the first reader, who is on the way
         self.serves = False
         self.timers: list[Timer] = []
         self.stdin_timer: Timer | None = None
@@ -117,7 +119,9 @@ class Processes:
         rows: int = 24,
         stdin: bool = False,
         timeout_s: float | None = None,
+        awaits_reader: bool = False,
     ) -> Process:
+        """`awaits_reader`: for READER_GRACE_S no output is dropped before somebody follows; the program waits."""
         if len(self._by_pid) >= MAX_RUNNING:
             raise Refused("unavailable", f"at most {MAX_RUNNING} processes started through the API at once")
         if name is None:
@@ -138,6 +142,10 @@ class Processes:
         self._keep(process)
         self._by_pid[process.pid] = process
         self._watch_outputs(process)
+        if awaits_reader:
+            process.awaited = Follower(0, lambda: None)
+            process.followers.append(process.awaited)
+            process.timers.append(self._loop.after(READER_GRACE_S, lambda: self._await_no_longer(process)))
         if timeout_s is not None:
             process.timers.append(self._loop.after(timeout_s, lambda: self._time_out(process)))
         return process
@@ -169,6 +177,8 @@ class Processes:
 
     def follow(self, process: Process, follower: Follower) -> None:
         process.followers.append(follower)
+        if follower.offset != WAITS:
+            self._await_no_longer(process)
         if process.stdin_timer is not None:
             process.stdin_timer.cancel()
             process.stdin_timer = None
@@ -265,6 +275,12 @@ class Processes:
         return process.exit or self._ended(process)
 
     # the loop's calls
+
+    def _await_no_longer(self, process: Process) -> None:
+        if process.awaited is not None:
+            process.followers.remove(process.awaited)
+            process.awaited = None
+            self.advanced(process)
 
     def _hang_up_later(self, process: Process, until: float, pause_s: float, told: Family) -> None:
         def look() -> None:
