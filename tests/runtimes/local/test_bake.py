@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from atoll.runtimes.local.bake import Budget, copy_tree
+from atoll.runtimes.local import syscalls
+from atoll.runtimes.local.bake import Budget, copy_tree, open_writable_layer
 
 MIB = 2**20
 
@@ -84,3 +85,20 @@ def test_more_entries_than_the_disk_has_are_refused(source: Path, copy: Copy) ->
     with pytest.raises(OSError) as caught:
         copy(entries_max=10)
     assert caught.value.errno == errno.EFBIG
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="detaches a mount, which needs root")
+def test_the_layer_is_found_while_other_descriptors_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "written").touch()
+    layer = syscalls.clone_tree(str(tmp_path), syscalls.ATTR_NOSUID)
+    there = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: ["99999", *there(folder)])  # closed since it was listed
+    try:
+        found = open_writable_layer(os.getpid())
+    finally:
+        os.close(layer)
+    assert there(found) == ["written"]
+    os.close(found)
+    with pytest.raises(OSError, match="keeps no writable layer open"):
+        open_writable_layer(os.getpid())

@@ -28,7 +28,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def bake(loop: Loop, pid: int, userns: int, destination: str, reply: Callable[[dict[str, Any]], None]) -> None:
     """Copy the layer of the sandbox whose sidekick is `pid` into the new directory `destination`, then `reply`."""
-    source = os.open(_writable_layer(pid), _FOLDER & ~os.O_NOFOLLOW)
+    source = open_writable_layer(pid)
     try:
         os.mkdir(destination, 0o755)
         target = syscalls.clone_tree(destination, syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV, userns=userns)
@@ -120,19 +120,25 @@ def mark_opaque(source: int, target: int, depth: int = MAX_DEPTH) -> None:
             os.close(into)
 
 
-def _writable_layer(pid: int) -> str:
-    """A path to it: the one directory that the sidekick opened before its root was changed.
+def open_writable_layer(pid: int) -> int:
+    """A descriptor of it: the one directory that the sidekick opened before its root was changed. OSError: there is none.
 
-    It may have others open, for a client: those are on mounts that it can name.
+    It may have others open, for a client: those are on mounts that it can name. Those come and go meanwhile, and so may
+    what a number stands for: it is opened first and looked at then.
     """
     with open(f"/proc/{pid}/mountinfo", "rb") as file:
         mounted = {line.split(b" ", 1)[0] for line in file}
     folder = f"/proc/{pid}/fd"
     for name in os.listdir(folder):
-        with open(f"/proc/{pid}/fdinfo/{name}", "rb") as file:
+        try:
+            found = os.open(f"{folder}/{name}", _FOLDER & ~os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        with open(f"/proc/self/fdinfo/{found}", "rb") as file:
             mount = next((line.split()[1] for line in file if line.startswith(b"mnt_id:")), b"")
-        if mount not in mounted and stat.S_ISDIR(os.stat(f"{folder}/{name}").st_mode):
-            return f"{folder}/{name}"
+        if mount not in mounted:
+            return found
+        os.close(found)
     raise OSError(f"the sidekick {pid} keeps no writable layer open")
 
 
