@@ -39,10 +39,7 @@ def server() -> Iterator[Server]:
     before = {name: os.environ.pop(name, None) for name in names}
     try:
         argv = [ATOLL, "up", "--detach", "--host", "127.0.0.1", "--port", str(free_port()), "--data", str(data)]
-        started = subprocess.run([*argv, "--json"], capture_output=True, text=True, timeout=UP_TIMEOUT_S)
-        if started.returncode:
-            raise RuntimeError(f"the server did not start:\n{started.stdout}{started.stderr}")
-        note = json.loads(started.stdout)
+        note = json.loads(_start([*argv, "--json"]))
         key = Path(note["api_key_file"]).read_text().strip()
         os.environ |= {"ATOLL_URL": note["url"], "ATOLL_API_KEY": key, "ATOLL_DATA": str(data)}
         yield Server(note["url"], note["pid"], key, data)
@@ -54,8 +51,26 @@ def server() -> Iterator[Server]:
         take_down(data)
 
 
+def _start(argv: list[str]) -> str:
+    """What `up` says. The terminal's Ctrl-C does not reach it: one that is half up could not be taken down."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, start_new_session=True, text=True, stdout=pipe, stderr=pipe) as starting:
+        try:
+            said, errors = starting.communicate(timeout=UP_TIMEOUT_S)
+        except BaseException:
+            starting.wait(UP_TIMEOUT_S)
+            raise
+    if starting.returncode:
+        raise RuntimeError(f"the server did not start:\n{said}{errors}")
+    return said
+
+
 def take_down(data: Path) -> None:
-    """End the server with all it had, then remove its folder; the folder stays when that does not work."""
+    """End the server with all it had, then remove its folder; the folder stays when that does not work.
+
+    From here on Ctrl-C is too late.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Settings that it was started with say nothing about how to end it, and wrong ones would stop us.
     ours = {name: value for name, value in os.environ.items() if not name.startswith("ATOLL_")}
     argv = [ATOLL, "down", "--data", str(data)]
@@ -63,6 +78,7 @@ def take_down(data: Path) -> None:
     if down.returncode:
         raise RuntimeError(f"`{' '.join(argv)}` failed:\n{down.stderr}")
     shutil.rmtree(data, ignore_errors=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def free_port() -> int:

@@ -180,6 +180,9 @@ def main() -> int:
     except (AtollError, OSError, RuntimeError) as error:
         console.print(f"[red]the demo failed:[/] {escape(str(error))}")
         return 1
+    except KeyboardInterrupt:
+        console.print("stopped, and nothing of it is left")
+        return 130
     console.print(steps.table())
     console.print("Now yours, after [bold]. .venv/bin/activate[/] in each terminal:")
     console.print("[bold]atoll up[/] in one, [bold]atoll run -it -- bash[/] in another.")

@@ -7,7 +7,10 @@ import os
 import re
 import select
 import signal
+import time
 from collections.abc import Callable
+
+import pytest
 
 from tests.e2e.machine import assert_nothing_left, running, until
 from tests.e2e.server import Server
@@ -92,3 +95,24 @@ def test_down_ends_sandboxes_whatever_the_settings_say(new_server: NewServer) ->
     assert re.search(rb"; (1 sandbox|2 sandboxes) ended", done.stdout)  # one may be proving the isolation still
     assert b"server.prot" in done.stderr and done.stderr.count(b"\n") == 1
     assert_nothing_left(server.machine)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.5, 1.0, 1.5])
+def test_down_ends_a_server_that_is_just_starting(new_server: NewServer, after_s: float) -> None:
+    server = new_server()
+    starting = server.spawn_cli("up", "--data", str(server.data), "--port", "0")
+    until(lambda: (server.data / "server.lock").exists(), 30)
+    time.sleep(after_s)
+    server.cli("down", "--data", str(server.data))
+    starting.communicate(timeout=30)
+    assert_nothing_left(server.machine)
+
+
+def test_ctrl_c_while_a_server_starts_on_its_own_says_that_it_goes_on(new_server: NewServer) -> None:
+    server = new_server()
+    starting = server.spawn_cli("up", "--data", str(server.data), "--port", "0", "--detach")
+    until(lambda: (server.data / "server.lock").exists(), 30)
+    starting.send_signal(signal.SIGINT)
+    _, said = starting.communicate(timeout=30)
+    assert starting.returncode == 1 and b"goes on starting" in said
+    assert str(server.data).encode() in said

@@ -6,9 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.machine import Machine
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,19 +57,26 @@ def test_the_demo_says_plainly_when_no_server_can_start() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_demo_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("after", ["Atoll", "a server on"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_a_demo_that_is_interrupted_leaves_nothing(
+    tmp_path: Path, after: str, number: signal.Signals, code: int
+) -> None:
     demo = subprocess.Popen(
-        [sys.executable, "-m", "demo"],
+        [sys.executable, "-u", "-m", "demo"],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "120"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     assert demo.stdout is not None
     with demo.stdout as shown:
-        assert any("a server on" in line for line in shown)
-        demo.send_signal(signal.SIGTERM)
+        assert any(after in line for line in shown)
+        time.sleep(0.3)
+        os.killpg(demo.pid, number)  # as a terminal does
         rest = shown.read()
-    assert demo.wait(60) == 128 + signal.SIGTERM, rest
+    assert demo.wait(60) == code, rest
     assert list(tmp_path.iterdir()) == []
+    assert Machine(tmp_path).processes() == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -42,9 +43,11 @@ def start(words: list[str], data: Path) -> dict[str, Any]:
     finally:
         os.close(writer)
         os.close(log)
-    child.wait(READY_S)
     try:
+        child.wait(READY_S)
         answer = _read(reader, READY_S)
+    except KeyboardInterrupt:
+        raise Failed(f"the server goes on starting: `atoll down --data {shlex.quote(str(data))}` ends it") from None
     finally:
         os.close(reader)
     if not answer:

@@ -57,13 +57,10 @@ def down(
     as_json: output.Json = False,
 ) -> None:
     """Stop the server of a data folder, and end its sandboxes."""
-    import asyncio
-
-    from atoll.cli.stopping import end_sandboxes, stop_server
+    from atoll.cli.stopping import stop_all, stop_server
 
     settings = _readable_settings(data)
-    pid = stop_server(settings.folder, settings.server.drain_s)
-    ended = 0 if keep or not settings.folder.root.is_dir() else asyncio.run(end_sandboxes(settings))
+    pid, ended = (stop_server(settings.folder, settings.server.drain_s), 0) if keep else stop_all(settings)
     told = f"{output.count(ended, 'sandbox', 'sandboxes')} ended"
     if as_json:
         output.print_json({"stopped": pid, "sandboxes": ended})

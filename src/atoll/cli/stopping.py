@@ -7,18 +7,46 @@ import fcntl
 import os
 import select
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from atoll.cli.failure import Failed, say
 from atoll.domain.data_folder import DataFolder
+from atoll.domain.errors import Conflict
+from atoll.records.data_folder import DataFolderLock
 from atoll.sdk.local_server import read_note, remove_note
 
 if TYPE_CHECKING:
     from atoll.settings import Settings
 
 SLACK_S = 20.0  # beyond its own drain, before it is killed
+STARTING_S = 10.0  # in which a server that is starting must show itself
+LOOK_AGAIN_S = 0.05
 ENDS_S = 90.0  # for all sandboxes and the node together
 _PID_BYTES_MAX = 32
+
+
+def stop_all(settings: Settings) -> tuple[int | None, int]:
+    """The pid of the server that was stopped, if any, and how many sandboxes were ended. One that is just starting
+    is stopped too."""
+    stopped: int | None = None
+    until = time.monotonic() + STARTING_S
+    while True:
+        stopped = stop_server(settings.folder, settings.server.drain_s) or stopped
+        if not settings.folder.root.is_dir():
+            return stopped, 0
+        lock = DataFolderLock(settings.folder)
+        try:
+            lock.acquire()
+        except Conflict:
+            if time.monotonic() > until:
+                raise
+            time.sleep(LOOK_AGAIN_S)
+            continue
+        try:
+            return stopped, asyncio.run(_end_sandboxes(settings))
+        finally:
+            lock.release()
 
 
 def stop_server(folder: DataFolder, drain_s: float) -> int | None:
@@ -49,23 +77,18 @@ def stop_server(folder: DataFolder, drain_s: float) -> int | None:
     return pid
 
 
-async def end_sandboxes(settings: Settings) -> int:
+async def _end_sandboxes(settings: Settings) -> int:
     """End every sandbox of the data folder, and all that keeps them; the next start records their ends. How many.
 
     Nothing but the data folder is needed: neither the database nor the store of blobs is opened.
     """
     from atoll.app import open_runtime
-    from atoll.records.data_folder import DataFolderLock
 
-    lock = DataFolderLock(settings.folder)
-    lock.acquire()
     try:
         async with asyncio.timeout(ENDS_S):
             return await open_runtime(settings).shutdown()
     except TimeoutError:
         raise Failed(f"the node of {settings.data} does not end: see {settings.data}/run/node.log") from None
-    finally:
-        lock.release()
 
 
 def _running(folder: DataFolder) -> int | None:
