@@ -66,6 +66,21 @@ class Entry(NamedTuple):
         """Its contents from the first byte to the last: chunks, and between them holes of any length."""
         return chunk_ids.pieces(self.chunks, self.size)
 
+    def all_holes(self) -> Iterator[tuple[int, int]]:
+        """(offset, length) of each, ascending and apart: those in `holes`, and those that only its chunks tell of."""
+        told = list(self.holes)
+        if chunk_ids.has_holes(self.chunks):
+            told += [(at, length) for id, at, length in self.pieces() if id == chunk_ids.HOLE]
+        begin = end = -1
+        for at, length in sorted(told):
+            if at > end:
+                if end > begin:
+                    yield begin, end - begin
+                begin = at
+            end = max(end, at + length)
+        if end > begin:
+            yield begin, end - begin
+
 
 class Page(NamedTuple):
     """A page as the root lists it."""

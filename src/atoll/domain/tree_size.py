@@ -6,10 +6,10 @@ file that lies in many places; an inode for each file and folder, the workspace'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from atoll.domain.chunk_ids import HOLE, has_holes
+from atoll.domain.chunk_ids import has_holes
 from atoll.domain.tree import Entry, EntryKind
 
 BLOCK_BYTES = 4096
@@ -71,30 +71,13 @@ def _file_blocks(entry: Entry) -> int:
         extents = -(-whole // _EXTENT_BLOCKS)
         return whole if extents <= _EXTENTS_IN_INODE else whole - (-extents // _EXTENTS_IN_BLOCK)
     blocks = extents = at = 0
-    for begin, end in [*_holes(entry), (entry.size, entry.size)]:
-        first = -(-begin // BLOCK_BYTES)
+    for begin, length in [*entry.all_holes(), (entry.size, 0)]:
+        first, end = -(-begin // BLOCK_BYTES), begin + length
         if first > at:
             blocks += first - at
             extents += -(-(first - at) // _EXTENT_BLOCKS)
         at = max(at, end // BLOCK_BYTES if end < entry.size else whole)
     return blocks if extents <= _EXTENTS_IN_INODE else blocks - (-extents // _EXTENTS_IN_BLOCK)
-
-
-def _holes(entry: Entry) -> Iterator[tuple[int, int]]:
-    """(begin, end) of each, ascending, those that are only told by the chunks too."""
-    told = [(at, at + length) for at, length in entry.holes]
-    if has_holes(entry.chunks):
-        told += [(at, at + length) for id, at, length in entry.pieces() if id == HOLE]
-    begin = end = -1
-    for at, until in sorted(told):
-        if at > end:
-            if end > begin:
-                yield begin, end
-            begin, end = at, until
-        else:
-            end = max(end, until)
-    if end > begin:
-        yield begin, end
 
 
 def _xattr_bytes(entry: Entry) -> int:

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
+from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE, hole_run
 from atoll.domain.errors import Corrupt, InvalidInput, TooLarge
-from atoll.domain.tree import Entry, EntryKind, chunk_id
+from atoll.domain.tree import FILE_BYTES_MAX, Entry, EntryKind, chunk_id
 from atoll.services.workspaces.archives.tree_archives import TreeArchives
 from atoll.services.workspaces.storage.zstd_stream import compressed, decompressed
 from atoll.testing.memory_blobs import MemoryBlobs
@@ -70,6 +70,27 @@ async def exported(storage: Storage, entries: list[Entry], lineage: str, root: b
 
 def unzipped(data: bytes) -> bytes:
     return zstandard.ZstdDecompressor().stream_reader(data).read()
+
+
+async def test_holes_that_only_the_chunks_tell_of_are_holes_in_the_archive(storage: Storage) -> None:
+    chunk = noise(1, MIB)
+    run = FILE_BYTES_MAX // CHUNK_BYTES - 1
+    async with storage.chunks.writer(lineage := (await storage.lineage()).id) as writer:
+        await writer.add(chunk_id(chunk), chunk)
+    size = (run + 1) * CHUNK_BYTES
+    between = Entry(b"between", F, size=3 * MIB, chunks=chunk_id(chunk) + HOLE + chunk_id(chunk), holes=((0, 4 * KIB),))
+    huge = Entry(b"huge", F, size=size, chunks=hole_run(run) + chunk_id(chunk))
+    async with asyncio.timeout(10):
+        data = unzipped(await exported(storage, [ROOT, between, huge], lineage))
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        member = archive.getmember("huge")
+        assert (member.issparse(), member.size) == (True, size)
+        taken = archive.extractfile(member)
+        assert taken is not None
+        taken.seek(size - MIB)
+        assert taken.read() == chunk
+        taken = archive.extractfile("between")
+        assert taken is not None and taken.read() == bytes(4 * KIB) + chunk[4 * KIB :] + bytes(MIB) + chunk
 
 
 async def contents(storage: Storage, lineage: str, entry: Entry) -> bytes:

@@ -7,7 +7,7 @@ Times have nanoseconds (pax `mtime`), names and extended attributes (`SCHILY.xat
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from atoll.domain.tree import Entry, EntryKind
@@ -46,8 +46,9 @@ def member(entry: Entry, root: bytes = b"") -> Member:
     segments = [(0, entry.size)] if entry.size else []
     sparse_map = b""
     records: list[tuple[bytes, bytes]] = []
-    if sum(length for _, length in entry.holes) >= SPARSE_BYTES_MIN:
-        segments = list(_data(entry))
+    holes = list(entry.all_holes())
+    if sum(length for _, length in holes) >= SPARSE_BYTES_MIN:
+        segments = list(_data(holes, entry.size))
         sparse_map = _sparse_map(segments)
         records += [
             (b"GNU.sparse.major", b"1"),
@@ -94,14 +95,14 @@ def _decimal(nanoseconds: int) -> bytes:
     return b"%s%d.%09d" % (sign, *divmod(abs(nanoseconds), 10**9))
 
 
-def _data(entry: Entry) -> Iterator[tuple[int, int]]:
+def _data(holes: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
     """What lies between the holes; an empty segment at the end of a file that ends with one."""
     at = 0
-    for start, length in entry.holes:
+    for start, length in holes:
         if start > at:
             yield at, start - at
         at = start + length
-    yield at, entry.size - at
+    yield at, size - at
 
 
 def _sparse_map(segments: list[tuple[int, int]]) -> bytes:

@@ -13,7 +13,7 @@ from contextlib import aclosing, contextmanager
 from functools import partial
 
 from atoll.domain import crash
-from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
+from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE, ID_BYTES
 from atoll.domain.errors import QuotaExceeded, RateLimited, TooLarge
 from atoll.domain.ids import new_id
 from atoll.domain.principal import Principal
@@ -37,7 +37,7 @@ from atoll.services.workspaces.trees.working_trees import WorkingTrees
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import RevisionView
 
-HOLES_HERE = 1_000  # of a file whose member is made without a thread
+SLOTS_HERE = 1_000  # of chunk ids and holes of a file whose member is made without a thread
 ENTRY_BYTES_MAX = 4_096  # of an archive that an entry may take besides its contents, on average
 
 
@@ -61,9 +61,8 @@ class TreeArchives:
         ):
             async for entry in entries:
                 make = partial(member, entry, root)
-                header, segments, padding = (
-                    await self._chunks.in_thread(make) if len(entry.holes) > HOLES_HERE else make()
-                )
+                many = len(entry.holes) + len(entry.chunks) // ID_BYTES > SLOTS_HERE
+                header, segments, padding = await self._chunks.in_thread(make) if many else make()
                 yield header
                 async with aclosing(_cut(entry, segments, contents)) as pieces:
                     async for piece in pieces:
@@ -91,7 +90,7 @@ async def _cut(
             stop = min(at + length, end)
             if data is not None:
                 yield data[at - begin : stop - begin]
-            else:  # a hole that the archive does not tell of
+            else:  # of a file whose holes are too few for the archive to tell of them
                 for done in range(at, stop, CHUNK_BYTES):
                     yield bytes(min(CHUNK_BYTES, stop - done))
             if at + length > end:
