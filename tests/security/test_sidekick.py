@@ -426,3 +426,45 @@ async def test_destroy_races_are_conflicts_or_not_found(ground: Ground) -> None:
         assert all(not isinstance(r, BaseException) or isinstance(r, (Conflict, NotFound)) for r in done), done
         await ground.runtime.destroy(mallory.id)
         assert await ground.runtime.find(mallory.id) is None
+
+
+async def test_a_tenants_signals_do_not_end_pid_1(ground: Ground) -> None:
+    """While it starts a program it has the tenant's user, so that every signal may be sent to it."""
+    mallory = await ground.make(cpu_millis=2000)
+    shoot = """
+import os, signal, time
+numbers = [n for n in range(1, 65) if n not in (32, 33)]
+sent = dict.fromkeys(numbers, 0)
+until = time.monotonic() + 3
+while time.monotonic() < until:
+    for number in numbers:
+        try: os.kill(1, number)
+        except OSError: continue
+        sent[number] += 1
+print(sum(1 for count in sent.values() if count))
+"""
+    shooting = asyncio.create_task(mallory.python(shoot))
+    while not shooting.done():
+        await asyncio.gather(*(mallory.sh("true") for _ in range(5)))
+    assert int((await shooting).stdout) > 30, "it did not hit the moment"
+    assert await mallory.answers()
+    told = await mallory.sh('grep -E "^Sig(Blk|Ign)" /proc/self/status')
+    assert told.stdout.split()[1::2] == [b"0" * 16, b"0000000180000000"]  # what it starts ignores libc's own two
+
+
+async def test_a_tenant_that_holds_up_pid_1_is_idle(ground: Ground) -> None:
+    """A program that is stopped before it is itself keeps the sidekick waiting, which then answers nobody."""
+    mallory = await ground.make(idle_s=2, cpu_millis=2000)
+    stop = """
+import os, signal
+while True:
+    newest = max(int(name) for name in os.listdir("/proc") if name.isdigit())
+    for pid in range(newest + 1, newest + 5):
+        try: os.kill(pid, signal.SIGSTOP)
+        except OSError: pass
+"""
+    await mallory.start("python3", "-c", stop)
+    async with asyncio.timeout(30):
+        while await mallory.answers(2):
+            pass
+    assert (await ground.end_of(mallory, 40))[0].reason == "idle"

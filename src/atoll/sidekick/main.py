@@ -37,7 +37,7 @@ def serve(
     oom_count: Callable[[], int],
     ready: Callable[[], None],
 ) -> None:
-    """Serve until SIGTERM. config: env, work_dir, ring_bytes and main (a `start` request's fields, or absent)."""
+    """Serve until killed. config: env, work_dir, ring_bytes and main (a `start` request's fields, or absent)."""
     loop = Loop()
     loop.on_fault = _Faults().tell
     processes = Processes(loop, who, int(config["ring_bytes"]), oom_count)

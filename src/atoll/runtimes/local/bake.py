@@ -121,7 +121,7 @@ def mark_opaque(source: int, target: int, depth: int = MAX_DEPTH) -> None:
 
 
 def open_writable_layer(pid: int) -> int:
-    """A descriptor of it: the one directory that the sidekick opened before its root was changed. OSError: there is none.
+    """A descriptor of it: the one directory that the sidekick opened before its root was changed. OSError for none.
 
     It may have others open, for a client: those are on mounts that it can name. Those come and go meanwhile, and so may
     what a number stands for: it is opened first and looked at then.

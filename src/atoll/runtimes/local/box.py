@@ -61,6 +61,8 @@ class Box:
         self.gone = False
         self.frozen = False
         self.awake_since = 0.0  # idleness counts from here on, at most
+        self.asked_at = 0.0  # when its sidekick was asked what it has not answered yet; 0 for nothing
+        self.silent_since = 0.0  # the first question that it left unanswered; 0 when it answered the last
         self.reason = ""  # why the node is ending it by itself
         self.pidfd = -1
         self.counters: Counters | None = None

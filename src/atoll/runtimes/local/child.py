@@ -99,9 +99,12 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
 
 
 def leave_for_good(spec: dict[str, Any], control: socket.socket, rooted: bool) -> None:
-    """Into a session and the groups of its own."""
+    """Into a session and the groups of its own, and deaf to its tenant's signals."""
     # signals that a client of the server typed at its terminal are not for sandboxes
     os.setsid()
+    # a tenant may send any while a program is started: pid 1 of a namespace gets none that it has no handler for
+    for number in (signal.SIGINT, signal.SIGTERM):  # Python's handler, and the node's
+        signal.signal(number, signal.SIG_DFL)
     if not rooted:
         receive(control, len(GO))  # the node has written our id maps
     for path in spec["cgroup_joins"]:

@@ -41,15 +41,23 @@ class Deadlines:
             self._end(box, deadline[1])
             return
         self.arm(box, RECHECK_S)
-        if box.limits.get("idle_s") is not None and not box.frozen:
+        if box.limits.get("idle_s") is not None and not box.frozen and not box.asked_at:
+            box.asked_at = boot_now()
             ask_idle(self._loop, box.folder, lambda idle_s: self._idle_told(box, idle_s))
 
-    def _idle_told(self, box: Box, idle_s: float) -> None:
+    def _idle_told(self, box: Box, idle_s: float | None) -> None:
+        asked_at, box.asked_at = box.asked_at, 0.0
+        if idle_s is None:  # nobody can use it: it is idle since then
+            box.silent_since = box.silent_since or asked_at
+            idle_s = boot_now() - box.silent_since
+        else:
+            box.silent_since = 0.0
         limit = box.limits.get("idle_s")
-        if limit is None or box.gone or not idle_s >= 0:
+        if limit is None or box.gone or box.frozen:
             return
         idle_s = min(idle_s, boot_now() - box.awake_since)
         if idle_s >= limit:
             self._end(box, "idle")
         else:  # before that it cannot have been idle for long enough
-            self.arm(box, max(limit - idle_s, RECHECK_MIN_S))
+            look_in_s = max(limit - idle_s, RECHECK_MIN_S)
+            self.arm(box, min(look_in_s, RECHECK_S) if box.silent_since else look_in_s)

@@ -13,11 +13,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ANSWER_S = 5.0
+ANSWER_S = 15.0  # as long as a server waits for one
 
 
-def ask_idle(loop: Loop, folder: str, then: Callable[[float], None]) -> None:
-    """Call `then(idle_s)` when the sidekick answers; not at all when it does not: the node asks again later."""
+def ask_idle(loop: Loop, folder: str, then: Callable[[float | None], None]) -> None:
+    """Call `then(idle_s)` once: when the sidekick answers, or with None when it does not within ANSWER_S."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     sock.setblocking(False)
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
@@ -27,6 +27,7 @@ def ask_idle(loop: Loop, folder: str, then: Callable[[float], None]) -> None:
         sock.send(json_frame(REQUEST, {"op": "idle"}))
     except OSError:
         sock.close()
+        loop.after(ANSWER_S, lambda: then(None))  # it may have too many to answer just now
         return
     finally:
         os.fchdir(here)
@@ -42,8 +43,18 @@ def ask_idle(loop: Loop, folder: str, then: Callable[[float], None]) -> None:
         except OSError:
             data = b""
         sock.close()
-        if len(data) > HEADER.size and data[0] == RESULT:
-            then(float(json.loads(data[HEADER.size :])["idle_s"]))
+        then(_told(data))
 
     timer = loop.after(ANSWER_S, done)
     loop.watch(sock.fileno(), READ, done)
+
+
+def _told(data: bytes) -> float | None:
+    """Seconds; None for what is no answer: it runs where the tenant is."""
+    if len(data) <= HEADER.size or data[0] != RESULT:
+        return None
+    try:
+        idle_s = float(json.loads(data[HEADER.size :])["idle_s"])
+    except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
+        return None
+    return idle_s if idle_s >= 0 else None
