@@ -136,6 +136,22 @@ def test_down_finds_a_server_without_its_note_and_none_without_a_server(atoll: A
     assert not nowhere.exists()
 
 
+def test_a_folder_that_commands_do_not_look_in_is_named_in_the_hints(atoll: Atoll, tmp_path: Path) -> None:
+    other = tmp_path / "another one"
+    assert f"export ATOLL_DATA='{other}'" in atoll("up", "-d", "--port", "0", "--data", str(other)).stdout
+    again = atoll("up", "-d", "--port", "0", "--data", str(other))
+    assert again.returncode == 1 and f"`atoll down --data '{other}'`" in again.stderr
+    assert "has stopped" in atoll("down", "--data", str(other)).stdout
+    assert "ATOLL_DATA" not in atoll("up", "-d", "--port", "0").stdout
+    assert "has stopped" in atoll("down").stdout
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_an_empty_folder_name_is_refused(atoll: Atoll, command: str) -> None:
+    done = atoll(command, "--data", "")
+    assert done.returncode == 2 and "--data" in done.stderr
+
+
 def test_a_note_of_an_earlier_life_is_not_believed(atoll: Atoll, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

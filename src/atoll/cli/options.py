@@ -25,8 +25,17 @@ SandboxNames = Annotated[list[str], typer.Argument(metavar="SANDBOX...", help="I
 ResultAsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object at the end: exit_code, stdout, stderr and more.")
 ]
+
+
+def _named(folder: str | None) -> str | None:
+    if folder == "":
+        raise typer.BadParameter("it is empty: say a folder, or leave the option out for the default")
+    return folder
+
+
 DataFolder = Annotated[
-    str | None, typer.Option("--data", help="The data folder; default: ATOLL_DATA, else this user's own.")
+    str | None,
+    typer.Option("--data", callback=_named, help="The data folder; default: ATOLL_DATA, else this user's own."),
 ]
 
 

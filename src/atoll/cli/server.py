@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -46,7 +47,7 @@ def up(
         words += ["--host", host] if host is not None else []
         words += ["--port", str(port)] if port is not None else []
         words += ["--config", str(Path(config).absolute())] if config else []
-        _announce(start(words, settings.data), as_json, on_its_own=True)
+        _announce(settings, start(words, settings.data), as_json, on_its_own=True)
         return
     _serve(settings, as_json, notify)
 
@@ -98,7 +99,7 @@ def _serve(settings: Settings, as_json: bool, notify: int | None) -> None:
     def ready(told: Ready) -> None:
         said = _note(settings, told)
         if notify is None:
-            _announce(said, as_json, on_its_own=False)
+            _announce(settings, said, as_json, on_its_own=False)
         else:
             os.write(notify, json.dumps(said).encode())
             os.close(notify)
@@ -134,7 +135,9 @@ def _note(settings: Settings, told: Ready) -> dict[str, Any]:
     return said
 
 
-def _announce(said: dict[str, Any], as_json: bool, *, on_its_own: bool) -> None:
+def _announce(settings: Settings, said: dict[str, Any], as_json: bool, *, on_its_own: bool) -> None:
+    from atoll.sdk.local_server import data_folder
+
     minted = said.pop("minted", None)
     if as_json:
         output.print_json(said)
@@ -145,6 +148,8 @@ def _announce(said: dict[str, Any], as_json: bool, *, on_its_own: bool) -> None:
             screen.print(f"Your key, shown this once: [bold]{minted}[/]")
         if said["api_key_file"]:
             screen.print(f"The key is in {said['api_key_file']}, where the commands on this machine find it.")
+        if settings.data != data_folder().root:  # where the commands look
+            screen.print(f"In other terminals first: [bold]export ATOLL_DATA={shlex.quote(str(settings.data))}[/]")
         screen.print("Try: [bold]atoll run --rm -- echo hello[/]")
         screen.print("It stops with: atoll down" if on_its_own else "It stops with Ctrl-C; its sandboxes go on.")
     sys.stdout.flush()

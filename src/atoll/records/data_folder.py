@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 
 from atoll.domain.data_folder import DataFolder
 from atoll.domain.errors import Conflict, Unavailable
@@ -35,9 +36,10 @@ class DataFolderLock:
         except BlockingIOError:
             pid = os.pread(opened, _PID_BYTES_MAX, 0).decode(errors="replace").strip()
             os.close(opened)
+            down = f"atoll down --data {shlex.quote(str(self._folder.root))}"
             raise Conflict(
                 f"{self._folder.root} is in use by another atoll server (pid {pid or 'unknown'}): "
-                "stop it with `atoll down`, or choose another folder with --data"
+                f"stop it with `{down}`, or choose another folder with --data"
             ) from None
         # The file stays when the lock goes: removing it would let two servers lock two files of one name.
         os.ftruncate(opened, 0)
