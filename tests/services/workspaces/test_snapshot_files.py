@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tarfile
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zstandard
+from structlog.testing import capture_logs
 
 from atoll.domain.errors import Corrupt, InvalidInput, Unavailable
 from atoll.services.workspaces.archives.snapshot_files import SnapshotFiles
@@ -29,6 +32,42 @@ def over(storage: Storage, folder: Path) -> SnapshotFiles:
 
 def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def endless(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Archives have no end from now on; the trees of those that are being made."""
+    running: list[str] = []
+
+    async def export(_: TreeArchives, _lineage: str, tree: str, _root: bytes) -> AsyncGenerator[bytes]:
+        running.append(tree)
+        try:
+            while True:
+                await asyncio.sleep(0.001)
+                yield b"more"
+        finally:
+            running.remove(tree)
+
+    monkeypatch.setattr(TreeArchives, "export", export)
+    return running
+
+
+def collections(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One for each time that the collector runs from now on."""
+    rounds: list[None] = []
+    collect = shop.parts.collector.collect
+
+    async def counted() -> object:
+        rounds.append(None)
+        return await collect()
+
+    monkeypatch.setattr(shop.parts.collector, "collect", counted)
+    return rounds
 
 
 async def test_a_copy_lies_below_its_user_with_the_users_id_as_its_root(storage: Storage, tmp_path: Path) -> None:
@@ -85,8 +124,10 @@ async def test_a_service_keeps_copies_of_what_it_snapshots(shop: Workshop, tmp_p
     await shop.create()
     first = await shop.workspaces.snapshots.create(ALICE, "w")
     own = await shop.workspaces.snapshots.create(ALICE, "w", own_key=True)
+    last = await shop.workspaces.snapshots.create(ALICE, "w", name="last")
     assert first.lineage != own.lineage
-    assert names(folder) == [f"{ALICE.id}/{first.id}.tar.zst"]
+    await until(lambda: names(folder) == [f"{ALICE.id}/{one.id}.tar.zst" for one in (first, last)])
+    await shop.workspaces.snapshots.delete(ALICE, "w", last.id)
     await shop.workspaces.snapshots.delete(ALICE, "w", first.id)
     assert names(folder) == []
 
@@ -100,7 +141,9 @@ async def test_a_short_disk_holds_up_the_copies_on_it_alone(
     await shop.restart()
     workspace = (await shop.create()).workspace
     await shop.push("w", "HEAD", {b"a": b"1"})
-    await shop.workspaces.snapshots.create(ALICE, "w")
+    with capture_logs() as logs:
+        await shop.workspaces.snapshots.create(ALICE, "w")
+        await until(lambda: any(one["event"] == "workspaces.snapshot_file_missing" for one in logs))
     assert shop.parts.folders is not None
     with pytest.raises(StorageFull):
         await shop.parts.folders.follow(workspace.id)
@@ -109,5 +152,59 @@ async def test_a_short_disk_holds_up_the_copies_on_it_alone(
     monkeypatch.setattr(free_space, "KNOWN_S", 0.0)
     snapshot = await shop.workspaces.snapshots.create(ALICE, "w")
     await shop.parts.folders.follow(workspace.id)
-    assert [len(names(folder)) for folder in copies] == [1, 1]
-    assert names(copies[0]) == [f"{ALICE.id}/{snapshot.id}.tar.zst"]
+    await until(lambda: names(copies[0]) == [f"{ALICE.id}/{snapshot.id}.tar.zst"])
+    assert len(names(copies[1])) == 1
+
+
+async def test_a_copy_without_an_end_holds_up_neither_its_maker_nor_the_collector_and_ends_with_its_snapshot(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shop.snapshot_files = tmp_path / "srv"
+    shop.limits = replace(shop.limits, collect_every_s=0.02)
+    await shop.restart()
+    await shop.create()
+    running = endless(monkeypatch)
+    snapshot = await shop.workspaces.snapshots.create(ALICE, "w")
+    await until(lambda: len(running) == 1)
+    rounds = collections(shop, monkeypatch)
+    await until(lambda: len(rounds) >= 2)
+    assert names(folder) == [f"{ALICE.id}/{snapshot.id}.tar.zst.partial"]
+    await shop.workspaces.snapshots.delete(ALICE, "w", snapshot.id)
+    assert (running, names(folder)) == ([], [])
+    await shop.workspaces.snapshots.create(ALICE, "w")
+    await until(lambda: len(running) == 1)
+    await shop.workspaces.delete(ALICE, "w")
+    assert (running, names(folder)) == ([], [])
+
+
+async def test_a_copy_has_a_deadline_and_the_next_one_comes_after_it(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shop.snapshot_files = tmp_path / "srv"
+    shop.limits = replace(shop.limits, tree_s=0.3)
+    await shop.restart()
+    await shop.create()
+    with monkeypatch.context() as patched:
+        running = endless(patched)
+        await shop.workspaces.snapshots.create(ALICE, "w", name="endless")
+        await until(lambda: len(running) == 1)
+    whole = await shop.workspaces.snapshots.create(ALICE, "w")
+    await until(lambda: names(folder) == [f"{ALICE.id}/{whole.id}.tar.zst"])
+    assert running == []
+
+
+async def test_a_server_that_ends_gives_a_copy_up_and_the_next_one_makes_it(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shop.snapshot_files = tmp_path / "srv"
+    await shop.restart()
+    await shop.create()
+    with monkeypatch.context() as patched:
+        running = endless(patched)
+        snapshot = await shop.workspaces.snapshots.create(ALICE, "w")
+        await until(lambda: len(running) == 1)
+        async with asyncio.timeout(5):
+            await shop.close()
+        assert (running, names(folder)) == ([], [])
+    await shop.restart()
+    await until(lambda: names(folder) == [f"{ALICE.id}/{snapshot.id}.tar.zst"])

@@ -65,6 +65,7 @@ class Parts:
     chunks: ChunkStore
     collector: Collector
     copying: Copying
+    files: SnapshotFiles | None
     folders: FolderCopies | None
     forks: Forks
     history: History
@@ -145,8 +146,9 @@ def make_parts(
         metrics,
     )
     tree_archives = TreeArchives(chunks, manifests)
-    files = None if snapshot_files is None else SnapshotFiles(snapshot_files, records, tree_archives, files_disk)
-    folders = None
+    files = folders = None
+    if snapshot_files is not None:
+        files = SnapshotFiles(snapshot_files, records, tree_archives, limits.tree_s, files_disk)
     if folder is not None:
         folders = FolderCopies(folder, records, manifests, chunks, limits.tree_s, copies_disk)
         access.changed = folders.changed
@@ -185,6 +187,7 @@ def make_parts(
         chunks=chunks,
         collector=collector,
         copying=copying,
+        files=files,
         folders=folders,
         forks=Forks(records, access, refs, keys, copying, revising, adding, viewing, locks),
         history=History(records, access, refs, chunks, manifests, viewing, limits),
@@ -219,7 +222,6 @@ def make_parts(
             retention,
             collector,
             sandbox_configs,
-            files,
             mounts,
             mounted,
             locks,

@@ -92,7 +92,7 @@ class Snapshots:
             except AtollError as error:  # upkeep prunes too
                 _log.warning("workspace.unpruned", workspace_id=workspace.id, error=error.message)
         if self._files is not None:
-            await self._files.keep_or_log(snapshot)
+            self._files.made(snapshot)
         return snapshot
 
     async def list(self, principal: Principal, ref: str) -> list[Snapshot]:

@@ -20,7 +20,6 @@ from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
 from atoll.services.workspaces.access import WorkspaceAccess
-from atoll.services.workspaces.archives.snapshot_files import SnapshotFiles
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted
@@ -57,7 +56,6 @@ class Upkeep:
         retention: Retention,
         collector: Collector,
         sandbox_configs: SandboxConfigs,
-        files: SnapshotFiles | None,
         mounts: Mounts,
         mounted: Mounted,
         locks: Locks,
@@ -75,7 +73,6 @@ class Upkeep:
         self._retention = retention
         self._collector = collector
         self._sandbox_configs = sandbox_configs
-        self._files = files
         self._mounts = mounts
         self._mounted = mounted
         self._locks = locks
@@ -169,8 +166,6 @@ class Upkeep:
             await asyncio.sleep(self._limits.collect_every_s)
             await _quietly(self.prune(), "all")
             await _quietly(self._collector.collect(), "all")
-            if self._files is not None:
-                await _quietly(self._files.reconcile(), "all")
 
 
 async def _quietly(work: Awaitable[object], what: str) -> None:

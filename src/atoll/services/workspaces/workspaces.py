@@ -61,14 +61,16 @@ class Workspaces:
     async def start(self) -> None:
         """Learn what is mounted where; then reconcile, take daily revisions, prune and collect, until `close`."""
         await self._parts.upkeep.start()
-        if self._parts.folders is not None:
-            self._parts.folders.start()
+        for copies in (self._parts.files, self._parts.folders):
+            if copies is not None:
+                copies.start()
 
     async def close(self) -> None:
         """Stop; what is under way gets a moment. A second call does nothing."""
         await self._parts.upkeep.close()
-        if self._parts.folders is not None:
-            await self._parts.folders.close()
+        for copies in (self._parts.files, self._parts.folders):
+            if copies is not None:
+                await copies.close()
         await self._parts.background.close(self._parts.limits.close_s)
         await self._parts.chunks.close()
 

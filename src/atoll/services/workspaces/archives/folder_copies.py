@@ -13,10 +13,8 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import structlog
 
@@ -26,13 +24,12 @@ from atoll.domain.tree import Entry
 from atoll.domain.workspace import Revision, Workspace
 from atoll.records.base import Records
 from atoll.services.deadline import deadline
+from atoll.services.workspaces.archives.finishing import finish
 from atoll.services.workspaces.archives.plain_tree import PlainTree
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.free_space import FreeSpace
 from atoll.services.workspaces.storage.manifests import Manifests
 
-P = ParamSpec("P")
-T = TypeVar("T")
 _log = structlog.get_logger()
 
 OURS = ".atoll"
@@ -90,7 +87,7 @@ class FolderCopies:
         """Bring every copy to its head, and remove those of workspaces that are gone."""
         workspaces = await self._records.list_workspaces(limit=LISTED_MAX)
         names = {(one.owner, name_of(one)) for one in workspaces}
-        await _finish(_sweep, self._folder, {(one.owner, one.id) for one in workspaces}, names)
+        await finish(_sweep, self._folder, {(one.owner, one.id) for one in workspaces}, names)
         for workspace in workspaces:
             await self._quietly(workspace.id)
 
@@ -102,48 +99,48 @@ class FolderCopies:
             return
         user = self._folder / workspace.owner
         if workspace.deleted_at is not None:
-            await _finish(_remove, user, workspace.id)
+            await finish(_remove, user, workspace.id)
             return
         head = await self._records.get_revision(workspace.head)
         if head is None:
             return
         copies = user / OURS / workspace.id
-        await _finish(_make_folders, copies)
+        await finish(_make_folders, copies)
         if not (copies / head.tree).is_dir():
             await self._copy(workspace, head, copies)
-        await _finish(_put, user, name_of(workspace), workspace.id, head.tree)
+        await finish(_put, user, name_of(workspace), workspace.id, head.tree)
 
     async def _copy(self, workspace: Workspace, head: Revision, copies: Path) -> None:
         await self._disk.check()
         entries = await self._manifests.load(head.lineage, head.tree)
         old, before = await self._before(workspace, copies)
         partial = copies / (head.tree + PARTIAL)
-        await _finish(_discard, partial)
+        await finish(_discard, partial)
         try:
             with PlainTree(partial, old) as tree:
-                missing = await _finish(tree.lay, entries, before)
+                missing = await finish(tree.lay, entries, before)
                 await self._write(tree, head.lineage, missing)
-                await _finish(tree.link, entries)
-                await _finish(tree.sync)
+                await finish(tree.link, entries)
+                await finish(tree.sync)
             partial.rename(copies / head.tree)
         except BaseException:
-            await _finish(_discard, partial)
+            await finish(_discard, partial)
             raise
 
     async def _write(self, tree: PlainTree, lineage: str, files: list[Entry]) -> None:
         ids = (chunk for entry in files for chunk in entry.chunk_ids())
         async with aclosing(self._chunks.fetch(lineage, ids)) as contents:
             for entry in files:
-                await _finish(tree.begin, entry)
+                await finish(tree.begin, entry)
                 for piece in entry.pieces():
                     if piece.id != HOLE:
                         await self._disk.check()
-                        await _finish(tree.write, piece.offset, (await anext(contents))[1])
-                await _finish(tree.end, entry)
+                        await finish(tree.write, piece.offset, (await anext(contents))[1])
+                await finish(tree.end, entry)
 
     async def _before(self, workspace: Workspace, copies: Path) -> tuple[Path | None, dict[bytes, Entry]]:
         """A whole copy that there is, and its entries."""
-        for name in await _finish(os.listdir, copies):
+        for name in await finish(os.listdir, copies):
             if _TREE.fullmatch(name):
                 with suppress(AtollError):  # that tree is collected already
                     entries = await self._manifests.load(workspace.lineage, name)
@@ -184,16 +181,6 @@ def name_of(workspace: Workspace) -> str:
     """What its link is called: its name, or its id where a name cannot be a file's or would be hidden."""
     hidden = workspace.name.startswith(".")
     return workspace.id if hidden or len(workspace.name.encode()) > NAME_BYTES_MAX else workspace.name
-
-
-async def _finish(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """In a thread, whose end is waited for when this is cancelled: what it works on is closed and removed after it."""
-    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise
 
 
 def _discard(path: Path) -> None:

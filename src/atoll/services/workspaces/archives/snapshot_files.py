@@ -17,6 +17,8 @@ import structlog
 from atoll.domain.errors import AtollError, InvalidInput, Unavailable
 from atoll.domain.workspace import Snapshot
 from atoll.records.base import Records
+from atoll.services.deadline import deadline
+from atoll.services.workspaces.archives.finishing import finish
 from atoll.services.workspaces.archives.tree_archives import TreeArchives
 from atoll.services.workspaces.storage.free_space import FreeSpace
 
@@ -25,18 +27,46 @@ _log = structlog.get_logger()
 SUFFIX = ".tar.zst"
 PARTIAL = ".partial"
 LISTED_MAX = 1_000_000
+RECONCILE_S = 3_600.0
 _NAME = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9._@-]{0,127}")
 _SNAPSHOT_FILE = re.compile(r"snap_[0-9_]{1,40}\.tar\.zst")
 
 
 class SnapshotFiles:
-    """Keeps the folder equal to what the records know."""
+    """Keeps the folder equal to what the records know: one copy at a time, in a task of its own."""
 
-    def __init__(self, folder: Path, records: Records, archives: TreeArchives, disk: FreeSpace | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        records: Records,
+        archives: TreeArchives,
+        copy_s: float = 3_600.0,
+        disk: FreeSpace | None = None,
+    ) -> None:
         self._folder = folder
         self._disk = disk or FreeSpace()
         self._records = records
         self._archives = archives
+        self._copy_s = copy_s
+        self._waiting: dict[str, Snapshot] = {}  # by the name of the copy
+        self._copying: dict[str, asyncio.Task[None]] = {}
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._follow_changes(), name="snapshot files")
+
+    async def close(self) -> None:
+        """A copy that is being made is given up."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def made(self, snapshot: Snapshot) -> None:
+        """It is recorded: a copy follows."""
+        self._waiting[_name_of(snapshot)] = snapshot
+        self._woken.set()
 
     def path(self, snapshot: Snapshot) -> Path:
         """Where its copy lies. InvalidInput when its owner's id cannot be a folder's name."""
@@ -51,17 +81,17 @@ class SnapshotFiles:
         await self._disk.check()
         partial = path.with_name(path.name + PARTIAL)
         try:
-            file = await asyncio.to_thread(_open, partial)
+            file = await finish(_open, partial)
             try:
                 pieces = self._archives.export(snapshot.lineage, snapshot.tree, snapshot.owner.encode())
                 async with aclosing(pieces):
                     async for piece in pieces:
                         await self._disk.check()
-                        await asyncio.to_thread(_write, file, piece)
-                await asyncio.to_thread(os.fsync, file)
+                        await finish(_write, file, piece)
+                await finish(os.fsync, file)
             finally:
                 os.close(file)
-            await asyncio.to_thread(_put, partial, path)
+            await finish(_put, partial, path)
         except BaseException as error:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -70,18 +100,12 @@ class SnapshotFiles:
             raise
         return path
 
-    async def keep_or_log(self, snapshot: Snapshot) -> None:
-        """As `keep`, for a snapshot that is made whether or not it has a copy; `reconcile` tries again. One under a key
-        of its own gets none: destroying that key must be the end of it."""
-        try:
-            workspace = await self._records.get_workspace(snapshot.workspace)
-            if workspace is not None and workspace.lineage == snapshot.lineage:
-                await self.keep(snapshot)
-        except AtollError as error:
-            _log.warning("workspaces.snapshot_file_missing", snapshot=snapshot.id, error=error.message)
-
     async def remove(self, snapshot: Snapshot) -> None:
-        """Delete its copy; none there is no error. Unavailable when the disk fails."""
+        """Delete its copy, also one that is being made; none there is no error. Unavailable when the disk fails."""
+        name = _name_of(snapshot)
+        self._waiting.pop(name, None)
+        if (copying := self._copying.get(name)) is not None:
+            await _ended(copying)
         try:
             path = self.path(snapshot)
             await asyncio.to_thread(path.unlink, missing_ok=True)
@@ -96,12 +120,64 @@ class SnapshotFiles:
         Only files that are named as snapshots are are ever removed. What fails for one is logged.
         """
         snapshots = await self._records.list_snapshots(limit=LISTED_MAX)
-        wanted = {f"{one.owner}/{one.id}{SUFFIX}": one for one in snapshots}
+        wanted = {_name_of(one): one for one in snapshots}
         there = await asyncio.to_thread(_listed, self._folder)
         for name in there - wanted.keys():
             await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)
-        for name in wanted.keys() - there:
-            await self.keep_or_log(wanted[name])
+        self._waiting |= {name: wanted[name] for name in wanted.keys() - there}
+        await self._work_off()
+
+    async def _follow_changes(self) -> None:
+        while True:
+            try:
+                await self.reconcile()
+            except (AtollError, OSError) as error:
+                _log.warning("workspaces.snapshot_files_unchecked", error=str(error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RECONCILE_S):
+                    while True:
+                        await self._woken.wait()
+                        self._woken.clear()
+                        await self._work_off()
+
+    async def _work_off(self) -> None:
+        while self._waiting:
+            name = next(iter(self._waiting))
+            work = asyncio.create_task(self._keep_or_log(self._waiting.pop(name)), name=f"copy {name}")
+            self._copying[name] = work
+            try:
+                await asyncio.wait([work])
+            finally:
+                await _ended(work)
+                del self._copying[name]
+
+    async def _keep_or_log(self, snapshot: Snapshot) -> None:
+        """As `keep`, for a snapshot that is there whether or not it has a copy; `reconcile` tries again. One under a
+        key of its own gets none: destroying that key must be the end of it."""
+        try:
+            workspace = await self._records.get_workspace(snapshot.workspace)
+            if workspace is None or workspace.lineage != snapshot.lineage or await self._is_gone(snapshot):
+                return
+            async with deadline(self._copy_s, "copying the snapshot"):
+                path = await self.keep(snapshot)
+            if await self._is_gone(snapshot):  # it went between our look and the copy's beginning
+                await asyncio.to_thread(path.unlink, missing_ok=True)
+        except (AtollError, OSError) as error:
+            _log.warning("workspaces.snapshot_file_missing", snapshot=snapshot.id, error=str(error))
+        except Exception:
+            _log.exception("workspaces.snapshot_file_missing", snapshot=snapshot.id)
+
+    async def _is_gone(self, snapshot: Snapshot) -> bool:
+        return await self._records.find_snapshot(snapshot.owner, snapshot.id) is None
+
+
+async def _ended(work: asyncio.Task[None]) -> None:
+    work.cancel()
+    await asyncio.wait([work])
+
+
+def _name_of(snapshot: Snapshot) -> str:
+    return f"{snapshot.owner}/{snapshot.id}{SUFFIX}"
 
 
 def _open(path: Path) -> int:
