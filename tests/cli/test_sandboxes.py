@@ -55,9 +55,11 @@ def test_a_detached_exec_can_be_attached(atoll: Atoll) -> None:
     assert (done.stdout, done.returncode) == ("one\ntwo\n", 3)
 
 
-def test_logs_follow_until_the_end(atoll: Atoll) -> None:
-    atoll("run", "-d", "--name", "box", "--", "sh", "-c", "echo one; sleep 1; echo two")
+def test_logs_follow_until_the_end(atoll: Atoll, server: StandIn) -> None:
+    waits = "echo one; until [ -e go ]; do sleep 0.1; done; echo two"
+    made = atoll("run", "-d", "--name", "box", "--", "sh", "-c", waits).stdout.strip()
     assert atoll("logs", "box").stdout == "one\n"
+    (server.routes.boxes[made].root / "go").touch()
     assert atoll("logs", "-f", "box").stdout == "one\ntwo\n"
     assert atoll("logs", "--offset", "4", "box").stdout == "two\n"
 

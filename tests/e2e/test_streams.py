@@ -94,7 +94,7 @@ def test_l08_500_commands_whose_clients_vanish_leave_nothing(server: Server) -> 
     asyncio.run(storm(server, sandbox, 500, random.Random(seed)))
     until(lambda: running_commands(server, sandbox) == 0, within_s=20, what="every command has ended")
     until(lambda: server.sh(sandbox, COUNT) == inside, what="nothing else runs inside")
-    until(lambda: open_files(server.pid) <= files + 4, what="descriptors are given back")
+    until(lambda: open_files(server.pid) <= files + 4, within_s=30, what="descriptors are given back")
     assert settled(lambda: descriptors(server.machine.node())) == node_files
     assert server.sh(sandbox, "echo answers") == "answers\n"
 
