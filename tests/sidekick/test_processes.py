@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
@@ -33,6 +34,7 @@ async def test_a_list_of_many_wide_processes_fits_its_frames(sidekick: RunningSi
     await sidekick.client.stop_all(0)
 
 
+LIBC_SIGNALS = 3 << 31  # 32 and 33 are its own
 LARGE = 3_000_000  # of output: three rings
 MAIN = {"argv": ["sh", "-c", f"head -c {LARGE} /dev/zero; exit 3"], "tty": False, "cols": 80, "rows": 24}
 
@@ -54,6 +56,20 @@ async def test_a_reader_that_does_not_come_is_waited_for_a_while_only(tmp_path: 
         stream = await sidekick.client.attach("main")
         assert stream.first_offset > LARGE - 2 * 2**20
         await stream.close()
+
+
+async def test_programs_begin_with_no_signal_ignored(tmp_path: Path) -> None:
+    """Whatever the server was started with: `nohup`, or a shell's `&`."""
+    numbers = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGTSTP}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        running = RunningSidekick(tmp_path)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    with running as sidekick:
+        done = await sidekick.client.run(ProcessSpec(("grep", "SigIgn", "/proc/self/status")))
+    assert int(done.stdout.split()[1], 16) & ~LIBC_SIGNALS == 0
 
 
 async def test_the_client_believes_no_frame_that_is_larger_than_one_may_be() -> None:

@@ -17,14 +17,8 @@ from atoll.sidekick.identity import Identity
 from atoll.sidekick.paths import open_directory, open_path
 from atoll.sidekick.protocol import SIZE, Refused
 
-_RESET_SIGNALS = [
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-    signal.SIGCHLD,
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-]
+# whatever we ignore, or were started with, is no program's: a server behind `nohup` or `&` has some ignored
+_RESET_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
