@@ -151,6 +151,7 @@ class Application:
         settings, key_file = self.settings, self.settings.folder.owner_key
         if second is None:
             return None, None
+        healer = Healer(self.blobs, second, self.records, self.metrics)
         job = SecondStore(
             self.blobs,
             second,
@@ -162,8 +163,9 @@ class Application:
             scratch=settings.folder.dumps,
             limits=second_store_limits(settings),
             metrics=self.metrics,
+            unreadable=healer.lost,
         )
-        return job, Healer(self.blobs, second, self.metrics)
+        return job, healer
 
     async def _prove_isolation(self) -> None:
         """Beside the first requests: a server that cannot prove its isolation says so and is not healthy."""

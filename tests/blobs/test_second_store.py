@@ -13,7 +13,6 @@ from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.records.sql import SqlRecords
 from atoll.records.sqlite import Sqlite
 from atoll.services.recovery.backup import Backup
-from atoll.services.workspaces.storage.healing import Healer
 from atoll.testing.memory_blobs import MemoryBlobs
 from tests.blobs.servers import ObjectServer, make_gcs_bucket, make_s3_bucket, s3_access
 from tests.services.recovery.ground import FILES, LIMITS, Ground
@@ -61,7 +60,7 @@ async def test_what_is_lost_here_comes_back_from_there(storage: Storage, second:
     await ground.job.pass_()
     whole = dict(ground.first.objects)  # type: ignore[attr-defined]
     ground.first.objects.clear()  # type: ignore[attr-defined]
-    storage.chunks.healer = Healer(ground.first, second, ground.metrics)
+    storage.chunks.healer = ground.new_healer()
     assert await storage.files(workspace) == FILES
     assert (await storage.verifier.verify(workspace)).corrupt == []
     assert ground.first.objects == whole  # type: ignore[attr-defined]

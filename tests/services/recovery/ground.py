@@ -26,6 +26,7 @@ class Ground:
         self.first = storage.blobs
         self.second: Any = second or MemoryBlobs()
         self.metrics = Metrics()
+        self.unreadable: set[str] = set()
         self.job = self.new_job()
 
     def new_job(self, limits: SecondStoreLimits = LIMITS, store: str = "s3://b") -> SecondStore:
@@ -41,6 +42,7 @@ class Ground:
             limits=limits,
             clock=self.storage.clock,
             metrics=self.metrics,
+            unreadable=self.unreadable,
         )
         return self.job
 
@@ -52,7 +54,10 @@ class Ground:
         return {key: data for key, data in self.second.objects.items() if key.startswith("lineages/")}
 
     def heal(self) -> None:
-        self.storage.chunks.healer = Healer(self.first, self.second, self.metrics)
+        self.storage.chunks.healer = self.new_healer()
+
+    def new_healer(self) -> Healer:
+        return Healer(self.first, self.second, self.storage.records, self.metrics, self.unreadable)
 
     def metric(self, name: str) -> float:
         line = next(one for one in self.metrics.render().decode().splitlines() if one.startswith(f"{name} "))

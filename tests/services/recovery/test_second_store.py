@@ -22,7 +22,6 @@ from atoll.services.recovery.backup import Backup
 from atoll.services.recovery.copy_journal import CopyJournal
 from atoll.services.recovery.ownership import MARKER, claim
 from atoll.services.workspaces.storage import healing
-from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key
 from atoll.testing.memory_blobs import MemoryBlobs
 from atoll.testing.memory_vault import MemoryVault
@@ -205,7 +204,7 @@ async def test_a_second_store_that_hangs_holds_reads_up_once(ground: Ground, mon
     await ground.storage.workspace(FILES)
     await ground.job.pass_()
     monkeypatch.setattr(healing, "HEAL_S", 0.05)
-    healer = Healer(ground.first, ground.second, ground.metrics)
+    healer = ground.new_healer()
     ground.second.answers.clear()
     ground.second.calls.clear()
     packs = [(key.split("/")[1], key.split("/")[3]) for key in ground.storage.packs]
@@ -234,6 +233,57 @@ async def test_what_both_stores_lack_is_told_and_holds_up_nothing(ground: Ground
     with capture_logs() as logs:
         await ground.job.pass_()
     assert logs == [], "told again in each pass"
+
+
+@pytest.mark.parametrize("second", ["damaged", "missing"])
+async def test_what_reading_finds_whole_in_neither_store_is_lost_until_it_is_read_whole(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
+    monkeypatch.setattr(healing, "FAILED_S", 0.0)
+    workspace = await ground.storage.workspace(FILES)
+    await ground.job.pass_()
+    ground.heal()
+    whole = dict(ground.first.objects)  # type: ignore[attr-defined]
+    for key in whole:
+        ground.first.flip(key, 50)  # type: ignore[attr-defined]
+        if second == "damaged":
+            ground.second.flip(key, 50)
+        else:
+            del ground.second.objects[key]
+    ground.second.fail_next(1_000)
+    assert (await ground.storage.verifier.verify(workspace)).corrupt
+    assert ground.unreadable == set(), "nobody knows what a store has that does not answer"
+    ground.second.fail_next(0)
+    for round_ in range(2):
+        assert (await ground.storage.verifier.verify(workspace)).corrupt
+        told = ground.job.describe()
+        assert told["status"] == "unhealthy" and f"{len(ground.unreadable)} lost (in neither store)" in told["detail"]
+        with capture_logs() as logs:
+            await ground.job.pass_()
+        assert [one["event"] for one in logs] == (["second_store.lost"] if round_ == 0 else [])
+        assert ground.metric("blobs_lost") == len(ground.unreadable) > 0
+    ground.first.objects.update(whole)  # type: ignore[attr-defined]
+    assert (await ground.storage.verifier.verify(workspace)).corrupt == []
+    assert ground.job.describe()["status"] == "healthy"
+    await ground.job.pass_()
+    assert ground.metric("blobs_lost") == 0
+
+
+async def test_what_is_collected_is_not_lost(ground: Ground) -> None:
+    workspace = await ground.storage.workspace(FILES)
+    await ground.job.pass_()
+    healer = ground.new_healer()
+    key = ground.storage.packs[0]
+    _, lineage, _, pack = key.split("/")
+    del ground.first.objects[key], ground.second.objects[key]  # type: ignore[attr-defined]
+    assert not await healer.heal(lineage, pack, bytes(32))
+    assert ground.unreadable == {key}
+    await ground.storage.destroy(workspace)
+    assert not await ground.new_healer().heal(lineage, pack, bytes(32))
+    await ground.job.pass_()
+    assert (ground.unreadable, ground.job.describe()["status"]) == (set(), "healthy")
+    assert not await ground.new_healer().heal(lineage, pack, bytes(32))
+    assert ground.unreadable == set()
 
 
 async def test_a_store_that_is_down_from_the_start_has_a_lag(ground: Ground) -> None:

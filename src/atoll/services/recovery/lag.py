@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 
@@ -14,10 +14,16 @@ class Lag:
     bytes: int = 0
     oldest: datetime | None = None  # when the oldest of them was stored
     lost: tuple[str, ...] = ()  # keys that the records name and neither store has
+    unreadable: set[str] = field(default_factory=set[str])  # keys of what reading has shown to be whole in neither
     error: str | None = None  # of the last pass
     taken: bool = False  # the store belongs to another installation: nothing is copied
     passed_at: datetime | None = None  # the last pass that copied everything
     backup: str | None = None  # the moment of the newest whole one
+
+    @property
+    def all_lost(self) -> set[str]:
+        """Whichever way that was found out."""
+        return self.unreadable.union(self.lost)
 
     def seconds(self, now: datetime) -> float:
         """Since the oldest of them was stored."""
@@ -29,7 +35,8 @@ class Lag:
         told = [f"{self.objects} objects ({self.bytes} bytes), {self.seconds(now):.0f} s behind"]
         if self.taken:
             told.append("nothing is copied: the store belongs to another installation")
-        told.append(f"{len(self.lost)} lost" + (" (in neither store)" if self.lost else ""))
+        lost = len(self.all_lost)
+        told.append(f"{lost} lost" + (" (in neither store)" if lost else ""))
         told.append(f"last whole pass {ago}")
-        healthy = self.error is None and not self.lost
+        healthy = self.error is None and not lost
         return {"status": "healthy" if healthy else "unhealthy", "detail": "; ".join(told)}

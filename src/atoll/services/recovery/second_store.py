@@ -84,7 +84,9 @@ class SecondStore:
         limits: SecondStoreLimits | None = None,
         clock: Clock = utc_now,
         metrics: Metrics | None = None,
+        unreadable: set[str] | None = None,
     ) -> None:
+        """`unreadable` are the lost packs of the healer."""
         self._first = first
         self._second = second
         self._records = records
@@ -104,7 +106,8 @@ class SecondStore:
         self._uncounted: frozenset[str] = frozenset()  # of them: what the last pass found in neither store
         self._told_at = 0.0
         self._loop: asyncio.Task[None] | None = None
-        self.lag = Lag()
+        self._told_lost: set[str] = set()
+        self.lag = Lag(unreadable=set() if unreadable is None else unreadable)
 
     async def start(self) -> None:
         """Begin; returns at once."""
@@ -246,9 +249,11 @@ class SecondStore:
             raise Unavailable(f"{len(missing)} objects are not copied yet: {failures[0].message}")
 
     def _lose(self, keys: tuple[str, ...]) -> None:
-        if news := [key for key in keys if key not in self.lag.lost]:
-            _log.error("second_store.lost", objects=len(news), keys=news[:LOST_NAMED_MAX])
         self.lag.lost = keys
+        lost = self.lag.all_lost
+        if news := sorted(lost - self._told_lost):
+            _log.error("second_store.lost", objects=len(news), keys=news[:LOST_NAMED_MAX])
+        self._told_lost = lost
 
     async def _back_up(self) -> None:
         if not self._limits.backup_every_s:
@@ -269,6 +274,7 @@ class SecondStore:
     def _measure(self, packs: dict[str, Pack]) -> None:
         """What is missing. Until the second store has said what it holds, the journal's word is taken."""
         known, journal, self._uncounted = self._known, self._journal.copied, frozenset(self.lag.lost)
+        self.lag.unreadable.intersection_update(packs)
         if known.listed_at is None:
             missing = [(key, pack) for key, pack in packs.items() if key not in journal]
         else:
@@ -294,4 +300,4 @@ class SecondStore:
         lag = self.lag
         oldest = next((pack for key, pack in self._missing.items() if key not in self._uncounted), None)
         lag.oldest = None if oldest is None else oldest.created_at
-        self._metrics.set_copy_lag(lag.objects, lag.bytes, lag.seconds(self._clock()), len(lag.lost))
+        self._metrics.set_copy_lag(lag.objects, lag.bytes, lag.seconds(self._clock()), len(lag.all_lost))

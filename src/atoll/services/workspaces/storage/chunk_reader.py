@@ -99,11 +99,12 @@ class ChunkReader(Generic[T]):
     async def _healed(
         self, healer: Healer, places: dict[bytes, StoredChunk], opened: dict[bytes, T | Corrupt]
     ) -> dict[bytes, StoredChunk]:
-        """Those of the damaged chunks whose packs the first store has whole again."""
+        """Those of the damaged chunks whose packs the first store has whole again. Lost packs are looked at again."""
         damaged = {chunk: place for chunk, place in places.items() if isinstance(opened.get(chunk), Corrupt)}
-        whole = {
-            pack: await healer.heal(self._lineage, pack, self._key) for pack in {one.pack for one in damaged.values()}
-        }
+        packs = {one.pack for one in damaged.values()}
+        if healer.lost:
+            packs |= {one.pack for one in places.values() if pack_key(self._lineage, one.pack) in healer.lost}
+        whole = {pack: await healer.heal(self._lineage, pack, self._key) for pack in packs}
         return {chunk: place for chunk, place in damaged.items() if whole[place.pack]}
 
     async def _open(self, places: dict[bytes, StoredChunk]) -> dict[bytes, T | Corrupt]:
