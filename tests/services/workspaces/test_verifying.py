@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from atoll.domain.errors import Unavailable
+from atoll.domain.errors import NotFound, Unavailable
+from atoll.domain.event import Event
 from atoll.domain.tree import chunk_id
 from atoll.domain.workspace import RevisionState, Workspace
 from atoll.services.workspaces.storage.packs import pack_key
 from atoll.services.workspaces.storage.verifying import Finding, Report
 from atoll.testing.memory_blobs import MemoryBlobs
+from tests.services.conftest import ALICE
 
 from .storage import Storage, event, noise
+from .workshop import Workshop
 
 FILES = {b"a": noise(1, 3_000), b"b\xff": noise(2, 3_000), b"empty": b""}
 
@@ -104,6 +109,36 @@ async def test_a_shredded_key_is_told(storage: Storage) -> None:
     await storage.keys.shred(workspace.lineage, event("lineage.shredded", workspace.lineage))
     (lost,) = (await verify(storage, workspace)).corrupt
     assert "destroyed" in lost.message
+
+
+async def test_what_is_deleted_meanwhile_is_not_damaged(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    await shop.create()
+    await shop.push("w", "HEAD", {b"a": b"1"})
+    snapshot = await shop.workspaces.snapshots.create(ALICE, "w", own_key=True)
+    shredded, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def shred_and_wait(lineage: str, why: Event) -> None:
+        await shred(lineage, why)
+        shredded.set()
+        await may_go_on.wait()
+
+    shred = shop.parts.keys.shred
+    monkeypatch.setattr(shop.parts.keys, "shred", shred_and_wait)
+    deleting = asyncio.create_task(shop.workspaces.snapshots.delete(ALICE, "w", snapshot.id))
+    await shredded.wait()  # its key is gone, its record is still there
+    verifying = asyncio.create_task(shop.workspaces.verify(ALICE, "w"))
+    done, _ = await asyncio.wait([verifying], timeout=0.2)
+    assert not done
+    may_go_on.set()
+    await deleting
+    report = await verifying
+    assert (report.corrupt, report.snapshots) == ([], 0)
+    (workspace,) = await shop.records.list_workspaces()
+    await shop.workspaces.delete(ALICE, "w")
+    with pytest.raises(NotFound):
+        await shop.parts.verifier.verify(workspace)
+    actions = {one.action for one in await shop.records.list_events(target=workspace.id)}
+    assert "revision.corrupt" not in actions
 
 
 async def test_a_store_that_is_down_says_nothing_of_what_is_in_it(storage: Storage) -> None:

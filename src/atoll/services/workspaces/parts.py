@@ -227,6 +227,6 @@ def make_parts(
             locks,
             limits,
         ),
-        verifier=Verifier(chunks, manifests),
+        verifier=Verifier(chunks, manifests, locks),
         viewing=viewing,
     )

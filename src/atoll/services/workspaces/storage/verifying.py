@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from atoll.domain.errors import AtollError, Corrupt, NotFound
 from atoll.domain.event import Event
 from atoll.domain.tree import Entry, Page, text
-from atoll.domain.workspace import Revision, RevisionState, Workspace
+from atoll.domain.workspace import Revision, RevisionState, Snapshot, Workspace
+from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.manifests import Manifests
 
@@ -50,16 +51,18 @@ class _Checked:
 class Verifier:
     """Reads everything and says what is damaged."""
 
-    def __init__(self, chunks: ChunkStore, manifests: Manifests) -> None:
+    def __init__(self, chunks: ChunkStore, manifests: Manifests, locks: Locks | None = None) -> None:
         self._chunks = chunks
         self._records = chunks.records
         self._manifests = manifests
+        self._locks = locks or Locks()
 
     async def verify(self, workspace: Workspace, actor: str = "system") -> Report:
         """Read all revisions and snapshots; mark those revisions that are damaged, and those that are whole again.
 
         A revision's state changes with an event `revision.corrupt` or `revision.repaired`. Unavailable when the
-        blobs are down: that says nothing of what is in them.
+        blobs are down: that says nothing of what is in them. NotFound when the workspace is deleted meanwhile; a
+        revision or a snapshot that goes meanwhile is not damaged.
         """
         report = Report()
         checked: dict[str, _Checked] = {}
@@ -71,14 +74,30 @@ class Verifier:
             return trees[lineage, tree]
 
         for revision in await self._records.list_revisions(workspace=workspace.id, limit=LISTED_MAX):
-            report.revisions += 1
             found = await damage(revision.lineage, revision.tree)
+            if found and not await self._is_there(workspace, revision):
+                continue
+            report.revisions += 1
             _tell(report, found, revision=revision.id)
             await self.mark(workspace, revision, found[0][1] if found else None, actor)
         for snapshot in await self._records.list_snapshots(workspace=workspace.id, limit=LISTED_MAX):
+            found = await damage(snapshot.lineage, snapshot.tree)
+            if found and not await self._is_there(workspace, snapshot):
+                continue
             report.snapshots += 1
-            _tell(report, await damage(snapshot.lineage, snapshot.tree), snapshot=snapshot.id)
+            _tell(report, found, snapshot=snapshot.id)
         return report
+
+    async def _is_there(self, workspace: Workspace, kept: Revision | Snapshot) -> bool:
+        """Whether the records still know it, once a deletion under way is through: its key goes before its record.
+        NotFound when its workspace is gone."""
+        async with self._locks.hold(workspace.id):
+            current = await self._records.get_workspace(workspace.id)
+            if current is None or current.deleted_at is not None:
+                raise NotFound(f"workspace not found: {workspace.id!r}")
+            if isinstance(kept, Snapshot):
+                return await self._records.find_snapshot(kept.owner, kept.id) is not None
+            return await self._records.get_revision(kept.id) is not None
 
     async def mark(self, workspace: Workspace, revision: Revision, message: str | None, actor: str = "system") -> None:
         """Store that a revision is damaged (the message says how), or with None that it is whole; an event if new."""
@@ -98,9 +117,12 @@ class Verifier:
     async def _tree(self, lineage: str, tree: str, checked: _Checked, report: Report) -> list[tuple[str | None, str]]:
         """(path or None, message) of each thing in a tree that cannot be read."""
         try:
-            await self._check(lineage, [bytes.fromhex(tree)], checked, report)
+            return await self._pages(lineage, tree, checked, report)
         except NotFound as error:  # its key is gone
             return [(None, error.message)]
+
+    async def _pages(self, lineage: str, tree: str, checked: _Checked, report: Report) -> list[tuple[str | None, str]]:
+        await self._check(lineage, [bytes.fromhex(tree)], checked, report)
         if (message := checked.bad.get(bytes.fromhex(tree))) is not None:
             return [(None, message)]
         try:
