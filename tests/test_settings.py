@@ -218,6 +218,7 @@ def test_an_endpoint_without_a_scheme_is_https_outside_of_one_s_own_network(
         ("[blobs]\naccess_key = 'k'\n", r"blobs: .*access_key needs secret_key"),
         ("[blobs]\nurl = 'file:///a'\ncopy_url = 'file:///b/../a/'\n", r"blobs: .*the store itself"),
         ("[blobs]\nurl = 's3://a/b'\ncopy_url = 's3://a//b/'\n", r"blobs: .*the store itself"),
+        ("[blobs]\ncopy_url = 'there'\n", r"^blobs\.copy_url: a blobs URL is /FOLDER"),
         ("[vault]\nkind = 'workos'\n", r"vault\.kind: "),
         ("[workspaces]\nquota_inodes = 20_000_000\n", r"quota_inodes \(20000000\) is above max_quota_inodes"),
     ],
@@ -229,6 +230,12 @@ def test_a_wrong_store_of_workspaces_is_an_error_that_names_the_key(
     with pytest.raises(SettingsError, match=message) as raised:
         load(environ=env)
     assert "hush" not in str(raised.value)
+
+
+def test_a_store_may_be_written_as_a_folder(env: dict[str, str], tmp_path: Path) -> None:
+    blobs = load(environ=env | {"ATOLL_BLOBS__COPY_URL": str(tmp_path / "a b"), "ATOLL_BLOBS__URL": "~/blobs"}).blobs
+    assert blobs.copy_url == (tmp_path / "a b").as_uri()
+    assert blobs.url == (Path.home() / "blobs").as_uri()
 
 
 def test_the_second_store_is_not_the_default_of_the_first(env: dict[str, str], tmp_path: Path) -> None:

@@ -90,7 +90,8 @@ def _explain(error: ValidationError) -> Iterator[str]:
         if problem["type"] == "extra_forbidden":
             yield f"unknown setting {where}{_nearest(where, names)}"
         else:
-            yield f"{where}: {problem['msg']}" if where else problem["msg"]
+            message = problem["msg"].removeprefix("Value error, ")  # pydantic's words before those of a check of ours
+            yield f"{where}: {message}" if where else message
 
 
 def _nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:

@@ -74,9 +74,11 @@ class WorkspaceSettings(Section):
 
 
 def blobs_url(text: str | None) -> str | None:
-    """The URL as it is; ValueError when no store is opened by it."""
+    """The URL, which a folder's absolute path becomes too; ValueError when no store is opened by it."""
     if not text:
         return None
+    if text.startswith(("/", "~/")):
+        return Path(text).expanduser().absolute().as_uri()
     parts = urlsplit(text)
     if parts.query or parts.fragment or parts.username or parts.password:
         raise ValueError("a blobs URL has no user, query or fragment; keys are blobs.access_key and blobs.secret_key")
@@ -84,7 +86,9 @@ def blobs_url(text: str | None) -> str | None:
         return text
     if parts.scheme in ("s3", "gs", "az") and parts.netloc:
         return text.rstrip("/")
-    raise ValueError("a blobs URL is file:///FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX")
+    raise ValueError(
+        "a blobs URL is /FOLDER, file:///FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
+    )
 
 
 def _place(url: str) -> str:
@@ -121,7 +125,7 @@ _Endpoint = Annotated[str | None, AfterValidator(endpoint_url)]
 
 class BlobSettings(Section):
     url: _BlobsUrl = None
-    """file:///FOLDER, or s3://, gs:// or az:// and BUCKET/PREFIX. Empty: the folder `blobs` in the data folder."""
+    """/FOLDER or file:///FOLDER, or s3://, gs:// or az:// and BUCKET/PREFIX. Empty: `blobs` in the data folder."""
     endpoint: _Endpoint = None
     """Address of an S3-compatible store (or of an emulator). Empty: the provider's own."""
     region: str | None = None
