@@ -86,13 +86,13 @@ def test_rm_forgets_and_its_absence_remembers(atoll: Atoll, server: StandIn) -> 
 def test_every_option_reaches_the_server(atoll: Atoll, server: StandIn) -> None:
     done = atoll(
         "run", "-d", "--name", "n", "--cpus", "0.5", "--memory", "1g", "--disk", "64m", "--timeout", "1.5m",
-        "--idle", "90s", "--network", "outgoing", "--env", "A=b=c", "-e", "TERM", "-p", "8000", "-w", "/", "--json",
+        "--idle", "90s", "--network", "exposed", "--env", "A=b=c", "-e", "TERM", "-p", "8000", "-w", "/", "--json",
         "--", "sleep", "60",
     )  # fmt: skip
     made = json.loads(done.stdout)
     body = server.routes.boxes[made["id"]].body
     assert body == {
-        "image": "host", "name": "n", "command": ["sleep", "60"], "network": "outgoing", "workDir": "/",
+        "image": "host", "name": "n", "command": ["sleep", "60"], "network": "exposed", "workDir": "/",
         "env": {"A": "b=c", "TERM": "xterm"}, "ports": [{"container": 8000}],
         "resources": {"cpuMillis": 500, "memoryMB": 1024, "diskMB": 64, "timeoutMs": 90_000, "idleMs": 90_000},
     }  # fmt: skip
@@ -103,10 +103,57 @@ def test_detached_it_prints_the_id_and_goes_on(atoll: Atoll, server: StandIn) ->
     assert server.routes.boxes[done.stdout.strip()].status == "running"
 
 
-def test_a_wrong_amount_is_misuse(atoll: Atoll) -> None:
-    done = atoll("run", "--memory", "lots", "--", "true")
-    assert done.returncode in (2, 125)
-    assert "--memory" in done.stderr
+@pytest.mark.parametrize(
+    ("option", "text", "said"),
+    [
+        ("--memory", "lots", "--memory must look like 512m or 2g, not 'lots'"),
+        ("--memory", "512", "--memory must look like 512m or 2g, not '512'"),
+        ("--memory", "1k", "--memory must be 1m at least, not '1k'"),
+        ("--timeout", "5", "--timeout must look like 30s, 5m, 2h or 7d, not '5'"),
+        ("--idle", "-5s", "--idle must look like 30s, 5m, 2h or 7d, not '-5s'"),
+    ],
+)
+def test_a_wrong_amount_is_misuse(atoll: Atoll, server: StandIn, option: str, text: str, said: str) -> None:
+    done = atoll("run", option, text, "--", "true")
+    assert (done.returncode, done.stderr) == (2, f"atoll: {said}\n")
+    assert not server.routes.boxes
+
+
+def test_what_is_no_number_of_cpus_is_said(atoll: Atoll, server: StandIn) -> None:
+    done = atoll("run", "--cpus", "nan", "--", "true")
+    assert (done.returncode, done.stderr) == (125, "atoll: --cpus must be a number such as 0.5, not nan\n")
+    atoll("run", "-d", "--cpus", "-1", "--", "true")
+    (box,) = server.routes.boxes.values()
+    assert box.body["resources"] == {"cpuMillis": 1}  # which the server refuses with its bounds
+
+
+def test_a_port_needs_a_network_that_is_exposed(atoll: Atoll, server: StandIn) -> None:
+    done = atoll("run", "--network", "none", "--publish", "80", "--", "true")
+    assert (done.returncode, done.stderr) == (2, "atoll: --publish needs --network exposed, not none\n")
+    atoll("run", "--publish", "80", "--", "true")
+    (box,) = server.routes.boxes.values()
+    assert box.body["network"] == "exposed"
+
+
+def test_an_exec_that_ran_into_its_timeout_says_so(atoll: Atoll) -> None:
+    atoll("run", "-d", "--name", "box", "--", "sleep", "60")
+    for command in ("sleep 50", "trap '' TERM; sleep 50"):
+        done = atoll("exec", "--timeout", "300ms", "box", "--", "sh", "-c", command)
+        assert (done.returncode, done.stderr) == (124, "atoll: the command has ended: timeout\n")
+    assert atoll("exec", "--timeout", "20s", "box", "--", "sh", "-c", "kill $$").returncode == 143
+    said = json.loads(atoll("exec", "--json", "--timeout", "300ms", "box", "--", "sleep", "50").stdout)
+    assert (said["exit_code"], said["timed_out"]) == (124, True)
+
+
+def test_a_sandbox_that_is_not_found_is_a_failure_of_ours(atoll: Atoll) -> None:
+    for words in (("exec", "zzz", "--", "true"), ("shell", "zzz"), ("attach", "zzz")):
+        done = atoll(*words)
+        assert (done.returncode, done.stderr) == (125, "atoll: there is no sandbox zzz: `atoll ps -a` lists them\n")
+    ids = [atoll("run", "-d", "--name", "two", "--", "sleep", "60").stdout.strip() for _ in range(2)]
+    done = atoll("exec", "two", "--", "true")
+    assert done.returncode == 125
+    assert "2 live sandboxes are called two: use an id" in done.stderr
+    assert all(one in done.stderr for one in ids)
 
 
 def test_a_failure_of_ours_is_125_and_one_line(atoll: Atoll, server: StandIn) -> None:

@@ -193,6 +193,8 @@ def test_keys_can_be_made_before_the_first_start(atoll: Atoll, tmp_path: Path) -
     assert key["expires_at"] is not None
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     assert atoll("keys", "create", "--name", "x", "--scope", "everything").returncode == 2
+    done = atoll("keys", "create", "--name", "x", "--expires", "30")
+    assert (done.returncode, done.stderr) == (2, "atoll: --expires must look like 30s, 5m, 2h or 7d, not '30'\n")
     assert atoll("keys", "revoke", "key_000000000000").returncode == 1
 
 

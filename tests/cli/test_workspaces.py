@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from atoll.cli.failure import explain
+from atoll.cli.failure import Failed, explain
+from atoll.cli.sync import check_folder
 from atoll.domain.errors import InvalidInput
+from atoll.sdk.sync.values import Direction
 from tests.cli.conftest import Atoll
 from tests.sdk.fake_workspaces import FakeWorkspaces, Workspace
 from tests.sdk.stand_in import StandIn
@@ -98,6 +100,12 @@ def test_wrong_words_are_named(atoll: Atoll, fake: FakeWorkspaces, words: tuple[
     done = atoll("sync", *words)
     assert (done.returncode, done.stderr) == (2, f"atoll: {said}\n")
     assert not fake.seen
+
+
+def test_watching_says_what(atoll: Atoll, mine: Workspace, folder: Path) -> None:
+    watching = atoll.start("sync", "--watch", str(folder), "ws:mine")
+    assert watching.stderr
+    assert watching.stderr.readline() == f"atoll: watching {folder} and ws:mine; Ctrl-C ends it\n".encode()
 
 
 def test_watching_goes_both_ways_until_ctrl_c(atoll: Atoll, mine: Workspace, folder: Path) -> None:
@@ -266,9 +274,9 @@ def test_a_sandbox_has_workspaces_mounted(atoll: Atoll, server: StandIn) -> None
 @pytest.mark.parametrize(
     ("field", "message", "said"),
     [
-        ("resources.memoryMB", "resources.memoryMB must be within 16..8192", "--memory must be within 16m..8192m"),
-        ("resources.cpuMillis", "resources.cpuMillis must be within 10..8000", "--cpus must be within 0.01..8"),
-        ("resources.idleMs", "resources.idleMs must be within 100..inf", "--idle must be 0.1s at least"),
+        ("memory_mb", "memory_mb must be within 16..8192", "--memory must be within 16m..8192m"),
+        ("cpus", "cpus must be within 0.01..8", "--cpus must be within 0.01..8"),
+        ("idle_timeout", "idle_timeout must be within 0.1..inf", "--idle must be 0.1s at least"),
         ("ports", "ports must be at most 32", "--publish must be at most 32"),
         ("ports.0.container", "ports.0.container: must be less", "--publish: must be less"),
         ("", "session is paused: resume it first", "sandbox is paused: resume it first"),
@@ -323,6 +331,23 @@ def test_a_folder_that_cannot_be_read_is_said(atoll: Atoll, fake: FakeWorkspaces
     done = atoll("sync", str(folder), "ws:x")
     folder.chmod(0o700)
     assert (done.returncode, done.stderr) == (1, f"atoll: SOURCE: {folder} cannot be read: permission denied\n")
+
+
+def test_a_folder_on_a_read_only_file_system_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class ReadOnly:
+        f_flag = os.ST_RDONLY
+
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    monkeypatch.setattr(os, "statvfs", lambda path: ReadOnly)
+    with pytest.raises(Failed, match="cannot be written: read-only file system"):
+        check_folder(str(folder), "DEST", Direction.PULL)
+    check_folder(str(folder), "SOURCE", Direction.PUSH)
+
+
+def test_a_quota_needs_a_unit(atoll: Atoll, fake: FakeWorkspaces) -> None:
+    fake.make("mine")
+    done = atoll("workspace", "set", "mine", "--quota", "1")
+    assert (done.returncode, done.stderr) == (2, "atoll: --quota must look like 512m or 2g, not '1'\n")
 
 
 def test_anothers_workspaces_are_listed_and_never_taken_for_ones_own(

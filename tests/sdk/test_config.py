@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from atoll.cli.failure import explain
-from atoll.sdk import ConnectionFailed
+from atoll.sdk import ConnectionFailed, Unauthenticated
 from atoll.sdk.config import DEFAULT_URL, resolve
 from atoll.sdk.local_server import LocalServer, boot_id, start_ticks, write_note
 
@@ -53,3 +53,17 @@ def test_the_owners_key_is_not_sent_to_whoever_listens_at_the_usual_place(data: 
 
 def test_a_key_alone_is_for_the_usual_place(data: Path) -> None:
     assert resolve(api_key="sk_other").url == DEFAULT_URL
+
+
+def test_a_folder_that_this_user_may_not_read_is_said(data: Path) -> None:
+    note(data, alive=True)
+    data.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65_534)
+    try:
+        with pytest.raises(Unauthenticated, match=r"may not read .* \(permission denied\)"):
+            resolve()
+    finally:
+        os.seteuid(user)
+        data.chmod(0o700)

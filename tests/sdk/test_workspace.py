@@ -31,7 +31,7 @@ def test_workspaces_are_made_found_changed_and_deleted(fake: FakeWorkspaces) -> 
         Workspace.create("two")
     with pytest.raises(InvalidInput) as refused:
         Workspace.create("big", quota_bytes=2**50)
-    assert refused.value.field == "quotaBytes"
+    assert (refused.value.field, str(refused.value)) == ("quota_bytes", "quota_bytes must be at most 1 TiB")
 
 
 def test_names_may_have_any_character(fake: FakeWorkspaces) -> None:

@@ -1,4 +1,7 @@
-"""Amounts as people write them on a command line: 512m, 1.5g, 90s, 5m, NAME=VALUE; the commands' options use it."""
+"""Amounts as people write them on a command line: 512m, 1.5g, 90s, 5m, NAME=VALUE; the commands' options use it.
+
+A bare number is refused: nobody would know of what.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +16,23 @@ if TYPE_CHECKING:
     from atoll.sdk import Mount
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
-_BYTES = {"": 2**20, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_BYTES = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 def megabytes(text: str | None, option: str) -> int | None:
-    """`512`, `512m`, `1.5g`, `64MiB` -> MiB; a bare number is MiB."""
-    if text is None:
-        return None
-    number, unit = _split(text, option)
-    factor = _BYTES.get(unit.removesuffix("b").removesuffix("i"))
-    if factor is None or not number * factor >= 2**20:
-        raise Failed(f"{option} must look like 512m or 2g (1m at least), not {text!r}", MISUSED)
-    return round(number * factor / 2**20)
+    """`512m`, `1.5g`, `64MiB` -> MiB."""
+    found = bytes_of(text, option)
+    if found is not None and found < 2**20:
+        raise Failed(f"{option} must be 1m at least, not {text!r}", MISUSED)
+    return None if found is None else round(found / 2**20)
 
 
 def bytes_of(text: str | None, option: str) -> int | None:
-    """`512m`, `1.5g`, `100000b` -> bytes; a bare number is MiB."""
+    """`512m`, `1.5g`, `100000b` -> bytes."""
     if text is None:
         return None
-    number, unit = _split(text, option)
+    number, unit = _split(text)
     factor = 1 if unit == "b" else _BYTES.get(unit.removesuffix("b").removesuffix("i"))
     if factor is None:
         raise Failed(f"{option} must look like 512m or 2g, not {text!r}", MISUSED)
@@ -40,13 +40,13 @@ def bytes_of(text: str | None, option: str) -> int | None:
 
 
 def seconds(text: str | None, option: str) -> float | None:
-    """`90`, `90s`, `1.5m`, `200ms` -> seconds."""
+    """`90s`, `1.5m`, `200ms`, `30d` -> seconds."""
     if text is None:
         return None
-    number, unit = _split(text, option)
+    number, unit = _split(text)
     factor = _SECONDS.get(unit)
     if factor is None or number <= 0:
-        raise Failed(f"{option} must look like 30s, 5m or 200ms, not {text!r}", MISUSED)
+        raise Failed(f"{option} must look like 30s, 5m, 2h or 7d, not {text!r}", MISUSED)
     return number * factor
 
 
@@ -78,8 +78,7 @@ def mounts(texts: list[str]) -> list[Mount] | None:
     return found or None
 
 
-def _split(text: str, option: str) -> tuple[float, str]:
+def _split(text: str) -> tuple[float, str]:
+    """The number and its unit; an empty unit, which nothing is measured in, for what has none."""
     found = _AMOUNT.fullmatch(text.strip().lower())
-    if found is None:
-        raise Failed(f"{option} must be a number with a unit, not {text!r}", MISUSED)
-    return float(found[1]), found[2]
+    return (float(found[1]), found[2]) if found else (0.0, "")

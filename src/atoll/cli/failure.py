@@ -15,43 +15,42 @@ TIMED_OUT = 124  # as timeout(1) has it
 OURS = 125  # run, exec, shell, attach: Atoll failed, and no code of the command's is known
 
 
-# What the API calls a field is called so here; the factor leads from its unit to the option's.
-_OPTIONS: dict[str, tuple[str, float, str]] = {
-    "resources.cpuMillis": ("--cpus", 0.001, ""),
-    "resources.memoryMB": ("--memory", 1, "m"),
-    "resources.diskMB": ("--disk", 1, "m"),
-    "resources.timeoutMs": ("--timeout", 0.001, "s"),
-    "timeoutMs": ("--timeout", 0.001, "s"),
-    "resources.idleMs": ("--idle", 0.001, "s"),
-    "image": ("--image", 1, ""),
-    "name": ("--name", 1, ""),
-    "env": ("--env", 1, ""),
-    "network": ("--network", 1, ""),
-    "ports": ("--publish", 1, ""),
-    "workDir": ("--workdir", 1, ""),
-    "command": ("COMMAND", 1, ""),
-    "workspace": ("--workspace", 1, ""),
-    "workspaces": ("--workspace", 1, ""),
-    "quotaBytes": ("--quota", 1, " bytes"),
-    "quotaInodes": ("--inodes", 1, ""),
-    "description": ("--description", 1, ""),
-    "tags": ("--tag", 1, ""),
-    "tag": ("--tag", 1, ""),
-    "message": ("--message", 1, ""),
-    "strip": ("--strip", 1, ""),
-    "depth": ("--depth", 1, ""),
-    "limit": ("--limit", 1, ""),
-    "folder": ("the folder", 1, ""),
-    "url": ("ATOLL_URL", 1, ""),
-    "api_key": ("ATOLL_API_KEY", 1, ""),
+# What the SDK calls an argument is called so here, and its bounds are told in this unit.
+_OPTIONS: dict[str, tuple[str, str]] = {
+    "cpus": ("--cpus", ""),
+    "memory_mb": ("--memory", "m"),
+    "disk_mb": ("--disk", "m"),
+    "timeout": ("--timeout", "s"),
+    "idle_timeout": ("--idle", "s"),
+    "image": ("--image", ""),
+    "name": ("--name", ""),
+    "env": ("--env", ""),
+    "network": ("--network", ""),
+    "ports": ("--publish", ""),
+    "cwd": ("--workdir", ""),
+    "command": ("COMMAND", ""),
+    "workspace": ("--workspace", ""),
+    "workspaces": ("--workspace", ""),
+    "quota_bytes": ("--quota", " bytes"),
+    "quota_inodes": ("--inodes", ""),
+    "description": ("--description", ""),
+    "tags": ("--tag", ""),
+    "tag": ("--tag", ""),
+    "message": ("--message", ""),
+    "strip": ("--strip", ""),
+    "depth": ("--depth", ""),
+    "limit": ("--limit", ""),
+    "folder": ("the folder", ""),
+    "url": ("ATOLL_URL", ""),
+    "api_key": ("ATOLL_API_KEY", ""),
 }
 _SESSION = re.compile(r"^session (?=not |is |already |has )")
 _WITHIN = re.compile(r"must be within ([-+.\de]+)\.\.([-+.\de]+|inf)")
 
 
 def call_fields(names: Mapping[str, str]) -> None:
-    """What this command calls fields of the API, where it is not what most commands do."""
-    _OPTIONS.update({field: (name, 1, "") for field, name in names.items()})
+    """What this command calls the arguments of the SDK, where it is not what most commands do."""
+    _OPTIONS.update({field: (name, "") for field, name in names.items()})
 
 
 class Failed(Exception):
@@ -66,7 +65,7 @@ def explain(error: Exception, code: int | None = None) -> int:
     """Tell the user; returns the exit code, which is `code` when given."""
     if isinstance(error, Failed):
         say(str(error))
-        return error.code
+        return code if code is not None else error.code
     if isinstance(error, AtollError):
         say(_in_our_words(error) + _advice(error))
         return code if code is not None else MISUSED if isinstance(error, InvalidInput) else FAILED
@@ -87,21 +86,17 @@ def say(message: str) -> None:
 
 
 def _in_our_words(error: AtollError) -> str:
-    """The message with the option's name and unit where the API's were, and a sandbox where it says session."""
+    """The message with the option's name and unit where the SDK's were, and a sandbox where it says session."""
     field = error.field if isinstance(error, InvalidInput) else None
     # one of several is `ports.0.container`
     found = _OPTIONS.get(field or "") or _OPTIONS.get((field or "").partition(".")[0])
     if field is None or found is None:
         return _SESSION.sub("sandbox ", error.message)
-    option, factor, unit = found
+    option, unit = found
 
     def bounds(match: re.Match[str]) -> str:
-        least, most = (float(bound) * factor for bound in match.groups())
-        return (
-            f"must be {least:g}{unit} at least"
-            if most == float("inf")
-            else (f"must be within {least:g}{unit}..{most:g}{unit}")
-        )
+        least, most = match.groups()
+        return f"must be {least}{unit} at least" if most == "inf" else f"must be within {least}{unit}..{most}{unit}"
 
     message = _WITHIN.sub(bounds, error.message)
     return option + message[len(field) :] if message.startswith(field) else message

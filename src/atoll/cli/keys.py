@@ -31,7 +31,9 @@ def create(
     scopes: Annotated[
         list[str] | None, typer.Option("--scope", help="execute, read or write; repeatable; default: all.")
     ] = None,
-    expires: Annotated[str | None, typer.Option("--expires", help="When it ends by itself, such as 30d.")] = None,
+    expires: Annotated[
+        str | None, typer.Option("--expires", help="After how long it ends by itself, such as 30d.")
+    ] = None,
     data: options.DataFolder = None,
     as_json: output.Json = False,
 ) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atoll.cli import options
-from atoll.cli.failure import OURS, explain
+from atoll.cli.failure import OURS, TIMED_OUT, explain, say
 
 if TYPE_CHECKING:
-    from atoll.sdk import AsyncSandbox
+    from atoll.sdk import AsyncProcess, AsyncSandbox
 
 PANEL = "Sandboxes"
 
@@ -98,6 +98,9 @@ async def _exec(
         return 0
     keep = session.Kept() if as_json else None
     outcome = await session.follow(sandbox, process, tty=terminal, reads_stdin=reads_stdin, keep=keep)
+    if how["timeout"] is not None and not outcome.left and await _timed_out(process):
+        say("the command has ended: timeout")
+        outcome = session.Outcome(TIMED_OUT)
     if keep is not None:
         output.print_json(await keep.report(sandbox, process, outcome))
     if outcome.left:
@@ -141,6 +144,15 @@ async def _attach(name: str, process_id: str, offset: int) -> int:
     if outcome.left:
         _say_goes_on(sandbox, process_id)
     return outcome.code
+
+
+async def _timed_out(process: AsyncProcess) -> bool:
+    from atoll.domain.errors import AtollError
+
+    try:
+        return (await process.how_ended()).timed_out
+    except AtollError:
+        return False  # its sandbox is gone, and `follow` has said so
 
 
 def _say_goes_on(sandbox: AsyncSandbox, process_id: str) -> None:

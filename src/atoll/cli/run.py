@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atoll.cli import options
-from atoll.cli.failure import OURS, explain
+from atoll.cli.failure import MISUSED, OURS, Failed, explain
 
 if TYPE_CHECKING:
     from atoll.sdk import AsyncSandbox
@@ -27,16 +27,25 @@ def run(
     cpus: Annotated[float | None, typer.Option("--cpus", help="CPUs it may use, such as 0.5.")] = None,
     memory: Annotated[str | None, typer.Option("--memory", "-m", help="Memory, such as 512m or 2g.")] = None,
     disk: Annotated[str | None, typer.Option("--disk", help="Writable space, such as 256m.")] = None,
-    timeout: Annotated[str | None, typer.Option("--timeout", help="End it after this time, such as 30s.")] = None,
-    idle: Annotated[str | None, typer.Option("--idle", help="End it after so long without use.")] = None,
-    network: Annotated[str, typer.Option("--network", help="none, outgoing or exposed.")] = "none",
+    timeout: Annotated[
+        str | None,
+        typer.Option("--timeout", help="End it after this time, such as 30s; default: as the server says, 1h."),
+    ] = None,
+    idle: Annotated[str | None, typer.Option("--idle", help="End it after so long without use, such as 10m.")] = None,
+    network: Annotated[
+        str | None, typer.Option("--network", help="none, outgoing or exposed; default: none, with --publish exposed.")
+    ] = None,
     env: options.Environment = None,
     publish: Annotated[
         list[int] | None,
-        typer.Option("--publish", "-p", help="A port inside to reach at a URL that is printed; implies exposed."),
+        typer.Option("--publish", "-p", help="A port inside to reach at a URL that is printed; repeatable."),
     ] = None,
-    workdir: options.Workdir = None,
-    name: Annotated[str | None, typer.Option("--name", help="A name to call it by.")] = None,
+    workdir: Annotated[
+        str | None, typer.Option("--workdir", "-w", help="Where in the sandbox it starts; made if it is not there.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="A name to call it by. Another may have it; then use the id.")
+    ] = None,
     workspace: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,6 +65,8 @@ def run(
 
     from atoll.cli import amounts
 
+    if publish and network not in (None, "exposed"):
+        raise Failed(f"--publish needs --network exposed, not {network}", MISUSED)
     mounts = amounts.mounts(workspace or [])
     wanted: dict[str, Any] = {
         "image": image,

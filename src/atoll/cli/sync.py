@@ -72,7 +72,7 @@ def sync(
     if not name.removeprefix(PREFIX).strip():
         raise Failed("ws: must be followed by the workspace's name", MISUSED)
     direction = Direction.PULL if pull or there[0] else Direction.PUSH if push else Direction.BOTH
-    _check_folder(folder, "DEST" if there[0] else "SOURCE", direction)
+    check_folder(folder, "DEST" if there[0] else "SOURCE", direction)
     options = SyncOptions(
         direction, delete, tuple(exclude or ()), home, ignore_files=not no_ignore, dry_run=dry_run, message=message
     )
@@ -80,7 +80,7 @@ def sync(
     asyncio.run(_sync(name, folder, options, create=create, watch=watch, quiet=quiet, as_json=as_json))
 
 
-def _check_folder(folder: str, argument: str, direction: Direction) -> None:
+def check_folder(folder: str, argument: str, direction: Direction) -> None:
     """Failed unless it is a folder that can be read, and written to where something may come. A pull may make it."""
     from atoll.sdk.sync.values import Direction
 
@@ -95,7 +95,10 @@ def _check_folder(folder: str, argument: str, direction: Direction) -> None:
     needed = os.R_OK | os.X_OK | (0 if direction is Direction.PUSH else os.W_OK)
     if not os.access(folder, needed):
         cannot = "read" if not os.access(folder, os.R_OK | os.X_OK) else "written"
-        raise Failed(f"{argument}: {folder} cannot be {cannot}: permission denied")
+        fixed = cannot == "written" and os.statvfs(folder).f_flag & os.ST_RDONLY
+        raise Failed(
+            f"{argument}: {folder} cannot be {cannot}: {'read-only file system' if fixed else 'permission denied'}"
+        )
 
 
 async def _sync(
@@ -106,7 +109,7 @@ async def _sync(
         return
     if watch:
         if not quiet and not as_json:
-            say(f"watching {folder} and {workspace.name}; Ctrl-C ends it")
+            say(f"watching {folder} and {PREFIX}{workspace.found.full_name}; Ctrl-C ends it")
         async for report in workspace.watch(folder, options):
             if report.changed or report.conflicts:
                 _print(report, quiet=quiet, as_json=as_json)

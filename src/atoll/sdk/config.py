@@ -34,8 +34,8 @@ class Config:
 
 
 def resolve(url: str | None = None, api_key: str | None = None) -> Config:
-    """InvalidInput for a URL or key that cannot be one; Unauthenticated when no key is known; ConnectionFailed when no
-    URL is given and this machine's own server does not run."""
+    """InvalidInput for a URL or key that cannot be one; Unauthenticated when no key is known or the data folder may not
+    be read; ConnectionFailed when no URL is given and this machine's own server does not run."""
     data = data_folder()
     url = url or os.environ.get("ATOLL_URL")
     api_key = api_key or os.environ.get("ATOLL_API_KEY")
@@ -72,6 +72,10 @@ def _own_url(data: DataFolder, *, with_key: bool) -> str:
         return server.url
     if server is None and with_key:
         return DEFAULT_URL
+    if not _may_read(data.root / NOTE):
+        raise Unauthenticated(
+            f"this user may not read {data.root} (permission denied): ATOLL_URL with ATOLL_API_KEY names a server"
+        )
     raise ConnectionFailed(f"the server of {data.root} is not running: `atoll up` starts it, ATOLL_URL names another")
 
 
@@ -97,6 +101,14 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _may_read(path: Path) -> bool:
+    try:
+        with open(path):
+            return True
+    except OSError as error:
+        return not isinstance(error, PermissionError)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

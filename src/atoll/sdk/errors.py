@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from atoll.domain import errors
 from atoll.domain.errors import AtollError
+from atoll.sdk.arguments import refusal
 
 if TYPE_CHECKING:
     from atoll.sdk.values import Result
@@ -94,7 +95,7 @@ def error_of(status: int, body: bytes, retry_after: str | None = None) -> AtollE
     if cls is errors.RateLimited:
         return errors.RateLimited(text, retry_after_s=_seconds(retry_after))
     if cls is errors.InvalidInput:
-        return errors.InvalidInput(text, field=_field(problem))
+        return refusal(text, _field(problem))
     return cls(text)
 
 

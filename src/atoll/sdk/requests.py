@@ -8,19 +8,27 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from atoll.domain.errors import InvalidInput
+from atoll.sdk.arguments import mapping, millis, several, text, texts, thousandths, whole
 from atoll.sdk.values import Mount, Named
 
 Command = str | Sequence[str]
+_PORTS = "a list of port numbers, such as [8000]"
+_FOLDER = "a path in the sandbox as a string"
 
 
 def argv_of(command: Command) -> list[str]:
     """A string is for the shell, a sequence is the words themselves."""
     if isinstance(command, str):
         return ["sh", "-c", command]
-    words = [str(word) for word in command]
+    words = [str(word) for word in several(command, "command", "a string for the shell or a list of words") or ()]
     if not words:
         raise InvalidInput("command must not be empty", field="command")
     return words
+
+
+def environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    """A copy of it; empty for None."""
+    return mapping(env, "env", 'a dict such as {"NAME": "value"}') or {}
 
 
 def target_of(path: str, /, *segments: str, **query: str | int | bool | None) -> str:
@@ -45,7 +53,7 @@ def create_body(
     timeout: float | None,
     idle_timeout: float | None,
     max_age: float | None,
-    network: str,
+    network: str | None,
     ports: Sequence[int] | None,
     setup: Sequence[str] | None,
     files: Mapping[str, str | bytes] | None,
@@ -55,30 +63,33 @@ def create_body(
 ) -> dict[str, Any]:
     """What `POST /v1/sessions` takes; arguments that are None are left to the server. Times are seconds."""
     resources = {
-        "cpuMillis": None if cpus is None else round(cpus * 1000),
-        "memoryMB": memory_mb,
-        "diskMB": disk_mb,
-        "pids": pids,
-        "inodes": inodes,
-        "timeoutMs": _millis(timeout),
-        "idleMs": _millis(idle_timeout),
-        "maxAgeMs": _millis(max_age),
+        "cpuMillis": thousandths(cpus, "cpus", "a number such as 0.5"),
+        "memoryMB": whole(memory_mb, "memory_mb", "a whole number of MiB, such as 512"),
+        "diskMB": whole(disk_mb, "disk_mb", "a whole number of MiB, such as 256"),
+        "pids": whole(pids, "pids", "a whole number"),
+        "inodes": whole(inodes, "inodes", "a whole number"),
+        "timeoutMs": millis(timeout, "timeout"),
+        "idleMs": millis(idle_timeout, "idle_timeout"),
+        "maxAgeMs": millis(max_age, "max_age"),
     }
-    mounts = [_mounted(one) for one in (*([] if workspace is None else [workspace]), *(workspaces or ()))]
-    work_dir = cwd or (mounts[0]["path"] if mounts else None)
+    published = several(ports, "ports", _PORTS)
+    more = several(workspaces, "workspaces", "a list of workspaces, their names or Mounts")
+    mounts = [_mounted(one) for one in (*([] if workspace is None else [workspace]), *(more or ()))]
+    work_dir = text(cwd, "cwd", _FOLDER) or (mounts[0]["path"] if mounts else None)
+    baked = mapping(files, "files", "a dict of paths and their contents")
     body: dict[str, Any] = {
-        "image": image,
-        "network": network,
+        "image": text(image, "image", "a template's name"),
+        "network": text(network, "network", "none, outgoing or exposed") or ("exposed" if published else "none"),
         "command": None if command is None else argv_of(command),
-        "name": name,
-        "env": dict(env) if env else None,
+        "name": text(name, "name", "a string"),
+        "env": environment(env) or None,
         "workDir": work_dir,
         "resources": {key: value for key, value in resources.items() if value is not None} or None,
-        "ports": [{"container": port} for port in ports] if ports else None,
-        "setup": list(setup) if setup else None,
-        "files": [_baked(path, content) for path, content in files.items()] if files else None,
+        "ports": [{"container": whole(port, "ports", _PORTS)} for port in published] if published else None,
+        "setup": texts(setup, "setup", "a list of lines for the shell") or None,
+        "files": [_baked(path, content) for path, content in baked.items()] if baked else None,
     }
-    if workspace is not None and not workspaces:
+    if workspace is not None and not more:
         body["workspace"] = _reference(workspace)
     elif mounts:
         body["workspaces"] = mounts
@@ -99,15 +110,15 @@ def run_body(
     """What `POST /v1/sessions/{id}/exec` takes; bytes travel as base64, so that output comes back exact."""
     body: dict[str, Any] = {"command": argv_of(command), "encoding": "base64"}
     if cwd is not None:
-        body["workDir"] = cwd
+        body["workDir"] = text(cwd, "cwd", _FOLDER)
     if env:
-        body["env"] = dict(env)
+        body["env"] = environment(env)
     if timeout is not None:
-        body["timeoutMs"] = _millis(timeout)
+        body["timeoutMs"] = millis(timeout, "timeout")
     if stdin is not None:
         body["stdin"] = b64encode(stdin.encode() if isinstance(stdin, str) else stdin).decode()
     if max_output_bytes is not None:
-        body["maxOutputBytes"] = max_output_bytes
+        body["maxOutputBytes"] = whole(max_output_bytes, "max_output_bytes", "a whole number of bytes")
     return body
 
 
@@ -121,11 +132,9 @@ def _reference(workspace: Named | str) -> str:
     return workspace if isinstance(workspace, str) else workspace.id
 
 
-def _baked(path: str, content: str | bytes) -> dict[str, str]:
+def _baked(path: str, content: object) -> dict[str, str]:
     if isinstance(content, str):
         return {"path": path, "content": content}
+    if not isinstance(content, (bytes, bytearray)):
+        raise InvalidInput(f"files must have a string or bytes for {path}, not {content!r}", field="files")
     return {"path": path, "content": b64encode(content).decode(), "encoding": "base64"}
-
-
-def _millis(seconds: float | None) -> int | None:
-    return None if seconds is None else max(1, round(seconds * 1000))

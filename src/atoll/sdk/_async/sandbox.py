@@ -16,7 +16,7 @@ from atoll.sdk._async.process import AsyncProcess, start_process
 from atoll.sdk._async.retry import AsyncRetry
 from atoll.sdk._async_io import AsyncBackground, async_call
 from atoll.sdk.errors import CommandFailed
-from atoll.sdk.requests import Command, argv_of, create_body, run_body, target_of
+from atoll.sdk.requests import Command, argv_of, create_body, environment, run_body, target_of
 from atoll.sdk.values import (
     Mount,
     Named,
@@ -68,7 +68,7 @@ class AsyncSandbox:
         timeout: float | None = None,
         idle_timeout: float | None = None,
         max_age: float | None = None,
-        network: str = "none",
+        network: str | None = None,
         ports: Sequence[int] | None = None,
         setup: Sequence[str] | None = None,
         files: Mapping[str, str | bytes] | None = None,
@@ -81,8 +81,9 @@ class AsyncSandbox:
         """A new sandbox, running.
 
         `command` is its main process (a string is for the shell); without one it lives until it is ended. `timeout`,
-        `idle_timeout` and `max_age` are seconds; `network` is none, outgoing or exposed (needed for `ports`); `files`
-        and `setup` lines are baked into its template; `tty` gives the main process a terminal of (columns, rows).
+        `idle_timeout` and `max_age` are seconds; `network` is none, outgoing or exposed; without it, none, and exposed
+        with `ports`; `files` and `setup` lines are baked into its template; `tty` gives the main process a terminal of
+        (columns, rows).
         `workspace`, or its name, is mounted at /workspace, with HOME in it; `workspaces` takes `Mount`s for several.
         Commands start in `cwd`; without it in the first workspace, else in /.
         Errors: InvalidInput, QuotaExceeded, Unauthenticated, Unsupported, Unavailable, ConnectionFailed.
@@ -102,7 +103,7 @@ class AsyncSandbox:
             timeout=timeout,
             idle_timeout=idle_timeout,
             max_age=max_age,
-            network="exposed" if ports and network == "none" else network,
+            network=network,
             ports=ports,
             setup=setup,
             files=files,
@@ -194,7 +195,7 @@ class AsyncSandbox:
             self.id,
             argv_of(command),
             cwd=cwd,
-            env=dict(env or {}),
+            env=environment(env),
             timeout=timeout,
             stdin=stdin,
             tty=tty,

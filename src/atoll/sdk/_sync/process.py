@@ -20,6 +20,7 @@ from atoll.sdk import frames
 from atoll.sdk._io import Lock
 from atoll.sdk._sync.api import Api
 from atoll.sdk._sync.retry import RECONNECT_S, Retry
+from atoll.sdk.arguments import millis
 from atoll.sdk.errors import ConnectionFailed, Dropped
 from atoll.sdk.requests import target_of
 from atoll.sdk.values import Chunk, exit_of
@@ -244,7 +245,7 @@ def start_process(
         tty=True if tty else None,
         cols=tty[0] if tty else None,
         rows=tty[1] if tty else None,
-        timeoutMs=max(1, round(timeout * 1000)) if timeout is not None else None,
+        timeoutMs=millis(timeout, "timeout"),
         stdin=None if stdin else "false",
     )
     words = argv if len(argv) > 1 else [shlex.quote(argv[0])]  # a single word would be split

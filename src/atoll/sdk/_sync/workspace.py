@@ -14,6 +14,7 @@ from atoll.sdk._io import work, write
 from atoll.sdk._sync.api import CALL_TIMEOUT_S, Api, connect
 from atoll.sdk._sync.http import Upload
 from atoll.sdk._sync.retry import Retry
+from atoll.sdk.arguments import texts, whole
 from atoll.sdk.requests import target_of
 from atoll.sdk.sync.values import Direction, OnProgress, SyncOptions, SyncReport
 from atoll.sdk.workspace_values import (
@@ -79,9 +80,9 @@ class Workspace:
         body = _body(
             name=name,
             description=description,
-            tags=None if tags is None else [*tags],
-            quotaBytes=quota_bytes,
-            quotaInodes=quota_inodes,
+            tags=texts(tags, "tags", "a list of strings"),
+            quotaBytes=whole(quota_bytes, "quota_bytes", "a whole number of bytes"),
+            quotaInodes=whole(quota_inodes, "quota_inodes", "a whole number"),
             automatic=automatic,
         )
         return cls(api, workspace_of(api.call("POST", BASE, body)))
@@ -125,9 +126,9 @@ class Workspace:
         body = _body(
             name=name,
             description=description,
-            tags=None if tags is None else [*tags],
-            quotaBytes=quota_bytes,
-            quotaInodes=quota_inodes,
+            tags=texts(tags, "tags", "a list of strings"),
+            quotaBytes=whole(quota_bytes, "quota_bytes", "a whole number of bytes"),
+            quotaInodes=whole(quota_inodes, "quota_inodes", "a whole number"),
             automatic=automatic,
         )
         info = workspace_of(self._api.call("PATCH", self._base, body))
@@ -158,7 +159,13 @@ class Workspace:
         deleted is deleted on the other with `delete` only. `exclude` has patterns as in .gitignore.
         """
         options = SyncOptions(
-            Direction.BOTH, delete, tuple(exclude), home, ignore_files=ignore_files, dry_run=dry_run, message=message
+            Direction.BOTH,
+            delete,
+            _patterns(exclude),
+            home,
+            ignore_files=ignore_files,
+            dry_run=dry_run,
+            message=message,
         )
         return self.sync_with(folder, options, progress)
 
@@ -179,7 +186,13 @@ class Workspace:
         What changed in the workspace alone stays; what both changed is kept twice there.
         """
         options = SyncOptions(
-            Direction.PUSH, delete, tuple(exclude), home, ignore_files=ignore_files, dry_run=dry_run, message=message
+            Direction.PUSH,
+            delete,
+            _patterns(exclude),
+            home,
+            ignore_files=ignore_files,
+            dry_run=dry_run,
+            message=message,
         )
         return self.sync_with(folder, options, progress)
 
@@ -198,7 +211,9 @@ class Workspace:
 
         What changed in the folder alone stays; what both changed is kept twice there.
         """
-        options = SyncOptions(Direction.PULL, delete, tuple(exclude), home, ignore_files=ignore_files, dry_run=dry_run)
+        options = SyncOptions(
+            Direction.PULL, delete, _patterns(exclude), home, ignore_files=ignore_files, dry_run=dry_run
+        )
         return self.sync_with(folder, options, progress)
 
     def sync_with(
@@ -390,6 +405,10 @@ class Workspace:
 
 
 ARCHIVE = "application/zstd"
+
+
+def _patterns(exclude: Sequence[str]) -> tuple[str, ...]:
+    return tuple(texts(exclude, "exclude", "a list of patterns") or ())
 
 
 def _body(**fields: object) -> dict[str, object]:

@@ -35,7 +35,7 @@ class Adding:
         if not name.strip() or len(name) > limits.name_chars_max or not name.isprintable():
             raise _bad("name", f"must be 1 to {limits.name_chars_max} printable characters")
         if "/" in name or name in (".", ".."):
-            raise _bad("name", "must be able to stand in a path: no '/', '.' or '..'")
+            raise _bad("name", "must be able to stand in a path: without '/', and not '.' or '..'")
         if workspace_id_of(name) is not None:
             raise _bad("name", "must not look like an id")
         if len(workspace.description or "") > limits.text_chars_max:
