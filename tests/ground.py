@@ -167,6 +167,7 @@ class Ground:
         async for ended in self.runtime.events():
             self.ended[ended.id] = (ended, time.monotonic())
             self.told.append(ended.id)
+            await self.runtime.forget(ended.id)
 
     async def end_of(self, tenant: Tenant, within_s: float = 10.0) -> tuple[Ended, float]:
         """How and when a sandbox ended by itself."""

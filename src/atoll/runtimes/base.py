@@ -139,7 +139,12 @@ class Runtime(ABC):
 
     @abstractmethod
     def events(self) -> AsyncIterator[Ended]:
-        """Sandboxes that ended by themselves, each once, also those that ended while nobody listened."""
+        """Sandboxes that ended by themselves, as soon as that is known, each once in the life of this object:
+        also those that ended while nobody listened, and that an earlier life was told and did not `forget`."""
+
+    @abstractmethod
+    async def forget(self, sandbox_id: str) -> None:
+        """The end that `events` told of it is recorded; no error when there is none."""
 
     @abstractmethod
     async def doctor(self) -> Report:

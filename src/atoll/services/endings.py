@@ -114,8 +114,6 @@ class Endings:
 
     async def ended_by_runtime(self, live: Live, ended: Ended) -> None:
         """The runtime says that it ended by itself; nothing of it is left but the record."""
-        async with deadline(self._access.limits.make_s, "waiting for the make"):
-            await live.made.wait()  # a deadline may pass before `make` has returned
         state = ENDED_BY_RUNTIME.get(ended.reason, SandboxState.FAILED)
         if live.sandbox.state is SandboxState.STOPPING and live.busy:
             return  # what its stop waits for
@@ -126,12 +124,14 @@ class Endings:
         await self.gone(live, state, ended.reason, ended.usage)
 
     async def lost(self, live: Live, reason: str = LOST) -> None:
-        """It is not there any more and nobody said why. The runtime gets a moment to say."""
+        """It is not there any more and nobody said why. The runtime gets a moment to say; what it said counts, however
+        long that takes into the records."""
         try:
             async with deadline(self._access.limits.missing_grace_s, "waiting for the runtime's word"):
                 await live.ended.wait()
         except DeadlineExceeded:
-            await self.gone(live, SandboxState.FAILED, reason, None)
+            if not self._access.lives.is_told(live.sandbox.id):
+                await self.gone(live, SandboxState.FAILED, reason, None)
 
     async def gone(self, live: Live, state: SandboxState, reason: str, usage: Usage | None) -> None:
         """Record an end that has happened; no error when another one was recorded before."""

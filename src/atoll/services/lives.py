@@ -98,6 +98,7 @@ class Lives:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._by_id: dict[str, Live] = {}
+        self._told: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -127,6 +128,18 @@ class Lives:
         live.ended.set()
         live.gone.set()
         self._by_id.pop(live.sandbox.id, None)
+
+    @contextmanager
+    def told(self, sandbox_id: str) -> Generator[None]:
+        """While this lasts the end that the runtime told of it is on its way into the records."""
+        self._told.add(sandbox_id)
+        try:
+            yield
+        finally:
+            self._told.discard(sandbox_id)
+
+    def is_told(self, sandbox_id: str) -> bool:
+        return sandbox_id in self._told
 
     async def move(
         self,

@@ -12,6 +12,7 @@ from atoll.domain.process import MAIN
 from atoll.domain.sandbox import SandboxState
 from atoll.runtimes.base import Ended, Handle
 from atoll.services.access import Access
+from atoll.services.deadline import deadline
 from atoll.services.endings import Endings
 from atoll.services.listeners import Listeners
 from atoll.services.lives import Live
@@ -21,6 +22,7 @@ _log = structlog.get_logger()
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 5.0
 RECORD_TRIES = 12
+RECORDED_AT_ONCE = 16
 
 
 class Watching:
@@ -30,6 +32,7 @@ class Watching:
         self._access = access
         self._endings = endings
         self._listeners = listeners
+        self._recording = asyncio.Semaphore(RECORDED_AT_ONCE)
 
     async def adopt(self, live: Live, handle: Handle) -> None:
         """Watch a sandbox that runs, and open its ports unless they are. A second call does nothing."""
@@ -47,7 +50,7 @@ class Watching:
             try:
                 async for ended in self._access.runtime.events():
                     delay_s = RETRY_FIRST_S
-                    await self._take(ended)
+                    self._access.background.spawn(self._take(ended), f"ended {ended.id}")
                 _log.warning("runtime.events_ended")
             except AtollError as error:
                 _log.warning("runtime.events_failed", error=error.message)
@@ -57,12 +60,23 @@ class Watching:
             delay_s = min(delay_s * 2, RETRY_MAX_S)
 
     async def _take(self, ended: Ended) -> None:
-        """Record it before the next one is asked for: the runtime forgets it then. One that is still being made
-        must not hold up the others."""
-        live = self._access.lives.get(ended.id)
-        task = self._access.background.spawn(self._record(ended), f"ended {ended.id}")
-        if live is None or live.made.is_set():
-            await asyncio.wait({task})
+        """Record it, then let the runtime forget it. Nobody counts it as lost meanwhile: many may end together."""
+        access = self._access
+        with access.lives.told(ended.id):
+            try:
+                await self._until_made(ended.id)
+                async with self._recording:
+                    await self._record(ended)
+            except Exception:
+                _log.exception("sandbox.end_unrecorded", sandbox_id=ended.id)
+            await access.runtime.forget(ended.id)
+
+    async def _until_made(self, sandbox_id: str) -> None:
+        """A deadline may pass before `make` has returned."""
+        live = self._access.lives.get(sandbox_id)
+        if live is not None:
+            async with deadline(self._access.limits.make_s, "waiting for the make"):
+                await live.made.wait()
 
     async def _record(self, ended: Ended) -> None:
         """The end into the records, also when they are down for a moment; after that the reconciler finds it lost."""

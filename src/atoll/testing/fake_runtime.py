@@ -168,6 +168,7 @@ class FakeRuntime(Runtime):
     def __init__(self, host: FakeHost | None = None, *, make_s: float = 0.0) -> None:
         self.host = host or FakeHost()
         self.make_s = make_s
+        self._told: set[str] = set()  # ends that are not forgotten yet
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -245,10 +246,16 @@ class FakeRuntime(Runtime):
     async def events(self) -> AsyncIterator[Ended]:
         host = self.host
         while True:
-            while host.events:
-                yield host.events.popleft()
             host.event_added.clear()
+            for ended in [ended for ended in host.events if ended.id not in self._told]:
+                self._told.add(ended.id)
+                yield ended
             await host.event_added.wait()
+
+    async def forget(self, sandbox_id: str) -> None:
+        for ended in [ended for ended in self.host.events if ended.id == sandbox_id]:
+            self.host.events.remove(ended)
+        self._told.discard(sandbox_id)
 
     async def doctor(self) -> Report:
         check = Check("isolation", False, "the fake isolates nothing", "use the local runtime")

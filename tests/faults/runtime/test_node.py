@@ -50,6 +50,7 @@ class Machine:
         async def follow() -> None:
             async for ended in runtime.events():
                 self.ends[runtime].append(ended)
+                await runtime.forget(ended.id)
 
         self._listeners.append(asyncio.create_task(follow()))
 

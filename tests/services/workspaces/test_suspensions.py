@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ import pytest
 
 from atoll.domain import crash
 from atoll.domain.errors import Conflict, Forbidden, NotFound, QuotaExceeded, Unavailable
+from atoll.domain.event import Event
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import NetworkMode, Port, Resources, Sandbox, SandboxSpec, SandboxState
 from atoll.domain.workspace import WorkspaceMount
@@ -105,6 +107,40 @@ async def test_its_idle_time_ends_in_rest(shop: Workshop) -> None:
         await asyncio.sleep(0.02)
     assert (await shop.sandboxes.get(ALICE, sandbox.id)).reason == "idle"
     assert await said(shop, sandbox, "echo awake") == b"awake\n"
+
+
+async def test_those_that_fall_idle_together_rest_however_slowly_that_is_recorded(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandboxes = [await made(shop, command=("sleep", "100")) for _ in range(5)]
+    swap = shop.records.swap_sandbox
+
+    async def slow(after: Sandbox, event: Event | None) -> Sandbox:
+        await asyncio.sleep(0.4)
+        return await swap(after, event)
+
+    monkeypatch.setattr(shop.records, "swap_sandbox", slow)
+    for sandbox in sandboxes:
+        shop.host.end(shop.host.sandboxes[sandbox.id], "idle")
+    began = time.monotonic()
+    await shop.sandboxes.reconciler.run()
+    for sandbox in sandboxes:
+        await until(lambda sandbox=sandbox: _rests(shop, sandbox))
+    assert time.monotonic() - began < 1.2  # beside one another
+    ends = [await shop.sandboxes.get(ALICE, sandbox.id) for sandbox in sandboxes]
+    assert {(one.state, one.reason) for one in ends} == {(SandboxState.SUSPENDED, "idle")}
+
+
+async def test_an_end_that_was_told_and_not_recorded_is_told_to_the_next_server(shop: Workshop) -> None:
+    sandbox = await made(shop)
+    shop.records.down = True
+    shop.host.end(shop.host.sandboxes[sandbox.id], "idle")
+    await asyncio.sleep(0.1)
+    await shop.sandboxes.close()
+    shop.records.down = False
+    await shop.restart()
+    await until(lambda: sandbox.id not in {live.sandbox.id for live in shop.sandboxes._access.lives})
+    assert (await shop.sandboxes.get(ALICE, sandbox.id)).reason == "idle"
 
 
 async def test_a_server_that_nobody_asks_rests_and_the_next_request_wakes_it(shop: Workshop) -> None:
@@ -424,3 +460,7 @@ async def test_an_exit_that_another_end_was_faster_than_takes_nothing_of_before_
         await asyncio.wait_for(refused.wait(), 10)
         await until(lambda: not log_path(shop.data, sandbox.id).exists())
     assert earlier_path(shop.data, sandbox.id).exists()
+
+
+async def _rests(shop: Workshop, sandbox: Sandbox) -> bool:
+    return await state(shop, sandbox) is SandboxState.SUSPENDED

@@ -59,7 +59,7 @@ class LocalRuntime(Runtime):
     ) -> None:
         self._data = data.resolve()
         self._events: asyncio.Queue[Ended] = asyncio.Queue(EVENT_BOUND)
-        self._told: set[str] = set()  # ends in that queue or with a listener: a new node tells them again
+        self._told: set[str] = set()  # ends not forgotten yet: a new node tells them again
         self._boot_id = BOOT_ID
         mark = hashlib.sha256(str(self._data).encode()).hexdigest()[:8]
         shape = Resources(disk_bytes=spare_disk_bytes, inodes=spare_inodes)
@@ -146,11 +146,11 @@ class LocalRuntime(Runtime):
 
     async def events(self) -> AsyncIterator[Ended]:
         while True:
-            ended = await self._events.get()
-            yield ended
-            # taken: it need not be told again after a restart
-            await self._node.ask("forget", id=ended.id)
-            self._told.discard(ended.id)
+            yield await self._events.get()
+
+    async def forget(self, sandbox_id: str) -> None:
+        await self._node.ask("forget", id=sandbox_id)
+        self._told.discard(sandbox_id)
 
     async def doctor(self) -> Report:
         from atoll.runtimes.local.doctor import examine

@@ -92,3 +92,23 @@ class DeadlineChecks(Suite):
                 await after.shutdown()
         finally:
             await before.close()
+
+    async def test_an_end_is_told_in_each_life_until_it_is_forgotten(self, machine: Machine) -> None:
+        lives = [machine() for _ in range(3)]
+        try:
+            await lives[0].start()
+            sandbox_id = await made(lives[0], _limited(timeout_s=0.3))
+            told = [await next_event(lives[0])]
+            await lives[0].close()
+            await lives[1].start()
+            told += [await next_event(lives[1])]
+            for _ in range(2):  # the second is no error
+                await lives[1].forget(sandbox_id)
+            await lives[1].close()
+            await lives[2].start()
+            told += [await next_event(lives[2], within_s=0.3)]
+            assert [None if ended is None else ended.id for ended in told] == [sandbox_id, sandbox_id, None]
+            await lives[2].shutdown()
+        finally:
+            for life in lives:
+                await life.close()
