@@ -135,6 +135,15 @@ def amount(number: float) -> str:
         ("ports", [str(Limits().ports_max)]),
         ("live sandboxes of", [str(Settings().limits.max_sandboxes_per_key)]),
         ("live sandboxes in", [f"{Settings().limits.max_sandboxes:,}"]),
+        (
+            "TCP streams",
+            [
+                str(Limits().tcp_streams_per_sandbox),
+                f"key {Limits().tcp_streams_per_key}",
+                f"{Limits().tcp_streams_max:,}",
+                f"{Limits().half_closed_s:g} s",
+            ],
+        ),
         ("open WebSockets", [str(Settings().limits.ws_per_key)]),
         ("requests of", [f"{Settings().rates.key_per_s:g}", str(Settings().rates.key_burst)]),
         ("requests from", [f"{Settings().rates.address_per_s:g}", str(Settings().rates.address_burst)]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections import Counter
@@ -113,6 +114,17 @@ def test_r08_a_flood_through_a_stream_waits_for_its_reader(strict: Server, tty: 
                 break
     assert grown() < GROWTH_MAX
     stream.close()
+
+
+def test_r08_streams_that_nobody_reads_cost_little_each(strict: Server) -> None:
+    server = strict
+    sandbox = server.create()
+    with growth(server) as grown:
+        streams = [server.stream(sandbox, "yes") for _ in range(60)]
+        time.sleep(1.0)
+    for stream in streams:
+        stream.socket.shutdown(socket.SHUT_RDWR)  # a close would wait for what comes before the other side's
+    assert grown() < len(streams) * 3 * MIB / 4
 
 
 def test_r08_300_mib_without_a_newline_arrive_whole(strict: Server) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from tests.e2e.machine import open_files, until
+from tests.e2e.machine import open_files, resident_bytes, until
 from tests.e2e.server import Server
 
 UPSTREAM = r"""
@@ -41,6 +41,7 @@ for port, handle in ((1001, hang), (1002, drip), (1003, endless), (1004, echo), 
 print('ready', flush=True)
 time.sleep(1000)
 """
+HELD_MAX = 512 * 1024  # of memory, for a connection whose client does not read
 DEAD, HANG, DRIP, ENDLESS, ECHO, RESET = 9000, 9001, 9002, 9003, 9004, 9005
 
 
@@ -53,10 +54,16 @@ class Upstream:
         until(lambda: server.http.get(f"/v1/sessions/{self.id}/logs").text == "ready\n", what="listeners inside")
         self._ports = server.session(self.id)["network"]["ports"]
 
-    def connect(self, port: int) -> socket.socket:
+    def connect(self, port: int, kernel_bytes: int = 0) -> socket.socket:
+        """`kernel_bytes`: of what is received and not read; 0: as many as the kernel likes, some MiB."""
         where = urlsplit(self._ports[str(port)]["url"])
-        assert where.hostname == "127.0.0.1"
-        return socket.create_connection((where.hostname, where.port), timeout=10)
+        assert where.hostname == "127.0.0.1" and where.port is not None
+        client = socket.socket()
+        if kernel_bytes:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kernel_bytes)
+        client.settimeout(10)
+        client.connect((where.hostname, where.port))
+        return client
 
 
 @pytest.fixture
@@ -125,6 +132,22 @@ def test_n14_connections_of_one_sandbox_are_bounded(upstream: Upstream) -> None:
         assert not room()
         clients.pop().close()
         until(room)
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_n14_clients_that_do_not_read_cost_little_and_are_let_go_with_the_sandbox(upstream: Upstream) -> None:
+    server = upstream.server
+    files, resident = open_files(server.pid), resident_bytes(server.pid)
+    clients = [upstream.connect(ENDLESS, kernel_bytes=4096) for _ in range(100)]
+    try:
+        until(lambda: open_files(server.pid) >= files + 200, what="all are there")
+        for _ in range(20):
+            assert resident_bytes(server.pid) - resident < 100 * HELD_MAX
+            time.sleep(0.1)
+        assert server.http.delete(f"/v1/sessions/{upstream.id}").status_code == 200
+        until(lambda: open_files(server.pid) <= files, what="descriptors are given back")
     finally:
         for client in clients:
             client.close()

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
+from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import NetworkMode, Port, Sandbox
 from atoll.services.listeners import join
 
-from .conftest import ALICE, House, until
+from .conftest import ALICE, BOB, QUICK, House, until
 
 
-async def exposed(house: House, *ports: int) -> Sandbox:
+async def exposed(house: House, *ports: int, principal: Principal = ALICE) -> Sandbox:
     sandbox = await house.create(
-        "listen", str(ports[0]), network=NetworkMode.EXPOSED, ports=tuple(Port(number) for number in ports)
+        "listen",
+        str(ports[0]),
+        principal=principal,
+        network=NetworkMode.EXPOSED,
+        ports=tuple(Port(number) for number in ports),
     )
     await until(lambda: house.host.sandboxes[sandbox.id].listening)
     return sandbox
@@ -125,6 +135,55 @@ async def test_connections_through_a_port_are_bounded(house: House) -> None:
         writer.close()
 
 
+@asynccontextmanager
+async def connected(port: int, count: int) -> AsyncIterator[int]:
+    """So many connections, each after the other; how many of them get an answer."""
+    pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+    answered = 0
+    try:
+        for reader, writer in pairs:
+            writer.write(b"?")
+            try:
+                async with asyncio.timeout(3):
+                    answered += await reader.read(1) == b"?"
+            except ConnectionError:
+                pass
+        yield answered
+    finally:
+        for _, writer in pairs:
+            writer.close()
+
+
+async def test_connections_of_a_key_and_of_the_server_are_bounded_too(tmp_path: Path) -> None:
+    house = House(tmp_path, limits=replace(QUICK, tcp_streams_per_key=3, tcp_streams_max=5))
+    await house.sandboxes.start()
+    ports = [
+        house.sandboxes.ports.urls(await exposed(house, 8080, principal=key))[0].host_port
+        for key in (ALICE, ALICE, BOB)
+    ]
+    for _ in range(2):  # what has left makes room
+        async with connected(ports[0], 2) as first, connected(ports[1], 2) as second, connected(ports[2], 3) as others:
+            assert (first, second, others) == (2, 1, 2)
+        await until(lambda: not house.sandboxes._listeners._streams)
+    await house.sandboxes.close()
+
+
+async def test_with_the_sandbox_go_the_connections_of_clients_that_do_not_read(house: House) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    sandbox = await exposed(house, 8080)
+    with socket.create_connection(("127.0.0.1", house.sandboxes.ports.urls(sandbox)[0].host_port)) as client:
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        with pytest.raises(TimeoutError):
+            while True:
+                async with asyncio.timeout(0.3):
+                    await loop.sock_sendall(client, bytes(65_536))
+        own = {str(client.fileno())}
+        assert len(set(os.listdir("/proc/self/fd")) - before - own) > 1
+        await house.sandboxes.kill(ALICE, sandbox.id)
+        assert len(set(os.listdir("/proc/self/fd")) - before - own) <= 1  # the echo's, if it has not seen it yet
+
+
 async def test_a_command_can_start_listening_later(house: House) -> None:
     sandbox = await house.create(network=NetworkMode.EXPOSED, ports=(Port(3000),))
     port = house.sandboxes.ports.urls(sandbox)[0].host_port
@@ -152,3 +211,38 @@ async def test_a_side_that_stays_silent_after_the_others_end_is_given_up(says: b
     for writer in (streams[1], streams[3]):
         writer.close()
     client.close()
+
+
+async def test_a_side_that_does_not_read_what_is_left_for_it_is_given_up() -> None:
+    ours, client = socket.socketpair()
+    inner, program = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    while not writer.transport.get_write_buffer_size():
+        writer.write(bytes(8192))
+    joined = asyncio.create_task(join(reader, writer, *await asyncio.open_connection(sock=inner), half_closed_s=0.2))
+    program.close()
+    client.shutdown(socket.SHUT_WR)
+    await asyncio.sleep(0.1)
+    assert not joined.done()
+    async with asyncio.timeout(3):
+        await joined
+    await until(lambda: ours.fileno() == -1)
+    client.close()
+
+
+async def test_little_waits_for_a_side_that_does_not_read() -> None:
+    ours, client = socket.socketpair()
+    inner, program = socket.socketpair()
+    streams = [*await asyncio.open_connection(sock=ours), *await asyncio.open_connection(sock=inner, limit=16_384)]
+    joined = asyncio.create_task(join(*streams, half_closed_s=0.2))
+    program.setblocking(False)
+    with pytest.raises(TimeoutError):
+        while True:
+            async with asyncio.timeout(0.3):
+                await asyncio.get_running_loop().sock_sendall(program, bytes(8192))
+    assert streams[1].transport.get_write_buffer_size() <= 32_768 + 65_536
+    joined.cancel()
+    await asyncio.wait([joined])
+    assert ours.fileno() == inner.fileno() == -1
+    client.close()
+    program.close()

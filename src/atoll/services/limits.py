@@ -49,6 +49,8 @@ class Limits:
     layers_max: int = 50  # baked template layers kept; the least recently used go first
     layers_bytes_max: int = 20 * 2**30  # that all of them allocate; likewise, but none in use goes
     tcp_streams_per_sandbox: int = 256  # through the listeners of its exposed ports
+    tcp_streams_per_key: int = 512  # likewise, of all of its sandboxes
+    tcp_streams_max: int = 2_048  # likewise, in all
 
     # how long a part may take
     make_s: float = 30.0

@@ -7,13 +7,15 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import StreamReader, StreamWriter
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from atoll.domain.errors import AtollError, Unavailable
-from atoll.domain.sandbox import Port
+from atoll.domain.sandbox import Port, Sandbox
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
 from atoll.services.limits import Limits
@@ -22,6 +24,7 @@ _log = structlog.get_logger()
 
 HOST = "127.0.0.1"
 CHUNK_BYTES = 65_536
+HELD_BYTES = 32_768  # that wait to be copied or written, each way, where more is neither read nor copied
 CLOSE_S = 1.0
 RETRY_S = 0.05
 
@@ -30,6 +33,7 @@ RETRY_S = 0.05
 class _Door:
     """The listeners of one sandbox and the connections that came through them."""
 
+    key: str  # whose sandbox it is
     servers: list[asyncio.Server] = field(default_factory=list[asyncio.Server])
     streams: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
@@ -43,23 +47,24 @@ class Listeners:
         self._wake = wake
         self._limits = limits
         self._doors: dict[str, _Door] = {}
+        self._streams = Counter[str]()  # by key
 
     def has(self, sandbox_id: str) -> bool:
         return sandbox_id in self._doors
 
-    async def open(self, sandbox_id: str, ports: tuple[Port, ...]) -> tuple[Port, ...]:
+    async def open(self, sandbox: Sandbox, ports: tuple[Port, ...]) -> tuple[Port, ...]:
         """The ports with their `host_port`: the one they had, when it is still free. Unavailable when none is."""
         if not ports:
             return ()
-        door = self._doors.setdefault(sandbox_id, _Door())
+        door = self._doors.setdefault(sandbox.id, _Door(sandbox.owner))
         opened: list[Port] = []
         try:
             for port in ports:
-                server = await self._listen(sandbox_id, port, door)
+                server = await self._listen(sandbox.id, port, door)
                 door.servers.append(server)
                 opened.append(replace(port, host_port=server.sockets[0].getsockname()[1]))
         except OSError as error:
-            await self.close(sandbox_id)
+            await self.close(sandbox.id)
             raise Unavailable(f"no port of this machine is free: {error.strerror}") from error
         return tuple(opened)
 
@@ -84,21 +89,32 @@ class Listeners:
             task = asyncio.current_task()
             assert task is not None
             door.streams.add(task)
+            self._streams[door.key] += 1
             try:
-                if len(door.streams) <= self._limits.tcp_streams_per_sandbox:
+                if self._has_room(door):
                     await self._join(sandbox_id, port.container, reader, writer)
             except asyncio.CancelledError:
                 pass  # the sandbox ended: cutting the connection is the answer
             finally:
+                writer.transport.abort()
                 door.streams.discard(task)
-                writer.close()
+                self._streams -= Counter({door.key: 1})  # which forgets a key that has none
 
         if port.host_port is not None:
             try:
-                return await asyncio.start_server(accepted, HOST, port.host_port)
+                return await asyncio.start_server(accepted, HOST, port.host_port, limit=HELD_BYTES)
             except OSError:
                 pass  # somebody took it while the server was down
-        return await asyncio.start_server(accepted, HOST, 0)
+        return await asyncio.start_server(accepted, HOST, 0, limit=HELD_BYTES)
+
+    def _has_room(self, door: _Door) -> bool:
+        """For what came last, which is counted already."""
+        limits = self._limits
+        return (
+            len(door.streams) <= limits.tcp_streams_per_sandbox
+            and self._streams[door.key] <= limits.tcp_streams_per_key
+            and self._streams.total() <= limits.tcp_streams_max
+        )
 
     async def _join(self, sandbox_id: str, port: int, reader: StreamReader, writer: StreamWriter) -> None:
         try:
@@ -107,10 +123,7 @@ class Listeners:
         except (AtollError, OSError) as error:
             _log.info("port.refused", sandbox_id=sandbox_id, port=port, error=str(error))
             return
-        try:
-            await join(reader, writer, inner_reader, inner_writer, half_closed_s=self._limits.half_closed_s)
-        finally:
-            inner_writer.close()
+        await join(reader, writer, inner_reader, inner_writer, half_closed_s=self._limits.half_closed_s)
 
     async def _dial(self, sandbox_id: str, port: int, patience_s: float) -> tuple[StreamReader, StreamWriter]:
         """For so long it is no error that nothing listens yet."""
@@ -133,12 +146,30 @@ async def join(
     *,
     half_closed_s: float,
 ) -> None:
-    """Copy both ways until both sides have said all; an end on one side is passed on as a half-close.
+    """Copy both ways until both sides have said all, and close both; an end on one side is passed on as a half-close.
 
-    A side that after the other's end says nothing for `half_closed_s` is given up: a program that never closes would
-    else keep the places of all the clients that have left it.
+    A side that after the other's end says nothing for `half_closed_s`, or then does not read what is left for it, is
+    given up: a program that never closes would else keep the places of all the clients that have left it. Cancelled, it
+    cuts both at once.
     """
+    try:
+        await _copy_all(reader, writer, other_reader, other_writer, half_closed_s)
+        await _let_finish(writer, other_writer, within_s=half_closed_s)
+    finally:
+        for side in (writer, other_writer):
+            side.transport.abort()
+
+
+async def _copy_all(
+    reader: StreamReader,
+    writer: StreamWriter,
+    other_reader: StreamReader,
+    other_writer: StreamWriter,
+    half_closed_s: float,
+) -> None:
     flow = _Flow()
+    for side in (writer, other_writer):
+        side.transport.set_write_buffer_limits(high=HELD_BYTES)
     left = {asyncio.create_task(flow.copy(reader, other_writer)), asyncio.create_task(flow.copy(other_reader, writer))}
     try:
         _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
@@ -152,6 +183,16 @@ async def join(
             task.cancel()
         if left:
             await asyncio.wait(left)
+
+
+async def _let_finish(*writers: StreamWriter, within_s: float) -> None:
+    """Close them, with so long for their sides to read what is left."""
+    for writer in writers:
+        writer.close()
+    with suppress(TimeoutError, OSError):
+        async with asyncio.timeout(within_s):
+            for writer in writers:
+                await writer.wait_closed()
 
 
 @dataclass(slots=True)

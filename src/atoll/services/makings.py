@@ -106,7 +106,7 @@ class Makings:
         if spec.workspaces:
             await access.mounting.made(sandbox.id)
         if spec.ports and not self._listeners.has(sandbox.id):
-            recorded = replace(recorded, ports=await self._listeners.open(sandbox.id, spec.ports))
+            recorded = replace(recorded, ports=await self._listeners.open(sandbox, spec.ports))
         changes: dict[str, Any] = {"handle": handle, "reason": None}
         if recorded != sandbox.spec:
             changes["spec"] = recorded

@@ -159,7 +159,7 @@ class Suspensions:
         if not ports or self._listeners.has(sandbox.id):
             return
         try:
-            opened = await self._listeners.open(sandbox.id, ports)
+            opened = await self._listeners.open(sandbox, ports)
             if opened != ports:
                 event = self._access.event("sandbox.ports_moved", sandbox)
                 moved = replace(sandbox, spec=replace(sandbox.spec, ports=opened))

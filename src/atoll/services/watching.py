@@ -115,7 +115,7 @@ class Watching:
         ports = live.sandbox.spec.ports
         if not ports or self._listeners.has(live.sandbox.id):
             return
-        opened = await self._listeners.open(live.sandbox.id, ports)
+        opened = await self._listeners.open(live.sandbox, ports)
         if opened != ports:
             event = self._access.event("sandbox.ports_moved", live.sandbox)
             spec = replace(live.sandbox.spec, ports=opened)

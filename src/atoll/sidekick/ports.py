@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from atoll.sidekick.operations import Sidekick
 
 CONNECT_S = 5.0
-PIECE_BYTES = 262_144
-BOUND_BYTES = 524_288
+PIECE_BYTES = 65_536
+BOUND_BYTES = 65_536  # that wait for one side; more is not read from the other
 MAX_PIPES = 1024
 _LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 

@@ -27,7 +27,8 @@ DESTROY_S = 60.0
 BAKE_S = 330.0
 TREE_S = 150.0
 KEEPER_TRIES = 3
-STREAM_LIMIT_BYTES = 2**20
+SIDEKICK_LIMIT_BYTES = 2**14  # of a reader, which stops at twice that: hundreds may wait for clients that do not read
+KEEPER_LIMIT_BYTES = 2**20
 EVENT_BOUND = 10_000
 MEMORY_DISK_BYTES = 256 * 2**20  # a larger writable layer lies in an ext4 image instead
 SHM_BYTES = 64 * 2**20
@@ -130,7 +131,7 @@ class LocalRuntime(Runtime):
         async def connect() -> tuple[StreamReader, StreamWriter]:
             folder = self._data / "run" / "sandboxes" / sandbox_id
             try:
-                return await open_unix(folder, "sidekick", STREAM_LIMIT_BYTES)
+                return await open_unix(folder, "sidekick", SIDEKICK_LIMIT_BYTES)
             except (FileNotFoundError, ConnectionRefusedError):
                 raise errors.NotFound(f"sandbox {sandbox_id} does not exist") from None
             except OSError as error:
@@ -198,7 +199,7 @@ class LocalRuntime(Runtime):
             folder = self._data / "run" / "keepers" / tree_id
             for _ in range(KEEPER_TRIES):
                 try:
-                    return await open_unix(folder, "sidekick", STREAM_LIMIT_BYTES)
+                    return await open_unix(folder, "sidekick", KEEPER_LIMIT_BYTES)
                 except (FileNotFoundError, ConnectionRefusedError):  # it has been idle: the next one
                     await self._node.ask("keeper", timeout_s=TREE_S, tree_id=tree_id)
                 except OSError as error:
