@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.domain.errors import Internal
+from atoll.domain.errors import Unavailable
 from atoll.domain.process import ProcessSpec
 from atoll.sidekick import protocol as wire
 from atoll.sidekick.client import Link
@@ -75,6 +75,6 @@ async def test_programs_begin_with_no_signal_ignored(tmp_path: Path) -> None:
 async def test_the_client_believes_no_frame_that_is_larger_than_one_may_be() -> None:
     reader = asyncio.StreamReader()
     reader.feed_data(wire.HEADER.pack(wire.RESULT, wire.MAX_FRAME_BYTES + 1))
-    with pytest.raises(Internal, match="frame of"):
+    with pytest.raises(Unavailable, match="frame of"):
         async with asyncio.timeout(1):
             await Link(reader, None).read()  # type: ignore[arg-type]

@@ -6,7 +6,6 @@ Every call opens one connection through the runtime's connector, so calls never 
 from __future__ import annotations
 
 import asyncio
-import json
 from asyncio import IncompleteReadError, StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 from atoll.domain import errors
 from atoll.domain.process import Exit, FileEntry, ProcessInfo, ProcessSpec, RunResult
+from atoll.sidekick import answers
 from atoll.sidekick import protocol as wire
 
 Connector = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
@@ -21,20 +21,6 @@ Connector = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
 ANSWER_S = 15.0  # a sidekick answers everything but waiting within this
 STALL_S = 120.0  # a file transfer that moves nothing for so long is given up
 CLOSE_S = 1.0
-
-_ERRORS: dict[str, type[errors.AtollError]] = {
-    kind.code: kind
-    for kind in (
-        errors.InvalidInput,
-        errors.Forbidden,
-        errors.NotFound,
-        errors.Conflict,
-        errors.TooLarge,
-        errors.Unsupported,
-        errors.Unavailable,
-        errors.Internal,
-    )
-}
 
 
 class Link:
@@ -55,12 +41,12 @@ class Link:
         try:
             kind, size = wire.HEADER.unpack(await self.reader.readexactly(wire.HEADER.size))
             if size > wire.MAX_FRAME_BYTES:  # it runs where the tenant is: no trust in what it says
-                raise errors.Internal(f"the sidekick sent a frame of {size} bytes")
+                raise answers.nonsense(f"a frame of {size} bytes")
             payload = await self.reader.readexactly(size) if size else b""
         except (IncompleteReadError, ConnectionError):
             raise errors.NotFound(self._gone) from None
         if kind == wire.ERROR:
-            raise _error(parsed(payload))
+            raise answers.error_of(answers.parsed(payload))
         return kind, payload
 
     async def result(self, timeout_s: float | None = ANSWER_S) -> Any:
@@ -70,8 +56,8 @@ class Link:
         except TimeoutError:
             raise errors.DeadlineExceeded("the sandbox did not answer in time") from None
         if kind != wire.RESULT:
-            raise errors.Internal(f"the sidekick answered with frame {kind:#x}")
-        return parsed(payload)
+            raise answers.nonsense(f"frame {kind:#x}")
+        return answers.parsed(payload)
 
     async def close(self) -> None:
         self.writer.close()
@@ -100,8 +86,10 @@ class ProcessStream:
         while self.exit is None:
             kind, payload = await self._link.read()
             if kind == wire.EXIT:
-                self.exit = Exit(**json.loads(payload))
+                self.exit = answers.exit_of(answers.parsed(payload))
                 return
+            if kind not in (wire.STDOUT, wire.STDERR):
+                raise answers.nonsense(f"frame {kind:#x}")
             self.offset += len(payload)
             yield kind, payload
 
@@ -139,7 +127,7 @@ class SidekickClient:
 
     async def ping(self) -> dict[str, Any]:
         """`{"version", "processes", "usage": {"cpu_s", "memory_peak_bytes"}}`."""
-        return await self._ask("ping")
+        return answers.fields_of(await self._ask("ping"))
 
     async def start(self, spec: ProcessSpec) -> ProcessStream:
         """Start a process and attach to it. InvalidInput for a bad cwd; a missing program ends with 127, one that is
@@ -191,13 +179,15 @@ class SidekickClient:
         """Running ones and those that ended lately."""
         found: list[ProcessInfo] = []
         async with self._link({"op": "processes"}) as link:
-            while piece := (await link.result())["processes"]:
-                found += [_process_info(item) for item in piece]
+            while piece := answers.processes_of(await link.result()):
+                found += piece
+                if len(found) > answers.PROCESSES_MAX:
+                    raise answers.nonsense("more processes than there can be")
         return found
 
     async def wait(self, process_id: str) -> Exit:
         """Returns when the process has ended, however long that takes."""
-        return Exit(**await self._ask("wait", timeout_s=None, process=process_id))
+        return answers.exit_of(await self._ask("wait", timeout_s=None, process=process_id))
 
     async def signal(self, process_id: str, signal: int) -> None:
         """Send a signal to its process group. Conflict when it has ended."""
@@ -206,12 +196,13 @@ class SidekickClient:
     async def stop(self, process_id: str, grace_s: float) -> Exit:
         """TERM to the whole tree, wait up to `grace_s`, KILL."""
         answer = await self._ask("stop", timeout_s=grace_s + ANSWER_S, process=process_id, grace_s=grace_s)
-        return Exit(**answer)
+        return answers.exit_of(answer)
 
     async def stop_all(self, grace_s: float) -> Exit | None:
         """The same for everything that runs in the sandbox; returns when all has ended, with the main process's end."""
         answer = await self._ask("stop", timeout_s=grace_s + ANSWER_S, grace_s=grace_s)
-        return None if answer["main"] is None else Exit(**answer["main"])
+        main = answers.fields_of(answer).get("main")
+        return None if main is None else answers.exit_of(main)
 
     async def read_file(self, path: str) -> tuple[FileEntry, AsyncIterator[bytes]]:
         """A regular file's entry and its bytes, in order. InvalidInput for anything that is not a regular file.
@@ -220,7 +211,7 @@ class SidekickClient:
         """
         link = await self._open({"op": "read", "path": path})
         try:
-            entry = FileEntry(**await link.result())
+            entry = answers.entry_of(await link.result())
         except BaseException:
             await link.close()
             raise
@@ -240,7 +231,7 @@ class SidekickClient:
                 else:
                     link.send(wire.END)
                 async with asyncio.timeout(STALL_S):
-                    return (await answer)["size"]
+                    return answers.size_of(await answer)
             except TimeoutError:
                 raise errors.DeadlineExceeded("the file transfer stalled") from None
             finally:
@@ -250,12 +241,14 @@ class SidekickClient:
         """Sorted by name."""
         entries: list[FileEntry] = []
         async with self._link({"op": "list", "path": path}) as link:
-            while piece := (await link.result())["entries"]:
-                entries += [FileEntry(**item) for item in piece]
+            while piece := answers.entries_of(await link.result()):
+                entries += piece
+                if len(entries) > answers.ENTRIES_MAX:
+                    raise answers.nonsense("more entries than it tells of")
         return entries
 
     async def stat(self, path: str) -> FileEntry:
-        return FileEntry(**await self._ask("stat", path=path))
+        return answers.entry_of(await self._ask("stat", path=path))
 
     async def make_dir(self, path: str) -> None:
         """With parents; no error when it exists."""
@@ -292,18 +285,17 @@ class SidekickClient:
         finally:
             link.writer.close()
 
-    async def _ask(self, op: str, *, timeout_s: float | None = ANSWER_S, **fields: Any) -> dict[str, Any]:
+    async def _ask(self, op: str, *, timeout_s: float | None = ANSWER_S, **fields: Any) -> Any:
         async with self._link({"op": op, **fields}) as link:
             return await link.result(timeout_s)
 
     async def _stream(self, request: dict[str, Any]) -> ProcessStream:
         link = await self._open(request)
         try:
-            answer = await link.result()
+            return ProcessStream(link, *answers.started(await link.result()))
         except BaseException:
             await link.close()
             raise
-        return ProcessStream(link, answer["id"], answer["pid"], answer["offset"])
 
 
 async def _contents(link: Link) -> AsyncIterator[bytes]:
@@ -313,6 +305,8 @@ async def _contents(link: Link) -> AsyncIterator[bytes]:
                 kind, payload = await link.read()
             if kind == wire.END:
                 return
+            if kind != wire.DATA:
+                raise answers.nonsense(f"frame {kind:#x}")
             yield payload
     except TimeoutError:
         raise errors.DeadlineExceeded("the file transfer stalled") from None
@@ -331,29 +325,3 @@ async def _drain(link: Link) -> None:
 async def _feed(stream: ProcessStream, data: bytes) -> None:
     await stream.write_stdin(data)
     await stream.close_stdin()
-
-
-def _process_info(item: dict[str, Any]) -> ProcessInfo:
-    ended: dict[str, Any] | None = item["exit"]
-    fields: dict[str, Any] = {
-        **item,
-        "argv": tuple(item["argv"]),
-        "exit": None if ended is None else Exit(**ended),
-    }
-    return ProcessInfo(**fields)
-
-
-def parsed(payload: bytes | bytearray) -> Any:
-    """JSON that the other side sent; it runs where the tenant is, so that it may be anything: Internal for none."""
-    try:
-        return json.loads(payload)
-    except (ValueError, RecursionError):
-        raise errors.Internal("the sidekick sent what is no JSON") from None
-
-
-def _error(value: Any) -> errors.AtollError:
-    try:
-        kind, message, field = _ERRORS.get(value["code"], errors.Internal), str(value["message"]), value.get("field")
-    except (TypeError, LookupError, AttributeError):
-        return errors.Internal("the sidekick told of an error that is none")
-    return errors.InvalidInput(message, field=field) if kind is errors.InvalidInput else kind(message)

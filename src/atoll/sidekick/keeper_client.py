@@ -16,7 +16,8 @@ from atoll.domain.errors import DeadlineExceeded, Internal, NotFound
 from atoll.domain.tree import Entry
 from atoll.domain.tree_size import TreeSize
 from atoll.sidekick import protocol as wire
-from atoll.sidekick.client import ANSWER_S, STALL_S, Connector, Link, parsed
+from atoll.sidekick.answers import parsed
+from atoll.sidekick.client import ANSWER_S, STALL_S, Connector, Link
 from atoll.sidekick.keeper_packing import (
     data_frames,
     path_frames,

@@ -1,0 +1,179 @@
+"""Answers: what a sidekick says, looked at before it is believed: it runs where the tenant is. Used by its client.
+
+Each function takes parsed JSON and returns a value of domain/process.py; Unavailable for anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from atoll.domain import errors
+from atoll.domain.process import Exit, FileEntry, ProcessInfo
+
+PROCESSES_MAX = 8192  # running ones, those that ended lately, and those that somebody still follows
+ENTRIES_MAX = 100_000  # of one folder
+_NAME_BYTES_MAX = 1024  # file systems of the host may have longer ones than ours
+_ARGV_CHARACTERS_MAX = 1024
+_MESSAGE_CHARACTERS_MAX = 20_000  # a path of 4096 bytes, each written as \\xff, fits
+_INTERNAL_CHARACTERS_MAX = 200
+_FIELD_CHARACTERS_MAX = 64
+_INTEGER_MAX = 2**63 - 1
+_PROCESS_ID = re.compile(r"main|p[1-9][0-9]{0,17}")
+_KINDS = ("file", "directory", "symlink", "other")
+
+_ERRORS: dict[str, type[errors.AtollError]] = {
+    kind.code: kind
+    for kind in (
+        errors.InvalidInput,
+        errors.Forbidden,
+        errors.NotFound,
+        errors.Conflict,
+        errors.TooLarge,
+        errors.Unsupported,
+        errors.Unavailable,
+        errors.Internal,
+    )
+}
+
+
+def nonsense(what: str) -> errors.Unavailable:
+    """Not our fault, so that it leaves no trace in the log: whoever asked is told."""
+    return errors.Unavailable(f"the sandbox does not answer as it should: {what}")
+
+
+def parsed(payload: bytes | bytearray) -> Any:
+    """JSON that the other side sent, which may be anything."""
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        raise nonsense("no JSON") from None
+
+
+def error_of(value: Any) -> errors.AtollError:
+    """The error that an ERROR frame tells, in words that may be shown and logged."""
+    try:
+        code, message, field = str(value["code"]), str(value["message"]), value.get("field")
+    except (TypeError, LookupError, AttributeError):
+        return nonsense("it tells of an error that is none")
+    kind = _ERRORS.get(code, errors.Internal)
+    message = _shown(message, _INTERNAL_CHARACTERS_MAX if kind is errors.Internal else _MESSAGE_CHARACTERS_MAX)
+    if kind is not errors.InvalidInput:
+        return kind(message)
+    return errors.InvalidInput(message, field=_shown(field, _FIELD_CHARACTERS_MAX) if isinstance(field, str) else None)
+
+
+def started(value: Any) -> tuple[str, int, int]:
+    """(process id, pid, offset) of a process that one is attached to now."""
+    return _process_id(value), _integer(value, "pid"), _integer(value, "offset")
+
+
+def exit_of(value: Any) -> Exit:
+    number = None if _of(value, "signal") is None else _integer(value, "signal", 64)
+    flags = _flag(value, "timed_out"), _flag(value, "oom_killed")
+    return Exit(_integer(value, "code", 255), number, *flags, _number(value, "duration_s"))
+
+
+def processes_of(value: Any) -> list[ProcessInfo]:
+    return [_process_info(item) for item in _list(value, "processes")]
+
+
+def entries_of(value: Any) -> list[FileEntry]:
+    return [entry_of(item) for item in _list(value, "entries")]
+
+
+def entry_of(value: Any) -> FileEntry:
+    name, kind = _text(value, "name"), _text(value, "kind")
+    try:
+        fits = 0 < len(name.encode()) <= _NAME_BYTES_MAX
+    except UnicodeEncodeError:
+        fits = False
+    if not fits or kind not in _KINDS:
+        raise nonsense("name or kind")
+    size, mode = _integer(value, "size"), _integer(value, "mode", 0o7777)
+    return FileEntry(name, kind, size, mode, _number(value, "modified_at"))
+
+
+def size_of(value: Any) -> int:
+    return _integer(value, "size")
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """An object of whatever."""
+    if not isinstance(value, dict):
+        raise nonsense("no object")
+    return value  # type: ignore[return-value]
+
+
+def _process_info(value: Any) -> ProcessInfo:
+    argv = _list(value, "argv")
+    if not all(isinstance(word, str) for word in argv) or sum(len(word) + 1 for word in argv) > _ARGV_CHARACTERS_MAX:
+        raise nonsense("argv")
+    return ProcessInfo(
+        _process_id(value),
+        tuple(word.encode(errors="replace").decode() for word in argv),
+        _integer(value, "pid"),
+        _flag(value, "tty"),
+        _number(value, "started_at"),
+        _integer(value, "output_start"),
+        _integer(value, "output_end"),
+        None if _of(value, "exit") is None else exit_of(value["exit"]),
+    )
+
+
+def _of(value: Any, name: str) -> Any:
+    try:
+        return value[name]
+    except (TypeError, LookupError):
+        raise nonsense(name) from None
+
+
+def _integer(value: Any, name: str, most: int = _INTEGER_MAX) -> int:
+    found = _of(value, name)
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= most:
+        raise nonsense(name)
+    return found
+
+
+def _number(value: Any, name: str) -> float:
+    """Seconds."""
+    found = _of(value, name)
+    if not isinstance(found, int | float) or not math.isfinite(found) or abs(found) > _INTEGER_MAX:
+        raise nonsense(name)
+    return found
+
+
+def _flag(value: Any, name: str) -> bool:
+    found = _of(value, name)
+    if not isinstance(found, bool):
+        raise nonsense(name)
+    return found
+
+
+def _text(value: Any, name: str) -> str:
+    found = _of(value, name)
+    if not isinstance(found, str):
+        raise nonsense(name)
+    return found
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    found = _of(value, name)
+    if not isinstance(found, list):
+        raise nonsense(name)
+    return found  # type: ignore[return-value]
+
+
+def _process_id(value: Any) -> str:
+    """It goes into paths and headers."""
+    found = _text(value, "id")
+    if _PROCESS_ID.fullmatch(found) is None:
+        raise nonsense("id")
+    return found
+
+
+def _shown(text: str, most: int) -> str:
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
