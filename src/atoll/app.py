@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 import atoll
 from atoll.blobs.base import Blobs
 from atoll.blobs.opening import StoreAccess, open_blobs
-from atoll.domain.errors import AtollError, Unavailable
+from atoll.domain.errors import AtollError, Conflict, Unavailable
 from atoll.limits import door_limits, second_store_limits, service_limits, storage_limits, workspace_limits
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
@@ -132,6 +132,7 @@ class Application:
         async with AsyncExitStack() as stack:
             await asyncio.to_thread(lock.acquire)
             stack.callback(lock.release)
+            _refuse_half_restored(self.settings)
             await _started(stack, "opening the records", self.records.start, self.records.close)
             await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
             await _started(stack, "starting the runtime", self.runtime.start, self.runtime.close)
@@ -219,6 +220,16 @@ class Application:
             await WebSocket(scope, receive, send).send_denial_response(response)
         else:
             await response(scope, receive, send)
+
+
+def _refuse_half_restored(settings: Settings) -> None:
+    """Conflict where a start would make an empty installation, with keys of its own, of what a restore has left."""
+    mark = settings.folder.half_restored
+    if mark.exists():
+        raise Conflict(
+            f"`atoll restore` into {settings.data} was cut short: run it again; or remove {mark} to start with what is "
+            "there"
+        )
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

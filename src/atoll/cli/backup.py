@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -15,6 +16,8 @@ from atoll.cli.failure import Failed
 if TYPE_CHECKING:
     from atoll.services.recovery.backup import Backup, Made
     from atoll.settings import Settings
+
+MASTER_KEY_BYTES = 32  # in a file of the local vault
 
 To = Annotated[
     str | None,
@@ -48,12 +51,17 @@ def backup(
     from atoll.settings import load
 
     settings = load(overrides={"data": data})
+    place = _url(to) if to else settings.blobs.copy_url or settings.blobs_url
     made, gone = asyncio.run(_back_up(settings, to, keep))
+    if (beside := _beside(settings, place)) is not None:
+        typer.echo(f"warning: {beside}: what takes the one takes the other; --to names a place elsewhere", err=True)
     if as_json:
-        output.print_json({**_plain(made), "removed": gone, "master_key_file": str(settings.master_key_file)})
+        output.print_json(
+            {**_plain(made), "to": place, "removed": gone, "master_key_file": str(settings.master_key_file)}
+        )
         return
-    typer.echo(f"backup {made.moment}: {output.size(made.records_bytes)} of records, {made.objects} new objects of "
-               f"{output.size(made.bytes)}")  # fmt: skip
+    typer.echo(f"backup {made.moment} in {place}: {output.size(made.records_bytes)} of records, {made.objects} new "
+               f"objects of {output.size(made.bytes)}")  # fmt: skip
     if made.lost:
         typer.echo(f"{len(made.lost)} objects are in no store, and so not in the backup; `atoll workspace verify` says "
                    f"what they held: {', '.join(made.lost[:5])}", err=True)  # fmt: skip
@@ -74,12 +82,18 @@ def restore(
 
     from atoll.records.data_folder import DataFolderLock
     from atoll.settings import load
+    from atoll.vaults.base import OtherMasterKey
 
     settings = load(overrides={"data": data})
+    key = None if master_key is None else _read_master_key(master_key)
     lock = DataFolderLock(settings.folder)
     lock.acquire()
     try:
-        moment, objects, size = asyncio.run(_restore(settings, source, at, master_key))
+        moment, objects, size = asyncio.run(_restore(settings, source, at, key))
+    except OtherMasterKey:
+        file = master_key or settings.master_key_file
+        which = at or "the newest there; --at names another one"
+        raise Failed(f"{file} is not the master key of that backup ({which})") from None
     finally:
         lock.release()
     if as_json:
@@ -99,14 +113,16 @@ async def _back_up(settings: Settings, to: str | None, keep: int) -> tuple[Made,
 
 
 async def _restore(
-    settings: Settings, source: str | None, at: str | None, master_key: Path | None
+    settings: Settings, source: str | None, at: str | None, master_key: bytes | None
 ) -> tuple[str, int, int]:
     from atoll.records.dump import check_empty, load_records
 
-    loading = False
-    placed = _place_master_key(settings, master_key)
+    await check_empty(settings.database_url)
+    mark = settings.folder.half_restored
+    cut_before, loading, placed = mark.exists(), False, False
+    mark.touch(mode=0o600)
     try:
-        await check_empty(settings.database_url)
+        placed = _place_master_key(settings, master_key)
         async with _stores(settings, source, read_only=True) as backing:
             file = settings.folder.root / "restored.partial"
             file.unlink(missing_ok=True)
@@ -121,10 +137,13 @@ async def _restore(
     except BaseException:
         if placed and not loading:  # it may be the wrong one; records that may be there are not left without theirs
             settings.master_key_file.unlink()
+        if not loading and not cut_before:
+            mark.unlink()
         raise
     if owner_key is not None and not settings.folder.owner_key.exists():
         settings.folder.owner_key.touch(mode=0o600)
         settings.folder.owner_key.write_text(owner_key)
+    mark.unlink()
     return moment, objects, size
 
 
@@ -149,7 +168,32 @@ def _url(place: str) -> str:
     return place if "://" in place else Path(place).expanduser().absolute().as_uri()
 
 
-def _place_master_key(settings: Settings, given: Path | None) -> bool:
+def _beside(settings: Settings, place: str) -> str | None:
+    """What is wrong with a place that is lost together with what is backed up; None for any other."""
+    if place == settings.blobs_url:
+        return f"{place} is the store of the blobs itself"
+    parts = urlsplit(place)
+    if parts.scheme == "file" and _disk_of(Path(unquote(parts.path))) == _disk_of(settings.data):
+        return f"{place} lies on the same disk as {settings.data}"
+    return None
+
+
+def _disk_of(folder: Path) -> int:
+    return folder.stat().st_dev
+
+
+def _read_master_key(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(MASTER_KEY_BYTES + 1)
+    except OSError as error:
+        raise Failed(f"--master-key {file} cannot be read: {error.strerror}") from None
+    if len(text) != MASTER_KEY_BYTES:
+        raise Failed(f"--master-key {file} is no master key: one has {MASTER_KEY_BYTES} bytes")
+    return text
+
+
+def _place_master_key(settings: Settings, given: bytes | None) -> bool:
     """Whether it was not there before."""
     place = settings.master_key_file
     if given is None:
@@ -157,13 +201,12 @@ def _place_master_key(settings: Settings, given: Path | None) -> bool:
             raise Failed(f"the master key is needed: --master-key FILE, or put it at {place}")
         return False
     if place.exists():
-        if place.read_bytes() != given.read_bytes():
+        if place.read_bytes() != given:
             raise Failed(f"{place} is another master key already")
         return False
-    text = given.read_bytes()
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     place.touch(mode=0o600)
-    place.write_bytes(text)
+    place.write_bytes(given)
     return True
 
 

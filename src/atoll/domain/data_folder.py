@@ -45,6 +45,11 @@ class DataFolder:
         return self.root / "server.lock"
 
     @property
+    def half_restored(self) -> Path:
+        """There while `atoll restore` is at work, and after one that was killed."""
+        return self.root / "half-restored"
+
+    @property
     def blobs(self) -> Path:
         """What workspaces consist of, unless `blobs.url` names another store."""
         return self.root / "blobs"

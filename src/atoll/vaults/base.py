@@ -8,7 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from atoll.domain.errors import Corrupt
+
 KEY_BYTES_MIN, KEY_BYTES_MAX = 16, 64  # of the keys that a vault wraps
+
+
+class OtherMasterKey(Corrupt):
+    """It was wrapped by another master key than this vault's."""
 
 
 class Vault(ABC):
@@ -30,4 +36,5 @@ class Vault(ABC):
 
     @abstractmethod
     async def unwrap(self, wrapped: bytes, context: str) -> bytes:
-        """The key of `wrap`. Corrupt when it, or its context, is not what was wrapped by this master key."""
+        """The key of `wrap`. Corrupt when it, or its context, is not what was wrapped by this master key;
+        OtherMasterKey where that can be told apart."""

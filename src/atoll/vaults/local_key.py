@@ -14,14 +14,11 @@ import stat
 from pathlib import Path
 from typing import ClassVar
 
-import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from atoll.domain.errors import Corrupt, InvalidInput, Unavailable
-from atoll.vaults.base import KEY_BYTES_MAX, KEY_BYTES_MIN, Vault
-
-_log = structlog.get_logger()
+from atoll.vaults.base import KEY_BYTES_MAX, KEY_BYTES_MIN, OtherMasterKey, Vault
 
 MASTER_KEY_BYTES = 32
 VERSION = b"\x01"
@@ -55,8 +52,7 @@ class LocalKey(Vault):
             raise Corrupt("this is no key that a local vault has wrapped")
         used, mine = wrapped[1 : 1 + ID_BYTES], _id(master)
         if used != mine:
-            _log.error("vault.other_key", file=str(self._file), wrapped_by=used.hex(), holds=mine.hex())
-            raise Corrupt(
+            raise OtherMasterKey(
                 f"wrapped by the master key {used.hex()}, but the one in vault.key_file is {mine.hex()}: put the right "
                 "file back"
             )

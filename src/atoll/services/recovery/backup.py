@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import structlog
+
 from atoll.blobs.base import PIECE_BYTES, Blobs
 from atoll.domain import crash
 from atoll.domain.errors import Conflict, Corrupt, NotFound
@@ -38,7 +40,9 @@ from atoll.services.recovery.backup_format import (
 from atoll.services.recovery.dump_folder import dump_folder
 from atoll.services.recovery.sealed_pieces import SealedPieces, Stored
 from atoll.services.recovery.verified_copying import Contents, contents, copy, differs, each, found_at
-from atoll.vaults.base import Vault
+from atoll.vaults.base import OtherMasterKey, Vault
+
+_log = structlog.get_logger()
 
 TRIES = 3  # of a copy that the collector overtook
 UNFINISHED_S = 24 * 3600.0  # after which a backup that is none yet will never be one
@@ -176,6 +180,9 @@ class Backup:
     async def _is_ours(self, moment: str) -> bool:
         try:
             await self._open(moment)
+        except OtherMasterKey as error:
+            _log.warning("vault.other_key", backup=moment, error=error.message)
+            return False
         except (Corrupt, NotFound):
             return False
         return True
@@ -208,7 +215,7 @@ class Backup:
     async def restore_records(self, moment: str | None, file: Path) -> tuple[str, str | None]:
         """Write the dump of that backup (None: the newest) to the new file: (its moment, the owner key's text).
 
-        NotFound without such a backup, Corrupt when a byte or the master key is another; then there is no file.
+        NotFound without such a backup, Corrupt when a byte is another, OtherMasterKey; then there is no file.
         """
         moments = await self.list()
         if not moments or (moment is not None and moment not in moments):
