@@ -60,7 +60,7 @@ class Limits:
     half_closed_s: float = 60.0  # silence of one side of a port's connection after the other has ended
     attach_drain_s: float = 5.0  # for attached clients to read the end of a main process
     stop_grace_s: float = 10.0
-    wake_port_s: float = 20.0  # for the main process of one that a connection woke to listen
+    wake_port_s: float = 20.0  # after a sandbox was woken, for its main process to listen
     stop_grace_s_max: float = 300.0
     close_s: float = 5.0  # for operations under way when the server ends
     build_s: float = 900.0  # a whole template build

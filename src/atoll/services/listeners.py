@@ -36,13 +36,14 @@ class _Door:
     key: str  # whose sandbox it is
     servers: list[asyncio.Server] = field(default_factory=list[asyncio.Server])
     streams: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    patient_until: float = 0.0  # on the monotonic clock: until then its main process may yet begin to listen
 
 
 class Listeners:
     """By sandbox; nothing outlives `close`."""
 
-    def __init__(self, runtime: Runtime, limits: Limits, wake: Callable[[str], Awaitable[bool]] | None = None) -> None:
-        """`wake` makes a sandbox again that is suspended; whether it was."""
+    def __init__(self, runtime: Runtime, limits: Limits, wake: Callable[[str], Awaitable[None]] | None = None) -> None:
+        """`wake` makes a sandbox again that is suspended."""
         self._runtime = runtime
         self._wake = wake
         self._limits = limits
@@ -84,6 +85,12 @@ class Listeners:
         for sandbox_id in list(self._doors):
             await self.close(sandbox_id)
 
+    def woken(self, sandbox_id: str) -> None:
+        """It was made again just now: whoever connects waits up to `wake_port_s` for its main process to listen."""
+        door = self._doors.get(sandbox_id)
+        if door is not None:
+            door.patient_until = time.monotonic() + self._limits.wake_port_s
+
     async def _listen(self, sandbox_id: str, port: Port, door: _Door) -> asyncio.Server:
         async def accepted(reader: StreamReader, writer: StreamWriter) -> None:
             task = asyncio.current_task()
@@ -118,22 +125,23 @@ class Listeners:
 
     async def _join(self, sandbox_id: str, port: int, reader: StreamReader, writer: StreamWriter) -> None:
         try:
-            woken = self._wake is not None and await self._wake(sandbox_id)
-            inner_reader, inner_writer = await self._dial(sandbox_id, port, self._limits.wake_port_s if woken else 0)
+            if self._wake is not None:
+                await self._wake(sandbox_id)
+            inner_reader, inner_writer = await self._dial(sandbox_id, port)
         except (AtollError, OSError) as error:
             _log.info("port.refused", sandbox_id=sandbox_id, port=port, error=str(error))
             return
         await join(reader, writer, inner_reader, inner_writer, half_closed_s=self._limits.half_closed_s)
 
-    async def _dial(self, sandbox_id: str, port: int, patience_s: float) -> tuple[StreamReader, StreamWriter]:
-        """For so long it is no error that nothing listens yet."""
-        given_up = time.monotonic() + patience_s
+    async def _dial(self, sandbox_id: str, port: int) -> tuple[StreamReader, StreamWriter]:
+        """Of one that was woken just now it is no error that nothing listens yet."""
         while True:
             try:
                 async with deadline(self._limits.call_s, "reaching the port"):
                     return await self._runtime.dial(sandbox_id, port)
             except Unavailable:
-                if time.monotonic() >= given_up:
+                door = self._doors.get(sandbox_id)
+                if door is None or time.monotonic() >= door.patient_until:
                     raise
             await asyncio.sleep(RETRY_S)
 

@@ -83,16 +83,14 @@ class Suspensions:
             task.add_done_callback(lambda _: self._waking.pop(sandbox.id, None))
         return await asyncio.shield(task)
 
-    async def wake_for_port(self, sandbox_id: str) -> bool:
-        """Whether it rested, and was woken for somebody who connected to one of its ports."""
+    async def wake_for_port(self, sandbox_id: str) -> None:
+        """Somebody connects to one of its ports: make it again if it rests."""
         live = self._access.lives.get(sandbox_id)
         if live is not None and sandbox_id not in self._waking:
-            return False
+            return
         sandbox = await self._access.records.get_sandbox(sandbox_id)
-        if sandbox is None or sandbox.state not in (SandboxState.SUSPENDED, SandboxState.RESUMING):
-            return False
-        await self.wake(sandbox)
-        return True
+        if sandbox is not None and sandbox.state in (SandboxState.SUSPENDED, SandboxState.RESUMING):
+            await self.wake(sandbox)
 
     async def _wake(self, sandbox: Sandbox, actor: str) -> Live:
         access = self._access
@@ -112,6 +110,7 @@ class Suspensions:
                 await self._endings.move(live, SandboxState.RESUMING, event, ended_at=None)
                 crash.point("sandboxes.resume.recorded")
                 await self._makings.remake(live)
+                self._listeners.woken(live.sandbox.id)
             except Exception as error:
                 await self._rest_again(live, stored, error)
                 raise

@@ -173,6 +173,32 @@ async def test_a_connection_to_a_port_wakes_it(shop: Workshop) -> None:
     assert await state(shop, sandbox) is SandboxState.RUNNING
 
 
+async def test_whoever_connects_soon_after_it_woke_waits_until_it_listens(shop: Workshop) -> None:
+    slow = ("sh", "-c", "sleep 0.5; listen 8080")
+    sandbox = await made(shop, command=slow, network=NetworkMode.EXPOSED, ports=(Port(8080),))
+    await until(lambda: shop.host.sandboxes[sandbox.id].listening)
+    port = shop.sandboxes.ports.urls(sandbox)[0].host_port
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    waker = asyncio.create_task(round_trip(port))
+    await until(lambda: _runs(shop, sandbox))
+    assert await asyncio.gather(waker, *(round_trip(port) for _ in range(3))) == [b"ping"] * 4
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    await shop.sandboxes.ports.url(ALICE, sandbox.id, 8080)  # which wakes it too
+    assert await round_trip(port) == b"ping"
+
+
+async def test_a_connection_does_not_wait_for_ever_for_what_does_not_listen(shop: Workshop) -> None:
+    shop.sandbox_limits = replace(shop.sandbox_limits, wake_port_s=0.3)
+    await shop.restart()
+    sandbox = await made(shop, command=("sleep", "100"), network=NetworkMode.EXPOSED, ports=(Port(8080),))
+    port = shop.sandboxes.ports.urls(sandbox)[0].host_port
+    await shop.sandboxes.suspend(ALICE, sandbox.id)
+    for at_least_s in (0.3, 0.0):
+        began = time.monotonic()
+        assert await round_trip(port) == b""
+        assert at_least_s <= time.monotonic() - began < at_least_s + 1
+
+
 async def test_after_a_restart_its_ports_still_wake_it(shop: Workshop) -> None:
     sandbox = await made(shop, command=("listen", "8080"), network=NetworkMode.EXPOSED, ports=(Port(8080),))
     await shop.sandboxes.suspend(ALICE, sandbox.id)
@@ -460,6 +486,10 @@ async def test_an_exit_that_another_end_was_faster_than_takes_nothing_of_before_
         await asyncio.wait_for(refused.wait(), 10)
         await until(lambda: not log_path(shop.data, sandbox.id).exists())
     assert earlier_path(shop.data, sandbox.id).exists()
+
+
+async def _runs(shop: Workshop, sandbox: Sandbox) -> bool:
+    return await state(shop, sandbox) is SandboxState.RUNNING
 
 
 async def _rests(shop: Workshop, sandbox: Sandbox) -> bool:
