@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 
 # The frozen list of what anybody may ask for. It may only shrink.
@@ -286,6 +288,35 @@ async def test_a_wrong_method_is_told_only_to_those_who_are_let_in(house: Any) -
     assert answer.json()["code"] == "METHOD_NOT_ALLOWED"
     stream = await house.call("GET", "/v1/sessions/sess_0123456789ab/attach")
     assert (stream.status_code, stream.headers["upgrade"]) == (426, "websocket")
+
+
+async def test_an_upgrade_of_what_is_no_websocket_is_a_wrong_method(house: Any, keys: Any) -> None:
+    sockets = {operation.path for operation in operations(house) if operation.method == "WEBSOCKET"}
+    others = {operation.path: operation for operation in operations(house) if operation.path not in sockets}
+    assert {path for _, path in PUBLIC} <= set(others)
+    ids = await of_alice(house)
+    with capture_logs() as logs:
+        for path, operation in others.items():
+            key = None if operation.public else keys.OWNER
+            with pytest.raises(InvalidStatus) as refused:
+                async with house.socket(target(operation, ids), key):
+                    pass
+            answer = refused.value.response
+            assert answer.status_code == 405 and answer.headers["allow"], path
+            assert isinstance(json.loads(answer.body or b""), dict), path
+    assert not [line for line in logs if line["log_level"] == "error"]
+    assert {use[3] for use in house.keys.uses if use[0].startswith("key_0143")} == {405}
+
+
+async def test_wrong_methods_of_public_paths_count_for_their_address_too(open_house: Any) -> None:
+    async with open_house(rates={"address_per_s": 0.001, "address_burst": 2}) as house:
+        proxied = {"x-forwarded-for": "203.0.113.5"}
+        found = [(await house.call("PATCH", "/health", None, headers=proxied)).status_code for _ in range(3)]
+        assert found == [405, 405, 429]
+        with pytest.raises(InvalidStatus) as refused:
+            async with house.socket("/health", None, additional_headers=proxied):
+                pass
+        assert refused.value.response.status_code == 429
 
 
 async def test_authorisation_goes_by_the_matched_route_and_not_by_the_host_header(house: Any) -> None:

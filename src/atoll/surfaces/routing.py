@@ -119,9 +119,11 @@ class PathRoute(BaseRoute):
 
     async def _refuse_method(self, scope: Scope) -> Response:
         """405 or 426, but to nobody without a credential: what exists behind the door is not told outside."""
-        if not all(operation.public for operation in self.operations):
+        if all(operation.public for operation in self.operations):
+            self._door.admit_anyone(scope)
+        else:
             await self._door.admit(scope)
-        if scope["method"] == "GET" and self._socket is not None:
+        if scope["type"] == "http" and scope["method"] == "GET" and self._socket is not None:
             return self._dialect.upgrade_required()
         return self._dialect.method_not_allowed(self._allowed)
 
@@ -133,6 +135,7 @@ class PathRoute(BaseRoute):
             operation = self._socket
             if operation is None:
                 response = await self._refuse_method(scope)
+                status = response.status_code
                 await socket.send_denial_response(response)
                 return
             principal = await self._door.admit(scope)
