@@ -6,7 +6,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -79,7 +80,7 @@ async def read_model(
         return model.model_validate_json(body)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)[:ERRORS_MAX]
-        raise Invalid([_plain(detail) for detail in found], found) from None
+        raise Invalid([_plain(model, detail) for detail in found], found) from None
 
 
 def _loads(body: bytes) -> Any:
@@ -121,13 +122,22 @@ def _check_length(request: Request, limit_bytes: int) -> None:
         raise TooLarge(f"the body is larger than {limit_bytes} bytes")
 
 
-def _plain(detail: ErrorDetails) -> tuple[str, str]:
-    field = ".".join(str(part) for part in detail["loc"])
+def _plain(model: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
+    field = ".".join(str(part) for part in _without_branch(model, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return field, "unknown field"
     if detail["type"] == "missing":
         return field, "required"
     return field, detail["msg"].removeprefix("Value error, ")
+
+
+def _without_branch(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where in the body something is: pydantic names the branch too, of a field that may be of several kinds."""
+    info = model.model_fields.get(str(loc[0])) if loc else None
+    if info is None or get_origin(info.annotation) not in (Union, UnionType):
+        return loc
+    kinds = [kind for kind in get_args(info.annotation) if kind is not NoneType]
+    return loc[:1] + loc[2:] if len(kinds) > 1 else loc
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
