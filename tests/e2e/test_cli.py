@@ -43,6 +43,12 @@ def test_exit_codes_and_signals_are_the_commands(server: Server) -> None:
     assert server.sessions()[0]["signal"] == signal.SIGTERM
 
 
+def test_a_long_command_line_runs_and_one_beyond_any_head_is_told_so(server: Server) -> None:
+    sandbox = server.create()
+    assert server.cli("exec", sandbox, "--", "sh", "-c", f"echo ran # {'x' * 50_000}").stdout == b"ran\n"
+    assert b"larger than 65536 bytes" in server.cli("exec", sandbox, "echo", "x" * 70_000, code=125).stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_goes_to_the_command(server: Server, number: signal.Signals) -> None:
     line = "trap 'echo caught; exit 5' INT TERM; echo ready; while :; do sleep 0.05; done"

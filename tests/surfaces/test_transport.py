@@ -11,11 +11,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from websockets import http11
 from websockets.exceptions import ConnectionClosed
 
 from atoll.surfaces import transport
 
 KEY = b"sk_" + b"a1" * 32
+UPGRADE = (
+    b"Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: Bearer %b\r\n" % KEY
+)
+DRIPPED = b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
 
 
 @asynccontextmanager
@@ -33,11 +39,7 @@ async def raw(house: Any, head: bytes = b"") -> AsyncIterator[tuple[asyncio.Stre
 async def upgraded(house: Any, extra: bytes = b"") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A WebSocket whose frames the test makes itself, to a `cat`."""
     session = await house.create()
-    head = (
-        b"GET /v1/sessions/%b/exec?cmd=cat HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-        b"Authorization: Bearer %b\r\n%b\r\n" % (session["id"].encode(), KEY, extra)
-    )
+    head = b"GET /v1/sessions/%b/exec?cmd=cat HTTP/1.1\r\n%b%b\r\n" % (session["id"].encode(), UPGRADE, extra)
     async with raw(house, head) as (reader, writer):
         answer = await reader.readuntil(b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 101 "), answer
@@ -190,6 +192,100 @@ async def test_garbage_is_a_400_and_no_fault(house: Any) -> None:
         async with raw(house, garbage + b"\r\n\r\n") as (reader, _):
             assert (await asyncio.wait_for(reader.read(), 5))[:12] in (b"HTTP/1.1 400", b"")
     assert (await house.call("GET", "/health", None)).status_code == 200
+
+
+async def refusal(house: Any, head: bytes) -> bytes:
+    """The text of the 400 that answers a head and ends its connection."""
+    async with raw(house, head) as (reader, _):
+        answer = await asyncio.wait_for(reader.read(), 5)
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1, answer
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("extra", [b"X-A: %b\r\n" % (b"a" * 50_000), b"X-A: a\r\n" * 5000])
+async def test_an_upgrade_may_have_as_large_a_head_as_any_request(house: Any, extra: bytes) -> None:
+    async with upgraded(house, extra) as (reader, writer):
+        writer.write(frame(8, b"\x03\xe8"))
+        assert await close_code(reader) == 1000
+
+
+async def test_a_long_command_is_run_and_one_beyond_any_head_is_refused(house: Any) -> None:
+    session = await house.create()
+    async with house.socket(f"/v1/sessions/{session['id']}/exec?cmd=echo&cmd={'x' * 60_000}") as socket:
+        size = sum([len(found) - 5 async for found in socket if isinstance(found, bytes) and found[0] == 2])
+    assert size == 60_001
+    head = b"GET /v1/sessions/%b/exec?cmd=%b HTTP/1.1\r\n" % (session["id"].encode(), b"x" * 65_536)
+    assert await refusal(house, head + UPGRADE + b"\r\n") == b"The request's head is larger than 65536 bytes."
+
+
+@pytest.mark.parametrize("body", [b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n2\r\n"])
+async def test_an_upgrade_with_a_body_is_refused_before_its_body_comes(house: Any, body: bytes) -> None:
+    for path in (b"/v1/sessions/sess_0123456789ab/attach", b"/health"):
+        assert b"has no body" in await refusal(house, b"GET %b HTTP/1.1\r\n%b%b" % (path, UPGRADE, body))
+
+
+async def test_an_upgrade_that_websockets_does_not_take_is_refused_too(
+    house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = b"GET /v1/sessions/sess_0123456789ab/attach HTTP/1.1\r\n%bX-A: a\r\n\r\n" % UPGRADE
+    for name, bound in (("MAX_NUM_HEADERS", 5), ("MAX_LINE_LENGTH", 20)):
+        with monkeypatch.context() as patched:
+            patched.setattr(http11, name, bound)
+            await refusal(house, head)
+
+
+async def test_an_upgrade_before_the_answer_to_another_request_ends_both(house: Any) -> None:
+    session = await house.create()
+    first = b"GET /v1/sessions/%b/attach HTTP/1.1\r\nHost: x\r\n\r\n" % session["id"].encode()
+    assert b"answers before it" in await refusal(house, first + b"GET /health HTTP/1.1\r\n%b\r\n" % UPGRADE)
+
+
+async def test_a_request_has_one_host(house: Any) -> None:
+    for hosts in (b"", b"Host: x\r\nHost: x\r\n"):
+        assert b"one Host" in await refusal(house, b"GET /health HTTP/1.1\r\n%b\r\n" % hosts)
+    async with raw(house, b"GET /health HTTP/1.0\r\n\r\n") as (reader, _):
+        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("path", [b"GET /health/ready", b"POST /v1/sessions", b"GET /nowhere"])
+async def test_a_body_that_drips_on_after_the_answer_is_not_read_for_ever(
+    house: Any, monkeypatch: pytest.MonkeyPatch, path: bytes
+) -> None:
+    monkeypatch.setattr(transport, "REST_S", 0.3)
+    async with raw(house, DRIPPED.replace(b"GET /health", path)) as (reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            async with asyncio.timeout(5):
+                while True:
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+
+
+async def test_the_rest_of_a_body_that_comes_in_time_leaves_the_connection_to_the_next_request(
+    house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "REST_S", 0.3)
+    async with raw(house, DRIPPED) as (reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"x" * 100_000)
+        await asyncio.sleep(0.5)
+        writer.write(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"HTTP/1.1 404"), 5)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n"), (DRIPPED, b"x" * 100_000)]
+)
+async def test_bytes_that_begin_no_request_keep_no_connection_open(
+    open_house: Any, monkeypatch: pytest.MonkeyPatch, first: bytes, then: bytes
+) -> None:
+    monkeypatch.setattr(transport, "HEAD_S", 0.3)
+    async with open_house() as house, raw(house, first) as (reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.05)
+        writer.write(then)
+        await asyncio.wait_for(reader.read(), 5)
 
 
 class Written:

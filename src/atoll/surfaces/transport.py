@@ -1,7 +1,7 @@
 """uvicorn's HTTP and WebSocket protocols with the bounds that they lack; `serve` hands them to uvicorn.
 
-What is bounded: the head of a request in bytes and time, empty fragments of a message, pongs that wait to be written,
-and how long a peer that vanished is believed in.
+What is bounded: the head of a request in bytes and time, how long the rest of a body is read that nobody asked for,
+empty fragments of a message, pongs that wait to be written, and how long a peer that vanished is believed in.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from asyncio.transports import BaseTransport
-from typing import Any
+from typing import Any, NoReturn
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets import http11
 from websockets.frames import Frame
 
 HEAD_BYTES_MAX = 64 * 1024
 HEAD_S = 15.0  # for a whole request head, and for the first one to begin
+REST_S = 5.0  # for the rest of a body that was not read before the answer
 EMPTY_FRAGMENTS_MAX = 10_000  # of one message: they would be free otherwise
 PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 15.0  # so that a peer that vanished is noticed before the second ping
@@ -26,31 +28,43 @@ CLOSE_BAD_DATA, CLOSE_TOO_LARGE, CLOSE_RESTART = 1007, 1009, 1012
 LOST = "atoll.lost"  # in a WebSocket's extensions: an Event, set when the connection is gone, read or not
 END = "atoll.end"  # in every scope's extensions: ends the connection, with a close code and a reason; whether it could
 
+# websockets parses the head of an upgrade once more, after `Http`, whose bounds are to be the only ones.
+http11.MAX_LINE_LENGTH = 2 * HEAD_BYTES_MAX
+http11.MAX_NUM_HEADERS = HEAD_BYTES_MAX
 
-class HeadTooLarge(Exception):
-    """Raised into the parser, which then answers 400 and closes."""
+
+class BadHead(Exception):
+    """Raised into the parser, which then calls `send_400_response`."""
 
 
 class Http(HttpToolsProtocol):
-    """HTTP/1.1 whose heads are bounded."""
+    """HTTP/1.1 in which whatever is waited for from the client has an end: a head, the rest of a body."""
 
     _head_bytes = 0
-    _head_timer: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
+    _wrong = "Invalid HTTP request received."
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch_head()
+        self._end_in(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch_head()
+        self._go_on()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Any byte ends uvicorn's wait for the next request, also one that begins none.
+        waits = self._deadline is not None or self.timeout_keep_alive_task is not None
+        if not waits and self._is_idle() and self.transport.get_protocol() is self:
+            self._end_in(HEAD_S)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {END: self.end}  # type: ignore[dict-item]
         self._head_bytes = 0
-        if self._head_timer is None:
-            self._watch_head()
+        if self._deadline is None:
+            self._end_in(HEAD_S)
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -61,11 +75,31 @@ class Http(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._unwatch_head()
+        self._go_on()
+        self._check_head()
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:  # no upgrade
             self.cycle.transport = HeadWithBody(self.transport, self.loop)  # type: ignore[assignment]
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._is_idle():
+            self._go_on()  # the rest of a body that nobody asked for came in time
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_idle() and self.cycle.more_body:
+            self._end_in(REST_S)
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        protocol = self.transport.get_protocol()
+        if isinstance(protocol, WebSocket) and not protocol.handshake_initiated:
+            self.send_400_response(self._wrong)  # websockets refuses more than httptools, and says nothing
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(self._wrong)
 
     def end(self, _code: int, _reason: str) -> bool:
         """Hang up; to what answers the request the client has gone."""
@@ -73,23 +107,46 @@ class Http(HttpToolsProtocol):
         self.loop.call_later(LINGER_S, self.transport.abort)  # where the client does not read what is on its way
         return True
 
+    def _is_idle(self) -> bool:
+        """Whether every request that came is answered."""
+        return not self.cycle or self.cycle.response_complete
+
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES_MAX:
-            raise HeadTooLarge
+            self._refuse(f"The request's head is larger than {HEAD_BYTES_MAX} bytes.")
 
-    def _watch_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_S, self._head_late)
+    def _check_head(self) -> None:
+        """Refuses all but one Host (RFC 9112, 3.2), and an upgrade that has a body or comes before an answer."""
+        assert self.parser is not None
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            self._refuse("A request has one Host header.")
+        if self.parser.should_upgrade() and self._should_upgrade():
+            has_body = b"transfer-encoding" in names or any(
+                name == b"content-length" and int(value) for name, value in self.headers
+            )
+            if has_body or not self._is_idle():
+                self._refuse("An upgrade has no body, and waits for the answers before it.")
 
-    def _unwatch_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _refuse(self, why: str) -> NoReturn:
+        self._wrong = why
+        raise BadHead
 
-    def _head_late(self) -> None:
-        self._head_timer = None
+    def _end_in(self, seconds: float) -> None:
+        self._go_on()
+        self._deadline = self.loop.call_later(seconds, self._late)
+
+    def _go_on(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._deadline = None
         if not self.transport.is_closing():
-            self.transport.close()
+            self.end(0, "")
 
 
 class HeadWithBody:

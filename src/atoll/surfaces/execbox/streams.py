@@ -29,7 +29,9 @@ CLOSE_S = 5.0
 PROTOCOL = Parameter("protocol", "binary frames, or the same messages as JSON text", choices=("binary", "json"))
 OFFSET = Parameter("offset", "first output byte wanted; the ring may begin later", int, minimum=0, maximum=2**63 - 1)
 PROCESS = Parameter("process", "the process; default: the main one", max_chars=64)
-CMD = Parameter("cmd", "repeated: the words; once: split by shell-word rules", required=True, repeatable=True)
+CMD = Parameter(
+    "cmd", "repeated: the words; once: split by shell-word rules", required=True, repeatable=True, max_chars=131_072
+)
 WORKDIR = Parameter("workdir", "where it starts")
 TTY = Parameter("tty", "give it a terminal", bool)
 COLS = Parameter("cols", "columns of the terminal", int, minimum=1, maximum=65_535)
