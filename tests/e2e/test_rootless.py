@@ -92,7 +92,10 @@ def test_rootless_says_what_it_cannot(rootless: Server) -> None:
         assert answer.json()["code"] == "NOT_IMPLEMENTED"
     sandbox = server.create()
     assert server.http.post(f"/v1/sessions/{sandbox}/pause").status_code == 501
-    report = json.loads(server.cli("doctor", "--json", code=None).stdout)
+    told = server.cli("doctor", code=0).stdout.decode()
+    assert "FAIL" not in told and "tier rootless, isolated; 6 rules of the root tier are not enforced" in told
+    assert sum(line.startswith("--") and "not enforced in this tier" in line for line in told.splitlines()) == 6
+    report = json.loads(server.cli("doctor", "--json", code=0).stdout)
     assert report["tier"] == "rootless"
     missing = {check["name"]: check["fix"] for check in report["checks"] if not check["ok"]}
     assert {"memory_bounded", "pids_bounded", "cpu_bounded", "outgoing_network"} <= missing.keys()

@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(as_json: output.Json = False) -> None:
-    """Prove how well this machine isolates sandboxes, and say how to mend what is missing. Exit code 1: it does not."""
+    """Prove how well this machine isolates sandboxes, and say how to mend what is missing. Exit code 1: a proof failed."""
     import asyncio
     import shutil
     import tempfile
@@ -34,14 +34,20 @@ def doctor(as_json: output.Json = False) -> None:
                 "tier": report.tier,
                 "isolated": report.isolated,
                 "checks": [
-                    {"name": check.name, "ok": check.ok, "detail": check.detail, "fix": check.fix}
+                    {
+                        "name": check.name,
+                        "ok": check.ok,
+                        "enforced": check.enforced,
+                        "detail": check.detail,
+                        "fix": check.fix,
+                    }
                     for check in report.checks
                 ],
             }
         )
     else:
         _show(report)
-    raise typer.Exit(0 if report.isolated else 1)
+    raise typer.Exit(0 if report.passed else 1)
 
 
 async def _examine(folder: str) -> Report:
@@ -67,9 +73,12 @@ def _show(report: Report) -> None:
 
     screen = output.console()
     for check in report.checks:
-        mark = "[green]ok  [/]" if check.ok else "[red]FAIL[/]"
-        screen.print(f"{mark} {check.name:<24} {escape(check.detail)}")
+        mark = "[red]FAIL[/]" if check.failed else "[green]ok  [/]" if check.ok else "[yellow]--  [/]"
+        detail = check.detail if check.ok or check.failed else f"not enforced in this tier: {check.detail}"
+        screen.print(f"{mark} {check.name:<24} {escape(detail)}")
         if check.fix:
             screen.print(f"     [yellow]fix:[/] {escape(check.fix)}")
     verdict = "[green]isolated[/]" if report.isolated else "[red]not isolated[/]"
-    screen.print(f"\ntier [bold]{report.tier}[/], {verdict}")
+    missing = sum(not check.ok and not check.enforced for check in report.checks)
+    but = f"; {missing} rules of the root tier are not enforced" if missing else ""
+    screen.print(f"\ntier [bold]{report.tier}[/], {verdict}{but}")

@@ -41,7 +41,13 @@ class Check:
     ok: bool
     detail: str
     fix: str = ""
-    isolates: bool = True  # False for what bounds or adds, rather than keeps apart
+    isolates: bool = True  # False for what adds an ability, which sandboxes here do without where it is missing
+    enforced: bool = True  # False for what this tier does not do, by design
+
+    @property
+    def failed(self) -> bool:
+        """Whether a proof failed: what the tier promises does not hold."""
+        return self.enforced and not self.ok
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,13 @@ class Report:
 
     @property
     def isolated(self) -> bool:
-        """Whether every rule holds but those that only bound resources or add the network."""
-        return self.tier != "unavailable" and all(check.ok for check in self.checks if check.isolates)
+        """Whether every rule holds that this tier enforces, abilities left out."""
+        return self.tier != "unavailable" and not any(check.failed for check in self.checks if check.isolates)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no proof failed at all."""
+        return self.isolated and not any(check.failed for check in self.checks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from atoll.domain import errors
-from atoll.runtimes.base import Check
+from atoll.runtimes.base import Check, Report
 from atoll.runtimes.local import doctor
 from atoll.runtimes.local.doctor import examine, unavailable
 from atoll.runtimes.local.runtime import LocalRuntime
@@ -76,3 +77,40 @@ def test_a_host_that_can_do_nothing_is_told_with_a_remedy() -> None:
     assert isinstance(check, Check)
     assert "Operation not permitted" in check.detail
     assert check.fix
+
+
+def test_a_failed_bound_is_not_called_isolated_and_a_missing_ability_fails_alone() -> None:
+    held = Check("seccomp", True, "on")
+    bound, ability = Check("memory_bounded", False, "exit 0"), Check("outgoing_network", False, "no", isolates=False)
+    by_design = Check("cpu_bounded", False, "nothing limits it", enforced=False)
+    told = {
+        name: (report.isolated, report.passed)
+        for name, report in {
+            "all": Report("root", (held,)),
+            "bound": Report("root", (held, bound)),
+            "ability": Report("root", (held, ability)),
+            "by design": Report("rootless", (held, by_design)),
+        }.items()
+    }
+    assert told == {
+        "all": (True, True),
+        "bound": (False, False),
+        "ability": (True, False),
+        "by design": (True, True),
+    }
+
+
+async def test_in_the_root_tier_a_bound_that_does_not_hold_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("the root tier needs root")
+    runtime = LocalRuntime(tmp_path / "data", spares=0)
+    await runtime.start()
+    monkeypatch.setattr(doctor, "LIMITS", replace(doctor.LIMITS, memory_bytes=512 * 2**20))  # more than the hog takes
+    try:
+        report = await examine(runtime)
+    finally:
+        await runtime.shutdown()
+    assert {check.name for check in report.checks if check.failed} == {"memory_bounded"}
+    assert (report.isolated, report.passed) == (False, False)

@@ -65,7 +65,10 @@ async def look():
         print(json.dumps({
             "tier": report.tier,
             "isolated": report.isolated,
+            "passed": report.passed,
             "checks": {check.name: [check.ok, check.fix] for check in report.checks},
+            "not_enforced": [check.name for check in report.checks if not check.enforced],
+            "details": [check.detail for check in report.checks],
             "capabilities": sorted(runtime.capabilities),
             "trees": trees,
             "said": told.stdout.decode().split(),
@@ -121,6 +124,12 @@ def test_the_doctor_says_what_it_cannot_hold_them_to_and_how_to_mend_that(seen: 
         "identity", "cpu_bounded", "memory_bounded", "pids_bounded", "outgoing_network", "workspaces_bounded",
     }  # fmt: skip
     assert all(fix.startswith("run as root") for fix in missing.values()), missing
+    assert not any("atoll doctor" in detail for detail in seen["details"])
+
+
+def test_what_this_tier_does_not_enforce_is_no_failed_proof(seen: dict[str, Any]) -> None:
+    assert set(seen["not_enforced"]) == {name for name, (ok, _) in seen["checks"].items() if not ok}
+    assert seen["passed"]
 
 
 def test_workspaces_are_plain_folders_seen_by_sandboxes_and_keepers(seen: dict[str, Any]) -> None:

@@ -30,7 +30,8 @@ _USERNS_CLONE = Path("/proc/sys/kernel/unprivileged_userns_clone")
 _USERNS_MAX = Path("/proc/sys/user/max_user_namespaces")
 
 _CGROUP_RULES = {"cpu_bounded", "memory_bounded", "pids_bounded"}
-_BOUNDS = {*_CGROUP_RULES, "identity", "outgoing_network", "workspaces_bounded"}
+_ABILITIES = {"outgoing_network", "workspaces_bounded"}  # where they are missing, what needs them is refused
+_ROOT_ONLY = {*_CGROUP_RULES, *_ABILITIES, "identity"}  # what the rootless tier does not enforce
 
 _IN_A_CONTAINER = "in a container add --cgroupns=host"
 
@@ -67,8 +68,12 @@ async def examine(runtime: LocalRuntime) -> Report:
         await runtime.destroy(name)
     checks.append(await _network(runtime))
     checks.append(await _workspaces(runtime))
-    checks = [replace(check, isolates=check.name not in _BOUNDS) for check in checks]
-    return Report("root" if os.geteuid() == 0 else "rootless", tuple(checks))
+    is_root = os.geteuid() == 0
+    checks = [
+        replace(check, isolates=check.name not in _ABILITIES, enforced=is_root or check.name not in _ROOT_ONLY)
+        for check in checks
+    ]
+    return Report("root" if is_root else "rootless", tuple(checks))
 
 
 async def prove(runtime: LocalRuntime) -> Report:
@@ -140,6 +145,8 @@ async def _outside(runtime: LocalRuntime, name: str) -> list[Check]:
 
 async def _network(runtime: LocalRuntime) -> Check:
     name = "probe_" + secrets.token_hex(6)
+    if Capability.OUTGOING not in runtime.capabilities:
+        return Check("outgoing_network", False, "loopback only", _fix("outgoing_network"))
     try:
         await runtime.make(name, SandboxSpec(resources=LIMITS, network=NetworkMode.OUTGOING))
         await runtime.destroy(name)
