@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(as_json: output.Json = False) -> None:
-    """Prove how well this machine isolates sandboxes, and say how to mend what is missing. Exit code 1: a proof failed."""
+    """Prove how well this machine isolates sandboxes, and say how to mend what is missing. Exit code 1: one fails."""
     import asyncio
     import shutil
     import tempfile
