@@ -40,6 +40,7 @@ from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.computesdk.errors import ComputeDialect
 from atoll.surfaces.computesdk.routes import operations as compute_operations
+from atoll.surfaces.cut_short import CutShort
 from atoll.surfaces.door import Door, is_loopback
 from atoll.surfaces.execbox.answers import Error
 from atoll.surfaces.execbox.errors import ExecboxDialect
@@ -120,7 +121,7 @@ class Application:
             route for dialect, operations in served for route in routes(operations, self.door, dialect)
         ]
         router = Router(self.routes, redirect_slashes=False, default=self._not_found, lifespan=lambda _: self.running())
-        self._asgi = Tracing(router, self.metrics)
+        self._asgi = Tracing(CutShort(router, self._dialect), self.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._asgi(scope, receive, send)
