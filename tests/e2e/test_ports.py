@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import httpx2
@@ -201,6 +202,28 @@ def test_a_web_server_inside_is_fetched_and_answers_many(server: Server) -> None
     for thread in threads:
         thread.join(20)
     assert pages == [page] * 20
+
+
+def test_all_who_come_while_a_server_wakes_are_answered(server: Server) -> None:
+    assert server.http.post("/v1/workspaces", json={"name": "site"}).status_code == 201
+    sandbox = server.create(
+        ["sh", "-c", "sleep 1; exec python3 -m http.server 8000"],
+        network="exposed", ports=[{"container": 8000}], workspace="site",
+    )  # fmt: skip
+    url = server.session(sandbox)["network"]["ports"]["8000"]["url"]
+    session = f"/v1/sessions/{sandbox}"
+
+    def fetch(*, after_s: float = 0.0) -> int:
+        time.sleep(after_s)
+        return httpx2.get(url, timeout=10).status_code
+
+    with ThreadPoolExecutor(12) as many:
+        assert server.http.post(f"{session}/suspend").status_code == 200
+        answers = [many.submit(fetch, after_s=after_s) for after_s in (0.0, 0.1, 0.5, 0.8)]
+        assert [answer.result() for answer in answers] == [200] * 4
+        assert server.http.post(f"{session}/suspend").status_code == 200
+        assert server.http.get(f"{session}/url", params={"port": 8000}).status_code == 200  # which wakes it too
+        assert list(many.map(lambda _: fetch(), range(12))) == [200] * 12
 
 
 def ended(client: socket.socket) -> bool:

@@ -118,6 +118,8 @@ class Endings:
         if live.sandbox.state is SandboxState.STOPPING and live.busy:
             return  # what its stop waits for
         if ended.reason == "idle" and self._access.limits.suspend_idle and live.sandbox.may_rest:
+            if live.sandbox.state is SandboxState.SUSPENDING and live.busy:
+                return  # what its suspension leads to
             with live.held():
                 await self.rest(live, ended.reason, ended.usage)
             return

@@ -131,6 +131,15 @@ async def test_those_that_fall_idle_together_rest_however_slowly_that_is_recorde
     assert {(one.state, one.reason) for one in ends} == {(SandboxState.SUSPENDED, "idle")}
 
 
+async def test_an_idle_end_while_it_is_suspended_leaves_its_ports_listening(shop: Workshop) -> None:
+    sandbox = await made(shop, command=("listen", "8080"), network=NetworkMode.EXPOSED, ports=(Port(8080),))
+    port = shop.sandboxes.ports.urls(sandbox)[0].host_port
+    with crash.armed("sandboxes.suspend.recorded", lambda _: shop.host.end(shop.host.sandboxes[sandbox.id], "idle")):
+        rested = await shop.sandboxes.suspend(ALICE, sandbox.id)
+    assert (rested.state, rested.reason) == (SandboxState.SUSPENDED, "suspended")
+    assert await round_trip(port) == b"ping"
+
+
 async def test_an_end_that_was_told_and_not_recorded_is_told_to_the_next_server(shop: Workshop) -> None:
     sandbox = await made(shop)
     shop.records.down = True
