@@ -299,3 +299,7 @@ async def test_names_are_unique_and_change(shop: Workshop) -> None:
     for bad in ("", "  ", "x" * 129, "ws_" + "0" * 32, "a\nb"):
         with pytest.raises(InvalidInput):
             await shop.create(bad)
+    for bad in ("a/b", ".", ".."):
+        with pytest.raises(InvalidInput, match=r"without '/', and not '\.' or '\.\.'$"):
+            await shop.create(bad)
+    assert (await shop.create("..v1.2")).workspace.name == "..v1.2"
