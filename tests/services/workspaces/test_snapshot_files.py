@@ -13,7 +13,9 @@ import pytest
 import zstandard
 from structlog.testing import capture_logs
 
+from atoll.domain.chunk_ids import hole_run
 from atoll.domain.errors import Corrupt, InvalidInput, Unavailable
+from atoll.domain.tree import FILE_BYTES_MAX, Entry, EntryKind
 from atoll.services.workspaces.archives.snapshot_files import SnapshotFiles
 from atoll.services.workspaces.archives.tree_archives import TreeArchives
 from atoll.services.workspaces.storage import free_space
@@ -22,8 +24,8 @@ from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.testing.memory_blobs import MemoryBlobs
 from tests.services.conftest import ALICE
 
-from .storage import Storage, event, noise
-from .workshop import Workshop
+from .storage import KIB, MIB, Storage, event, noise
+from .workshop import Workshop, each
 
 
 def over(storage: Storage, folder: Path) -> SnapshotFiles:
@@ -175,6 +177,27 @@ async def test_a_copy_without_an_end_holds_up_neither_its_maker_nor_the_collecto
     await until(lambda: len(running) == 1)
     await shop.workspaces.delete(ALICE, "w")
     assert (running, names(folder)) == ([], [])
+
+
+async def test_a_commit_of_terabytes_that_only_its_chunks_call_holes_is_copied_and_restored_at_once(
+    shop: Workshop, tmp_path: Path
+) -> None:
+    folder = shop.snapshot_files = tmp_path / "srv"
+    await shop.restart()
+    view = await shop.workspaces.create(ALICE, "w", quota_bytes=MIB)
+    size = FILE_BYTES_MAX
+    bombs = [Entry(b"s%d" % number, EntryKind.FILE, size=size, chunks=hole_run(2**24)) for number in range(3)]
+    async with asyncio.timeout(30):
+        await shop.workspaces.sync.commit(ALICE, "w", view.head.revision.id, each(bombs))
+        snapshot = await shop.workspaces.snapshots.create(ALICE, "w")
+        path = folder / ALICE.id / f"{snapshot.id}.tar.zst"
+        await until(path.exists)
+        assert path.stat().st_size < 64 * KIB
+        archive = b"".join([piece async for piece in await shop.workspaces.archives.export(ALICE, "w")])
+        assert len(archive) < 64 * KIB
+        await shop.mount("w")
+        status = (await shop.folder("w") / "s0").stat()
+        assert (status.st_size, status.st_blocks) == (size, 0)
 
 
 async def test_a_copy_has_a_deadline_and_the_next_one_comes_after_it(
