@@ -63,7 +63,11 @@ class Upstream:
         if kernel_bytes:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kernel_bytes)
         client.settimeout(10)
-        client.connect((where.hostname, where.port))
+        try:
+            client.connect((where.hostname, where.port))
+        except OSError:
+            client.close()
+            raise
         return client
 
 
