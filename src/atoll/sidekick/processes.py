@@ -171,7 +171,8 @@ class Processes:
         """Seconds since the last request; 0 while a process that the API started is running. A main process that
         serves waits for others: it counts while somebody follows it."""
         for process in self._by_pid.values():
-            if not process.serves or any(follower.offset != WAITS for follower in process.followers):
+            readers = (one for one in process.followers if one.offset != WAITS and one is not process.awaited)
+            if not process.serves or any(readers):
                 return 0.0
         return time.monotonic() - self.last_active
 
