@@ -168,9 +168,8 @@ def test_r11_idle_and_age_end_a_sandbox_on_time_and_use_keeps_it(strict: Server)
             server.http.post(f"/v1/sessions/{old}/keepalive")  # a storm of them cannot pass the age
         time.sleep(0.05)
     assert set(ended) == {idle, old, short}
-    assert 0.9 < ended[idle] < 2.0
-    assert 1.4 < ended[short] < 2.0
-    assert 2.4 < ended[old] < 3.0
+    for sandbox, limit_s in ((idle, 1.0), (short, 1.5), (old, 2.5)):
+        assert limit_s - 0.1 < ended[sandbox] < limit_s + 1.0
     reasons = {name: server.session(name)["reason"] for name in ended}
     assert reasons == {idle: "idle", old: "max_age", short: "timeout"}
     assert server.machine.sandbox_folders() == {used}

@@ -209,7 +209,7 @@ def test_a_web_server_inside_is_fetched_and_answers_many(server: Server) -> None
 
 
 def test_all_who_come_while_a_server_wakes_are_answered(server: Server) -> None:
-    assert server.http.post("/v1/workspaces", json={"name": "site"}).status_code == 201
+    assert server.http.post("/v1/workspaces", json={"name": "site", "quotaBytes": 2**24}).status_code == 201
     sandbox = server.create(
         ["sh", "-c", "sleep 1; exec python3 -m http.server 8000"],
         network="exposed", ports=[{"container": 8000}], workspace="site",
@@ -228,6 +228,8 @@ def test_all_who_come_while_a_server_wakes_are_answered(server: Server) -> None:
         assert server.http.post(f"{session}/suspend").status_code == 200
         assert server.http.get(f"{session}/url", params={"port": 8000}).status_code == 200  # which wakes it too
         assert list(many.map(lambda _: fetch(), range(12))) == [200] * 12
+    assert server.http.delete(session).status_code == 200
+    assert server.http.delete("/v1/workspaces/site").status_code == 200
 
 
 def ended(client: socket.socket) -> bool:
