@@ -200,19 +200,14 @@ class Ground:
     def node_log(self) -> str:
         return (self.data / "run" / "node.log").read_text(errors="replace")
 
-    def _left(self) -> tuple[list[str], list[str], list[str], int]:
-        return self.leaks.processes(), self.leaks.cgroups(), self.leaks.loops(), self.leaks.node()
-
     async def leave(self) -> None:
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
         await self.runtime.shutdown()
         try:
-            deadline = time.monotonic() + SETTLE_S  # the node answers, and then it ends
-            while (left := self._left()) != ([], [], [], 0):
-                assert time.monotonic() < deadline, f"O2: shutdown left {left}"
-                await asyncio.sleep(0.05)
+            left = self.leaks.processes(), self.leaks.cgroups(), self.leaks.loops(), self.leaks.node()
+            assert left == ([], [], [], 0), f"O2: shutdown left {left}"
         finally:
             self.host.remove()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ START_S = 20.0
 ANSWER_S = 30.0
 RESTART_PAUSE_S = 0.2
 BUSY_PAUSE_S = 0.05
+ENDING_PAUSE_S = 0.01
 LINE_BYTES = 16 * 2**20
 
 _ERRORS: dict[str, type[errors.AtollError]] = {
@@ -107,6 +109,15 @@ class NodeClient:
             await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
         self._hang_up()
+
+    async def gone(self) -> None:
+        """Returns when the node that was told to shut down has ended: it answers a moment before. Unavailable when it
+        does not end."""
+        deadline = asyncio.get_running_loop().time() + START_S
+        while not _is_free(self._data / "run" / "node.lock"):
+            if asyncio.get_running_loop().time() > deadline:
+                raise errors.Unavailable("the node has answered that it shuts down, and does not end")
+            await asyncio.sleep(ENDING_PAUSE_S)
 
     async def ask(self, op: str, *, timeout_s: float = ANSWER_S, **fields: Any) -> dict[str, Any]:
         """The node's answer, from the next node if this one dies over it; its error as one of domain/errors.py.
@@ -244,6 +255,16 @@ class NodeClient:
             text = (run / "node.log").read_text(errors="replace").strip().splitlines()
             raise errors.Unavailable("the node could not start: " + (text[-1] if text else "no reason given"))
         return line == READY
+
+
+def _is_free(file: Path) -> bool:
+    """Whether nobody holds the lock on it."""
+    with open(file, "rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 async def open_unix(folder: Path, name: str, limit: int) -> tuple[StreamReader, StreamWriter]:

@@ -103,6 +103,7 @@ class LocalRuntime(Runtime):
         count = len(await self.list())
         await self._node.ask("shutdown", timeout_s=DESTROY_S, destroy=True)
         await self._node.close()
+        await self._node.gone()
         return count
 
     async def make(self, sandbox_id: str, spec: SandboxSpec) -> Handle:
