@@ -27,6 +27,7 @@ from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
+from atoll.services.identity.identity import Identity
 from atoll.services.keys import Keys
 from atoll.services.owner_key import OwnerKey, prepare
 from atoll.services.recovery.backup import Dump
@@ -114,7 +115,8 @@ class Application:
         self.workspaces.join(self.sandboxes)
         self._unproved = ""  # the isolation rules that did not hold when this server started
         self._dialect = ExecboxDialect()
-        self.door = Door(self.keys, door_limits(settings))
+        self.identity = Identity(self.keys)
+        self.door = Door(self.identity, door_limits(settings))
         served = self._operations()
         self.operations = [one for _, operations in served for one in operations]
         self.routes: list[BaseRoute] = [

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 
 class Scope(StrEnum):
@@ -15,9 +17,10 @@ class Scope(StrEnum):
     EXECUTE = "execute"  # create, run in, change and end sandboxes
     READ = "read"  # look at them, read files and output
     WRITE = "write"  # write files
+    ADMIN = "admin"  # what some clients list among a key's permissions: it is kept, and opens nothing
 
 
-DEFAULT_SCOPES = frozenset(Scope)
+DEFAULT_SCOPES = frozenset({Scope.EXECUTE, Scope.READ, Scope.WRITE})
 KEY_PREFIX_CHARS = 12
 
 
@@ -44,6 +47,17 @@ class ApiKey:
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
     version: int = 1
+    owner: str = ""  # whose it is, and what is made with it: a user, a group, another key; empty: its own
+    parent: str | None = None  # the key that made it narrower than itself, and ends with it
+    resources: frozenset[str] | None = None  # the only ids that it reaches; None: all of its owner's
+    budget_micro_usd: int | None = None  # what it may spend of its owner's in all; None: no bound of its own
+    plan: str = ""  # whose quotas hold for it; empty: a key's
+    description: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+
+    def __post_init__(self) -> None:
+        if not self.owner:
+            object.__setattr__(self, "owner", self.id)
 
     def usable(self, now: datetime | None = None) -> bool:
         now = now or datetime.now(UTC)

@@ -33,6 +33,7 @@ _RESOURCES, _USAGE, _SPEC = Resources(), Usage(), SandboxSpec()
 _RESOURCE_FIELDS = tuple(Resources.__dataclass_fields__)
 _USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
 _SPEC_PLAIN = ("image", "work_dir", "tty", "cols", "rows", "env", "sealed_env")
+_KEY_CODED = frozenset({"kind", "scopes", "resources", "metadata"})
 _SPEC_TUPLES = ("command", "setup", "layers")
 
 
@@ -124,13 +125,25 @@ def key_row(key: ApiKey) -> dict[str, Any]:
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
         "last_used_at": key.last_used_at,
+        "owner": key.owner,
+        "parent": key.parent,
+        "resources": None if key.resources is None else " ".join(sorted(key.resources)),
+        "budget_micro_usd": key.budget_micro_usd,
+        "plan": key.plan,
+        "description": key.description,
+        "metadata": _encode(dict(key.metadata)),
     }
 
 
 def key_of(row: Row) -> ApiKey:
-    plain = {name: value for name, value in row.items() if name not in ("kind", "scopes")}
-    scopes = frozenset(Scope(word) for word in row["scopes"].split())
-    return ApiKey(kind=KeyKind(row["kind"]), scopes=scopes, **plain)
+    plain = {name: value for name, value in row.items() if name not in _KEY_CODED}
+    return ApiKey(
+        kind=KeyKind(row["kind"]),
+        scopes=frozenset(Scope(word) for word in row["scopes"].split()),
+        resources=None if row["resources"] is None else frozenset(row["resources"].split()),
+        metadata=json.loads(row["metadata"]),
+        **plain,
+    )
 
 
 def key_use_row(use: KeyUse) -> dict[str, Any]:

@@ -100,7 +100,16 @@ api_keys = Table(
     Column("expires_at", Utc),
     Column("revoked_at", Utc),
     Column("last_used_at", Utc),
+    Column("owner", String, server_default=text("''"), nullable=False),
+    Column("parent", String),
+    Column("resources", Text),  # separated by spaces, sorted; NULL: no bound
+    Column("budget_micro_usd", BigInteger),
+    Column("plan", String, server_default=text("''"), nullable=False),
+    Column("description", Text, server_default=text("''"), nullable=False),
+    Column("metadata", Text, server_default=text("'{}'"), nullable=False),  # JSON
     UniqueConstraint("hash"),
+    Index(None, "owner"),
+    Index(None, "parent"),
 )
 
 api_key_usage = Table(

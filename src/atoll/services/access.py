@@ -57,8 +57,9 @@ class Access:
             sandbox: Sandbox | None = live.sandbox
         else:
             sandbox = await self.records.get_sandbox(sandbox_id) if SANDBOX_ID.match(sandbox_id) else None
-        if sandbox is None or sandbox.owner != principal.id or sandbox.removed:
+        if sandbox is None or sandbox.removed or not principal.sees(sandbox.owner, sandbox.id):
             raise NotFound("session not found")
+        principal.require(scope, sandbox.owner)
         return sandbox
 
     async def live(self, principal: Principal, sandbox_id: str, scope: Scope) -> Live:

@@ -127,7 +127,16 @@ class Keys:
         # The index compared the digests already; this comparison tells nothing by its duration.
         if key is None or not hmac.compare_digest(key.hash, digest) or not key.usable(self._clock()):
             raise Unauthenticated
-        return Principal(id=key.id, kind=key.kind, scopes=key.scopes, name=key.name)
+        return Principal(
+            id=key.owner,
+            kind=key.kind,
+            scopes=key.scopes,
+            name=key.name,
+            credential=key.id,
+            resources=key.resources,
+            plan=key.plan,
+            admin=key.kind is KeyKind.OWNER,
+        )
 
     async def any_usable(self) -> bool:
         """Whether at least one key would be accepted now."""

@@ -92,11 +92,11 @@ class Door:
             self._refuse_guesser(f"address {network_of(peer)}")
             raise NoCredential
         principal = await self._authenticate(text, peer)
-        trace.key_id = principal.id
-        structlog.contextvars.bind_contextvars(key_id=principal.id)
+        trace.key_id = principal.credential
+        structlog.contextvars.bind_contextvars(key_id=principal.credential)
         if principal.kind is KeyKind.STANDARD or not self._is_here(scope, peer):
             self._spend(self._by_address, network_of(peer), "requests from this address")
-            self._spend(self._by_key, principal.id, "requests with this key")
+            self._spend(self._by_key, principal.credential, "requests with this key")
         return principal
 
     def admit_anyone(self, scope: Scope) -> None:
@@ -113,16 +113,16 @@ class Door:
     @contextmanager
     def socket(self, principal: Principal) -> Generator[None]:
         """Holds one of the principal's WebSocket places while it is open."""
-        if self._sockets[principal.id] >= self._limits.sockets_per_key:
+        if self._sockets[principal.credential] >= self._limits.sockets_per_key:
             limit = self._limits.sockets_per_key
             raise RateLimited(f"this key has {limit} streams open already ({limit}/{limit})", retry_after_s=5)
-        self._sockets[principal.id] += 1
+        self._sockets[principal.credential] += 1
         try:
             yield
         finally:
-            self._sockets[principal.id] -= 1
-            if not self._sockets[principal.id]:
-                del self._sockets[principal.id]
+            self._sockets[principal.credential] -= 1
+            if not self._sockets[principal.credential]:
+                del self._sockets[principal.credential]
 
     def note_use(self, scope: Scope, key_id: str, status: int) -> None:
         """One line of the key's use log."""

@@ -1,0 +1,8 @@
+"""Counters that servers share."""
+
+revision = "0010"
+down_revision = "0009"
+
+
+def upgrade() -> None:
+    pass

@@ -1,0 +1,1 @@
+"""Who asks: users, keys, tokens, groups. `Identity` makes a principal of whatever credential came."""

@@ -1,0 +1,39 @@
+"""Identity: makes a principal of a credential, whatever its kind; the one service that every door asks.
+
+Each kind of credential has an authenticator of its own; the first that recognises a text decides about it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from atoll.domain.principal import Principal
+from atoll.services.keys import Keys
+
+
+class Authenticator(Protocol):
+    """Knows one kind of credential."""
+
+    def recognises(self, text: str) -> bool:
+        """Whether a text has the form of this kind; says nothing about its being valid."""
+        ...
+
+    async def authenticate(self, text: str) -> Principal:
+        """Who holds it. Unauthenticated when it is unknown, expired or revoked, without saying which."""
+        ...
+
+
+class Identity:
+    """Tokens and the like first; what nobody recognises is taken for an API key."""
+
+    def __init__(self, keys: Keys, *authenticators: Authenticator) -> None:
+        self._keys = keys
+        self._authenticators = authenticators
+        self.log_use = keys.log_use
+
+    async def authenticate(self, text: str) -> Principal:
+        """Who holds this credential. Unauthenticated when it is unknown, expired or revoked, without saying which."""
+        for authenticator in self._authenticators:
+            if authenticator.recognises(text):
+                return await authenticator.authenticate(text)
+        return await self._keys.authenticate(text)
