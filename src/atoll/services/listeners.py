@@ -9,7 +9,6 @@ import time
 from asyncio import StreamReader, StreamWriter
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -18,13 +17,12 @@ from atoll.domain.errors import AtollError, Unavailable
 from atoll.domain.sandbox import Port, Sandbox
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
+from atoll.services.joining import HELD_BYTES, Stream, join
 from atoll.services.limits import Limits
 
 _log = structlog.get_logger()
 
 HOST = "127.0.0.1"
-CHUNK_BYTES = 65_536
-HELD_BYTES = 32_768  # that wait to be copied or written, each way, where more is neither read nor copied
 CLOSE_S = 1.0
 RETRY_S = 0.05
 
@@ -99,7 +97,7 @@ class Listeners:
             self._streams[door.key] += 1
             try:
                 if self._has_room(door):
-                    await self._join(sandbox_id, port.container, reader, writer)
+                    await self._join(sandbox_id, port.container, Stream(reader, writer))
             except asyncio.CancelledError:
                 pass  # the sandbox ended: cutting the connection is the answer
             finally:
@@ -123,99 +121,24 @@ class Listeners:
             and self._streams.total() <= limits.tcp_streams_max
         )
 
-    async def _join(self, sandbox_id: str, port: int, reader: StreamReader, writer: StreamWriter) -> None:
+    async def _join(self, sandbox_id: str, port: int, client: Stream) -> None:
         try:
             if self._wake is not None:
                 await self._wake(sandbox_id)
-            inner_reader, inner_writer = await self._dial(sandbox_id, port)
+            inner = await self._dial(sandbox_id, port)
         except (AtollError, OSError) as error:
             _log.info("port.refused", sandbox_id=sandbox_id, port=port, error=str(error))
             return
-        await join(reader, writer, inner_reader, inner_writer, half_closed_s=self._limits.half_closed_s)
+        await join(client, inner, half_closed_s=self._limits.half_closed_s)
 
-    async def _dial(self, sandbox_id: str, port: int) -> tuple[StreamReader, StreamWriter]:
+    async def _dial(self, sandbox_id: str, port: int) -> Stream:
         """Of one that was woken just now it is no error that nothing listens yet."""
         while True:
             try:
                 async with deadline(self._limits.call_s, "reaching the port"):
-                    return await self._runtime.dial(sandbox_id, port)
+                    return Stream(*await self._runtime.dial(sandbox_id, port))
             except Unavailable:
                 door = self._doors.get(sandbox_id)
                 if door is None or time.monotonic() >= door.patient_until:
                     raise
             await asyncio.sleep(RETRY_S)
-
-
-async def join(
-    reader: StreamReader,
-    writer: StreamWriter,
-    other_reader: StreamReader,
-    other_writer: StreamWriter,
-    *,
-    half_closed_s: float,
-) -> None:
-    """Copy both ways until both sides have said all, and close both; an end on one side is passed on as a half-close.
-
-    A side that after the other's end says nothing for `half_closed_s`, or then does not read what is left for it, is
-    given up: a program that never closes would else keep the places of all the clients that have left it. Cancelled, it
-    cuts both at once.
-    """
-    try:
-        await _copy_all(reader, writer, other_reader, other_writer, half_closed_s)
-        await _let_finish(writer, other_writer, within_s=half_closed_s)
-    finally:
-        for side in (writer, other_writer):
-            side.transport.abort()
-
-
-async def _copy_all(
-    reader: StreamReader,
-    writer: StreamWriter,
-    other_reader: StreamReader,
-    other_writer: StreamWriter,
-    half_closed_s: float,
-) -> None:
-    flow = _Flow()
-    for side in (writer, other_writer):
-        side.transport.set_write_buffer_limits(high=HELD_BYTES)
-    left = {asyncio.create_task(flow.copy(reader, other_writer)), asyncio.create_task(flow.copy(other_reader, writer))}
-    try:
-        _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-        while left:
-            before = flow.pieces
-            _, left = await asyncio.wait(left, timeout=half_closed_s)
-            if flow.pieces == before:
-                return
-    finally:
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left)
-
-
-async def _let_finish(*writers: StreamWriter, within_s: float) -> None:
-    """Close them, with so long for their sides to read what is left."""
-    for writer in writers:
-        writer.close()
-    with suppress(TimeoutError, OSError):
-        async with asyncio.timeout(within_s):
-            for writer in writers:
-                await writer.wait_closed()
-
-
-@dataclass(slots=True)
-class _Flow:
-    pieces: int = 0  # that went either way
-
-    async def copy(self, reader: StreamReader, writer: StreamWriter) -> None:
-        try:
-            while data := await reader.read(CHUNK_BYTES):
-                if writer.is_closing():  # uvloop raises a RuntimeError where asyncio would ignore the bytes
-                    return
-                self.pieces += 1
-                writer.write(data)
-                await writer.drain()
-            if writer.can_write_eof() and not writer.is_closing():
-                writer.write_eof()
-        except (ConnectionError, OSError):
-            writer.transport.abort()
