@@ -16,7 +16,7 @@ from atoll.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import NetworkMode, Port, Sandbox
-from atoll.services.listeners import join
+from atoll.services.joining import Stream, join
 
 from .conftest import ALICE, BOB, QUICK, House, until
 
@@ -198,7 +198,7 @@ async def test_a_command_can_start_listening_later(house: House) -> None:
 async def test_a_side_that_stays_silent_after_the_others_end_is_given_up(says: bytes) -> None:
     ours, client = socket.socketpair()
     inner, program = socket.socketpair()
-    streams = [*await asyncio.open_connection(sock=ours), *await asyncio.open_connection(sock=inner)]
+    streams = [Stream(*await asyncio.open_connection(sock=one)) for one in (ours, inner)]
     _, program_writer = await asyncio.open_connection(sock=program)
     joined = asyncio.create_task(join(*streams, half_closed_s=0.2))
     client.shutdown(socket.SHUT_WR)
@@ -219,7 +219,8 @@ async def test_a_side_that_does_not_read_what_is_left_for_it_is_given_up() -> No
     reader, writer = await asyncio.open_connection(sock=ours)
     while not writer.transport.get_write_buffer_size():
         writer.write(bytes(8192))
-    joined = asyncio.create_task(join(reader, writer, *await asyncio.open_connection(sock=inner), half_closed_s=0.2))
+    other = Stream(*await asyncio.open_connection(sock=inner))
+    joined = asyncio.create_task(join(Stream(reader, writer), other, half_closed_s=0.2))
     program.close()
     client.shutdown(socket.SHUT_WR)
     await asyncio.sleep(0.1)
@@ -233,14 +234,15 @@ async def test_a_side_that_does_not_read_what_is_left_for_it_is_given_up() -> No
 async def test_little_waits_for_a_side_that_does_not_read() -> None:
     ours, client = socket.socketpair()
     inner, program = socket.socketpair()
-    streams = [*await asyncio.open_connection(sock=ours), *await asyncio.open_connection(sock=inner, limit=16_384)]
-    joined = asyncio.create_task(join(*streams, half_closed_s=0.2))
+    outer = Stream(*await asyncio.open_connection(sock=ours))
+    other = Stream(*await asyncio.open_connection(sock=inner, limit=16_384))
+    joined = asyncio.create_task(join(outer, other, half_closed_s=0.2))
     program.setblocking(False)
     with pytest.raises(TimeoutError):
         while True:
             async with asyncio.timeout(0.3):
                 await asyncio.get_running_loop().sock_sendall(program, bytes(8192))
-    assert streams[1].transport.get_write_buffer_size() <= 32_768 + 65_536
+    assert outer.writer.transport.get_write_buffer_size() <= 32_768 + 65_536
     joined.cancel()
     await asyncio.wait([joined])
     assert ours.fileno() == inner.fileno() == -1
