@@ -208,7 +208,7 @@ async def test_a_side_that_stays_silent_after_the_others_end_is_given_up(says: b
     assert joined.done() is (says == b"")
     program_writer.close()
     await asyncio.wait_for(joined, 3)
-    for writer in (streams[1], streams[3]):
+    for writer in (stream.writer for stream in streams):
         writer.close()
     client.close()
 
