@@ -105,8 +105,8 @@ class Records(WorkspaceRecords):
     async def get_key(self, key_id: str) -> ApiKey | None: ...
 
     @abstractmethod
-    async def list_keys(self, *, include_revoked: bool = False) -> list[ApiKey]:
-        """Oldest first."""
+    async def list_keys(self, *, owner: str | None = None, include_revoked: bool = False) -> list[ApiKey]:
+        """Oldest first; everybody's, or one owner's."""
 
     @abstractmethod
     async def log_key_use(self, uses: Sequence[KeyUse]) -> None:

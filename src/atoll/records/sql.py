@@ -196,8 +196,10 @@ class SqlRecords(SqlWorkspaces, SqlRevisions, SqlChunks, Records):
     async def get_key(self, key_id: str) -> ApiKey | None:
         return await self._one(_GET_KEY, key_of, wanted=key_id)
 
-    async def list_keys(self, *, include_revoked: bool = False) -> list[ApiKey]:
+    async def list_keys(self, *, owner: str | None = None, include_revoked: bool = False) -> list[ApiKey]:
         query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
+        if owner is not None:
+            query = query.where(api_keys.c.owner == owner)
         if not include_revoked:
             query = query.where(api_keys.c.revoked_at.is_(None))
         return await self._all(query, key_of)

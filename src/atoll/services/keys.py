@@ -8,9 +8,10 @@ from __future__ import annotations
 import hmac
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, StaleVersion, Unauthenticated
 from atoll.domain.event import Event
@@ -72,10 +73,20 @@ class Keys:
         expires_in_days: float | None = None,
         prefix: str = "sk_",
         text: str | None = None,
+        owner: str = "",
+        parent: str | None = None,
+        resources: frozenset[str] | None = None,
+        budget_micro_usd: int | None = None,
+        plan: str = "",
+        description: str = "",
+        metadata: Mapping[str, Any] | None = None,
         actor: str = "system",
         request_id: str | None = None,
     ) -> NewKey:
-        """Make a key; `text` is for one that was drawn before (the owner key). InvalidInput names the wrong field."""
+        """Make a key; `text` is for one that was drawn before (the owner key). InvalidInput names the wrong field.
+
+        Whether somebody may make it, with that owner and those bounds, is for the caller to say.
+        """
         _check(name, scopes, expires_in_days, prefix)
         text = text or new_key_text(prefix)
         now = self._clock()
@@ -89,15 +100,22 @@ class Keys:
             scopes=scopes,
             created_at=now,
             expires_at=expires_at,
+            owner=owner,
+            parent=parent,
+            resources=resources,
+            budget_micro_usd=budget_micro_usd,
+            plan=plan,
+            description=description,
+            metadata=dict(metadata or {}),
         )
         detail: dict[str, object] = {"name": name, "kind": kind.value, "scopes": sorted(scopes), "prefix": key.prefix}
         await self._records.add_key(key, self._event("key.created", key, actor, request_id, detail))
         self._cache.forget(key.hash)  # it may be remembered as unknown
         return NewKey(key, text)
 
-    async def list(self, *, include_revoked: bool = False) -> list[ApiKey]:
-        """Oldest first."""
-        return await self._records.list_keys(include_revoked=include_revoked)
+    async def list(self, *, owner: str | None = None, include_revoked: bool = False) -> list[ApiKey]:
+        """Oldest first; everybody's, or one owner's."""
+        return await self._records.list_keys(owner=owner, include_revoked=include_revoked)
 
     async def revoke(self, key_id: str, *, actor: str = "system", request_id: str | None = None) -> ApiKey:
         """End a key: the next request with it is refused. NotFound for an unknown one; again is no error."""
@@ -162,7 +180,7 @@ class Keys:
         return self._uses.dropped
 
     def _event(self, action: str, key: ApiKey, actor: str, request_id: str | None, detail: dict[str, object]) -> Event:
-        return Event(action, key.id, key.id, actor, request_id=request_id, detail=detail, at=self._clock())
+        return Event(action, key.id, key.owner, actor, request_id=request_id, detail=detail, at=self._clock())
 
 
 def _check(name: str, scopes: frozenset[Scope], expires_in_days: float | None, prefix: str) -> None:

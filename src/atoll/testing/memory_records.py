@@ -122,9 +122,10 @@ class MemoryRecords(MemoryWorkspaceRecords, Records):
         self._check()
         return self._keys.get(key_id)
 
-    async def list_keys(self, *, include_revoked: bool = False) -> list[ApiKey]:
+    async def list_keys(self, *, owner: str | None = None, include_revoked: bool = False) -> list[ApiKey]:
         self._check()
         keys = [key for key in self._keys.values() if include_revoked or key.revoked_at is None]
+        keys = [key for key in keys if owner in (None, key.owner)]
         return sorted(keys, key=lambda key: key.created_at)
 
     async def log_key_use(self, uses: Sequence[KeyUse]) -> None:
