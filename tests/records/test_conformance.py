@@ -9,8 +9,10 @@ import pytest
 
 from atoll.records.base import Records
 from atoll.records.sql import open_records
+from atoll.testing.groups_conformance import GroupRecordsConformance
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.records_conformance import RecordsConformance
+from atoll.testing.users_conformance import UserRecordsConformance
 from atoll.testing.workspace_records_conformance import WorkspaceRecordsConformance
 
 Stores = tuple[Records, Records]
@@ -25,7 +27,7 @@ async def opened_twice(url: str) -> AsyncIterator[Stores]:
         await store.close()
 
 
-class TestSqlite(RecordsConformance, WorkspaceRecordsConformance):
+class TestSqlite(RecordsConformance, GroupRecordsConformance, UserRecordsConformance, WorkspaceRecordsConformance):
     @pytest.fixture
     async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
         async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
@@ -33,14 +35,14 @@ class TestSqlite(RecordsConformance, WorkspaceRecordsConformance):
 
 
 @pytest.mark.postgres
-class TestPostgres(RecordsConformance, WorkspaceRecordsConformance):
+class TestPostgres(RecordsConformance, GroupRecordsConformance, UserRecordsConformance, WorkspaceRecordsConformance):
     @pytest.fixture
     async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
         async for stores in opened_twice(postgres_url):
             yield stores
 
 
-class TestMemory(RecordsConformance, WorkspaceRecordsConformance):
+class TestMemory(RecordsConformance, GroupRecordsConformance, UserRecordsConformance, WorkspaceRecordsConformance):
     @pytest.fixture
     async def stores(self) -> Stores:
         store = MemoryRecords()

@@ -13,6 +13,9 @@ from datetime import datetime
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
 from atoll.domain.sandbox import Sandbox, SandboxState
+from atoll.records.groups import GroupRecords
+from atoll.records.secrets import SecretRecords
+from atoll.records.users import UserRecords
 from atoll.records.workspaces import WorkspaceRecords
 
 
@@ -29,7 +32,7 @@ class KeyUse:
     user_agent: str | None
 
 
-class Records(WorkspaceRecords):
+class Records(GroupRecords, SecretRecords, UserRecords, WorkspaceRecords):
     """The store of facts. Returned objects are what is stored now, moments in UTC.
 
     Every method may be called concurrently, between `start` and `close`. Each is one transaction: all of it or nothing.
@@ -73,12 +76,12 @@ class Records(WorkspaceRecords):
     async def list_sandboxes(
         self,
         *,
-        owner: str | None = None,
+        owner: str | tuple[str, ...] | None = None,
         states: Collection[SandboxState] | None = None,
         removed: bool | None = False,
         limit: int = 1000,
     ) -> list[Sandbox]:
-        """Newest first. `removed` None lists both."""
+        """Newest first, those of one owner or of any of several. `removed` None lists both."""
 
     @abstractmethod
     async def count_live(self, owner: str | None = None) -> int: ...

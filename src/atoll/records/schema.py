@@ -277,11 +277,109 @@ chunks = Table(
     sqlite_with_rowid=False,
 )
 
+groups = Table(
+    "groups",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("updated_at", Utc, nullable=False),
+    Column("description", Text),
+    Column("version", Integer, nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group", String, ForeignKey("groups.id"), primary_key=True),
+    Column("principal", String, primary_key=True),
+    Column("role", String, nullable=False),
+    Column("added_at", Utc, nullable=False),
+    Index(None, "principal"),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("vault", String, nullable=False),
+    Column("key", LargeBinary, nullable=False),  # wrapped
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("rotated_at", Utc),
+    Column("revision", Integer, nullable=False),
+    Column("hosts", Text, nullable=False),  # JSON
+    Column("description", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("owner", "name"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("username", String, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("password_hash", String),
+    Column("name", String, nullable=False),
+    Column("admin", Boolean, nullable=False),
+    Column("issuer", String),
+    Column("subject", String),
+    Column("disabled_at", Utc),
+    Column("welcomed_at", Utc),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("username"),
+    UniqueConstraint("issuer", "subject"),
+)
+
+logins = Table(
+    "logins",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("owner", String, ForeignKey("users.id"), nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+    Column("ended_at", Utc),
+    Column("reason", String),
+    Index(None, "owner", "created_at"),
+    Index(None, "expires_at"),
+)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("login", String, ForeignKey("logins.id"), nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+    Column("used_at", Utc),
+    Index(None, "login"),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("algorithm", String, nullable=False),
+    Column("public", Text, nullable=False),  # PEM
+    Column("sealed", LargeBinary, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("vault", String, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("retired_at", Utc),
+)
+
 # In the order in which rows can be copied: what others refer to comes before them.
 TABLES = (
     sandboxes,
     api_keys,
     api_key_usage,
+    users,
+    logins,
+    refresh_tokens,
+    signing_keys,
     events,
     owners,
     lineages,
@@ -291,4 +389,7 @@ TABLES = (
     shares,
     packs,
     chunks,
+    groups,
+    group_members,
+    secrets,
 )

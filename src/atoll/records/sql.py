@@ -32,8 +32,20 @@ from atoll.records.rows import (
 )
 from atoll.records.schema import api_key_usage, api_keys, events, sandboxes
 from atoll.records.sql_chunks import SqlChunks
+from atoll.records.sql_groups import SqlGroups, hold_owner
 from atoll.records.sql_revisions import SqlRevisions
-from atoll.records.sql_store import ADD_EVENT, event_values, lock_owner, not_swapped, storable, swap, swap_values
+from atoll.records.sql_secrets import SqlSecrets
+from atoll.records.sql_store import (
+    ADD_EVENT,
+    event_values,
+    lock_owner,
+    not_swapped,
+    owned_by,
+    storable,
+    swap,
+    swap_values,
+)
+from atoll.records.sql_users import SqlUsers
 from atoll.records.sql_workspaces import SqlWorkspaces
 
 OWNER_LOCK = 1
@@ -76,7 +88,7 @@ _SWAP_SANDBOX = swap(sandboxes, {"created_at"})
 _SWAP_KEY = swap(api_keys, {"created_at", "last_used_at"})
 
 
-class SqlRecords(SqlWorkspaces, SqlRevisions, SqlChunks, Records):
+class SqlRecords(SqlGroups, SqlSecrets, SqlUsers, SqlWorkspaces, SqlRevisions, SqlChunks, Records):
     """See `Records` for what each method does."""
 
     async def start(self) -> None:
@@ -99,6 +111,7 @@ class SqlRecords(SqlWorkspaces, SqlRevisions, SqlChunks, Records):
                 live = _count(connection, sandbox.owner)
                 if live >= quota:
                     raise QuotaExceeded(f"concurrent session limit reached ({live}/{quota})")
+            hold_owner(connection, sandbox.owner)
             try:
                 _ADD_SANDBOX.run(connection, row)
             except IntegrityError as error:
@@ -131,14 +144,14 @@ class SqlRecords(SqlWorkspaces, SqlRevisions, SqlChunks, Records):
     async def list_sandboxes(
         self,
         *,
-        owner: str | None = None,
+        owner: str | tuple[str, ...] | None = None,
         states: Collection[SandboxState] | None = None,
         removed: bool | None = False,
         limit: int = 1000,
     ) -> list[Sandbox]:
         query = select(sandboxes).order_by(sandboxes.c.created_at.desc(), sandboxes.c.id.desc()).limit(limit)
         if owner is not None:
-            query = query.where(sandboxes.c.owner == owner)
+            query = query.where(owned_by(sandboxes, owner))
         if states is not None:
             query = query.where(sandboxes.c.state.in_([state.value for state in states]))
             if LIVE.issuperset(states):

@@ -11,10 +11,13 @@ from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.base import KeyUse, Records
+from atoll.testing.memory_groups import MemoryGroups
+from atoll.testing.memory_secrets import MemorySecrets
+from atoll.testing.memory_users import MemoryUsers
 from atoll.testing.memory_workspace_records import MemoryWorkspaceRecords
 
 
-class MemoryRecords(MemoryWorkspaceRecords, Records):
+class MemoryRecords(MemoryGroups, MemorySecrets, MemoryUsers, MemoryWorkspaceRecords, Records):
     """Nothing is awaited inside a method, so each is one transaction. `down` True makes every call Unavailable."""
 
     def __init__(self) -> None:
@@ -43,6 +46,7 @@ class MemoryRecords(MemoryWorkspaceRecords, Records):
             raise Conflict(f"sandbox {sandbox.id} exists")
         if quota is not None and self._live(sandbox.owner) >= quota:
             raise QuotaExceeded(f"{quota} live sandboxes are the limit")
+        self._hold_owner(sandbox.owner)
         self._sandboxes[sandbox.id] = replace(sandbox, created_at=sandbox.created_at.astimezone(UTC))
         self._log(event)
         self.writes += 1
@@ -66,7 +70,7 @@ class MemoryRecords(MemoryWorkspaceRecords, Records):
     async def list_sandboxes(
         self,
         *,
-        owner: str | None = None,
+        owner: str | tuple[str, ...] | None = None,
         states: Collection[SandboxState] | None = None,
         removed: bool | None = False,
         limit: int = 1000,
@@ -75,7 +79,7 @@ class MemoryRecords(MemoryWorkspaceRecords, Records):
         found = [
             sandbox
             for sandbox in self._sandboxes.values()
-            if (owner is None or sandbox.owner == owner)
+            if (owner is None or sandbox.owner in ((owner,) if isinstance(owner, str) else owner))
             and (states is None or sandbox.state in states)
             and (removed is None or sandbox.removed is removed)
         ]
@@ -161,6 +165,16 @@ class MemoryRecords(MemoryWorkspaceRecords, Records):
     def _check(self) -> None:
         if self.down:
             raise Unavailable("the records are down")
+
+    def _owned(self, owner: str) -> list[tuple[str, int]]:
+        return [
+            ("sandboxes", sum(one.owner == owner and not one.ended for one in self._sandboxes.values())),
+            ("workspaces", sum(one.owner == owner and one.deleted_at is None for one in self._workspaces.values())),
+            ("keys", sum(one.owner == owner and one.revoked_at is None for one in self._keys.values())),
+        ]
+
+    def _unshare_all(self, principal: str) -> None:
+        self._shares = {key: one for key, one in self._shares.items() if one.principal != principal}
 
     def _live(self, owner: str | None) -> int:
         return sum(1 for s in self._sandboxes.values() if s.live and (owner is None or s.owner == owner))
