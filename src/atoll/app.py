@@ -22,13 +22,21 @@ import atoll
 from atoll.blobs.base import Blobs
 from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.domain.errors import AtollError, Conflict, Unavailable
-from atoll.limits import door_limits, second_store_limits, service_limits, storage_limits, workspace_limits
+from atoll.limits import (
+    door_limits,
+    outbound_limits,
+    second_store_limits,
+    service_limits,
+    storage_limits,
+    workspace_limits,
+)
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
 from atoll.services.identity.identity import Identity
 from atoll.services.keys import Keys
+from atoll.services.outbound import Outbound
 from atoll.services.owner_key import OwnerKey, prepare
 from atoll.services.recovery.backup import Dump
 from atoll.services.recovery.copy_journal import CopyJournal
@@ -115,6 +123,7 @@ class Application:
         self.workspaces.join(self.sandboxes)
         self._unproved = ""  # the isolation rules that did not hold when this server started
         self._dialect = ExecboxDialect()
+        self.outbound = Outbound(outbound_limits(settings))
         self.identity = Identity(self.keys)
         self.door = Door(self.identity, door_limits(settings))
         served = self._operations()
@@ -137,6 +146,7 @@ class Application:
             stack.callback(lock.release)
             _refuse_half_restored(self.settings)
             await _started(stack, "opening the records", self.records.start, self.records.close)
+            stack.push_async_callback(self.outbound.close)
             await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
             await _started(stack, "starting the runtime", self.runtime.start, self.runtime.close)
             await _started(stack, "opening the blobs", self.blobs.start, self.blobs.close)

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 
 from atoll.domain.workspace import Quota, Reason
 from atoll.services.limits import Limits
+from atoll.services.outbound import OutboundLimits
 from atoll.services.recovery.second_store import SecondStoreLimits
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
@@ -85,6 +86,12 @@ def second_store_limits(settings: Settings) -> SecondStoreLimits:
         backup_every_s=own.copy_backup_every_s,
         backups_kept=own.copy_backups_kept,
     )
+
+
+def outbound_limits(settings: Settings) -> OutboundLimits:
+    """Of the server's calls to URLs of others."""
+    own = settings.outbound
+    return OutboundLimits(own.timeout_s, own.answer_bytes, own.at_once, tuple(map(ip_network, own.networks)))
 
 
 def door_limits(settings: Settings) -> DoorLimits:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from atoll.domain.data_folder import DataFolder, default_data_folder
+from atoll.settings.outbound import OutboundSettings
 from atoll.settings.sandboxes import Images, Limits, NetworkSettings, SandboxSettings
 from atoll.settings.section import Section
 from atoll.settings.server import Admin, Api, Database, KeySettings, Logs, Rates, Server, database_url
@@ -29,6 +30,7 @@ class Settings(Section):
     keys: KeySettings = KeySettings()
     sandboxes: SandboxSettings = SandboxSettings()
     network: NetworkSettings = NetworkSettings()
+    outbound: OutboundSettings = OutboundSettings()
     workspaces: WorkspaceSettings = WorkspaceSettings()
     blobs: BlobSettings = BlobSettings()
     vault: VaultSettings = VaultSettings()
