@@ -6,10 +6,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from atoll.domain.origin import ORIGIN
+
+SYSTEM = "system"  # the actor of what nobody asked for, and the tenant of what is nobody's
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Who did what to which object, with what outcome. `tenant` owns the target; `id` comes from the store."""
+    """Who did what to which object, with what outcome. `tenant` owns the target.
+
+    What a request did carries the request's id, its credential and the client's address. `id`, `seq` (the number in
+    the tenant's chain) and the two hashes come from the store.
+    """
 
     action: str  # noun.verb: sandbox.created, sandbox.stopped, key.revoked
     target: str
@@ -19,4 +27,23 @@ class Event:
     request_id: str | None = None
     detail: dict[str, Any] = field(default_factory=dict[str, Any])
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    credential: str | None = None  # the key or token that the actor came with
+    address: str | None = None
     id: int | None = None
+    seq: int | None = field(default=None, compare=False)
+    previous: bytes = field(default=b"", compare=False, repr=False)  # the hash of the event before it in the chain
+    hash: bytes = field(default=b"", compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        origin = ORIGIN.get()
+        if origin is None or self.id is not None or self.actor == SYSTEM:
+            return
+        if self.outcome != "ok":
+            origin.told = True
+        for name, known in (
+            ("request_id", origin.request_id),
+            ("credential", origin.key_id),
+            ("address", origin.peer),
+        ):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, known)

@@ -168,6 +168,8 @@ def event_row(event: Event) -> dict[str, Any]:
         "outcome": event.outcome,
         "request_id": event.request_id,
         "detail": _encode(event.detail),
+        "credential": event.credential,
+        "address": event.address,
     }
 
 

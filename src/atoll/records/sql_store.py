@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, Table, bindparam, insert, select, text, update
+from sqlalchemy import Connection, Select, Table, bindparam, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from atoll.domain import crash
@@ -17,12 +17,16 @@ from atoll.domain.event import Event
 from atoll.records.database import Database, Work
 from atoll.records.prepared import Prepared
 from atoll.records.rows import event_row
-from atoll.records.schema import events
+from atoll.records.sql_chain import append_event
 
 T = TypeVar("T")
 
+
+class ADD_EVENT:
+    run = staticmethod(append_event)
+
+
 PIECE = 500  # values in one IN list: statements have a limit of them, and few forms are compiled
-ADD_EVENT = Prepared(insert(events).inline())
 # Whoever adds something of that kind for the same owner waits here until this transaction ends.
 _LOCK_OWNER = text("SELECT pg_advisory_xact_lock(:kind, hashtext(:owner))")
 

@@ -1,0 +1,43 @@
+"""How events are chained: what is hashed of each, so that none can be changed, moved, left out or put in unseen.
+
+The stores append with it, `services/audit` verifies with it; docs/audit.md tells others how to do the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+GENESIS = bytes(32)  # stands before the first event of each tenant
+FORM = "event 1"
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def moment_text(at: datetime) -> str:
+    """A moment as it is hashed: UTC, always with microseconds."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def event_hash(
+    previous: bytes,
+    *,
+    id: int,
+    tenant: str,
+    seq: int,
+    at: str,
+    action: str,
+    target: str,
+    actor: str,
+    credential: str | None,
+    outcome: str,
+    request_id: str | None,
+    address: str | None,
+    detail: str,
+) -> bytes:
+    """SHA-256 of the hash before, and all the columns as a JSON array in ASCII; `detail` is the stored JSON text."""
+    columns = [
+        FORM, id, tenant, seq, at, action, target, actor, credential, outcome, request_id, address, detail
+    ]  # fmt: skip
+    return hashlib.sha256(previous + _encode(columns).encode("ascii")).digest()

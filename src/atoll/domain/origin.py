@@ -1,0 +1,22 @@
+"""Origin: the request in whose course something happens; the telemetry sets it, and each new event takes it over.
+
+So no service passes on a request's id by hand. Tasks that a request starts inherit its origin.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Origin:
+    """What is known about the request so far; `told` once an event says that what it asked for did not succeed."""
+
+    request_id: str
+    key_id: str | None = None  # the credential's
+    peer: str | None = None  # the client's address
+    told: bool = False
+
+
+ORIGIN: ContextVar[Origin | None] = ContextVar("origin", default=None)
