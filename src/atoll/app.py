@@ -34,21 +34,31 @@ from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
+from atoll.services.identity.groups import Groups
 from atoll.services.identity.identity import Identity
+from atoll.services.identity.memberships import Memberships
+from atoll.services.identity.principals import Principals
 from atoll.services.keys import Keys
 from atoll.services.outbound import Outbound
 from atoll.services.owner_key import OwnerKey, prepare
+from atoll.services.rates.counters import Counters
+from atoll.services.rates.local_counters import LocalCounters
+from atoll.services.rates.shared_counters import SharedCounters
 from atoll.services.recovery.backup import Dump
 from atoll.services.recovery.copy_journal import CopyJournal
 from atoll.services.recovery.second_store import SecondStore
 from atoll.services.sandboxes import Sandboxes
+from atoll.services.secret_giving import SecretGiving
+from atoll.services.secrets import Secrets
 from atoll.services.workspaces.parts import make_parts
 from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.computesdk.errors import ComputeDialect
+from atoll.surfaces.computesdk.groups import operations as group_operations
 from atoll.surfaces.computesdk.routes import operations as compute_operations
+from atoll.surfaces.computesdk.secrets import operations as secret_operations
 from atoll.surfaces.cut_short import CutShort
 from atoll.surfaces.door import Door, is_loopback
 from atoll.surfaces.execbox.answers import Error
@@ -111,6 +121,7 @@ class Application:
         self.workspaces = Workspaces(parts)
         self.second_store, self._healer = self._second_store(second or open_copy_store(settings))
         parts.chunks.healer = self._healer
+        self.secrets = Secrets(records, self.vault)
         self.sandboxes = Sandboxes(
             records,
             runtime,
@@ -119,13 +130,16 @@ class Application:
             aliases=dict(settings.images.aliases),
             metrics=self.metrics,
             workspaces=self.workspaces.mounts,
+            secrets=SecretGiving(records, self.secrets),
         )
         self.workspaces.join(self.sandboxes)
         self._unproved = ""  # the isolation rules that did not hold when this server started
         self._dialect = ExecboxDialect()
         self.outbound = Outbound(outbound_limits(settings))
-        self.identity = Identity(self.keys)
-        self.door = Door(self.identity, door_limits(settings))
+        memberships = Memberships(records, settings.keys.cache_s)
+        self.groups = Groups(records, memberships, Principals(records))
+        self.identity = Identity(self.keys, memberships=memberships)
+        self.door = Door(self.identity, door_limits(settings), self._counters)
         served = self._operations()
         self.operations = [one for _, operations in served for one in operations]
         self.routes: list[BaseRoute] = [
@@ -181,6 +195,12 @@ class Application:
         )
         return job, healer
 
+    def _counters(self, names_max: int) -> Counters:
+        """Shared with the other servers where there can be some."""
+        if self.settings.rates.shared and self.settings.database_url.startswith("postgresql"):
+            return SharedCounters(self.records, names_max)
+        return LocalCounters(names_max)
+
     async def _prove_isolation(self) -> None:
         """Beside the first requests: a server that cannot prove its isolation says so and is not healthy."""
         try:
@@ -219,6 +239,8 @@ class Application:
             (self._dialect, workspace_operations(self.workspaces, self.settings)),
             (TerminalDialect(), terminal_operations(self.workspaces, self.settings)),
             (ComputeDialect(), compute_operations(self.workspaces, self.settings)),
+            (ComputeDialect(), group_operations(self.groups, self.settings)),
+            (ComputeDialect(), secret_operations(self.secrets, self.settings)),
             (self._dialect, ops_operations(health, metrics, pages)),
         ]
 

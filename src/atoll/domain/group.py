@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from atoll.domain.key import Scope
 
@@ -18,3 +21,37 @@ class Role(StrEnum):
     def scopes(self) -> frozenset[Scope]:
         """The scopes that the role carries; a credential's own hold besides."""
         return frozenset({Scope.READ}) if self is Role.VIEWER else frozenset(Scope)
+
+    @property
+    def rank(self) -> int:
+        """Each role includes those of a lower rank."""
+        return tuple(Role).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The record of one group; its id owns what the group has."""
+
+    id: str
+    name: str  # need not be unique: only those in it ever see it
+    created_at: datetime
+    updated_at: datetime
+    description: str | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """That a principal belongs to a group."""
+
+    group: str
+    principal: str  # a user's id, or that of a key which belongs to nobody
+    role: Role
+    added_at: datetime
+
+
+class Membership(NamedTuple):
+    """A group as one of its members sees it."""
+
+    group: Group
+    role: Role

@@ -8,6 +8,7 @@ import uuid
 
 SANDBOX_ID = re.compile(r"^sess_[0-9a-f]{12}$")
 KEY_ID = re.compile(r"^key_[0-9a-f]{12}$")
+GROUP_ID = re.compile(r"^grp_[0-9a-f]{24}$")
 
 
 def new_sandbox_id() -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from atoll.domain.errors import Forbidden
+from atoll.domain.errors import Forbidden, NotFound
 from atoll.domain.group import Role
 from atoll.domain.key import KeyKind, Scope
+from atoll.domain.rate import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,10 @@ class Principal:
     name: str = ""
     credential: str = ""  # empty: `id` itself
     groups: Mapping[str, Role] = field(default_factory=dict[str, Role], hash=False)  # that it belongs to, by id
-    resources: frozenset[str] | None = None  # the ids that this credential reaches; None: all of its owner's
+    resources: frozenset[str] | None = None  # ids of things, or of owners with all they have, that the credential
+    # reaches; None: all that is its owner's and its groups'
     plan: str = ""  # whose quotas hold, where `kind` has any; empty: a key's
+    rate: Rate | None = None  # of its credential; None: as the settings say
     admin: bool = False  # whether it may administer this server: users, everybody's keys, groups and quotas
 
     def __post_init__(self) -> None:
@@ -42,11 +45,28 @@ class Principal:
         if role is not None and scope not in role.scopes:
             raise Forbidden(f"a {role} of the group {owner} may not {scope}")
 
+    def reaches(self, owner: str, resource: str) -> bool:
+        """Whether the credential's bounds leave it a thing of `owner`'s: they name the thing, or its owner."""
+        return self.resources is None or resource in self.resources or owner in self.resources
+
     def sees(self, owner: str, resource: str) -> bool:
         """Whether a thing of `owner`'s exists for it; what does not, is to be answered as an unknown id is."""
-        if self.resources is not None and resource not in self.resources:
-            return False
-        return owner == self.id or owner in self.groups
+        return self.reaches(owner, resource) and (owner == self.id or owner in self.groups)
+
+    def owning(self, scope: Scope, group: str | None = None) -> str:
+        """Whose a thing is that it makes: its own, or the group's that it names. Needs `scope`, of the role too.
+
+        NotFound for a group that it does not belong to. Forbidden where its bounds name single things: those it may
+        change, and make no others.
+        """
+        self.require(scope, group)
+        if group is None or group == self.id:
+            if not self.reaches(self.id, self.id):
+                raise Forbidden("this credential reaches single things only: it may make no others")
+            return self.id
+        if group not in self.groups or not self.reaches(group, group):
+            raise NotFound("group not found")
+        return group
 
 
 def _listed(scopes: frozenset[Scope]) -> str:

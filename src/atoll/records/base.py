@@ -12,8 +12,13 @@ from datetime import datetime
 
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
+from atoll.domain.quota import Bound, QuotaUse, Spend
 from atoll.domain.sandbox import Sandbox, SandboxState
+from atoll.records.accounts import AccountRecords
 from atoll.records.groups import GroupRecords
+from atoll.records.idempotency import IdempotencyRecords
+from atoll.records.quotas import QuotaRecords
+from atoll.records.rates import RateRecords
 from atoll.records.secrets import SecretRecords
 from atoll.records.users import UserRecords
 from atoll.records.workspaces import WorkspaceRecords
@@ -32,7 +37,7 @@ class KeyUse:
     user_agent: str | None
 
 
-class Records(GroupRecords, SecretRecords, UserRecords, WorkspaceRecords):
+class Records(AccountRecords, RateRecords, GroupRecords, IdempotencyRecords, QuotaRecords, SecretRecords, UserRecords, WorkspaceRecords):
     """The store of facts. Returned objects are what is stored now, moments in UTC.
 
     Every method may be called concurrently, between `start` and `close`. Each is one transaction: all of it or nothing.
@@ -55,18 +60,21 @@ class Records(GroupRecords, SecretRecords, UserRecords, WorkspaceRecords):
     # sandboxes
 
     @abstractmethod
-    async def add_sandbox(self, sandbox: Sandbox, event: Event, *, quota: int | None = None) -> None:
-        """Insert. Conflict when the id exists; QuotaExceeded when its owner has `quota` live ones already.
+    async def add_sandbox(self, sandbox: Sandbox, event: Event, *, bounds: Sequence[Bound] = ()) -> list[QuotaUse]:
+        """Insert; what of the bounds is then used. Conflict when the id exists; QuotaExceeded beyond a bound.
 
         The count and the insert are one atomic step: N+k concurrent calls at quota N insert exactly N.
         """
 
     @abstractmethod
-    async def swap_sandbox(self, sandbox: Sandbox, event: Event | None) -> Sandbox:
+    async def swap_sandbox(
+        self, sandbox: Sandbox, event: Event | None, *, bounds: Sequence[Bound] = (), charges: Sequence[Spend] = ()
+    ) -> Sandbox:
         """Store `sandbox` if the stored version still is `sandbox.version`; returns it with version + 1.
 
         StaleVersion when it changed meanwhile, NotFound when it does not exist. `event` None is for changes that
-        are not mutations of the tenant's (usage figures).
+        are not mutations of the tenant's (usage figures). `bounds` are of one that becomes live again, and refuse as
+        `add_sandbox` does. `charges` are counted in the same step, whatever their limits.
         """
 
     @abstractmethod

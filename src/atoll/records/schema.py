@@ -13,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -81,6 +82,15 @@ sandboxes = Table(
     Column("spec", Text, nullable=False),  # JSON, as the next two
     Column("handle", Text),
     Column("usage", Text, nullable=False),
+    Column("credential", String, server_default=text("''"), nullable=False),  # that made it; empty: its owner itself
+    Column("memory_bytes", BigInteger, server_default=text("0"), nullable=False),  # of `spec`: what the quota sums
+    Index(
+        "ix_sandboxes_by_credential",
+        "credential",
+        "created_at",
+        sqlite_where=text("credential <> ''"),
+        postgresql_where=text("credential <> ''"),
+    ),
     Index(None, "live", "owner"),
     Index(None, "owner", "created_at"),
     Index(None, "ended_at"),
@@ -107,6 +117,8 @@ api_keys = Table(
     Column("plan", String, server_default=text("''"), nullable=False),
     Column("description", Text, server_default=text("''"), nullable=False),
     Column("metadata", Text, server_default=text("'{}'"), nullable=False),  # JSON
+    Column("rate_per_s", Double),
+    Column("rate_burst", Integer),
     UniqueConstraint("hash"),
     Index(None, "owner"),
     Index(None, "parent"),
@@ -455,6 +467,66 @@ signing_keys = Table(
     Column("retired_at", Utc),
 )
 
+rates = Table(
+    "rates",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("spent", Double, nullable=False),
+    Column("since", Double, nullable=False),  # seconds of the Unix epoch, by the database's clock
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", String, primary_key=True),  # an owner's
+    Column("email", String),
+    Column("created_at", Utc, nullable=False),
+    Column("limits", Text, nullable=False),  # JSON
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("email"),
+)
+
+quota_requests = Table(
+    "quota_requests",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("email", String, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("status", String, nullable=False),
+    Column("detail", Text, nullable=False),  # JSON
+    sqlite_autoincrement=True,
+)
+
+quota_overrides = Table(
+    "quota_overrides",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("amount", BigInteger),  # NULL: no bound
+)
+
+quota_spent = Table(
+    "quota_spent",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("minute", Integer, primary_key=True),  # since 1970
+    Column("amount", BigInteger, nullable=False),
+    Index(None, "minute"),
+)
+
+idempotent_requests = Table(
+    "idempotent_requests",
+    metadata,
+    Column("principal", String, primary_key=True),
+    Column("key", String(64), primary_key=True),  # the hash of the client's
+    Column("fingerprint", String(64), nullable=False),  # of what was asked
+    Column("server", String, nullable=False),  # the life of a server that began it
+    Column("created_at", Utc, nullable=False),
+    Column("answer", LargeBinary),  # sealed under the client's key; NULL: there is none yet
+    Index(None, "created_at"),
+)
+
 # In the order in which rows can be copied: what others refer to comes before them.
 TABLES = (
     sandboxes,
@@ -482,4 +554,10 @@ TABLES = (
     groups,
     group_members,
     secrets,
+    rates,
+    accounts,
+    quota_requests,
+    quota_overrides,
+    quota_spent,
+    idempotent_requests,
 )

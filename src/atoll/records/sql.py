@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from atoll.domain import crash
-from atoll.domain.errors import Conflict, InvalidInput, QuotaExceeded
+from atoll.domain.errors import Conflict, InvalidInput
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
+from atoll.domain.quota import Bound, QuotaUse, Spend
 from atoll.domain.sandbox import LIVE, Sandbox, SandboxState
 from atoll.records.base import KeyUse, Records
 from atoll.records.prepared import Prepared
@@ -31,14 +32,17 @@ from atoll.records.rows import (
     sandbox_row,
 )
 from atoll.records.schema import api_key_usage, api_keys, events, sandboxes
+from atoll.records.sql_accounts import SqlAccounts
 from atoll.records.sql_chunks import SqlChunks
 from atoll.records.sql_groups import SqlGroups, hold_owner
+from atoll.records.sql_idempotency import SqlIdempotency
+from atoll.records.sql_quotas import SqlQuotas, charge, check_bounds
+from atoll.records.sql_rates import SqlRates
 from atoll.records.sql_revisions import SqlRevisions
 from atoll.records.sql_secrets import SqlSecrets
 from atoll.records.sql_store import (
     ADD_EVENT,
     event_values,
-    lock_owner,
     not_swapped,
     owned_by,
     storable,
@@ -48,7 +52,6 @@ from atoll.records.sql_store import (
 from atoll.records.sql_users import SqlUsers
 from atoll.records.sql_workspaces import SqlWorkspaces
 
-OWNER_LOCK = 1
 PRUNE_ROWS = 500  # in one transaction: nobody waits long behind a clean-up
 PING_S = 1.0
 
@@ -88,7 +91,9 @@ _SWAP_SANDBOX = swap(sandboxes, {"created_at"})
 _SWAP_KEY = swap(api_keys, {"created_at", "last_used_at"})
 
 
-class SqlRecords(SqlGroups, SqlSecrets, SqlUsers, SqlWorkspaces, SqlRevisions, SqlChunks, Records):
+class SqlRecords(SqlAccounts, SqlRates, 
+    SqlGroups, SqlIdempotency, SqlQuotas, SqlSecrets, SqlUsers, SqlWorkspaces, SqlRevisions, SqlChunks, Records
+):
     """See `Records` for what each method does."""
 
     async def start(self) -> None:
@@ -102,15 +107,11 @@ class SqlRecords(SqlGroups, SqlSecrets, SqlUsers, SqlWorkspaces, SqlRevisions, S
 
     # sandboxes
 
-    async def add_sandbox(self, sandbox: Sandbox, event: Event, *, quota: int | None = None) -> None:
+    async def add_sandbox(self, sandbox: Sandbox, event: Event, *, bounds: Sequence[Bound] = ()) -> list[QuotaUse]:
         row, happened = storable(sandbox_row(sandbox)), event_values(event)
 
-        def add(connection: Connection) -> None:
-            if quota is not None:
-                lock_owner(connection, OWNER_LOCK, sandbox.owner)
-                live = _count(connection, sandbox.owner)
-                if live >= quota:
-                    raise QuotaExceeded(f"concurrent session limit reached ({live}/{quota})")
+        def add(connection: Connection) -> list[QuotaUse]:
+            used = check_bounds(connection, bounds, row["memory_bytes"], new=True) if bounds else []
             hold_owner(connection, sandbox.owner)
             try:
                 _ADD_SANDBOX.run(connection, row)
@@ -118,18 +119,26 @@ class SqlRecords(SqlGroups, SqlSecrets, SqlUsers, SqlWorkspaces, SqlRevisions, S
                 raise Conflict(f"sandbox {sandbox.id} exists already") from error
             ADD_EVENT.run(connection, happened)
             crash.point("records.write.before_commit")
+            return used
 
-        await self._database.write(add)
+        used = await self._database.write(add)
         crash.point("records.write.after_commit")
+        return used
 
-    async def swap_sandbox(self, sandbox: Sandbox, event: Event | None) -> Sandbox:
+    async def swap_sandbox(
+        self, sandbox: Sandbox, event: Event | None, *, bounds: Sequence[Bound] = (), charges: Sequence[Spend] = ()
+    ) -> Sandbox:
         after = replace(sandbox, version=sandbox.version + 1)
         row = swap_values(sandbox_row(after), sandbox.version)
         happened = None if event is None else event_values(event)
+        now = datetime.now(UTC)
 
         def swap(connection: Connection) -> None:
+            if bounds:
+                check_bounds(connection, bounds, after.spec.resources.memory_bytes, new=False)
             if _SWAP_SANDBOX.run(connection, row) != 1:
                 raise not_swapped(connection, sandboxes, "sandbox", sandbox.id)
+            charge(connection, charges, now)
             if happened is not None:
                 ADD_EVENT.run(connection, happened)
             crash.point("records.write.before_commit")

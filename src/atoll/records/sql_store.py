@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, Table, bindparam, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from atoll.domain import crash
@@ -112,6 +112,11 @@ def lock_owner(connection: Connection, kind: int, owner: str) -> None:
     """Let nobody else count what `owner` has of this kind until the transaction ends. SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(_LOCK_OWNER, {"kind": kind, "owner": owner})
+
+
+def owned_by(table: Table, owner: str | tuple[str, ...]) -> ColumnElement[bool]:
+    """That a row is the owner's, or one of the owners'."""
+    return table.c.owner == owner if isinstance(owner, str) else table.c.owner.in_(owner)
 
 
 def pieces(values: Sequence[T], size: int = PIECE) -> Iterator[Sequence[T]]:

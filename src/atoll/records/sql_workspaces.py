@@ -12,12 +12,14 @@ from atoll.domain.event import Event
 from atoll.domain.workspace import Lineage, Permission, Revision, Share, Workspace
 from atoll.records.prepared import Prepared
 from atoll.records.schema import lineages, revisions, shares, snapshots, workspaces
+from atoll.records.sql_groups import hold_owner
 from atoll.records.sql_store import (
     ADD_EVENT,
     SqlStore,
     event_values,
     lock_owner,
     not_swapped,
+    owned_by,
     put,
     storable,
     swap,
@@ -77,6 +79,7 @@ class SqlWorkspaces(SqlStore, WorkspaceRecords):
                 kept = (_COUNT_KEPT.first(connection, {"of": workspace.owner}) or {"kept": 0})["kept"]
                 if kept >= quota:
                     raise QuotaExceeded(f"workspace limit reached ({kept}/{quota})")
+            hold_owner(connection, workspace.owner)
             try:
                 if key is None:
                     hold_lineage(connection, workspace.lineage)
@@ -115,11 +118,16 @@ class SqlWorkspaces(SqlStore, WorkspaceRecords):
         return await self._one(_FIND, workspace_of, of=owner, wanted=name)
 
     async def list_workspaces(
-        self, *, owner: str | None = None, deleted: bool | None = False, with_tree: bool = False, limit: int = 1000
+        self,
+        *,
+        owner: str | tuple[str, ...] | None = None,
+        deleted: bool | None = False,
+        with_tree: bool = False,
+        limit: int = 1000,
     ) -> list[Workspace]:
         query = select(workspaces).order_by(workspaces.c.created_at.desc(), workspaces.c.id.desc()).limit(limit)
         if owner is not None:
-            query = query.where(workspaces.c.owner == owner)
+            query = query.where(owned_by(workspaces, owner))
         if deleted is not None:
             query = query.where(~_KEPT if deleted else _KEPT)
         if with_tree:

@@ -82,9 +82,15 @@ class WorkspaceRecords(ABC):
 
     @abstractmethod
     async def list_workspaces(
-        self, *, owner: str | None = None, deleted: bool | None = False, with_tree: bool = False, limit: int = 1000
+        self,
+        *,
+        owner: str | tuple[str, ...] | None = None,
+        deleted: bool | None = False,
+        with_tree: bool = False,
+        limit: int = 1000,
     ) -> list[Workspace]:
-        """Newest first. `deleted` None lists both; `with_tree` only those that have a working tree."""
+        """Newest first, those of one owner or of any of several. `deleted` None lists both; `with_tree` only those that
+        have a working tree."""
 
     @abstractmethod
     async def delete_workspace_records(self, workspace_id: str) -> None:

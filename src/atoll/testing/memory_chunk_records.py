@@ -30,6 +30,10 @@ class MemoryChunkRecords(WorkspaceRecords):
         """Keep the event."""
 
     @abstractmethod
+    def _hold_owner(self, owner: str) -> None:
+        """NotFound for a group that does not exist."""
+
+    @abstractmethod
     def _is_used(self, lineage_id: str) -> bool:
         """Whether a workspace, revision or snapshot refers to it."""
 

@@ -6,18 +6,22 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, StaleVersion, Unavailable
+from atoll.domain.errors import Conflict, NotFound, StaleVersion, Unavailable
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
+from atoll.domain.quota import Bound, QuotaUse, Spend
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.base import KeyUse, Records
+from atoll.testing.memory_accounts import MemoryAccounts
 from atoll.testing.memory_groups import MemoryGroups
+from atoll.testing.memory_quotas import MemoryQuotas
+from atoll.testing.memory_rates import MemoryRates
 from atoll.testing.memory_secrets import MemorySecrets
 from atoll.testing.memory_users import MemoryUsers
 from atoll.testing.memory_workspace_records import MemoryWorkspaceRecords
 
 
-class MemoryRecords(MemoryGroups, MemorySecrets, MemoryUsers, MemoryWorkspaceRecords, Records):
+class MemoryRecords(MemoryAccounts, MemoryRates, MemoryGroups, MemoryQuotas, MemorySecrets, MemoryUsers, MemoryWorkspaceRecords, Records):
     """Nothing is awaited inside a method, so each is one transaction. `down` True makes every call Unavailable."""
 
     def __init__(self) -> None:
@@ -40,24 +44,28 @@ class MemoryRecords(MemoryGroups, MemorySecrets, MemoryUsers, MemoryWorkspaceRec
 
     # sandboxes
 
-    async def add_sandbox(self, sandbox: Sandbox, event: Event, *, quota: int | None = None) -> None:
+    async def add_sandbox(self, sandbox: Sandbox, event: Event, *, bounds: Sequence[Bound] = ()) -> list[QuotaUse]:
         self._check()
         if sandbox.id in self._sandboxes:
             raise Conflict(f"sandbox {sandbox.id} exists")
-        if quota is not None and self._live(sandbox.owner) >= quota:
-            raise QuotaExceeded(f"{quota} live sandboxes are the limit")
+        used = self._check_bounds(bounds, sandbox.spec.resources.memory_bytes, new=True)
         self._hold_owner(sandbox.owner)
         self._sandboxes[sandbox.id] = replace(sandbox, created_at=sandbox.created_at.astimezone(UTC))
         self._log(event)
         self.writes += 1
+        return used
 
-    async def swap_sandbox(self, sandbox: Sandbox, event: Event | None) -> Sandbox:
+    async def swap_sandbox(
+        self, sandbox: Sandbox, event: Event | None, *, bounds: Sequence[Bound] = (), charges: Sequence[Spend] = ()
+    ) -> Sandbox:
         self._check()
         stored = self._sandboxes.get(sandbox.id)
         if stored is None:
             raise NotFound(f"sandbox {sandbox.id} not found")
         if stored.version != sandbox.version:
             raise StaleVersion()
+        self._check_bounds(bounds, sandbox.spec.resources.memory_bytes, new=False)
+        self._charge(charges, datetime.now(UTC))
         after = self._sandboxes[sandbox.id] = replace(sandbox, version=sandbox.version + 1)
         self._log(event)
         self.writes += 1
@@ -170,6 +178,7 @@ class MemoryRecords(MemoryGroups, MemorySecrets, MemoryUsers, MemoryWorkspaceRec
         return [
             ("sandboxes", sum(one.owner == owner and not one.ended for one in self._sandboxes.values())),
             ("workspaces", sum(one.owner == owner and one.deleted_at is None for one in self._workspaces.values())),
+            ("secrets", sum(one.owner == owner for one in self._secrets.values())),
             ("keys", sum(one.owner == owner and one.revoked_at is None for one in self._keys.values())),
         ]
 

@@ -47,6 +47,7 @@ class MemoryWorkspaceRecords(MemoryChunkRecords):
         kept = sum(known.owner == workspace.owner and known.deleted_at is None for known in self._workspaces.values())
         if quota is not None and kept >= quota:
             raise QuotaExceeded(f"workspace limit reached ({kept}/{quota})")
+        self._hold_owner(workspace.owner)
         if lineage is None:
             self._hold_lineage(workspace.lineage)
         elif lineage.id in self._lineages:
@@ -77,13 +78,18 @@ class MemoryWorkspaceRecords(MemoryChunkRecords):
         return self._named(owner, name)
 
     async def list_workspaces(
-        self, *, owner: str | None = None, deleted: bool | None = False, with_tree: bool = False, limit: int = 1000
+        self,
+        *,
+        owner: str | tuple[str, ...] | None = None,
+        deleted: bool | None = False,
+        with_tree: bool = False,
+        limit: int = 1000,
     ) -> list[Workspace]:
         self._check()
         found = [
             workspace
             for workspace in self._workspaces.values()
-            if (owner is None or workspace.owner == owner)
+            if (owner is None or workspace.owner in ((owner,) if isinstance(owner, str) else owner))
             and (deleted is None or (workspace.deleted_at is not None) is deleted)
             and (not with_tree or workspace.tree_id is not None)
         ]

@@ -5,9 +5,13 @@ Each kind of credential has an authenticator of its own; the first that recognis
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from atoll.domain.principal import Principal
+from atoll.domain.user import USER_ID
+from atoll.services.identity.memberships import Memberships
+from atoll.services.identity.standing import Standing
 from atoll.services.keys import Keys
 
 
@@ -26,14 +30,32 @@ class Authenticator(Protocol):
 class Identity:
     """Tokens and the like first; what nobody recognises is taken for an API key."""
 
-    def __init__(self, keys: Keys, *authenticators: Authenticator) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        *authenticators: Authenticator,
+        memberships: Memberships | None = None,
+        standing: Standing | None = None,
+    ) -> None:
+        self._memberships = memberships
+        self._standing = standing
         self._keys = keys
         self._authenticators = authenticators
         self.log_use = keys.log_use
 
     async def authenticate(self, text: str) -> Principal:
         """Who holds this credential. Unauthenticated when it is unknown, expired or revoked, without saying which."""
+        principal = await self._recognise(text)
+        if self._memberships is None:
+            return principal
+        groups = await self._memberships.of(principal.id)
+        return replace(principal, groups=groups) if groups else principal
+
+    async def _recognise(self, text: str) -> Principal:
         for authenticator in self._authenticators:
             if authenticator.recognises(text):
                 return await authenticator.authenticate(text)
-        return await self._keys.authenticate(text)
+        principal = await self._keys.authenticate(text)
+        if self._standing is not None and USER_ID.match(principal.id):
+            await self._standing.user(principal.id)  # a key ends with its user
+        return principal

@@ -1,0 +1,61 @@
+"""Principals: whom somebody means by an id or a name, and by what name an owner is shown.
+
+Groups and shares ask it; it never tells of groups that the asker does not belong to.
+"""
+
+from __future__ import annotations
+
+from atoll.domain.errors import InvalidInput
+from atoll.domain.ids import GROUP_ID, KEY_ID
+from atoll.domain.principal import Principal
+from atoll.domain.user import USER_ID, USERNAME
+from atoll.records.base import Records
+from atoll.services.clock import Clock, utc_now
+
+CHARS_MAX = 128  # of one that nobody has, in the error
+
+
+class Principals:
+    """Looks into the records."""
+
+    def __init__(self, records: Records, clock: Clock = utc_now) -> None:
+        self._records = records
+        self._clock = clock
+
+    async def named(self, asker: Principal, text: str, *, groups: bool = False, field: str = "principal") -> str:
+        """The id of the principal that can be used now: of a user by id or username, of a key by id (of its owner),
+        and with `groups` of a group of the asker's. InvalidInput, naming `field`, for anything else."""
+        found = await self._find(asker, text, groups) if len(text) <= CHARS_MAX and _plain(text) else None
+        if found is None:
+            kinds = "a key, a user or a group of yours" if groups else "a key or a user"
+            raise InvalidInput(
+                f"{field} must be the id of {kinds} of this server, not {text[:CHARS_MAX]!r}", field=field
+            )
+        return found
+
+    async def _find(self, asker: Principal, text: str, groups: bool) -> str | None:
+        if GROUP_ID.match(text):
+            return text if groups and (text == asker.id or text in asker.groups) else None
+        key = await self._records.get_key(text)
+        if key is not None:
+            return key.owner if key.usable(self._clock()) and not GROUP_ID.match(key.owner) else None
+        if USER_ID.match(text):
+            user = await self._records.get_user(text)
+        else:
+            user = await self._records.find_user(text) if USERNAME.fullmatch(text) and not KEY_ID.match(text) else None
+        return user.id if user is not None and user.usable else None
+
+    async def name_of(self, owner: str) -> str | None:
+        """What an owner is called: a group's name, a user's username, a key's name; None for one that is gone."""
+        if GROUP_ID.match(owner):
+            group = await self._records.get_group(owner)
+            return None if group is None else group.name
+        if USER_ID.match(owner):
+            user = await self._records.get_user(owner)
+            return None if user is None else user.username
+        key = await self._records.get_key(owner)
+        return None if key is None else key.name
+
+
+def _plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
