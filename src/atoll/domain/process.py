@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from atoll.domain.secret import SecretUse
+
 MAIN = "main"  # the id of a sandbox's main process; others are p1, p2, ...
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """A command to start. `stdin` false means /dev/null; `env` is added to the sandbox's environment."""
+    """A command to start. `stdin` false means /dev/null; `env` is added to the sandbox's environment, and so is what
+    `secrets` are, by the service that starts it."""
 
     argv: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict[str, str])
@@ -19,6 +22,7 @@ class ProcessSpec:
     rows: int = 24
     stdin: bool = False
     timeout_s: float | None = None
+    secrets: tuple[SecretUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from atoll.domain.errors import Conflict
+from atoll.domain.secret import Given, SecretUse
 from atoll.domain.workspace import WorkspaceMount
 
 
@@ -114,6 +115,8 @@ class SandboxSpec:
     layers: tuple[str, ...] = ()
     sealed_env: str = ""  # `env` as its record keeps it: for who wakes it, unreadable for anybody else
     workspaces: tuple[WorkspaceMount, ...] = ()  # HOME lies in the first, when that is writable
+    secrets: tuple[SecretUse, ...] = ()  # for its main process, or for each of its commands when it has none
+    given: Given = field(default_factory=Given)  # what they are while it is made; in no record
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +132,23 @@ class Usage:
     # Of these, what it used before it was made again the last time: what the runtime counts begins there.
     earlier_duration_s: float = 0.0
     earlier_cpu_s: float = 0.0
+    sent_bytes: int = 0  # into its network, as the runtime counts them
+    earlier_sent_bytes: int = 0
+    gateway_bytes: int = 0  # that the server sent on for it
+
+    @property
+    def egress_bytes(self) -> int:
+        """What left it for elsewhere, whichever way."""
+        return self.sent_bytes + self.gateway_bytes
 
     def of_a_new_life(self) -> Usage:
         """The same so far, with all of it before the life that begins now."""
-        return replace(self, earlier_duration_s=self.duration_s, earlier_cpu_s=self.cpu_s)
+        return replace(
+            self,
+            earlier_duration_s=self.duration_s,
+            earlier_cpu_s=self.cpu_s,
+            earlier_sent_bytes=self.sent_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +171,7 @@ class Sandbox:
     reason: str | None = None  # why it ended or failed: exited, stopped, killed, timeout, idle, host_restarted, ...
     usage: Usage = Usage()
     removed: bool = False  # no longer listed; pruned later
+    credential: str = ""  # the key or token that made it; empty: its owner's own
 
     @property
     def live(self) -> bool:

@@ -21,9 +21,11 @@ from atoll.runtimes.base import Runtime
 from atoll.services.background import Background
 from atoll.services.clock import Clock
 from atoll.services.deadline import deadline
+from atoll.services.giving import Giving, NoGiving
 from atoll.services.limits import Limits
 from atoll.services.lives import Live, Lives
 from atoll.services.mounting import Mounting, NoMounting
+from atoll.services.quotas import Quotas
 from atoll.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
@@ -46,7 +48,9 @@ class Access:
     background: Background
     metrics: Metrics
     vanished: Callable[[Live], Awaitable[None]]
+    quotas: Quotas
     mounting: Mounting = field(default_factory=NoMounting)
+    giving: Giving = field(default_factory=NoGiving)
     wake: Callable[[Sandbox], Awaitable[Live]] = field(default=lambda sandbox: _stays_asleep(sandbox))
 
     async def find(self, principal: Principal, sandbox_id: str, scope: Scope) -> Sandbox:

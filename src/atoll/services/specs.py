@@ -44,6 +44,14 @@ def check_process_spec(spec: ProcessSpec, limits: Limits) -> None:
         _bad("timeout", "must be above 0")
 
 
+def check_given_env(env: Mapping[str, str], secrets: Mapping[str, str], limits: Limits) -> None:
+    """InvalidInput when secrets do not fit beside the other variables of an environment."""
+    for name in secrets:
+        if name in env:
+            _bad("secrets", f"{name} is in env too")
+    _env({**env, **secrets}, "secrets", limits)
+
+
 def check_name(name: str | None, limits: Limits) -> None:
     if name is not None:
         _text(name, "name", limits.name_chars_max)

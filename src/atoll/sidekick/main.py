@@ -11,6 +11,7 @@ import socket
 
 from atoll.sidekick.connection import LINGER_S, Connection
 from atoll.sidekick.files import make_directories
+from atoll.sidekick.given import put_files
 from atoll.sidekick.identity import Identity
 from atoll.sidekick.loop import READ, Loop
 from atoll.sidekick.operations import Sidekick
@@ -37,7 +38,8 @@ def serve(
     oom_count: Callable[[], int],
     ready: Callable[[], None],
 ) -> None:
-    """Serve until killed. config: env, work_dir, ring_bytes and main (a `start` request's fields, or absent)."""
+    """Serve until killed. config: env, work_dir, ring_bytes, main (a `start` request's fields, or absent) and
+    given (variables of the main process alone, and files; or absent)."""
     loop = Loop()
     loop.on_fault = _Faults().tell
     processes = Processes(loop, who, int(config["ring_bytes"]), oom_count)
@@ -82,6 +84,8 @@ def serve(
 
 def _start_main(processes: Processes, config: dict[str, Any]) -> None:
     main = config.get("main")
+    given: dict[str, dict[str, str]] = config.get("given") or {"env": {}, "files": {}}
+    put_files(given["files"])
     try:
         make_directories(config["work_dir"])
     except Refused as refused:
@@ -94,7 +98,7 @@ def _start_main(processes: Processes, config: dict[str, Any]) -> None:
     try:
         process = processes.start(
             main["argv"],
-            config["env"],
+            {**config["env"], **given["env"]},
             config["work_dir"],
             name="main",
             tty=main["tty"],

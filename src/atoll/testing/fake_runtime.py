@@ -61,7 +61,8 @@ class FakeSandbox:
         if process_id is None:
             self._count += 1
             process_id = f"p{self._count}"
-        process = FakeProcess(process_id, 100 + self._count, spec, cwd, {**self.spec.env, **spec.env})
+        own = self.spec.given.env if process_id == MAIN else {}
+        process = FakeProcess(process_id, 100 + self._count, spec, cwd, {**self.spec.env, **own, **spec.env})
         if self.frozen:
             process.running.clear()
         self.processes[process_id] = process
@@ -202,6 +203,8 @@ class FakeRuntime(Runtime):
         try:
             if spec.work_dir != "/":
                 sandbox.files.make_dir(spec.work_dir)
+            for path, value in spec.given.files.items():
+                sandbox.files.write(path, value, 0o400)
             if spec.command:
                 sandbox.start(_main(spec), MAIN)
             if self.make_s:

@@ -24,6 +24,7 @@ from atoll.domain.errors import AtollError, Conflict, NotFound, QuotaExceeded, S
 from atoll.domain.event import Event
 from atoll.domain.ids import new_key_id, new_sandbox_id
 from atoll.domain.key import DEFAULT_SCOPES, ApiKey, KeyKind, Scope, hash_key, new_key_text
+from atoll.domain.quota import Bound, QuotaName, QuotaUse
 from atoll.domain.sandbox import (
     ENDED,
     LIVE,
@@ -37,6 +38,7 @@ from atoll.domain.sandbox import (
     SandboxState,
     Usage,
 )
+from atoll.domain.secret import GivenAs, SecretUse
 from atoll.domain.workspace import WorkspaceMount
 from atoll.records.base import KeyUse, Records
 
@@ -60,6 +62,11 @@ def event(target: str = "t", action: str = "sandbox.created", tenant: str = "key
 
 def use(key_id: str, at: datetime = T0) -> KeyUse:
     return KeyUse(key_id, "/v1/sessions/{id}", "GET", 200, at, "127.0.0.1", "curl/8")
+
+
+def at_most(sandboxes: int, owner: str = "key_a") -> tuple[Bound]:
+    """So many live ones of one owner."""
+    return (Bound(owner, sandboxes=sandboxes),)
 
 
 class RecordsConformance:
@@ -97,6 +104,7 @@ class RecordsConformance:
                 files=(BakedFile("/a", bytes(range(256))), BakedFile("/b", b"")),
                 layers=("/l/1", "/l/2"),
                 workspaces=(WorkspaceMount("ws_1"), WorkspaceMount("ws_2", "/é", read_only=True, tree_id="tree_1")),
+                secrets=(SecretUse("sec_1", GivenAs.ENV, "A"), SecretUse("sec_2", GivenAs.FILE, "/run/secrets/b")),
             ),
             runtime="local",
             created_at=T0,
@@ -148,12 +156,12 @@ class RecordsConformance:
         assert await records.count_live("key_none") == 0
         refused = sandbox("key_a")
         with pytest.raises(QuotaExceeded):
-            await records.add_sandbox(refused, event(refused.id), quota=live)
+            await records.add_sandbox(refused, event(refused.id), bounds=at_most(live))
         assert await records.get_sandbox(refused.id) is None
         assert await records.list_events(target=refused.id) == []
-        await records.add_sandbox(refused, event(refused.id), quota=live + 1)
+        await records.add_sandbox(refused, event(refused.id), bounds=at_most(live + 1))
         with pytest.raises(QuotaExceeded):
-            await records.add_sandbox(sandbox("key_none"), event(), quota=0)
+            await records.add_sandbox(sandbox("key_none"), event(), bounds=at_most(0, "key_none"))
 
     async def test_a_swap_stores_the_change_and_its_event_and_raises_the_version(self, records: Records) -> None:
         first = sandbox()
@@ -186,9 +194,9 @@ class RecordsConformance:
 
     async def test_an_ended_sandbox_frees_its_place_in_the_quota(self, records: Records) -> None:
         first = sandbox()
-        await records.add_sandbox(first, event(), quota=1)
+        await records.add_sandbox(first, event(), bounds=at_most(1, "key_0"))
         await records.swap_sandbox(first.to(SandboxState.KILLED), event())
-        await records.add_sandbox(sandbox(), event(), quota=1)
+        await records.add_sandbox(sandbox(), event(), bounds=at_most(1, "key_0"))
 
     async def test_lists_are_newest_first_and_filtered(self, records: Records) -> None:
         made = [
@@ -334,9 +342,12 @@ class RecordsConformance:
     async def test_r10_concurrent_adds_at_a_quota_insert_exactly_so_many(self, stores: tuple[Records, Records]) -> None:
         quota = 7
         owners = ("key_a", "key_b")
-        adds = [stores[n % 2].add_sandbox(sandbox(owners[n // 2 % 2]), event(), quota=quota) for n in range(60)]
+        adds = [
+            stores[n % 2].add_sandbox(sandbox(owner), event(), bounds=at_most(quota, owner))
+            for n, owner in enumerate(owners * 30)
+        ]
         outcomes = await together(*adds)
-        assert outcomes.count(None) == 2 * quota
+        assert sum(isinstance(outcome, list) for outcome in outcomes) == 2 * quota
         assert sum(isinstance(outcome, QuotaExceeded) for outcome in outcomes) == 60 - 2 * quota
         for owner in owners:
             assert await stores[0].count_live(owner) == quota
@@ -361,8 +372,10 @@ class RecordsConformance:
 
     async def test_concurrent_adds_of_one_id_insert_it_once(self, stores: tuple[Records, Records]) -> None:
         same = sandbox()
-        outcomes = await together(*[stores[n % 2].add_sandbox(same, event(), quota=100) for n in range(10)])
-        assert outcomes.count(None) == 1
+        outcomes = await together(
+            *[stores[n % 2].add_sandbox(same, event(), bounds=at_most(100, "key_0")) for n in range(10)]
+        )
+        assert outcomes.count([QuotaUse(QuotaName.SANDBOXES, "key_0", 1, 100)]) == 1
         assert sum(type(outcome) is Conflict for outcome in outcomes) == 9
 
     @pytest.mark.parametrize("seed", range(3))
@@ -376,12 +389,13 @@ class RecordsConformance:
             if dice.random() < 0.4:
                 owner, quota = f"key_{dice.randrange(2)}", dice.choice([None, 5])
                 new = sandbox(owner, age_s=-step)
+                bounds = () if quota is None else at_most(quota, owner)
                 full = quota is not None and sum(s.live for s in model.values() if s.owner == owner) >= quota
                 if full:
                     with pytest.raises(QuotaExceeded):
-                        await store.add_sandbox(new, event(), quota=quota)
+                        await store.add_sandbox(new, event(), bounds=bounds)
                     continue
-                await store.add_sandbox(new, event(), quota=quota)
+                await store.add_sandbox(new, event(), bounds=bounds)
                 model[new.id], happened = new, happened + 1
             elif model:
                 old = dice.choice(list(model.values()))

@@ -57,8 +57,26 @@ _ETC_FILES = {
     "fstab": "",
 }
 
+# secrets as files lie there, in memory
+SECRETS_FOLDER = "run/secrets"
+SECRETS_BYTES = 2 * 2**20
+SECRETS_FILES = 256
+
 # made in every sandbox's own writable layer: the tenant owns them
-WRITABLE_FOLDERS = ("home", "home/user", "opt", "srv", "mnt", "media", "var", "var/lib", "var/cache", "var/log", "run")
+WRITABLE_FOLDERS = (
+    "home",
+    "home/user",
+    "opt",
+    "srv",
+    "mnt",
+    "media",
+    "var",
+    "var/lib",
+    "var/cache",
+    "var/log",
+    "run",
+    SECRETS_FOLDER,
+)
 SHARED_FOLDERS = ("tmp", "var/tmp")  # mode 1777
 _MOUNT_POINTS = ("proc", "dev", "sys", "root")
 _PARTIAL = "host.partial"

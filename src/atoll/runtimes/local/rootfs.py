@@ -10,7 +10,15 @@ import os
 from atoll.runtimes.local import devices
 from atoll.runtimes.local import syscalls as sys
 from atoll.runtimes.local.disks import attach_loop
-from atoll.runtimes.local.host_template import GID, SHARED_FOLDERS, UID, WRITABLE_FOLDERS
+from atoll.runtimes.local.host_template import (
+    GID,
+    SECRETS_BYTES,
+    SECRETS_FILES,
+    SECRETS_FOLDER,
+    SHARED_FOLDERS,
+    UID,
+    WRITABLE_FOLDERS,
+)
 from atoll.runtimes.local.tree_mounts import open_folder
 from atoll.sidekick.identity import Identity
 
@@ -60,6 +68,7 @@ def build(spec: dict[str, Any], host: dict[str, Any]) -> int:
     os.chdir("r")
     for source in host["binds"]:
         sys.bind(source, "." + source, _READ_ONLY)
+    _mount_secrets(base)
     _mount_dev(spec, host, base, rooted)
     sys.mount("proc", "proc", "proc", _SAFE | sys.MS_NOEXEC | (sys.MS_RDONLY if rooted else 0))
     _mask_proc(host, rooted)
@@ -148,6 +157,13 @@ def _mount_dev(spec: dict[str, Any], host: dict[str, Any], base: int, rooted: bo
     options = f"newinstance,ptmxmode=0666,mode=620,max={TERMINALS}{group}"
     sys.mount("devpts", "dev/pts", "devpts", sys.MS_NOSUID | sys.MS_NOEXEC, options)
     sys.mount("tmpfs", "dev/shm", "tmpfs", _SAFE, f"size={spec['shm_bytes']},nr_inodes=4096,mode=1777")
+
+
+def _mount_secrets(base: int) -> None:
+    """Where secrets lie as files: in memory, outside of the writable layer, which may be baked and lie on a disk."""
+    limits = f"size={SECRETS_BYTES},nr_inodes={SECRETS_FILES}"
+    owner = f"mode=700,uid={base + UID},gid={base + GID}"
+    sys.mount("tmpfs", SECRETS_FOLDER, "tmpfs", _SAFE | sys.MS_NOEXEC, f"{limits},{owner}")
 
 
 def _mask_proc(host: dict[str, Any], rooted: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec, Usage
 from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.runtimes.base import Capability, Ended, Found, Handle, Report, Runtime
 from atoll.runtimes.local.box import BOOT_ID
+from atoll.runtimes.local.host_template import SECRETS_BYTES
 from atoll.runtimes.local.node_client import NodeClient, open_unix
 from atoll.sidekick.client import SidekickClient
 from atoll.sidekick.keeper_client import KeeperClient
@@ -258,6 +260,10 @@ def _request(sandbox_id: str, spec: SandboxSpec) -> dict[str, Any]:
         "pids": resources.pids,
         "limits": _limits(resources),
         "env": spec.env,
+        "given": {
+            "env": spec.given.env,
+            "files": {path: base64.b64encode(value).decode() for path, value in spec.given.files.items()},
+        },
         "work_dir": spec.work_dir,
         "main": main,
         "workspaces": [asdict(mount) for mount in spec.workspaces],
@@ -270,7 +276,7 @@ def _shape(spec: SandboxSpec) -> dict[str, Any]:
     shm_bytes = min(SHM_BYTES, resources.memory_bytes // 8)
     # what lies in memory stays there when its program is killed, and must leave the sidekick room: /dev/shm and
     # System V's segments have `shm_bytes` each
-    lasting = resources.disk_bytes + 2 * shm_bytes + resources.inodes * INODE_BYTES
+    lasting = resources.disk_bytes + 2 * shm_bytes + SECRETS_BYTES + resources.inodes * INODE_BYTES
     return {
         # what exposed adds, the listeners outside, is not the node's
         "network": "none" if spec.network is NetworkMode.NONE else "outgoing",

@@ -16,10 +16,12 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstrain
 from atoll.domain.errors import InvalidInput
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import BakedFile, NetworkMode, Port, Resources, SandboxSpec
+from atoll.domain.secret import GivenAs, SecretUse
 from atoll.domain.workspace import MOUNT_POINT, WorkspaceMount
 from atoll.surfaces.words import words
 
 MIB = 2**20
+SECRETS_MAX = 64
 MAX_INT = 2**53  # above it JSON readers disagree about a number
 Word = Annotated[str, StringConstraints(max_length=131_072)]
 Amount = Annotated[int, Field(ge=1, le=MAX_INT)]
@@ -61,6 +63,38 @@ class MountBody(_Body):
 
     def mount(self) -> WorkspaceMount:
         return WorkspaceMount(self.workspace, self.path or MOUNT_POINT, self.readOnly)
+
+
+class SecretUseBody(_Body):
+    """A secret for a process."""
+
+    name: str = Field(min_length=1, max_length=256, description="its name or id; a group's as GROUP/NAME")
+    as_: Literal["env", "file", "broker"] | None = Field(
+        None,
+        alias="as",
+        description="a variable, a file, or a variable with a placeholder that only requests to its hosts turn into it",
+    )
+    env: str | None = Field(None, min_length=1, max_length=128, description="the variable; default: the secret's name")
+    path: str | None = Field(
+        None, min_length=1, max_length=256, description="the file, in /run/secrets; default: one of the secret's name"
+    )
+
+    def use(self) -> SecretUse:
+        as_file = self.as_ == "file"
+        wrong, value = ("env", self.env) if as_file else ("path", self.path)
+        if value is not None:
+            raise InvalidInput(f"secrets: {wrong} does not go with as: {self.as_ or 'env'}", field="secrets")
+        return SecretUse(self.name, GivenAs(self.as_ or "env"), (self.path if as_file else self.env) or "")
+
+
+SecretUses = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=256)] | SecretUseBody], Field(max_length=SECRETS_MAX)
+]
+
+
+def secret_uses(asked: list[str | SecretUseBody] | None) -> tuple[SecretUse, ...]:
+    """A name alone is a variable of that name."""
+    return tuple(SecretUse(one) if isinstance(one, str) else one.use() for one in asked or ())
 
 
 class ResourcesBody(_Body):
@@ -109,6 +143,9 @@ class CreateBody(_Body):
     files: list[FileBody] | None = None
     command: list[Word] | None = Field(None, description="the main process; without one the session idles")
     env: dict[str, Word] | None = None
+    secrets: SecretUses | None = Field(
+        None, description="for the main process; without one, for each command that runs in the session"
+    )
     workDir: str | None = Field(None, max_length=4096)
     resources: ResourcesBody | None = None
     network: Literal["none", "outgoing", "exposed"] | None = Field(None, description="default: outgoing")
@@ -138,6 +175,7 @@ class CreateBody(_Body):
             setup=tuple(self.setup or ()),
             files=tuple(file.baked() for file in self.files or ()),
             workspaces=self._mounts(),
+            secrets=secret_uses(self.secrets),
         )
 
     def _mounts(self) -> tuple[WorkspaceMount, ...]:
@@ -155,6 +193,7 @@ class ExecBody(_Body):
         description="the words of the command, or one string split by shell-word rules; no shell runs it"
     )
     env: dict[str, Word] | None = None
+    secrets: SecretUses | None = Field(None, description="for this command")
     workDir: str | None = Field(None, max_length=4096)
     timeoutMs: Amount | None = Field(None, description="its whole tree is ended after this time")
     stdin: str | None = None
@@ -169,6 +208,7 @@ class ExecBody(_Body):
             cwd=self.workDir or None,
             stdin=self.stdin is not None,
             timeout_s=_seconds(self.timeoutMs),
+            secrets=secret_uses(self.secrets),
         )
 
     def stdin_bytes(self) -> bytes:

@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound
 from atoll.domain.principal import Principal
 from atoll.domain.process import MAIN, ProcessSpec
+from atoll.domain.secret import GivenAs, SecretUse
 from atoll.services.sandboxes import Sandboxes
 from atoll.sidekick.client import ProcessStream
 from atoll.surfaces.execbox import frames
@@ -38,9 +39,16 @@ COLS = Parameter("cols", "columns of the terminal", int, minimum=1, maximum=65_5
 ROWS = Parameter("rows", "rows of the terminal", int, minimum=1, maximum=65_535)
 TIMEOUT = Parameter("timeoutMs", "its whole tree is ended after this time", int, minimum=1, maximum=2**53)
 ENV = Parameter("env", "NAME=VALUE", repeatable=True, max_chars=131_072)
+SECRET = Parameter(
+    "secret",
+    "NAME, or NAME=VARIABLE; NAME=/run/secrets/FILE gives it as a file",
+    repeatable=True,
+    max_chars=512,
+    max_items=64,
+)
 STDIN = Parameter("stdin", "false: its standard input is /dev/null", bool)
 ATTACH_PARAMETERS = (PROTOCOL, PROCESS, OFFSET)
-EXEC_PARAMETERS = (CMD, WORKDIR, ENV, TTY, COLS, ROWS, STDIN, TIMEOUT, PROTOCOL)
+EXEC_PARAMETERS = (CMD, WORKDIR, ENV, SECRET, TTY, COLS, ROWS, STDIN, TIMEOUT, PROTOCOL)
 
 
 class Streams:
@@ -75,6 +83,7 @@ def _spec(socket: WebSocket) -> ProcessSpec:
         rows=ROWS.number(socket) or 24,
         stdin=STDIN.flag(socket, default=True),
         timeout_s=timeout_ms / 1000 if timeout_ms else None,
+        secrets=tuple(map(_secret, SECRET.texts(socket))),
     )
 
 
@@ -86,6 +95,11 @@ def _env(pairs: list[str]) -> dict[str, str]:
             raise InvalidInput("env must be NAME=VALUE", field="env")
         env[name] = value
     return env
+
+
+def _secret(text: str) -> SecretUse:
+    name, _, target = text.partition("=")
+    return SecretUse(name, GivenAs.FILE if target.startswith("/") else GivenAs.ENV, target)
 
 
 async def _serve(socket: WebSocket, stream: ProcessStream, wire: Wire, headers: list[tuple[bytes, bytes]]) -> None:

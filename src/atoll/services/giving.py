@@ -1,0 +1,41 @@
+"""Giving: what the sandbox services ask of the secrets service, if there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from atoll.domain.errors import Unsupported
+from atoll.domain.principal import Principal
+from atoll.domain.secret import Given, SecretUse
+
+
+class Giving(Protocol):
+    """Secrets for processes. A sandbox's record has the resolved uses, never a value."""
+
+    async def resolve(
+        self, principal: Principal, uses: Sequence[SecretUse], sandbox_owner: str
+    ) -> tuple[SecretUse, ...]:
+        """The uses with ids and targets filled in. InvalidInput, with the field `secrets`, for a use that cannot be;
+        NotFound, always the same, for a secret that is not there or that the principal does not see; Forbidden when
+        it may not use it."""
+        ...
+
+    async def give(self, uses: Sequence[SecretUse], sandbox_owner: str, sandbox_id: str) -> Given:
+        """The present values of resolved uses. Conflict when a secret is gone, or is not the sandbox owner's to use
+        any more; InvalidInput for one that no environment can hold."""
+        ...
+
+
+class NoGiving:
+    """There is no secrets service."""
+
+    async def resolve(
+        self, principal: Principal, uses: Sequence[SecretUse], sandbox_owner: str
+    ) -> tuple[SecretUse, ...]:
+        if uses:
+            raise Unsupported("this server keeps no secrets")
+        return ()
+
+    async def give(self, uses: Sequence[SecretUse], sandbox_owner: str, sandbox_id: str) -> Given:
+        return Given()
