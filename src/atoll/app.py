@@ -22,8 +22,12 @@ import atoll
 from atoll.blobs.base import Blobs
 from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.domain.errors import AtollError, Conflict, Unavailable
+from atoll.domain.principal import Principal
+from atoll.domain.workspace import DEFAULT_NAME
 from atoll.limits import (
+    auth_limits,
     door_limits,
+    identity_providers,
     outbound_limits,
     second_store_limits,
     service_limits,
@@ -34,9 +38,11 @@ from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
+from atoll.services.identity.external import External
 from atoll.services.identity.groups import Groups
 from atoll.services.identity.identity import Identity
 from atoll.services.identity.memberships import Memberships
+from atoll.services.identity.parts import make_user_parts
 from atoll.services.identity.principals import Principals
 from atoll.services.keys import Keys
 from atoll.services.outbound import Outbound
@@ -55,10 +61,13 @@ from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
+from atoll.surfaces.computesdk.auth import operations as auth_operations
 from atoll.surfaces.computesdk.errors import ComputeDialect
 from atoll.surfaces.computesdk.groups import operations as group_operations
 from atoll.surfaces.computesdk.routes import operations as compute_operations
 from atoll.surfaces.computesdk.secrets import operations as secret_operations
+from atoll.surfaces.computesdk.user_keys import operations as user_key_operations
+from atoll.surfaces.computesdk.users import operations as user_operations
 from atoll.surfaces.cut_short import CutShort
 from atoll.surfaces.door import Door, is_loopback
 from atoll.surfaces.execbox.answers import Error
@@ -138,7 +147,11 @@ class Application:
         self.outbound = Outbound(outbound_limits(settings))
         memberships = Memberships(records, settings.keys.cache_s)
         self.groups = Groups(records, memberships, Principals(records))
-        self.identity = Identity(self.keys, memberships=memberships)
+        self.auth = make_user_parts(records, self.vault, self.keys, auth_limits(settings), self._welcome)
+        self.external = self._external()
+        self.identity = Identity(
+            self.keys, self.auth.tokens, self.external, standing=self.auth.standing, memberships=memberships
+        )
         self.door = Door(self.identity, door_limits(settings), self._counters)
         served = self._operations()
         self.operations = [one for _, operations in served for one in operations]
@@ -161,6 +174,7 @@ class Application:
             _refuse_half_restored(self.settings)
             await _started(stack, "opening the records", self.records.start, self.records.close)
             stack.push_async_callback(self.outbound.close)
+            await _started(stack, "looking for identity providers", self.external.start, self.external.close)
             await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
             await _started(stack, "starting the runtime", self.runtime.start, self.runtime.close)
             await _started(stack, "opening the blobs", self.blobs.start, self.blobs.close)
@@ -174,6 +188,19 @@ class Application:
             proof = asyncio.create_task(self._prove_isolation(), name="isolation")
             stack.push_async_callback(_ended, proof)
             yield
+
+    def _external(self) -> External:
+        """What knows the tokens of the identity providers, of which there may be none."""
+        own, users = self.settings.identity, self.auth
+        return External(
+            identity_providers(self.settings),
+            users.users,
+            users.standing,
+            self.outbound,
+            cache_s=self.settings.keys.cache_s,
+            refresh_s=own.refresh_s,
+            stale_s=own.stale_s,
+        )
 
     def _second_store(self, second: Blobs | None) -> tuple[SecondStore | None, Healer | None]:
         settings, key_file = self.settings, self.settings.folder.owner_key
@@ -213,6 +240,10 @@ class Application:
         if self._unproved:
             _log.error("isolation not proved", failed=self._unproved, fix="atoll doctor")
 
+    async def _welcome(self, principal: Principal) -> None:
+        """What a user has from the first login on."""
+        await self.workspaces.create(principal, DEFAULT_NAME)
+
     async def _isolation(self) -> None:
         if self._unproved:
             raise Unavailable(f"isolation not proved: {self._unproved}")
@@ -239,6 +270,9 @@ class Application:
             (self._dialect, workspace_operations(self.workspaces, self.settings)),
             (TerminalDialect(), terminal_operations(self.workspaces, self.settings)),
             (ComputeDialect(), compute_operations(self.workspaces, self.settings)),
+            (ComputeDialect(), auth_operations(self.auth, self.settings)),
+            (ComputeDialect(), user_key_operations(self.auth, self.settings)),
+            (ComputeDialect(), user_operations(self.auth, self.settings)),
             (ComputeDialect(), group_operations(self.groups, self.settings)),
             (ComputeDialect(), secret_operations(self.secrets, self.settings)),
             (self._dialect, ops_operations(health, metrics, pages)),

@@ -7,14 +7,25 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
+from atoll.domain.rate import Rate, Window
 from atoll.domain.workspace import Quota, Reason
+from atoll.services.identity.jwt_checks import Rules
+from atoll.services.identity.logins import LoginLimits
+from atoll.services.identity.parts import AuthLimits
+from atoll.services.identity.providers import Provider
+from atoll.services.identity.throttling import TryLimits
+from atoll.services.identity.verification_keys import from_pem
 from atoll.services.limits import Limits
 from atoll.services.outbound import OutboundLimits
 from atoll.services.recovery.second_store import SecondStoreLimits
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
-from atoll.settings import DAY_S, Settings
+from atoll.settings import DAY_S, Settings, SettingsError
+from atoll.settings.identity import ProviderSettings
+from atoll.settings.rates import SurfaceRates as SurfaceSettings
+from atoll.surfaces.credentials import QueryWays
 from atoll.surfaces.door import DoorLimits
+from atoll.surfaces.rate_limit import SurfaceRates
 
 
 def service_limits(settings: Settings) -> Limits:
@@ -88,16 +99,98 @@ def second_store_limits(settings: Settings) -> SecondStoreLimits:
     )
 
 
+def identity_providers(settings: Settings) -> list[Provider]:
+    """The issuers whose tokens are taken. SettingsError where a key is unusable: a server does not start with one."""
+    if any(one.issuer == settings.auth.issuer for one in settings.identity.all):
+        raise SettingsError(f"an identity provider has the issuer {settings.auth.issuer} of this server (auth.issuer)")
+    return [_provider(one) for one in settings.identity.all]
+
+
+def _provider(one: ProviderSettings) -> Provider:
+    try:
+        keys = from_pem(one.public_key, one.algorithms) if one.public_key else []
+    except ValueError as error:
+        raise SettingsError(f"the public_key of the identity provider {one.name} {error}") from None
+    return Provider(
+        one.name,
+        Rules(one.issuer, frozenset(one.audience), skew_s=one.skew_s, subject_claim=one.subject_claim),
+        one.algorithms,
+        tuple(keys),
+        one.jwks_url,
+        one.name_claim,
+        one.scopes_claim,
+        one.scope_prefix,
+        frozenset(one.clients),
+    )
+
+
 def outbound_limits(settings: Settings) -> OutboundLimits:
     """Of the server's calls to URLs of others."""
     own = settings.outbound
     return OutboundLimits(own.timeout_s, own.answer_bytes, own.at_once, tuple(map(ip_network, own.networks)))
 
 
+def surface_rates(settings: Settings) -> dict[str, SurfaceRates]:
+    """What holds on each surface, and for some classes of routes, by the names that these have in the settings."""
+    own = settings.rates
+    found: dict[str, SurfaceRates] = {}
+    for name in type(own).model_fields:
+        section = getattr(own, name)
+        if isinstance(section, SurfaceSettings):
+            found[name] = SurfaceRates(_key_rate(settings, section), _window(section))
+    return found
+
+
+def _key_rate(settings: Settings, section: SurfaceSettings) -> Rate | None:
+    if section.key_per_s is None and section.key_burst is None:
+        return None
+    own = settings.rates
+    return Rate(section.key_per_s or own.key_per_s, section.key_burst or own.key_burst)
+
+
+def _window(section: SurfaceSettings) -> Window | None:
+    return Window(section.address_requests, section.address_window_s) if section.address_requests else None
+
+
 def door_limits(settings: Settings) -> DoorLimits:
     """Of the door that every request comes through."""
+    own = settings.rates
     return DoorLimits(
-        **settings.rates.model_dump(),
+        enabled=own.enabled,
+        key_per_s=own.key_per_s,
+        key_burst=own.key_burst,
+        address_per_s=own.address_per_s,
+        address_burst=own.address_burst,
+        refused_per_s=own.refused_per_s,
+        refused_burst=own.refused_burst,
+        addresses=own.addresses,
+        surfaces=surface_rates(settings),
+        query=QueryWays(api_key=settings.keys.in_query, token=settings.keys.token_in_query),
         sockets_per_key=settings.limits.ws_per_key,
         trusted_proxies=tuple(ip_network(proxy, strict=False) for proxy in settings.server.trusted_proxies),
+    )
+
+
+def auth_limits(settings: Settings) -> AuthLimits:
+    """Of users, their logins and tokens."""
+    own = settings.auth
+    return AuthLimits(
+        access_ttl_s=own.access_ttl_s,
+        algorithm=own.algorithm,
+        key_s=own.key_days * DAY_S,
+        issuer=own.issuer,
+        audience=own.audience,
+        password_chars=own.password_chars,
+        cache_s=settings.keys.cache_s,
+        logins=LoginLimits(
+            refresh_ttl_s=own.refresh_ttl_s,
+            login_ttl_s=own.login_ttl_s,
+            logins_kept=own.logins_per_user,
+            registration=own.registration,
+        ),
+        tries=TryLimits(
+            pair_burst=own.failures_per_user,
+            address_burst=own.failures_per_address,
+            username_burst=own.failures_of_user,
+        ),
     )

@@ -13,7 +13,8 @@ from websockets.exceptions import InvalidStatus
 from atoll.domain.errors import RateLimited, Unauthenticated
 from atoll.domain.key import DEFAULT_SCOPES, KeyKind
 from atoll.domain.principal import Principal
-from atoll.surfaces.door import Door, DoorLimits, bearer, is_loopback, network_of
+from atoll.surfaces.credentials import bearer_text
+from atoll.surfaces.door import Door, DoorLimits, is_loopback, network_of
 
 GOOD, OWNERS = "sk_" + "9" * 64, "sk_" + "8" * 64
 
@@ -165,7 +166,7 @@ def test_loopback_is_this_machines_own(host: str, own: bool) -> None:
      (b"Basic a", None), (b"a", None), (b"Bearer \xff", None), (b"Bearer " + b"a" * 5000, None)],
 )  # fmt: skip
 def test_only_a_bearer_text_is_a_credential(value: bytes, text: str | None) -> None:
-    assert bearer({"headers": [(b"authorization", value)]}) == text
+    assert bearer_text(value) == text
 
 
 async def test_limits_are_429_with_retry_after_over_http(open_house: Any, keys: Any) -> None:

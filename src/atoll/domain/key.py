@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from atoll.domain.rate import Rate
+
 
 class Scope(StrEnum):
     """What a key may do."""
@@ -54,6 +56,7 @@ class ApiKey:
     plan: str = ""  # whose quotas hold for it; empty: a key's
     description: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+    rate: Rate | None = None  # how many requests it may make; None: as many as the settings say
 
     def __post_init__(self) -> None:
         if not self.owner:

@@ -15,6 +15,7 @@ from atoll.domain.key import ApiKey
 from atoll.domain.quota import Bound, QuotaUse, Spend
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.accounts import AccountRecords
+from atoll.records.audit import AuditRecords
 from atoll.records.groups import GroupRecords
 from atoll.records.idempotency import IdempotencyRecords
 from atoll.records.quotas import QuotaRecords
@@ -37,7 +38,7 @@ class KeyUse:
     user_agent: str | None
 
 
-class Records(AccountRecords, RateRecords, GroupRecords, IdempotencyRecords, QuotaRecords, SecretRecords, UserRecords, WorkspaceRecords):
+class Records(AuditRecords, AccountRecords, RateRecords, GroupRecords, IdempotencyRecords, QuotaRecords, SecretRecords, UserRecords, WorkspaceRecords):
     """The store of facts. Returned objects are what is stored now, moments in UTC.
 
     Every method may be called concurrently, between `start` and `close`. Each is one transaction: all of it or nothing.
@@ -128,10 +129,3 @@ class Records(AccountRecords, RateRecords, GroupRecords, IdempotencyRecords, Quo
     @abstractmethod
     async def prune_key_use(self, before: datetime) -> int: ...
 
-    # events
-
-    @abstractmethod
-    async def list_events(
-        self, *, tenant: str | None = None, target: str | None = None, after_id: int = 0, limit: int = 1000
-    ) -> list[Event]:
-        """Oldest first."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey, KeyKind, Scope
+from atoll.domain.rate import Rate
 from atoll.domain.sandbox import (
     BakedFile,
     NetworkMode,
@@ -22,6 +23,7 @@ from atoll.domain.sandbox import (
     SandboxState,
     Usage,
 )
+from atoll.domain.secret import GivenAs, SecretUse
 from atoll.domain.workspace import WorkspaceMount
 from atoll.records.base import KeyUse
 
@@ -33,7 +35,7 @@ _RESOURCES, _USAGE, _SPEC = Resources(), Usage(), SandboxSpec()
 _RESOURCE_FIELDS = tuple(Resources.__dataclass_fields__)
 _USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
 _SPEC_PLAIN = ("image", "work_dir", "tty", "cols", "rows", "env", "sealed_env")
-_KEY_CODED = frozenset({"kind", "scopes", "resources", "metadata"})
+_KEY_CODED = frozenset({"kind", "scopes", "resources", "metadata", "rate_per_s", "rate_burst"})
 _SPEC_TUPLES = ("command", "setup", "layers")
 
 
@@ -56,6 +58,8 @@ def sandbox_row(sandbox: Sandbox) -> dict[str, Any]:
         "spec": spec_text(sandbox.spec),
         "handle": None if sandbox.handle is None else _encode(sandbox.handle),
         "usage": _encode(_differing(sandbox.usage, _USAGE, _USAGE_FIELDS)),
+        "credential": sandbox.credential,
+        "memory_bytes": sandbox.spec.resources.memory_bytes,
     }
 
 
@@ -77,6 +81,7 @@ def sandbox_of(row: Row) -> Sandbox:
         spec=spec_of(row["spec"]),
         handle=None if row["handle"] is None else json.loads(row["handle"]),
         usage=Usage(**json.loads(row["usage"])),
+        credential=row["credential"],
     )
 
 
@@ -94,6 +99,8 @@ def spec_text(spec: SandboxSpec) -> str:
         value["workspaces"] = [
             (mount.workspace, mount.path, mount.read_only, mount.tree_id) for mount in spec.workspaces
         ]
+    if spec.secrets:
+        value["secrets"] = [(use.secret, use.given_as.value, use.target) for use in spec.secrets]
     return _encode(value)
 
 
@@ -109,6 +116,7 @@ def spec_of(text: str) -> SandboxSpec:
     value["ports"] = tuple(Port(*port) for port in value.get("ports", ()))
     value["files"] = tuple(BakedFile(path, base64.b64decode(content)) for path, content in value.get("files", ()))
     value["workspaces"] = tuple(WorkspaceMount(*mount) for mount in value.get("workspaces", ()))
+    value["secrets"] = tuple(SecretUse(one, GivenAs(how), target) for one, how, target in value.get("secrets", ()))
     return SandboxSpec(**value)
 
 
@@ -132,6 +140,8 @@ def key_row(key: ApiKey) -> dict[str, Any]:
         "plan": key.plan,
         "description": key.description,
         "metadata": _encode(dict(key.metadata)),
+        "rate_per_s": None if key.rate is None else key.rate.per_s,
+        "rate_burst": None if key.rate is None else key.rate.burst,
     }
 
 
@@ -142,6 +152,7 @@ def key_of(row: Row) -> ApiKey:
         scopes=frozenset(Scope(word) for word in row["scopes"].split()),
         resources=None if row["resources"] is None else frozenset(row["resources"].split()),
         metadata=json.loads(row["metadata"]),
+        rate=None if row["rate_per_s"] is None else Rate(row["rate_per_s"], row["rate_burst"]),
         **plain,
     )
 

@@ -24,15 +24,15 @@ from atoll.domain.sandbox import LIVE, Sandbox, SandboxState
 from atoll.records.base import KeyUse, Records
 from atoll.records.prepared import Prepared
 from atoll.records.rows import (
-    event_of,
     key_of,
     key_row,
     key_use_row,
     sandbox_of,
     sandbox_row,
 )
-from atoll.records.schema import api_key_usage, api_keys, events, sandboxes
+from atoll.records.schema import api_key_usage, api_keys, sandboxes
 from atoll.records.sql_accounts import SqlAccounts
+from atoll.records.sql_audit import SqlAudit
 from atoll.records.sql_chunks import SqlChunks
 from atoll.records.sql_groups import SqlGroups, hold_owner
 from atoll.records.sql_idempotency import SqlIdempotency
@@ -91,7 +91,7 @@ _SWAP_SANDBOX = swap(sandboxes, {"created_at"})
 _SWAP_KEY = swap(api_keys, {"created_at", "last_used_at"})
 
 
-class SqlRecords(SqlAccounts, SqlRates, 
+class SqlRecords(SqlAudit, SqlAccounts, SqlRates, 
     SqlGroups, SqlIdempotency, SqlQuotas, SqlSecrets, SqlUsers, SqlWorkspaces, SqlRevisions, SqlChunks, Records
 ):
     """See `Records` for what each method does."""
@@ -244,18 +244,6 @@ class SqlRecords(SqlAccounts, SqlRates,
 
     async def prune_key_use(self, before: datetime) -> int:
         return await self._prune(api_key_usage, api_key_usage.c.at < before)
-
-    # events
-
-    async def list_events(
-        self, *, tenant: str | None = None, target: str | None = None, after_id: int = 0, limit: int = 1000
-    ) -> list[Event]:
-        query = select(events).where(events.c.id > after_id).order_by(events.c.id).limit(limit)
-        if tenant is not None:
-            query = query.where(events.c.tenant == tenant)
-        if target is not None:
-            query = query.where(events.c.target == target)
-        return await self._all(query, event_of)
 
     async def _prune(self, table: Table, old: Any) -> int:
         some = delete(table).where(table.c.id.in_(select(table.c.id).where(old).limit(PRUNE_ROWS)))

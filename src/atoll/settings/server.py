@@ -63,27 +63,6 @@ def database_url(text: str) -> str:
     raise ValueError("a database URL begins with sqlite:/// or postgresql://")
 
 
-class Rates(Section):
-    """Requests a second. Owner and internal keys from loopback are never limited."""
-
-    enabled: bool = True
-    """False turns every rate off."""
-    key_per_s: float = Field(default=50.0, gt=0, le=1_000_000)
-    """Requests a second of one key, in the long run."""
-    key_burst: int = Field(default=200, ge=1, le=1_000_000)
-    """Requests of one key at once."""
-    address_per_s: float = Field(default=100.0, gt=0, le=1_000_000)
-    """Requests a second from one address (an IPv6 /64), in the long run."""
-    address_burst: int = Field(default=400, ge=1, le=1_000_000)
-    """Requests from one address at once."""
-    refused_per_s: float = Field(default=0.5, gt=0, le=1_000_000)
-    """Requests a second from one address with a missing or wrong credential, in the long run."""
-    refused_burst: int = Field(default=50, ge=1, le=1_000_000)
-    """Such requests from one address at once."""
-    addresses: int = Field(default=10_000, ge=100, le=10_000_000)
-    """Addresses remembered at a time; the longest unseen is forgotten first."""
-
-
 class KeySettings(Section):
     use_retention_days: float = Field(default=30.0, gt=0, le=3_650)
     """Days that `api_key_usage` is kept."""
@@ -91,6 +70,10 @@ class KeySettings(Section):
     """How long another process may still accept a key after it was revoked."""
     use_queue_items: int = Field(default=10_000, ge=1, le=1_000_000)
     """Uses of keys waiting to be written; more are dropped and counted."""
+    in_query: bool = False
+    """Take a credential from ?api_key= too. Addresses end up in the logs of proxies and in browsers' histories."""
+    token_in_query: bool = False
+    """Take a credential from ?token= of a WebSocket too: a browser cannot set headers on one."""
 
 
 class Api(Section):

@@ -11,10 +11,13 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from atoll.domain.data_folder import DataFolder, default_data_folder
+from atoll.settings.auth import AuthSettings
+from atoll.settings.identity import IdentitySettings
 from atoll.settings.outbound import OutboundSettings
+from atoll.settings.rates import Rates
 from atoll.settings.sandboxes import Images, Limits, NetworkSettings, SandboxSettings
 from atoll.settings.section import Section
-from atoll.settings.server import Admin, Api, Database, KeySettings, Logs, Rates, Server, database_url
+from atoll.settings.server import Admin, Api, Database, KeySettings, Logs, Server, database_url
 from atoll.settings.workspaces import BlobSettings, VaultSettings, WorkspaceSettings
 
 
@@ -31,12 +34,14 @@ class Settings(Section):
     sandboxes: SandboxSettings = SandboxSettings()
     network: NetworkSettings = NetworkSettings()
     outbound: OutboundSettings = OutboundSettings()
+    identity: IdentitySettings = IdentitySettings()
     workspaces: WorkspaceSettings = WorkspaceSettings()
     blobs: BlobSettings = BlobSettings()
     vault: VaultSettings = VaultSettings()
     images: Images = Images()
     api: Api = Api()
     admin: Admin = Admin()
+    auth: AuthSettings = AuthSettings()
     logs: Logs = Logs()
 
     @model_validator(mode="after")

@@ -6,9 +6,9 @@ Routes call it before anything else, HTTP and WebSocket alike; what a principal 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
@@ -18,15 +18,16 @@ from starlette.types import Scope
 from atoll.domain.errors import RateLimited, Unauthenticated
 from atoll.domain.key import KEY_PREFIX_CHARS, KeyKind
 from atoll.domain.principal import Principal
+from atoll.domain.rate import Rate
+from atoll.services.rates.local_counters import LocalCounters
+from atoll.surfaces.credentials import NO_QUERY, QueryWays, credential
 from atoll.surfaces.key_watch import watched
-from atoll.surfaces.rate_limit import TokenBuckets
+from atoll.surfaces.rate_limit import CountersOf, RateLimits, RateSettings, SurfaceRates
 from atoll.telemetry.trace import trace_of
 
 Network = IPv4Network | IPv6Network
 
-MAX_CREDENTIAL_CHARS = 4096
 MAX_GOOD_KEYS = 1024
-TOO_MANY_REFUSED = "too many requests without a valid key"
 
 
 class Keys(Protocol):
@@ -68,47 +69,62 @@ class DoorLimits:
     addresses: int = 10_000
     sockets_per_key: int = 200
     trusted_proxies: tuple[Network, ...] = ()
+    surfaces: Mapping[str, SurfaceRates] = field(default_factory=dict[str, SurfaceRates])
+    query: QueryWays = NO_QUERY
+
+    @property
+    def rates(self) -> RateSettings:
+        return RateSettings(
+            self.enabled,
+            key=Rate(self.key_per_s, self.key_burst),
+            address=Rate(self.address_per_s, self.address_burst),
+            refused=Rate(self.refused_per_s, self.refused_burst),
+            addresses=self.addresses,
+            surfaces=self.surfaces,
+        )
 
 
 class Door:
     """Authentication and rate limits, the same for every dialect."""
 
-    def __init__(self, keys: Keys, limits: DoorLimits | None = None) -> None:
+    def __init__(self, keys: Keys, limits: DoorLimits | None = None, counters_of: CountersOf = LocalCounters) -> None:
         limits = self._limits = limits or DoorLimits()
         self._keys = keys
-        self._by_key = TokenBuckets(limits.key_per_s, limits.key_burst, limits.addresses)
-        self._by_address = TokenBuckets(limits.address_per_s, limits.address_burst, limits.addresses)
-        # Refusals count by the credential's prefix too: many addresses may try the rest of one key.
-        self._refused = TokenBuckets(limits.refused_per_s, limits.refused_burst, 2 * limits.addresses)
+        self._rates = RateLimits(limits.rates, counters_of)
         self._good: dict[int, None] = {}  # hashes of texts that were valid: a guesser cannot lock their holders out
         self._sockets: Counter[str] = Counter()
 
-    async def admit(self, scope: Scope) -> Principal:
-        """The principal of the request's Bearer credential. Unauthenticated, or RateLimited with the wait."""
+    async def admit(self, scope: Scope, classes: Sequence[str] = (), header: bytes | None = None) -> Principal:
+        """The principal of the request's credential. Unauthenticated, or RateLimited with the wait.
+
+        `classes` are the surface's and the route's among the rates, `header` is one that may carry it besides.
+        """
         trace = trace_of(scope)
         peer = trace.peer = self.peer(scope)
-        text = bearer(scope)
-        if text is None:
-            self._refuse_guesser(f"address {network_of(peer)}")
-            raise NoCredential
-        principal = await self._authenticate(text, peer)
+        try:
+            text = credential(scope, header=header, query=self._limits.query)
+            if text is None:
+                await self._rates.refuse((f"address {network_of(peer)}",))
+                raise NoCredential
+            principal = await self._authenticate(text, peer)
+        except Unauthenticated:
+            await self._rates.count_refused(trace, network_of(peer), classes)
+            raise
         trace.key_id = principal.credential
         structlog.contextvars.bind_contextvars(key_id=principal.credential)
         if principal.kind is KeyKind.STANDARD or not self._is_here(scope, peer):
-            self._spend(self._by_address, network_of(peer), "requests from this address")
-            self._spend(self._by_key, principal.credential, "requests with this key")
+            await self._rates.spend(trace, network_of(peer), principal, classes)
         return principal
 
-    def admit_anyone(self, scope: Scope) -> None:
-        """For public routes: only the limit of the address, which loopback does not have."""
+    async def admit_anyone(self, scope: Scope, classes: Sequence[str] = ()) -> None:
+        """For public routes: the limit of the address, which loopback does not have, and those of the surface."""
         trace = trace_of(scope)
-        trace.peer = self.peer(scope)
-        if not self._is_here(scope, trace.peer):
-            self._spend(self._by_address, network_of(trace.peer), "requests from this address")
+        peer = trace.peer = self.peer(scope)
+        await self._rates.spend_unknown(trace, network_of(peer), classes, is_here=self._is_here(scope, peer))
 
     def watch(self, scope: Scope) -> AbstractContextManager[None]:
         """While it is open, the request's connection is ended once its key is revoked or has expired."""
-        return watched(scope, lambda: self._keys.authenticate(bearer(scope) or ""))
+        return watched(scope, lambda: self._keys.authenticate(credential(scope) or ""))
 
     @contextmanager
     def socket(self, principal: Principal) -> Generator[None]:
@@ -163,41 +179,19 @@ class Door:
     async def _authenticate(self, text: str, peer: str) -> Principal:
         known = hash(text)
         guesser = (f"address {network_of(peer)}", f"prefix {text[:KEY_PREFIX_CHARS]}")
-        if known not in self._good and self._limits.enabled and (wait_s := max(map(self._refused.left, guesser))):
-            raise RateLimited(TOO_MANY_REFUSED, retry_after_s=wait_s)  # before any look at the records
+        if known not in self._good:
+            self._rates.check_guesser(guesser)
         try:
             principal = await self._keys.authenticate(text)
         except Unauthenticated:
             self._good.pop(known, None)
-            self._refuse_guesser(*guesser)
+            await self._rates.refuse(guesser)
             raise
         if known not in self._good:
             if len(self._good) >= MAX_GOOD_KEYS:
                 del self._good[next(iter(self._good))]
             self._good[known] = None
         return principal
-
-    def _refuse_guesser(self, *names: str) -> None:
-        wait_s = max([self._refused.spend(name) for name in names])
-        if wait_s and self._limits.enabled:
-            raise RateLimited(TOO_MANY_REFUSED, retry_after_s=wait_s)
-
-    def _spend(self, buckets: TokenBuckets, name: str, what: str) -> None:
-        if self._limits.enabled and (wait_s := buckets.spend(name)):
-            rate = f"{buckets.rate_per_s:g} per second, {buckets.burst} at once"
-            raise RateLimited(f"too many {what}: at most {rate}", retry_after_s=wait_s)
-
-
-def bearer(scope: Scope) -> str | None:
-    """The text after `Authorization: Bearer`, or None. Only this header is read: no query, no cookie."""
-    value = _header(scope, b"authorization")
-    if value is None:
-        return None
-    scheme, _, text = value.decode("latin-1").partition(" ")
-    text = text.strip()
-    if scheme.lower() != "bearer" or not text or len(text) > MAX_CREDENTIAL_CHARS or not text.isascii():
-        return None
-    return text
 
 
 def is_proxied(scope: Scope) -> bool:

@@ -132,6 +132,8 @@ class Operation:
     tag: str = "sessions"
     description: str = ""
     error: type[Any] | None = None  # the model of its errors, where it is not the document's own
+    rates: tuple[str, ...] = ()  # classes of the settings' `rates` that it counts in besides its surface's
+    header: bytes | None = None  # one that carries its credential besides, and before, the usual ones
 
     def check_query(self, request: HTTPConnection) -> None:
         """InvalidInput for a parameter that is not declared: a misspelt one would be ignored in silence.

@@ -32,6 +32,11 @@ _SLASH = "\0"  # in no name
 class Dialect(Protocol):
     """How a family of routes speaks of errors."""
 
+    @property
+    def surface(self) -> str:
+        """The name of the surface among the settings' `rates`."""
+        ...
+
     def error(self, error: AtollError) -> Response: ...
 
     def method_not_allowed(self, allowed: list[str]) -> Response: ...
@@ -101,9 +106,9 @@ class PathRoute(BaseRoute):
             if operation is None:
                 return await self._refuse_method(scope)
             if operation.public:
-                self._door.admit_anyone(scope)
+                await self._door.admit_anyone(scope, self._rates(operation))
                 return await cast(PublicHandler, operation.handler)(request)
-            principal = await self._door.admit(scope)
+            principal = await self._door.admit(scope, self._rates(operation), operation.header)
             if scope["query_string"]:
                 operation.check_query(request)
             return await cast(Handler, operation.handler)(request, principal)
@@ -117,12 +122,15 @@ class PathRoute(BaseRoute):
             _log.error("fault", exc_info=error)
             return self._dialect.error(Internal())
 
+    def _rates(self, operation: Operation) -> tuple[str, ...]:
+        return (self._dialect.surface, *operation.rates)
+
     async def _refuse_method(self, scope: Scope) -> Response:
         """405 or 426, but to nobody without a credential: what exists behind the door is not told outside."""
         if all(operation.public for operation in self.operations):
-            self._door.admit_anyone(scope)
+            await self._door.admit_anyone(scope, (self._dialect.surface,))
         else:
-            await self._door.admit(scope)
+            await self._door.admit(scope, (self._dialect.surface,), self.operations[0].header)
         if scope["type"] == "http" and scope["method"] == "GET" and self._socket is not None:
             return self._dialect.upgrade_required()
         return self._dialect.method_not_allowed(self._allowed)
@@ -138,7 +146,7 @@ class PathRoute(BaseRoute):
                 status = response.status_code
                 await socket.send_denial_response(response)
                 return
-            principal = await self._door.admit(scope)
+            principal = await self._door.admit(scope, self._rates(operation), operation.header)
             if scope["query_string"]:
                 operation.check_query(socket)
             with self._door.socket(principal):

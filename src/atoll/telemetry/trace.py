@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from atoll.domain.origin import ORIGIN, Origin
 from atoll.telemetry import logs
 from atoll.telemetry.metrics import UNMATCHED, Metrics
 
@@ -21,18 +22,17 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _RESPONSES = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 QUIET = frozenset({"/health", "/health/ready", "/metrics"})  # asked for every few seconds by machines
 SWITCHING_PROTOCOLS = 101
+QUOTA_WARNING = b"atoll-quota-warning"
 
 
 @dataclass(slots=True)
-class Trace:
-    """What is known about one request; it stands in the ASGI scope as `trace`."""
+class Trace(Origin):
+    """What is known about one request; it stands in the ASGI scope as `trace`, and is the origin of its events."""
 
-    request_id: str
     route: str = UNMATCHED  # the template, such as /v1/sessions/{id}
-    key_id: str | None = None
     sandbox_id: str | None = None
-    peer: str | None = None
     status: int = 0
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])  # more, for the answer
 
 
 def trace_of(scope: Scope) -> Trace:
@@ -56,6 +56,7 @@ class Tracing:
             return
         started = perf_counter()
         trace = scope["trace"] = Trace(request_id=_request_id(scope))
+        ORIGIN.set(trace)
         header = (b"x-request-id", trace.request_id.encode())
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=trace.request_id)
@@ -63,7 +64,9 @@ class Tracing:
         async def send_traced(message: Message) -> None:
             if message["type"] in _RESPONSES:
                 trace.status = message.get("status", SWITCHING_PROTOCOLS)
-                message["headers"] = [*message.get("headers", ()), header]
+                message["headers"] = [*message.get("headers", ()), header, *trace.headers]
+                if trace.quota_warnings:
+                    message["headers"].append((QUOTA_WARNING, ", ".join(trace.quota_warnings).encode()))
                 if scope["type"] == "websocket":  # its life is no response time: count the handshake
                     self._count(scope, trace, perf_counter() - started)
             await send(message)

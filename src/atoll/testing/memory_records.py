@@ -13,6 +13,7 @@ from atoll.domain.quota import Bound, QuotaUse, Spend
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.base import KeyUse, Records
 from atoll.testing.memory_accounts import MemoryAccounts
+from atoll.testing.memory_events import MemoryEvents
 from atoll.testing.memory_groups import MemoryGroups
 from atoll.testing.memory_quotas import MemoryQuotas
 from atoll.testing.memory_rates import MemoryRates
@@ -21,7 +22,7 @@ from atoll.testing.memory_users import MemoryUsers
 from atoll.testing.memory_workspace_records import MemoryWorkspaceRecords
 
 
-class MemoryRecords(MemoryAccounts, MemoryRates, MemoryGroups, MemoryQuotas, MemorySecrets, MemoryUsers, MemoryWorkspaceRecords, Records):
+class MemoryRecords(MemoryEvents, MemoryAccounts, MemoryRates, MemoryGroups, MemoryQuotas, MemorySecrets, MemoryUsers, MemoryWorkspaceRecords, Records):
     """Nothing is awaited inside a method, so each is one transaction. `down` True makes every call Unavailable."""
 
     def __init__(self) -> None:
@@ -31,7 +32,6 @@ class MemoryRecords(MemoryAccounts, MemoryRates, MemoryGroups, MemoryQuotas, Mem
         self._sandboxes: dict[str, Sandbox] = {}
         self._keys: dict[str, ApiKey] = {}
         self._uses: list[KeyUse] = []
-        self._events: list[Event] = []
 
     async def start(self) -> None:
         """Nothing to migrate."""
@@ -155,21 +155,6 @@ class MemoryRecords(MemoryAccounts, MemoryRates, MemoryGroups, MemoryQuotas, Mem
         self._uses = kept
         return pruned
 
-    # events
-
-    async def list_events(
-        self, *, tenant: str | None = None, target: str | None = None, after_id: int = 0, limit: int = 1000
-    ) -> list[Event]:
-        self._check()
-        found = [
-            event
-            for event in self._events
-            if (tenant is None or event.tenant == tenant)
-            and (target is None or event.target == target)
-            and (event.id or 0) > after_id
-        ]
-        return found[:limit]
-
     def _check(self) -> None:
         if self.down:
             raise Unavailable("the records are down")
@@ -187,7 +172,3 @@ class MemoryRecords(MemoryAccounts, MemoryRates, MemoryGroups, MemoryQuotas, Mem
 
     def _live(self, owner: str | None) -> int:
         return sum(1 for s in self._sandboxes.values() if s.live and (owner is None or s.owner == owner))
-
-    def _log(self, event: Event | None) -> None:
-        if event is not None:
-            self._events.append(replace(event, id=len(self._events) + 1))

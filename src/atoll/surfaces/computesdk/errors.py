@@ -20,6 +20,8 @@ class ComputeError(BaseModel):
 class ComputeDialect:
     """The envelope of every route of this dialect."""
 
+    surface = "computesdk"
+
     def error(self, error: AtollError) -> Response:
         status, code = status_and_code(error)
         # its ids have another spelling here

@@ -18,6 +18,8 @@ from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 class ExecboxDialect:
     """The envelope of every execbox route, and of paths that nobody serves."""
 
+    surface = "execbox"
+
     def error(self, error: AtollError) -> Response:
         status, code = status_and_code(error)
         return _envelope(status, code, error.message, headers_of(error, status), details=_details(error))

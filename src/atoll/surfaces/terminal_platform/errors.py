@@ -44,6 +44,8 @@ class Failed(AtollError):
 class TerminalDialect:
     """The envelope of every route of this dialect."""
 
+    surface = "terminal_platform"
+
     def error(self, error: AtollError) -> Response:
         status, detail = _told(error)
         return envelope(status, {"detail": detail}, headers_of(error, status))
