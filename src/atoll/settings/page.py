@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from pydantic.fields import FieldInfo
 
@@ -70,6 +70,9 @@ def _show_default(name: str, field: FieldInfo) -> str:
         return "`/var/lib/atoll` for root, else `~/.local/share/atoll`"
     if field.default is None or field.default in ((), {}):
         return "none"
+    default: Any = field.default
+    if isinstance(default, tuple):
+        return ", ".join(f"`{value}`" for value in cast("tuple[object, ...]", default))
     if isinstance(field.default, bool):
         return f"`{str(field.default).lower()}`"
     return _show_number(name, field.default) if isinstance(field.default, int | float) else f"`{field.default}`"
