@@ -1,0 +1,125 @@
+"""The part of the records contract about events, their chains and the checkpoints; `Records` includes it.
+
+Events come into being with the changes that they tell of: each method that changes something takes one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from atoll.domain.checkpoint import AuditKey, Checkpoint, Head
+from atoll.domain.event import Event
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events are wanted; None: whatever it is. `action` may end in `.*`, for all of a noun."""
+
+    tenants: Collection[str] | None = None
+    targets: Collection[str] | None = None
+    action: str | None = None
+    actor: str | None = None
+    outcome: str | None = None
+    request_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after_id: int | None = None
+    before_id: int | None = None
+    newest_first: bool = False
+    limit: int = 100
+
+
+class Link(NamedTuple):
+    """An event as it is stored, for verification: nothing in it is taken for granted, whatever its type says."""
+
+    tenant: str
+    seq: int
+    id: int
+    at: str  # as it was hashed
+    action: str
+    target: str
+    actor: str
+    credential: str | None
+    outcome: str
+    request_id: str | None
+    address: str | None
+    detail: str  # JSON
+    previous: bytes
+    hash: bytes
+    signed: bytes | None  # what a checkpoint says that its hash is
+    head_seq: int | None  # the head of its tenant, at the same instant
+    head_hash: bytes | None
+
+
+class AuditRecords(ABC):
+    """See `Records` for what holds of all."""
+
+    @abstractmethod
+    async def add_events(self, events: Sequence[Event]) -> None:
+        """Append events that no change goes with: refusals, and what happens outside of the records."""
+
+    @abstractmethod
+    async def list_events(
+        self, *, tenant: str | None = None, target: str | None = None, after_id: int = 0, limit: int = 1000
+    ) -> list[Event]:
+        """Oldest first."""
+
+    @abstractmethod
+    async def find_events(self, query: EventQuery) -> list[Event]:
+        """In the order of their ids."""
+
+    @abstractmethod
+    async def follow_events(self, tenant: str, after_seq: int, limit: int) -> list[Event]:
+        """A tenant's events behind that number, in the order of its chain, which is that of their commits."""
+
+    @abstractmethod
+    async def list_heads(self, tenants: Collection[str] | None = None) -> list[Head]:
+        """Where chains end now."""
+
+    @abstractmethod
+    async def positions(self, after_id: int, tenants: Collection[str] | None = None) -> dict[str, int]:
+        """For each tenant, up to which number its events are known to whoever has seen all up to that id.
+
+        Where ids are not given in the order of the commits, the last moments before it count as not seen, but for the
+        tenant of that very event: such a reader may see an event again, and misses none.
+        """
+
+    # verification
+
+    @abstractmethod
+    async def read_links(self, after: tuple[str, int] | None, limit: int, tenant: str | None = None) -> list[Link]:
+        """The next ones of all chains, tenant by tenant, each from its first on."""
+
+    @abstractmethod
+    async def missing_events(self, tenant: str | None = None, limit: int = 100) -> list[Head]:
+        """What a checkpoint or a head says that there is, and is not."""
+
+    # checkpoints
+
+    @abstractmethod
+    async def unsigned_heads(self) -> tuple[Checkpoint | None, list[Head]]:
+        """The last checkpoint (without its heads) and the heads that no checkpoint has."""
+
+    @abstractmethod
+    async def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Conflict when there is one of that number, or with one of these heads."""
+
+    @abstractmethod
+    async def list_checkpoints(self, after: int = 0, limit: int = 100) -> list[Checkpoint]:
+        """With their heads, in the order of their numbers."""
+
+    @abstractmethod
+    async def add_audit_key(self, key: AuditKey, *, first: bool, event: Event) -> None:
+        """`first`: Conflict when there is any."""
+
+    @abstractmethod
+    async def swap_audit_key(self, key: AuditKey, wrapped: bytes, vault: str, event: Event) -> None:
+        """Store it wrapped by another vault. StaleVersion when the stored one is not `key`'s any more."""
+
+    @abstractmethod
+    async def list_audit_keys(self) -> list[AuditKey]:
+        """Oldest first."""
