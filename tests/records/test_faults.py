@@ -25,7 +25,7 @@ from atoll.records.prepared import Prepared, translated
 from atoll.records.sql import SqlRecords, open_records
 from atoll.records.sql_store import ADD_EVENT
 from atoll.testing import workspace_records_examples as examples
-from atoll.testing.records_conformance import event, key, sandbox, together
+from atoll.testing.records_conformance import at_most, event, key, sandbox, together
 from tests.records.postgres import PostgresServer, server_or_skip
 
 TIMEOUT_S = 0.5
@@ -113,7 +113,7 @@ class TestSqlite:
             return translated(error, "")
 
         with failing(monkeypatch, sql._ADD_SANDBOX, [busy(), busy()]):  # pyright: ignore[reportPrivateUsage]
-            await records.add_sandbox(sandbox(), event(), quota=1)
+            await records.add_sandbox(sandbox(), event(), bounds=at_most(1, "key_0"))
         assert await records.count_live() == 1
         assert len(await records.list_events()) == 1
         with (
@@ -300,7 +300,7 @@ class TestPostgres:
 
         errors = [failure("40P01"), failure("40001")]
         with failing(monkeypatch, sql._ADD_SANDBOX, errors):  # pyright: ignore[reportPrivateUsage]
-            await records.add_sandbox(sandbox(), event(), quota=1)
+            await records.add_sandbox(sandbox(), event(), bounds=at_most(1, "key_0"))
         assert await records.count_live() == 1
         assert len(await records.list_events()) == 1
         with (
@@ -430,7 +430,7 @@ def test_postgres_is_told_its_time_limits() -> None:
 WRITER = """
 import asyncio, sys
 from atoll.records.sql import open_records
-from atoll.testing.records_conformance import event, sandbox
+from atoll.testing.records_conformance import at_most, event, sandbox
 async def main():
     records = open_records(sys.argv[1])
     await records.start()

@@ -278,13 +278,13 @@ class Failing(MemoryRecords):
 
     fail_at = 0
 
-    async def swap_sandbox(self, sandbox, event):
+    async def swap_sandbox(self, sandbox, event, **more):
         self._count()
-        return await super().swap_sandbox(sandbox, event)
+        return await super().swap_sandbox(sandbox, event, **more)
 
-    async def add_sandbox(self, sandbox, event, *, quota=None):
+    async def add_sandbox(self, sandbox, event, **more):
         self._count()
-        await super().add_sandbox(sandbox, event, quota=quota)
+        return await super().add_sandbox(sandbox, event, **more)
 
     def _count(self) -> None:
         self.fail_at -= 1
@@ -319,14 +319,15 @@ class Unsure(MemoryRecords):
 
     lose_at = 0
 
-    async def swap_sandbox(self, sandbox, event):
-        after = await super().swap_sandbox(sandbox, event)
+    async def swap_sandbox(self, sandbox, event, **more):
+        after = await super().swap_sandbox(sandbox, event, **more)
         self._lose()
         return after
 
-    async def add_sandbox(self, sandbox, event, *, quota=None):
-        await super().add_sandbox(sandbox, event, quota=quota)
+    async def add_sandbox(self, sandbox, event, **more):
+        used = await super().add_sandbox(sandbox, event, **more)
         self._lose()
+        return used
 
     def _lose(self) -> None:
         self.lose_at -= 1

@@ -83,6 +83,21 @@ class QuotaExceeded(AtollError):
 
     code = "quota_exceeded"
 
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        quota: str = "",
+        subject: str = "",
+        used: int = 0,
+        limit: int = 0,
+        retry_after_s: int | None = None,
+    ) -> None:
+        self.quota, self.subject = quota, subject  # which one, and whose; empty where it is none of a plan's
+        self.used, self.limit = used, limit
+        self.retry_after_s = retry_after_s  # when it may do, where that is known
+        super().__init__(message)
+
 
 class RateLimited(AtollError):
     """Too many requests."""

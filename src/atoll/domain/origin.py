@@ -6,7 +6,7 @@ So no service passes on a request's id by hand. Tasks that a request starts inhe
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -17,6 +17,7 @@ class Origin:
     key_id: str | None = None  # the credential's
     peer: str | None = None  # the client's address
     told: bool = False
+    quota_warnings: list[str] = field(default_factory=list[str])  # of quotas nearly used, for the answer's header
 
 
 ORIGIN: ContextVar[Origin | None] = ContextVar("origin", default=None)

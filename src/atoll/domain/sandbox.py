@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from atoll.domain.errors import Conflict
+from atoll.domain.key import KeyKind, Scope
 from atoll.domain.secret import Given, SecretUse
 from atoll.domain.workspace import WorkspaceMount
 
@@ -59,6 +60,7 @@ class NetworkMode(StrEnum):
     NONE = "none"  # its own loopback only
     OUTGOING = "outgoing"  # the public internet; never private ranges, metadata services or the host
     EXPOSED = "exposed"  # outgoing, and its declared ports are reachable through Atoll
+    LISTED = "listed"  # public names and addresses of a list only, by way of the egress gateway; ports as in exposed
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,17 @@ class BakedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """What a sandbox may do with Atoll's own API, which knows it by its connection: no more than who gave it."""
+
+    scopes: frozenset[Scope]
+    resources: frozenset[str] | None = None  # the only ids that it reaches, besides its own; None: as its giver
+    kind: KeyKind = KeyKind.STANDARD  # of its giver, like the next two
+    plan: str = ""
+    credential: str = ""  # while this is good the grant is
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """Everything a runtime needs to make a sandbox; `command` absent means no main process.
 
@@ -109,6 +122,8 @@ class SandboxSpec:
     rows: int = 24
     resources: Resources = Resources()
     network: NetworkMode = NetworkMode.NONE
+    allow: tuple[str, ...] = ()  # the list of network mode listed: see domain/egress.py
+    capability: Grant | None = None
     ports: tuple[Port, ...] = ()
     setup: tuple[str, ...] = ()
     files: tuple[BakedFile, ...] = ()

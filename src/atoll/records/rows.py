@@ -15,6 +15,7 @@ from atoll.domain.key import ApiKey, KeyKind, Scope
 from atoll.domain.rate import Rate
 from atoll.domain.sandbox import (
     BakedFile,
+    Grant,
     NetworkMode,
     Port,
     Resources,
@@ -36,7 +37,7 @@ _RESOURCE_FIELDS = tuple(Resources.__dataclass_fields__)
 _USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
 _SPEC_PLAIN = ("image", "work_dir", "tty", "cols", "rows", "env", "sealed_env")
 _KEY_CODED = frozenset({"kind", "scopes", "resources", "metadata", "rate_per_s", "rate_burst"})
-_SPEC_TUPLES = ("command", "setup", "layers")
+_SPEC_TUPLES = ("command", "setup", "layers", "allow")
 
 
 def sandbox_row(sandbox: Sandbox) -> dict[str, Any]:
@@ -91,6 +92,8 @@ def spec_text(spec: SandboxSpec) -> str:
         value["resources"] = _differing(spec.resources, _RESOURCES, _RESOURCE_FIELDS)
     if spec.network is not _SPEC.network:
         value["network"] = spec.network.value
+    if spec.capability is not None:
+        value["capability"] = _grant_value(spec.capability)
     if spec.ports:
         value["ports"] = [(port.container, port.protocol, port.host_port) for port in spec.ports]
     if spec.files:
@@ -113,11 +116,35 @@ def spec_of(text: str) -> SandboxSpec:
         value["resources"] = Resources(**value["resources"])
     if "network" in value:
         value["network"] = NetworkMode(value["network"])
+    if "capability" in value:
+        value["capability"] = _grant_of(value["capability"])
     value["ports"] = tuple(Port(*port) for port in value.get("ports", ()))
     value["files"] = tuple(BakedFile(path, base64.b64decode(content)) for path, content in value.get("files", ()))
     value["workspaces"] = tuple(WorkspaceMount(*mount) for mount in value.get("workspaces", ()))
     value["secrets"] = tuple(SecretUse(one, GivenAs(how), target) for one, how, target in value.get("secrets", ()))
     return SandboxSpec(**value)
+
+
+def _grant_value(grant: Grant) -> dict[str, Any]:
+    resources = None if grant.resources is None else sorted(grant.resources)
+    return {
+        "scopes": sorted(grant.scopes),
+        "resources": resources,
+        "kind": grant.kind.value,
+        "plan": grant.plan,
+        "credential": grant.credential,
+    }
+
+
+def _grant_of(value: dict[str, Any]) -> Grant:
+    resources = value["resources"]
+    return Grant(
+        scopes=frozenset(map(Scope, value["scopes"])),
+        resources=None if resources is None else frozenset(resources),
+        kind=KeyKind(value["kind"]),
+        plan=value["plan"],
+        credential=value["credential"],
+    )
 
 
 def key_row(key: ApiKey) -> dict[str, Any]:

@@ -7,6 +7,7 @@ running sandbox that the records call ended for good. The first ending wins; San
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from atoll.domain import crash
 from atoll.domain.errors import AtollError, Conflict, DeadlineExceeded, NotFound
 from atoll.domain.event import Event
 from atoll.domain.process import MAIN, Exit
+from atoll.domain.quota import Bound
 from atoll.domain.sandbox import LOST, Sandbox, SandboxState, Usage
 from atoll.runtimes.base import Ended
 from atoll.services import saved_log
@@ -191,11 +193,17 @@ class Endings:
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def move(
-        self, live: Live, state: SandboxState, event: Event, measured: Usage | None = None, **changes: Any
+        self,
+        live: Live,
+        state: SandboxState,
+        event: Event,
+        measured: Usage | None = None,
+        bounds: Sequence[Bound] = (),
+        **changes: Any,
     ) -> None:
         """Store its next state; Conflict `session already <status>` when it has ended."""
         try:
-            await self._access.lives.move(live, state, event, measured=measured, **changes)
+            await self._access.lives.move(live, state, event, measured=measured, bounds=bounds, **changes)
         except Conflict:
             if live.sandbox.live:
                 raise

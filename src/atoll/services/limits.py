@@ -72,4 +72,5 @@ class Limits:
     orphan_grace_s: float = 30.0
     usage_flush_max: int = 100  # records per pass
     ended_kept_s: float = 7 * 24 * 3600.0
+    requests_kept_s: float = 24 * 3600.0  # that are to have one effect: their answers
     key_use_kept_s: float = 30 * 24 * 3600.0

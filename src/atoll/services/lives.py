@@ -6,13 +6,14 @@ One server owns a data folder, so this and the records change together: `Lives.m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from atoll.domain.errors import NotFound, StaleVersion
 from atoll.domain.event import Event
+from atoll.domain.quota import Bound, QuotaName, Spend, counted
 from atoll.domain.sandbox import Resources, Sandbox, SandboxState, Usage
 from atoll.records.base import Records
 
@@ -35,11 +36,12 @@ class Live:
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # and nothing of it is left in the runtime
     main_clients: int = 0
     main_idle: asyncio.Event = field(default_factory=asyncio.Event)  # nobody is attached to its main process
-    bytes_in: int = 0  # since the record was read; likewise the next two
+    bytes_in: int = 0  # since the record was read; likewise the next three
     bytes_out: int = 0
     exec_count: int = 0
+    gateway_bytes: int = 0  # that this server sent on for it
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one change of the record at a time
-    _counted: tuple[int, int, int] = (0, 0, 0)  # of these, what the record already has
+    _counted: tuple[int, int, int, int] = (0, 0, 0, 0)  # of these, what the record already has
 
     def __post_init__(self) -> None:
         self.main_idle.set()
@@ -68,13 +70,13 @@ class Live:
     @property
     def uncounted(self) -> bool:
         """Whether the record lacks some of the counters."""
-        return self._counted != (self.bytes_in, self.bytes_out, self.exec_count)
+        return self._counted != self.counted()
 
     def usage(self, measured: Usage | None) -> Usage:
         """The record's figures, the runtime's newer ones (of this life), and the counters that the record lacks."""
         known = self.sandbox.usage
         measured = measured or Usage()
-        done_in, done_out, done_execs = self._counted
+        done_in, done_out, done_execs, done_gateway = self._counted
         return replace(
             known,
             duration_s=max(known.duration_s, known.earlier_duration_s + measured.duration_s),
@@ -83,12 +85,14 @@ class Live:
             bytes_in=known.bytes_in + self.bytes_in - done_in,
             bytes_out=known.bytes_out + self.bytes_out - done_out,
             exec_count=known.exec_count + self.exec_count - done_execs,
+            sent_bytes=max(known.sent_bytes, known.earlier_sent_bytes + measured.sent_bytes),
+            gateway_bytes=known.gateway_bytes + self.gateway_bytes - done_gateway,
         )
 
-    def counted(self) -> tuple[int, int, int]:
-        return (self.bytes_in, self.bytes_out, self.exec_count)
+    def counted(self) -> tuple[int, int, int, int]:
+        return (self.bytes_in, self.bytes_out, self.exec_count, self.gateway_bytes)
 
-    def set_counted(self, counters: tuple[int, int, int]) -> None:
+    def set_counted(self, counters: tuple[int, int, int, int]) -> None:
         self._counted = counters
 
 
@@ -149,10 +153,12 @@ class Lives:
         *,
         measured: Usage | None = None,
         resources: Resources | None = None,
+        bounds: Sequence[Bound] = (),
         **changes: Any,
     ) -> Sandbox:
         """Store the next state (None: the same one) with `changes`, the usage so far and an event; `resources` are the
-        only part of the spec that then changes, whatever became of the others meanwhile.
+        only part of the spec that then changes, whatever became of the others meanwhile. `bounds` are of one that
+        becomes live; what it used more than its record says is counted against its owner's quotas.
 
         Conflict when the stored state does not allow that step; a change that came between is no error while it does.
         """
@@ -167,7 +173,8 @@ class Lives:
                     fields["spec"] = replace(before.spec, resources=resources)
                 after = replace(before, **fields) if state is None else before.to(state, **fields)
                 try:
-                    stored = await self._records.swap_sandbox(after, event)
+                    used = charges(before, usage)
+                    stored = await self._records.swap_sandbox(after, event, bounds=bounds, charges=used)
                 except StaleVersion:
                     await self.reread(live)
                     continue
@@ -186,3 +193,13 @@ class Lives:
         live.sandbox = stored
         if not stored.live:
             live.ended.set()
+
+
+def charges(before: Sandbox, after: Usage) -> list[Spend]:
+    """What its record does not have yet, counted against its owner, and the key that made it."""
+    used = (
+        (QuotaName.CPU, counted(QuotaName.CPU, after.cpu_s) - counted(QuotaName.CPU, before.usage.cpu_s)),
+        (QuotaName.EGRESS, after.egress_bytes - before.usage.egress_bytes),
+    )
+    subjects = (before.owner, before.credential) if before.credential else (before.owner,)
+    return [Spend(subject, name, amount) for subject in subjects for name, amount in used if amount > 0]

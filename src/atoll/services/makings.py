@@ -5,7 +5,7 @@ Sandboxes calls it. A delete that comes in between wins: its end is stored, and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import structlog
 from atoll.domain import crash
 from atoll.domain.errors import AtollError, Conflict, Internal, QuotaExceeded
 from atoll.domain.event import Event
+from atoll.domain.quota import Bound
 from atoll.domain.sandbox import Sandbox, SandboxSpec, SandboxState
 from atoll.runtimes.base import Handle
 from atoll.services.access import Access
@@ -21,6 +22,7 @@ from atoll.services.deadline import deadline
 from atoll.services.endings import Endings
 from atoll.services.listeners import Listeners
 from atoll.services.lives import Live
+from atoll.services.specs import check_given_env
 from atoll.services.templates import Plan, Templates
 
 _log = structlog.get_logger()
@@ -45,7 +47,7 @@ class Makings:
         self._listeners = listeners
         self._adopt = adopt
 
-    async def make(self, live: Live, plan: Plan, quota: int | None, request_id: str | None) -> Sandbox:
+    async def make(self, live: Live, plan: Plan, bounds: Sequence[Bound], request_id: str | None) -> Sandbox:
         """From nothing to RUNNING: two writes and one `runtime.make` when no layer has to be built."""
         access, owner = self._access, live.sandbox.owner
         # A tenant's secrets may stand in the environment. Only the runtime needs it, and only now: no record has it.
@@ -56,14 +58,19 @@ class Makings:
         live.sandbox = replace(live.sandbox, spec=replace(plan.spec, env={}, sealed_env=sealed))
         with live.held():
             try:
-                event = access.event("sandbox.created", live.sandbox, actor=owner, request_id=request_id)
-                await access.records.add_sandbox(live.sandbox, event, quota=quota)
-            except QuotaExceeded:
+                secrets = [use.secret for use in plan.spec.secrets] or None
+                event = access.event(
+                    "sandbox.created", live.sandbox, actor=owner, request_id=request_id, secrets=secrets
+                )
+                used = await access.records.add_sandbox(live.sandbox, event, bounds=bounds)
+            except QuotaExceeded as error:
                 access.lives.forget(live)
-                raise QuotaExceeded(f"concurrent session limit reached ({quota}/{quota})") from None
+                await access.quotas.refused(error, owner, owner)
+                raise
             except BaseException:
                 access.lives.forget(live)
                 raise
+            await access.quotas.used(used, owner, owner)
             try:
                 return await self._made(live, plan, request_id)
             except Exception as error:
@@ -99,6 +106,8 @@ class Makings:
         access, sandbox = self._access, live.sandbox
         mounts = await access.mounting.prepare(sandbox.id, sandbox.owner, spec.workspaces)
         spec = replace(spec, workspaces=mounts)
+        if spec.secrets:
+            spec = await self._given(spec, sandbox)
         async with deadline(access.limits.make_s, "making the sandbox"):
             handle = await access.runtime.make(sandbox.id, spec)
         crash.point("sandboxes.create.made")
@@ -118,6 +127,16 @@ class Makings:
         access.metrics.sandbox_created()
         access.metrics.set_active(len(access.lives))
         return live.sandbox
+
+    async def _given(self, spec: SandboxSpec, sandbox: Sandbox) -> SandboxSpec:
+        """With the present values of its secrets: for its main process alone; without one, for its commands."""
+        access = self._access
+        async with deadline(access.limits.call_s, "opening the secrets"):
+            given = await access.giving.give(spec.secrets, sandbox.owner, sandbox.id)
+        check_given_env(spec.env, given.env, access.limits)
+        if spec.command:
+            return replace(spec, given=given)
+        return replace(spec, env={**spec.env, **given.env}, given=replace(given, env={}))
 
     async def _prune_layers(self) -> None:
         await self._templates.prune(await self._access.layers_in_use())

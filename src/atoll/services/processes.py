@@ -19,7 +19,7 @@ from atoll.services.access import Access, not_running
 from atoll.services.deadline import deadline
 from atoll.services.lives import Live
 from atoll.services.paths import absolute
-from atoll.services.specs import check_process_spec
+from atoll.services.specs import check_given_env, check_process_spec
 from atoll.sidekick.client import ProcessStream, SidekickClient
 from atoll.sidekick.protocol import STDERR, STDOUT
 
@@ -46,7 +46,8 @@ class Processes:
         """
         live = await self._access.running(principal, sandbox_id, Scope.EXECUTE)
         check_process_spec(spec, self._access.limits)
-        return await self._start(live, spec)
+        await self._access.quotas.execution(principal, live.sandbox)
+        return await self._start(live, await self._given(principal, live, spec))
 
     async def attach(
         self,
@@ -110,8 +111,10 @@ class Processes:
         check_process_spec(spec, access.limits)
         if len(stdin) > access.limits.stdin_bytes_max:
             raise InvalidInput(f"stdin must be at most {access.limits.stdin_bytes_max} bytes", field="stdin")
+        await access.quotas.execution(principal, live.sandbox)
         most = max(0, min(max_output_bytes, access.limits.output_bytes_max))
         within_s = None if spec.timeout_s is None else spec.timeout_s + access.limits.call_s
+        spec = await self._given(principal, live, spec)
         stream = await self._start(live, replace(spec, stdin=True) if stdin else spec)
         try:
             async with access.inside(live, "the command", within_s=within_s):
@@ -184,6 +187,20 @@ class Processes:
         live = await access.running(principal, sandbox_id, Scope.READ)
         async with access.inside(live, "the process", within_s=timeout_s):
             return await self._sidekick(live).wait(_process_id(process_id))
+
+    async def _given(self, principal: Principal, live: Live, spec: ProcessSpec) -> ProcessSpec:
+        """With what its secrets are: variables of its own; files are put in place."""
+        if not spec.secrets:
+            return spec
+        access, sandbox = self._access, live.sandbox
+        async with deadline(access.limits.call_s, "opening the secrets"):
+            uses = await access.giving.resolve(principal, spec.secrets, sandbox.owner)
+            given = await access.giving.give(uses, sandbox.owner, sandbox.id)
+        check_given_env(spec.env, given.env, access.limits)
+        async with access.inside(live, "giving the secrets", within_s=access.limits.call_s):
+            for path, value in given.files.items():
+                await self._sidekick(live).write_file(path, _whole(value), mode=0o400)
+        return replace(spec, env={**spec.env, **given.env}, secrets=())
 
     def _sidekick(self, live: Live) -> SidekickClient:
         return self._access.runtime.sidekick(live.sandbox.id)
@@ -309,6 +326,10 @@ class _Metered(ProcessStream):
         if self._inner is None:
             raise Internal("the stream is not open")
         return self._inner
+
+
+async def _whole(value: bytes) -> AsyncIterator[bytes]:
+    yield value
 
 
 async def _collected(stream: ProcessStream, stdin: bytes | None, bytes_max: int) -> RunResult:

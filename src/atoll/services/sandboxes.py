@@ -14,7 +14,7 @@ from pathlib import Path
 
 from atoll.domain.errors import Conflict, InvalidInput, QuotaExceeded
 from atoll.domain.ids import new_sandbox_id
-from atoll.domain.key import KeyKind, Scope
+from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox, SandboxSpec, SandboxState, Usage
 from atoll.records.base import Records
@@ -25,13 +25,16 @@ from atoll.services.clock import Clock, utc_now
 from atoll.services.deadline import deadline
 from atoll.services.endings import Endings
 from atoll.services.files import Files
+from atoll.services.giving import Giving, NoGiving
 from atoll.services.limits import Limits
 from atoll.services.listeners import Listeners
 from atoll.services.lives import Live, Lives
 from atoll.services.makings import Makings
+from atoll.services.metering import Metering
 from atoll.services.mounting import Mounting, NoMounting
 from atoll.services.ports import Ports
 from atoll.services.processes import Processes
+from atoll.services.quotas import QuotaLimits, Quotas, credential_of, plans_with
 from atoll.services.reconciler import Reconciler, quietly
 from atoll.services.specs import check_name, check_sandbox_spec
 from atoll.services.suspensions import Suspensions
@@ -59,12 +62,18 @@ class Sandboxes:
         metrics: Metrics | None = None,
         boot_id: Callable[[], str] | None = None,
         workspaces: Mounting | None = None,
+        secrets: Giving | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         """`data` is the data folder (`logs/` and `layers/` below it are ours); `aliases` map image names to templates;
         `public_host` stands in the URLs of exposed ports, whose listeners bind to 127.0.0.1. Records and runtime are
         started before and closed after this. `boot_id` tells one life of the machine from another. `workspaces` gives
-        what sandboxes mount, and hears of their ends."""
-        limits = limits or Limits()
+        what sandboxes mount, and hears of their ends; `secrets` gives what those are. `quotas`
+        say who may have how much; by default a standard key may have `limits.sandboxes_per_key` sandboxes."""
+        limits, metrics = limits or Limits(), metrics or Metrics()
+        quotas = quotas or Quotas(
+            records, QuotaLimits(plans_with(limits.sandboxes_per_key)), clock=clock, metrics=metrics
+        )
         self._access = access = Access(
             records=records,
             runtime=runtime,
@@ -73,9 +82,11 @@ class Sandboxes:
             clock=clock,
             lives=Lives(records),
             background=Background(),
-            metrics=metrics or Metrics(),
+            metrics=metrics,
+            quotas=quotas,
             vanished=lambda live: self._endings.lost(live),
             mounting=workspaces or NoMounting(),
+            giving=secrets or NoGiving(),
             wake=lambda sandbox: self._suspensions.wake(sandbox),
         )
         self._listeners = Listeners(runtime, limits, lambda sandbox_id: self._suspensions.wake_for_port(sandbox_id))
@@ -88,6 +99,7 @@ class Sandboxes:
         self.reconciler = Reconciler(access, self._endings, self.templates, self._watching.adopt, boot_id=boot_id)
         self._makings = Makings(access, self._endings, self.templates, self._listeners, self._watching.adopt)
         self._suspensions = Suspensions(access, self._endings, self._makings, self._listeners)
+        self._metering = Metering(access, self._endings)
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -143,22 +155,27 @@ class Sandboxes:
             spec = replace(spec, resources=replace(spec.resources, idle_s=limits.idle_suspend_s))
         access.runtime.check_network(spec.network)
         spec = replace(spec, workspaces=await access.mounting.resolve(principal, spec.workspaces))
+        if spec.secrets:
+            spec = replace(spec, secrets=await access.giving.resolve(principal, spec.secrets, principal.id))
+        owner = principal.id
+        spec = await access.quotas.shaped(principal, owner, spec)
         plan = self.templates.plan(spec)
         if len(access.lives) >= limits.sandboxes_max:
             raise QuotaExceeded(f"this server holds its maximum of {limits.sandboxes_max} live sandboxes")
         sandbox = Sandbox(
             id=new_sandbox_id(),
-            owner=principal.id,
+            owner=owner,
             spec=plan.spec,
             runtime=access.runtime.name,
             created_at=access.clock(),
             name=name,
+            credential=credential_of(principal, owner),
         )
-        quota = limits.sandboxes_per_key if principal.kind is KeyKind.STANDARD else None
+        bounds = await access.quotas.bounds(principal, owner)
         live = access.lives.add_unmade(sandbox)
         try:
             return await access.background.finish(
-                self._makings.make(live, plan, quota, request_id), f"make {sandbox.id}"
+                self._makings.make(live, plan, bounds, request_id), f"make {sandbox.id}"
             )
         except asyncio.CancelledError:
             access.background.spawn(self._abandon(live), f"abandon {sandbox.id}")
@@ -325,3 +342,4 @@ class Sandboxes:
             passes += 1
             await quietly(self.reconciler.run(), "pass")
             await quietly(self.reconciler.flush_usage(), "usage")
+            await quietly(self._metering.run(), "metering")

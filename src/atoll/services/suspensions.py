@@ -14,7 +14,6 @@ import structlog
 
 from atoll.domain import crash
 from atoll.domain.errors import AtollError, Conflict, Forbidden, NotFound, QuotaExceeded
-from atoll.domain.key import KeyKind
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.services import saved_log
 from atoll.services.access import Access, not_running
@@ -102,12 +101,13 @@ class Suspensions:
         if not stored.may_wake:
             raise not_running(stored)
         await self._check_owner(stored)
+        bounds = await access.quotas.bounds_of(stored)
         live = access.lives.add_unmade(stored)
         with live.held():
             await self._keep_age(live)
             event = access.event("sandbox.resuming", stored, actor=actor)
             try:
-                await self._endings.move(live, SandboxState.RESUMING, event, ended_at=None)
+                await self._endings.move(live, SandboxState.RESUMING, event, bounds=bounds, ended_at=None)
                 crash.point("sandboxes.resume.recorded")
                 await self._makings.remake(live)
                 self._listeners.woken(live.sandbox.id)
@@ -123,10 +123,6 @@ class Suspensions:
         key = await records.get_key(sandbox.owner)
         if key is not None and not key.usable(self._access.clock()):
             raise Forbidden("the session rests: the key of its owner was revoked or has expired")
-        if key is not None and key.kind is KeyKind.STANDARD:
-            live, most = await records.count_live(sandbox.owner), limits.sandboxes_per_key
-            if live >= most:
-                raise QuotaExceeded(f"concurrent session limit reached ({live}/{most})")
 
     async def _keep_age(self, live: Live) -> None:
         """Rest does not make it younger: past its age it ends for good."""

@@ -157,6 +157,12 @@ class Metrics:
             buckets=SNAPSHOT_BUCKETS_BYTES,
             registry=registry,
         )
+        self._quota_violations = Counter(
+            "quota_violations_total", "Requests refused for a quota", ("quota_type",), registry=registry
+        )
+        self._quota_warnings = Counter(
+            "quota_warnings_total", "Quotas that came to be nearly used", ("quota_type",), registry=registry
+        )
         self._blobs_copied = Counter("blobs_copied_total", "Objects copied to the second store", registry=registry)
         self._bytes_copied = Counter("blobs_copied_bytes_total", "Bytes copied to the second store", registry=registry)
         self._copies_failed = Counter(
@@ -199,6 +205,13 @@ class Metrics:
 
     def snapshot_restored(self) -> None:
         self._snapshots_restored.inc()
+
+    def quota_exceeded(self, quota: str) -> None:
+        """`quota` is one of the names that there are."""
+        self._quota_violations.labels(quota).inc()
+
+    def quota_warned(self, quota: str) -> None:
+        self._quota_warnings.labels(quota).inc()
 
     def blob_copied(self, size_bytes: int) -> None:
         self._blobs_copied.inc()

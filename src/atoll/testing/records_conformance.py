@@ -343,7 +343,7 @@ class RecordsConformance:
         quota = 7
         owners = ("key_a", "key_b")
         adds = [
-            stores[n % 2].add_sandbox(sandbox(owner), event(), bounds=at_most(quota, owner))
+            stores[n // 2 % 2].add_sandbox(sandbox(owner), event(), bounds=at_most(quota, owner))
             for n, owner in enumerate(owners * 30)
         ]
         outcomes = await together(*adds)
@@ -371,10 +371,8 @@ class RecordsConformance:
             contested = winner
 
     async def test_concurrent_adds_of_one_id_insert_it_once(self, stores: tuple[Records, Records]) -> None:
-        same = sandbox()
-        outcomes = await together(
-            *[stores[n % 2].add_sandbox(same, event(), bounds=at_most(100, "key_0")) for n in range(10)]
-        )
+        same, bounds = sandbox(), at_most(100, "key_0")
+        outcomes = await together(*[stores[n % 2].add_sandbox(same, event(), bounds=bounds) for n in range(10)])
         assert outcomes.count([QuotaUse(QuotaName.SANDBOXES, "key_0", 1, 100)]) == 1
         assert sum(type(outcome) is Conflict for outcome in outcomes) == 9
 

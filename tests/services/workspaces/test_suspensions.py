@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -115,9 +116,9 @@ async def test_those_that_fall_idle_together_rest_however_slowly_that_is_recorde
     sandboxes = [await made(shop, command=("sleep", "100")) for _ in range(5)]
     swap = shop.records.swap_sandbox
 
-    async def slow(after: Sandbox, event: Event | None) -> Sandbox:
+    async def slow(after: Sandbox, event: Event | None, **more: Any) -> Sandbox:
         await asyncio.sleep(0.4)
-        return await swap(after, event)
+        return await swap(after, event, **more)
 
     monkeypatch.setattr(shop.records, "swap_sandbox", slow)
     for sandbox in sandboxes:

@@ -1,0 +1,84 @@
+"""Requests that are to have one effect, in SQL; `sql.py` inherits it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, select, update
+
+from atoll.domain.idempotency import IdempotentRequest
+from atoll.records.idempotency import IdempotencyRecords
+from atoll.records.prepared import Prepared
+from atoll.records.schema import idempotent_requests
+from atoll.records.sql_store import SqlStore, put, storable
+
+PRUNE_ROWS = 500
+
+_table = idempotent_requests.c
+_mine = (_table.principal == bindparam("of"), _table.key == bindparam("under"))
+_PUT = put(idempotent_requests)
+_GET = Prepared(select(idempotent_requests).where(*_mine))
+_DROP_OLD = Prepared(delete(idempotent_requests).where(*_mine, _table.created_at < bindparam("before")))
+_DROP = Prepared(
+    delete(idempotent_requests).where(*_mine, _table.server == bindparam("begun_by"), _table.answer.is_(None))
+)
+_ANSWER = Prepared(
+    update(idempotent_requests)
+    .where(*_mine, _table.server == bindparam("begun_by"))
+    .values(answer=bindparam("new_answer"))
+)
+
+
+class SqlIdempotency(SqlStore, IdempotencyRecords):
+    """See `IdempotencyRecords` for what each method does."""
+
+    async def begin_request(self, request: IdempotentRequest, *, forgotten: datetime) -> IdempotentRequest | None:
+        row = storable(
+            {
+                "principal": request.principal,
+                "key": request.key,
+                "fingerprint": request.fingerprint,
+                "server": request.server,
+                "created_at": request.created_at,
+                "answer": None,
+            }
+        )
+        which = {"of": request.principal, "under": request.key}
+
+        def begin(connection: Connection) -> dict[str, Any] | None:
+            if _PUT.run(connection, row) == 1:
+                return None
+            if _DROP_OLD.run(connection, which | {"before": forgotten}) == 1 and _PUT.run(connection, row) == 1:
+                return None
+            return _GET.first(connection, which) or {}
+
+        # Durable: a power cut after its effect may not take away the word that it had been begun.
+        found = await self._database.write(begin, durable=True)
+        if found is None:
+            return None
+        return IdempotentRequest(**found) if found else request
+
+    async def answer_request(self, request: IdempotentRequest) -> None:
+        values = {**_whose(request), "new_answer": request.answer}
+        await self._database.write(lambda connection: _ANSWER.run(connection, values))
+
+    async def forget_request(self, request: IdempotentRequest) -> None:
+        await self._database.write(lambda connection: _DROP.run(connection, _whose(request)))
+
+    async def prune_requests(self, before: datetime) -> int:
+        old: Any = select(_table.principal, _table.key).where(_table.created_at < before).limit(PRUNE_ROWS)
+        pruned = 0
+        while True:
+            rows = [
+                {"of": row["principal"], "under": row["key"], "before": before} for row in await self._all(old, dict)
+            ]
+            if rows:
+                await self._database.write(lambda connection, rows=rows: _DROP_OLD.run_many(connection, rows))
+            pruned += len(rows)
+            if len(rows) < PRUNE_ROWS:
+                return pruned
+
+
+def _whose(request: IdempotentRequest) -> dict[str, str]:
+    return {"of": request.principal, "under": request.key, "begun_by": request.server}
