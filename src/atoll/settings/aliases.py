@@ -34,11 +34,14 @@ ALIASES = {
     "S3_ACCESS_KEY": "blobs.access_key",
     "S3_SECRET_KEY": "blobs.secret_key",
     "S3_BUCKET": "blobs.url",
+    "JWT_PUBLIC_KEY": "identity.jwt.public_key",
+    "JWT_AUDIENCE": "identity.jwt.audience",
+    "JWT_ISSUER": "identity.jwt.issuer",
 }
 # Seeds' names whose settings do not exist yet: known, and without effect.
 ALIASES_WITHOUT_EFFECT = (
     *("TESTBASE_API_KEYS", "OPENAI_API_KEY"),
-    *("JWT_PUBLIC_KEY", "JWT_AUDIENCE", "JWT_ISSUER", "FLY_API_TOKEN", "FLY_APP_NAME"),
+    *("FLY_API_TOKEN", "FLY_APP_NAME"),
 )
 
 
