@@ -25,6 +25,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "server": ("up", "down"),
     "doctor": ("doctor",),
     "keys": ("keys",),
+    "users": ("users",),
     "templates": ("template",),
     "database": ("db",),
     "backup": ("backup", "restore"),
