@@ -1,10 +1,10 @@
-"""Workspaces: their bounds and when revisions are taken; where their bytes live; who keeps the master key."""
+"""Workspaces: their bounds and when revisions are taken; where their bytes live."""
 
 from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
@@ -185,8 +185,3 @@ class BlobSettings(Section):
         return url.startswith("file:") or self.copy_endpoint == self.endpoint
 
 
-class VaultSettings(Section):
-    kind: Literal["local"] = "local"
-    """Who keeps the master key: `local` is a file on this machine."""
-    key_file: _Path | None = None
-    """The master key's file, mode 0600. Empty: `master.key` in the data folder. Without it no workspace can be read."""
