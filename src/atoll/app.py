@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 import atoll
 from atoll.blobs.base import Blobs
 from atoll.blobs.opening import StoreAccess, open_blobs
-from atoll.domain.errors import AtollError, Conflict, Unavailable
+from atoll.domain.errors import AtollError, Conflict, InvalidInput, Unavailable
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import DEFAULT_NAME
 from atoll.limits import (
@@ -61,6 +61,7 @@ from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
+from atoll.settings.vault import TransitSettings
 from atoll.surfaces.computesdk.auth import operations as auth_operations
 from atoll.surfaces.computesdk.errors import ComputeDialect
 from atoll.surfaces.computesdk.groups import operations as group_operations
@@ -86,6 +87,8 @@ from atoll.telemetry.metrics import Metrics
 from atoll.telemetry.trace import Tracing
 from atoll.vaults.base import Vault
 from atoll.vaults.local_key import LocalKey
+from atoll.vaults.transit import Transit, TransitAccess
+from atoll.vaults.workos import Workos
 
 _log = structlog.get_logger("atoll.app")
 NOBODY = "sess_000000000000"  # whether the runtime answers is found out by asking for a sandbox that cannot be
@@ -341,9 +344,38 @@ def open_runtime(settings: Settings) -> Runtime:
     )
 
 
-def open_vault(settings: Settings) -> Vault:
-    """The vault of the settings, not started."""
-    return LocalKey(settings.master_key_file)
+def open_vault(settings: Settings, kind: str | None = None) -> Vault:
+    """The vault of the settings, or the one of that kind, not started. InvalidInput where they do not say enough."""
+    own, kind = settings.vault, kind or settings.vault.kind
+    if kind == Transit.name:
+        return Transit(_transit_access(own.transit))
+    if kind == Workos.name:
+        if own.workos.api_key is None:
+            raise InvalidInput("the vault workos needs vault.workos.api_key", field="vault.workos.api_key")
+        key, context = own.workos.api_key.get_secret_value(), own.workos.context
+        return Workos(own.workos.url, key, context, timeout_s=own.workos.timeout_s)
+    if kind == LocalKey.name:
+        return LocalKey(settings.master_key_file)
+    raise InvalidInput(f"there is no vault of the kind {kind!r}", field="vault.kind")
+
+
+def _transit_access(own: TransitSettings) -> TransitAccess:
+    if own.url is None:
+        raise InvalidInput("the vault transit needs vault.transit.url", field="vault.transit.url")
+    return TransitAccess(
+        url=own.url,
+        mount=own.mount,
+        key=own.key,
+        namespace=own.namespace,
+        token=own.token.get_secret_value() if own.token else None,
+        token_file=own.token_file,
+        role_id=own.role_id,
+        secret_id=own.secret_id.get_secret_value() if own.secret_id else None,
+        secret_id_file=own.secret_id_file,
+        approle_mount=own.approle_mount,
+        ca_file=own.ca_file,
+        timeout_s=own.timeout_s,
+    )
 
 
 def open_blob_store(settings: Settings) -> Blobs:

@@ -18,7 +18,8 @@ from atoll.settings.rates import Rates
 from atoll.settings.sandboxes import Images, Limits, NetworkSettings, SandboxSettings
 from atoll.settings.section import Section
 from atoll.settings.server import Admin, Api, Database, KeySettings, Logs, Server, database_url
-from atoll.settings.workspaces import BlobSettings, VaultSettings, WorkspaceSettings
+from atoll.settings.vault import VaultSettings
+from atoll.settings.workspaces import BlobSettings, WorkspaceSettings
 
 
 class Settings(Section):
