@@ -57,7 +57,10 @@ class WorkosSettings(Section):
     @field_validator("context", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return dict(part.strip().partition("=")[::2] for part in value.split(",")) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().partition("=") for part in value.split(",")]
+        return {name: text for name, _, text in pairs}
 
 
 class VaultSettings(Section):
