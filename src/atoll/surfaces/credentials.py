@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from atoll.domain.errors import InvalidInput
 
-MAX_CREDENTIAL_CHARS = 4096
+MAX_CREDENTIAL_CHARS = 8192  # a token that lists many roles
 # In this order; all of them together name one credential, or the request is refused.
 HEADERS = (b"authorization", b"x-api-key", b"x-computesdk-api-key")
 API_KEY, TOKEN = "api_key", "token"
