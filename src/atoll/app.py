@@ -24,11 +24,16 @@ from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.domain.errors import AtollError, Conflict, InvalidInput, Unavailable
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import DEFAULT_NAME
+from atoll.gateway.api import ApiGateway
+from atoll.gateway.gateway import Gateway
 from atoll.limits import (
+    audit_limits,
     auth_limits,
+    bootstrap_texts,
     door_limits,
     identity_providers,
     outbound_limits,
+    quota_limits,
     second_store_limits,
     service_limits,
     storage_limits,
@@ -37,19 +42,27 @@ from atoll.limits import (
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
+from atoll.services.bootstrap_keys import introduce
+from atoll.services.audit.parts import Audit
 from atoll.services.deadline import deadline
+from atoll.services.idempotency import Idempotency
+from atoll.services.identity.admin_key import AdminKey
 from atoll.services.identity.external import External
 from atoll.services.identity.groups import Groups
+from atoll.services.identity.connected import Connected
 from atoll.services.identity.identity import Identity
 from atoll.services.identity.memberships import Memberships
 from atoll.services.identity.parts import make_user_parts
 from atoll.services.identity.principals import Principals
+from atoll.services.key_admin import KeyAdmin
 from atoll.services.keys import Keys
 from atoll.services.outbound import Outbound
 from atoll.services.owner_key import OwnerKey, prepare
 from atoll.services.rates.counters import Counters
 from atoll.services.rates.local_counters import LocalCounters
 from atoll.services.rates.shared_counters import SharedCounters
+from atoll.services.quota_overrides import QuotaOverrides
+from atoll.services.quotas import Quotas
 from atoll.services.recovery.backup import Dump
 from atoll.services.recovery.copy_journal import CopyJournal
 from atoll.services.recovery.second_store import SecondStore
@@ -64,16 +77,20 @@ from atoll.settings import Settings
 from atoll.settings.vault import TransitSettings
 from atoll.surfaces.computesdk.auth import operations as auth_operations
 from atoll.surfaces.computesdk.errors import ComputeDialect
+from atoll.surfaces.computesdk.events import operations as event_operations
 from atoll.surfaces.computesdk.groups import operations as group_operations
+from atoll.surfaces.computesdk.quotas import operations as quota_operations
 from atoll.surfaces.computesdk.routes import operations as compute_operations
 from atoll.surfaces.computesdk.secrets import operations as secret_operations
 from atoll.surfaces.computesdk.user_keys import operations as user_key_operations
 from atoll.surfaces.computesdk.users import operations as user_operations
+from atoll.surfaces.credentials import FOUND
 from atoll.surfaces.cut_short import CutShort
 from atoll.surfaces.door import Door, is_loopback
 from atoll.surfaces.execbox.answers import Error
 from atoll.surfaces.execbox.errors import ExecboxDialect
 from atoll.surfaces.execbox.routes import operations as execbox_operations
+from atoll.surfaces.once import OnceOnly
 from atoll.surfaces.openapi import document
 from atoll.surfaces.operation import Operation
 from atoll.surfaces.ops.health import Health, Probe
@@ -83,6 +100,10 @@ from atoll.surfaces.routing import Dialect, PathRoute, routes
 from atoll.surfaces.terminal_platform.errors import TerminalDialect
 from atoll.surfaces.terminal_platform.routes import operations as terminal_operations
 from atoll.surfaces.workspaces.routes import operations as workspace_operations
+from atoll.surfaces.serving import http_config
+from atoll.surfaces.transport import Http
+from atoll.surfaces.testbase.errors import AdminDialect
+from atoll.surfaces.testbase.routes import admin_operations
 from atoll.telemetry.metrics import Metrics
 from atoll.telemetry.trace import Tracing
 from atoll.vaults.base import Vault
@@ -114,9 +135,17 @@ class Application:
         self.blobs = blobs or open_blob_store(settings)
         self.vault = vault or open_vault(settings)
         self.metrics = Metrics()
-        self.keys = keys or Keys(records, cache_s=settings.keys.cache_s, use_queue_items=settings.keys.use_queue_items)
+        self.keys = keys or Keys(
+            records,
+            cache_s=settings.keys.cache_s,
+            use_queue_items=settings.keys.use_queue_items,
+            bootstrap=bootstrap_texts(settings),
+        )
+        admin_key = settings.admin.api_key
+        self.admin_key = AdminKey(None if admin_key is None else admin_key.get_secret_value())
         self.metrics.count_dropped_uses(lambda: self.keys.dropped_uses)
         self.owner_key: OwnerKey | None = None  # from the start on, where this server may hold one
+        self.quotas = Quotas(records, quota_limits(settings), metrics=self.metrics)
         parts = make_parts(
             records,
             runtime,
@@ -129,6 +158,7 @@ class Application:
             snapshot_files=settings.workspaces.snapshot_files,
             folder=settings.workspaces.folder,
             disks=settings.disks,
+            quotas=self.quotas,
         )
         self.workspaces = Workspaces(parts)
         self.second_store, self._healer = self._second_store(second or open_copy_store(settings))
@@ -140,6 +170,7 @@ class Application:
             settings.data,
             limits=service_limits(settings),
             aliases=dict(settings.images.aliases),
+            quotas=self.quotas,
             metrics=self.metrics,
             workspaces=self.workspaces.mounts,
             secrets=SecretGiving(records, self.secrets),
@@ -152,17 +183,36 @@ class Application:
         self.groups = Groups(records, memberships, Principals(records))
         self.auth = make_user_parts(records, self.vault, self.keys, auth_limits(settings), self._welcome)
         self.external = self._external()
+        self.connected = Connected(records, self.auth.standing, cache_s=settings.keys.cache_s)
         self.identity = Identity(
-            self.keys, self.auth.tokens, self.external, standing=self.auth.standing, memberships=memberships
+            self.keys,
+            self.connected,
+            self.admin_key,
+            self.auth.tokens,
+            self.external,
+            standing=self.auth.standing,
+            memberships=memberships,
         )
         self.door = Door(self.identity, door_limits(settings), self._counters)
-        served = self._operations()
+        anchor = settings.folder.audit_anchor
+        self.audit = Audit(records, self.vault, anchor, memberships.of, self.metrics, audit_limits(settings))
+        self.door.refusals = self.audit.refusals
+        requests = Idempotency(
+            records,
+            kept_s=settings.quotas.idempotency_h * 3600,
+            answer_bytes_max=settings.quotas.idempotency_answer_bytes,
+        )
+        self._once = OnceOnly(requests, settings.server.body_bytes)
+        served = [(dialect, self._once.around(operations)) for dialect, operations in self._operations()]
         self.operations = [one for _, operations in served for one in operations]
         self.routes: list[BaseRoute] = [
             route for dialect, operations in served for route in routes(operations, self.door, dialect)
         ]
         router = Router(self.routes, redirect_slashes=False, default=self._not_found, lifespan=lambda _: self.running())
         self._asgi = Tracing(CutShort(router, self._dialect), self.metrics)
+        api = ApiGateway(self, http_config(self, settings), Http, self.connected, FOUND)
+        self.gateway = Gateway(api)
+        self.sandboxes.gates.serve = self.gateway.serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._asgi(scope, receive, send)
@@ -182,9 +232,12 @@ class Application:
             await _started(stack, "starting the runtime", self.runtime.start, self.runtime.close)
             await _started(stack, "opening the blobs", self.blobs.start, self.blobs.close)
             await _started(stack, "opening the vault", self.vault.start, self.vault.close)
+            await _started(stack, "signing the events", self.audit.start, self.audit.close)
             await self.workspaces.check_key()
             await _started(stack, "adopting the workspaces", self.workspaces.start, self.workspaces.close)
+            stack.push_async_callback(self.gateway.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
+            stack.push_async_callback(self._once.close)
             if self.second_store is not None and self._healer is not None:
                 await _started(stack, "copying to the second store", self.second_store.start, self.second_store.close)
                 stack.push_async_callback(self._healer.close)
@@ -247,12 +300,17 @@ class Application:
         """What a user has from the first login on."""
         await self.workspaces.create(principal, DEFAULT_NAME)
 
+    def drain(self) -> None:
+        """The server stops: what would never end by itself ends now."""
+        self.audit.drain()
+
     async def _isolation(self) -> None:
         if self._unproved:
             raise Unavailable(f"isolation not proved: {self._unproved}")
 
     async def _prepare_keys(self) -> None:
         await self.keys.start()
+        await introduce(self.keys, bootstrap_texts(self.settings))
         may_mint = is_loopback(self.settings.server.host)
         self.owner_key = await prepare(self.keys, self.settings.folder.owner_key, may_mint=may_mint)
 
@@ -267,17 +325,24 @@ class Application:
         told = {} if self.second_store is None else {"second_store": self.second_store.describe}
         health = Health(probes, self.metrics, atoll.__version__, told)
         metrics = self.metrics if self.settings.api.metrics else None
+        key_admin = KeyAdmin(self.keys, self.records, self.admin_key)
         pages = Pages(self.openapi) if self.settings.api.docs else None
         return [
             (self._dialect, execbox_operations(self.sandboxes, self.settings)),
             (self._dialect, workspace_operations(self.workspaces, self.settings)),
             (TerminalDialect(), terminal_operations(self.workspaces, self.settings)),
             (ComputeDialect(), compute_operations(self.workspaces, self.settings)),
+            (ComputeDialect(), event_operations(self.audit.events)),
             (ComputeDialect(), auth_operations(self.auth, self.settings)),
             (ComputeDialect(), user_key_operations(self.auth, self.settings)),
             (ComputeDialect(), user_operations(self.auth, self.settings)),
+            (
+                ComputeDialect(),
+                quota_operations(self.quotas, QuotaOverrides(self.records, self.quotas), self.settings),
+            ),
             (ComputeDialect(), group_operations(self.groups, self.settings)),
             (ComputeDialect(), secret_operations(self.secrets, self.settings)),
+            (AdminDialect(configured=self.admin_key.configured), admin_operations(key_admin, self.settings)),
             (self._dialect, ops_operations(health, metrics, pages)),
         ]
 

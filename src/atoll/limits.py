@@ -15,8 +15,11 @@ from atoll.services.identity.parts import AuthLimits
 from atoll.services.identity.providers import Provider
 from atoll.services.identity.throttling import TryLimits
 from atoll.services.identity.verification_keys import from_pem
+from atoll.services.audit.parts import AuditLimits
+from atoll.services.audit.refusals import RefusalLimits
 from atoll.services.limits import Limits
 from atoll.services.outbound import OutboundLimits
+from atoll.services.quotas import QuotaLimits, plans_with
 from atoll.services.recovery.second_store import SecondStoreLimits
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
@@ -49,6 +52,7 @@ def service_limits(settings: Settings) -> Limits:
         reconcile_every_s=sandboxes.reconcile_s,
         orphan_grace_s=sandboxes.orphan_grace_s,
         ended_kept_s=sandboxes.ended_retention_days * DAY_S,
+        requests_kept_s=settings.quotas.idempotency_h * 3_600,
         key_use_kept_s=settings.keys.use_retention_days * DAY_S,
     )
 
@@ -74,6 +78,13 @@ def workspace_limits(settings: Settings) -> WorkspaceLimits:
         snapshots_kept=own.snapshots_kept,
         collect_every_s=own.collect_every_s,
     )
+
+
+def quota_limits(settings: Settings) -> QuotaLimits:
+    """Of the quotas service."""
+    stored = settings.workspaces.max_stored_bytes
+    plans = settings.quotas.changed(plans_with(settings.limits.max_sandboxes_per_key, stored))
+    return QuotaLimits(plans, settings.quotas.warn_percent, settings.keys.cache_s)
 
 
 def storage_limits(settings: Settings) -> StorageLimits:
@@ -128,6 +139,17 @@ def outbound_limits(settings: Settings) -> OutboundLimits:
     """Of the server's calls to URLs of others."""
     own = settings.outbound
     return OutboundLimits(own.timeout_s, own.answer_bytes, own.at_once, tuple(map(ip_network, own.networks)))
+
+
+def audit_limits(settings: Settings) -> AuditLimits:
+    """Of the audit trail."""
+    own = settings.audit
+    return AuditLimits(own.checkpoint_s, own.streams_per_key, RefusalLimits(own.refusals_per_s, own.refusals_burst))
+
+
+def bootstrap_texts(settings: Settings) -> list[str]:
+    """The keys that stand in the settings."""
+    return [secret.get_secret_value() for secret in settings.keys.bootstrap]
 
 
 def surface_rates(settings: Settings) -> dict[str, SurfaceRates]:

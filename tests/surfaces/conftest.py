@@ -121,9 +121,10 @@ async def open_house(tmp_path: Path) -> AsyncIterator[Opener]:
         keys: KeyRing | None = None,
         blobs: MemoryBlobs | None = None,
         keep: bool = False,
+        more_settings: dict[str, Any] | None = None,  # whose sections have the names of other arguments
         **settings: Any,
     ) -> AsyncIterator[House]:
-        tree = {"data": tmp_path, "runtime": "fake", "server": {"port": 0, "drain_s": 2}} | settings
+        tree = {"data": tmp_path, "runtime": "fake", "server": {"port": 0, "drain_s": 2}} | settings | (more_settings or {})
         records, host, keys = records or MemoryRecords(), host or FakeHost(), keys or KeyRing()
         app = Application(
             Settings.model_validate(tree), records, FakeRuntime(host), keys, blobs or MemoryBlobs(), MemoryVault()

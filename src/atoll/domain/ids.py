@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import uuid
@@ -19,6 +20,11 @@ def new_sandbox_id() -> str:
 def new_key_id() -> str:
     """`key_` and 12 hex digits."""
     return "key_" + secrets.token_hex(6)
+
+
+def bootstrap_key_id(digest: str) -> str:
+    """The id of a key whose text stands in the settings, from its hash: no other key has that id."""
+    return "key_" + hashlib.sha256(f"bootstrap {digest}".encode()).hexdigest()[:12]
 
 
 def new_workspace_id() -> str:

@@ -49,6 +49,10 @@ class KeyUses:
         else:
             self._waiting.append(use)
 
+    async def flush(self) -> None:
+        """Write what waits now; what the store does not take stays."""
+        await self._flush()
+
     async def _flush_forever(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_EVERY_S)

@@ -6,29 +6,31 @@ A key's text exists here only while it is made or shown to the door; what is kep
 from __future__ import annotations
 
 import hmac
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from atoll.domain.errors import Conflict, InvalidInput, NotFound, StaleVersion, Unauthenticated
+from atoll.domain.errors import Conflict, NotFound, StaleVersion, Unauthenticated
 from atoll.domain.event import Event
-from atoll.domain.ids import KEY_ID, new_key_id
+from atoll.domain.ids import KEY_ID, bootstrap_key_id, new_key_id
 from atoll.domain.key import DEFAULT_SCOPES, KEY_PREFIX_CHARS, ApiKey, KeyKind, Scope, hash_key, new_key_text
 from atoll.domain.principal import Principal
+from atoll.domain.rate import Rate
 from atoll.records.base import KeyUse, Records
 from atoll.services.clock import Clock, utc_now
 from atoll.services.key_cache import KeyCache
+from atoll.services.key_rules import check_key
 from atoll.services.key_uses import KeyUses
 
 TEXT_CHARS_MAX = 256
-NAME_CHARS_MAX = 255
-EXPIRES_IN_DAYS_MAX = 3_650.0
-REVOKE_ATTEMPTS = 5
-KEY_PREFIX = re.compile(r"[a-z][a-z0-9]{0,7}_")
-SCOPES = ", ".join(scope.value for scope in Scope)
+CHANGE_ATTEMPTS = 5
+DEPTH_MAX = 8  # keys of which each made the next
+
+
+class ExpiredKey(Unauthenticated):
+    """A valid API key is required: Authorization: Bearer <key>."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class NewKey:
 
 
 class Keys:
-    """`cache_s` is how long another server on the same database may still take a key that was revoked here."""
+    """`cache_s` is how long another server on the same database may still take a key that was revoked here;
+    `bootstrap` are the texts of the keys that the settings name."""
 
     def __init__(
         self,
@@ -48,11 +51,13 @@ class Keys:
         *,
         cache_s: float = 2.0,
         use_queue_items: int = 10_000,
+        bootstrap: Collection[str] = (),
         clock: Clock = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._records = records
         self._clock = clock
+        self._bootstrap = frozenset(map(hash_key, bootstrap))
         self._cache = KeyCache(cache_s, monotonic)
         self._uses = KeyUses(records, use_queue_items)
 
@@ -73,6 +78,7 @@ class Keys:
         expires_in_days: float | None = None,
         prefix: str = "sk_",
         text: str | None = None,
+        key_id: str | None = None,
         owner: str = "",
         parent: str | None = None,
         resources: frozenset[str] | None = None,
@@ -80,19 +86,29 @@ class Keys:
         plan: str = "",
         description: str = "",
         metadata: Mapping[str, Any] | None = None,
+        rate: Rate | None = None,
         actor: str = "system",
         request_id: str | None = None,
     ) -> NewKey:
-        """Make a key; `text` is for one that was drawn before (the owner key). InvalidInput names the wrong field.
+        """Make a key; `text`, and `key_id`, are for one that was drawn before. InvalidInput names the wrong field.
 
         Whether somebody may make it, with that owner and those bounds, is for the caller to say.
         """
-        _check(name, scopes, expires_in_days, prefix)
+        check_key(
+            name=name,
+            scopes=scopes,
+            expires_in_days=expires_in_days,
+            prefix=prefix,
+            plan=plan,
+            description=description,
+            metadata=metadata,
+            rate=rate,
+        )
         text = text or new_key_text(prefix)
         now = self._clock()
         expires_at = None if expires_in_days is None else now + timedelta(days=expires_in_days)
         key = ApiKey(
-            id=new_key_id(),
+            id=key_id or new_key_id(),
             hash=hash_key(text),
             prefix=text[:KEY_PREFIX_CHARS],
             name=name,
@@ -107,6 +123,7 @@ class Keys:
             plan=plan,
             description=description,
             metadata=dict(metadata or {}),
+            rate=rate,
         )
         detail: dict[str, object] = {"name": name, "kind": kind.value, "scopes": sorted(scopes), "prefix": key.prefix}
         await self._records.add_key(key, self._event("key.created", key, actor, request_id, detail))
@@ -119,22 +136,70 @@ class Keys:
 
     async def revoke(self, key_id: str, *, actor: str = "system", request_id: str | None = None) -> ApiKey:
         """End a key: the next request with it is refused. NotFound for an unknown one; again is no error."""
-        for _ in range(REVOKE_ATTEMPTS):
-            key = await self._records.get_key(key_id) if KEY_ID.match(key_id) else None
+
+        def end(key: ApiKey) -> ApiKey:
+            return key if key.revoked_at is not None else replace(key, revoked_at=self._clock())
+
+        return await self.change(key_id, end, "key.revoked", actor=actor, request_id=request_id)
+
+    async def rotate(self, key_id: str, *, actor: str = "system", request_id: str | None = None) -> NewKey:
+        """Give a key another text: the old one opens nothing any more, on other servers within `cache_s`."""
+        text = ""
+
+        def renew(key: ApiKey) -> ApiKey:
+            nonlocal text
+            if not key.usable(self._clock()):
+                raise Conflict("the key is revoked or has expired")
+            text = new_key_text(f"{key.prefix.rpartition('_')[0] or 'sk'}_")
+            return replace(key, hash=hash_key(text), prefix=text[:KEY_PREFIX_CHARS])
+
+        return NewKey(await self.change(key_id, renew, "key.rotated", actor=actor, request_id=request_id), text)
+
+    async def change(
+        self,
+        key_id: str,
+        alter: Callable[[ApiKey], ApiKey],
+        action: str,
+        *,
+        actor: str = "system",
+        request_id: str | None = None,
+    ) -> ApiKey:
+        """Store what `alter` makes of a key; nothing when that is the key itself. NotFound for an unknown one."""
+        for _ in range(CHANGE_ATTEMPTS):
+            key = await self.get(key_id)
             if key is None:
                 raise NotFound(f"key {key_id} not found")
-            if key.revoked_at is not None:
+            altered = alter(key)
+            if altered == key:
                 return key
-            event = self._event("key.revoked", key, actor, request_id, {"name": key.name})
             try:
-                revoked = await self._records.swap_key(replace(key, revoked_at=self._clock()), event)
+                return await self._records.swap_key(
+                    altered, self._event(action, key, actor, request_id, {"name": altered.name})
+                )
             except StaleVersion:
                 continue
             finally:
                 # Also when the answer was lost: the change may have been made.
                 self._cache.forget(key.hash)
-            return revoked
+                self._cache.forget(altered.hash)
+                self._cache.forget(key.id)
         raise Conflict(f"key {key_id} keeps changing: try again")
+
+    async def get(self, key_id: str) -> ApiKey | None:
+        """The key of an id, dead or alive."""
+        return await self._records.get_key(key_id) if KEY_ID.match(key_id) else None
+
+    async def delete(self, key_id: str, *, actor: str = "system", request_id: str | None = None) -> None:
+        """Forget a key and what it was used for. NotFound for an unknown one."""
+        key = await self.get(key_id)
+        if key is None:
+            raise NotFound(f"key {key_id} not found")
+        event = self._event("key.deleted", key, actor, request_id, {"name": key.name, "prefix": key.prefix})
+        try:
+            await self._records.delete_key(key_id, event)
+        finally:
+            self._cache.forget(key.hash)
+            self._cache.forget(key.id)
 
     async def authenticate(self, text: str) -> Principal:
         """Who holds this key. Unauthenticated when it is unknown, expired or revoked, without saying which."""
@@ -143,23 +208,44 @@ class Keys:
         digest = hash_key(text)
         key = await self._cache.get(digest, self._records.find_key)
         # The index compared the digests already; this comparison tells nothing by its duration.
-        if key is None or not hmac.compare_digest(key.hash, digest) or not key.usable(self._clock()):
+        if key is None or not hmac.compare_digest(key.hash, digest) or not self._stands(key):
             raise Unauthenticated
+        if not key.usable(self._clock()):
+            raise ExpiredKey
         return Principal(
             id=key.owner,
             kind=key.kind,
-            scopes=key.scopes,
+            scopes=key.scopes if key.parent is None else await self._scopes_left(key),
             name=key.name,
             credential=key.id,
             resources=key.resources,
             plan=key.plan,
+            rate=key.rate,
             admin=key.kind is KeyKind.OWNER,
         )
+
+    async def _scopes_left(self, key: ApiKey) -> frozenset[Scope]:
+        """What those left it that it comes from. Unauthenticated when one of them has ended."""
+        scopes, parent_id, now = key.scopes, key.parent, self._clock()
+        for _ in range(DEPTH_MAX):
+            if parent_id is None:
+                return scopes
+            parent = await self._cache.get(parent_id, self._records.get_key)
+            if parent is None or not parent.usable(now):
+                break
+            scopes, parent_id = scopes & parent.scopes, parent.parent
+        raise Unauthenticated
 
     async def any_usable(self) -> bool:
         """Whether at least one key would be accepted now."""
         now = self._clock()
-        return any(key.usable(now) for key in await self._records.list_keys())
+        return any(key.usable(now) and self._stands(key) for key in await self._records.list_keys())
+
+    def _stands(self, key: ApiKey) -> bool:
+        """Whether it is neither revoked nor one of the settings that they have no more."""
+        if key.revoked_at is not None:
+            return False
+        return key.hash in self._bootstrap or key.id != bootstrap_key_id(key.hash)
 
     def log_use(
         self,
@@ -174,6 +260,10 @@ class Keys:
         """Note one request for `api_key_usage`; never waits. What does not fit the queue is dropped and counted."""
         self._uses.add(KeyUse(key_id, endpoint, method, status_code, self._clock(), ip_address, user_agent))
 
+    async def write_uses(self) -> None:
+        """Write what waits for the use log now, where the store takes it."""
+        await self._uses.flush()
+
     @property
     def dropped_uses(self) -> int:
         """Uses that were never logged, because the queue was full or the store refused them."""
@@ -181,16 +271,3 @@ class Keys:
 
     def _event(self, action: str, key: ApiKey, actor: str, request_id: str | None, detail: dict[str, object]) -> Event:
         return Event(action, key.id, key.owner, actor, request_id=request_id, detail=detail, at=self._clock())
-
-
-def _check(name: str, scopes: frozenset[Scope], expires_in_days: float | None, prefix: str) -> None:
-    if not 0 < len(name) <= NAME_CHARS_MAX or not name.isprintable():
-        raise InvalidInput(f"name must be 1 to {NAME_CHARS_MAX} printable characters", field="name")
-    if not scopes:
-        raise InvalidInput(f"scopes must be some of {SCOPES}", field="scopes")
-    if expires_in_days is not None and not 0 < expires_in_days <= EXPIRES_IN_DAYS_MAX:
-        raise InvalidInput(
-            f"expires_in_days must be above 0 and at most {EXPIRES_IN_DAYS_MAX:g}", field="expires_in_days"
-        )
-    if not KEY_PREFIX.fullmatch(prefix):
-        raise InvalidInput("prefix must be 1 to 8 lower-case letters and digits and an underscore", field="prefix")

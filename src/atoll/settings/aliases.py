@@ -24,6 +24,7 @@ ALIASES = {
     "DB_PATH": "database.url",
     "DATABASE_URL": "database.url",
     "ADMIN_API_KEY": "admin.api_key",
+    "TESTBASE_API_KEYS": "keys.bootstrap",
     "MINIO_ENDPOINT": "blobs.endpoint",
     "MINIO_ROOT_USER": "blobs.access_key",
     "MINIO_ROOT_PASSWORD": "blobs.secret_key",
@@ -40,7 +41,7 @@ ALIASES = {
 }
 # Seeds' names whose settings do not exist yet: known, and without effect.
 ALIASES_WITHOUT_EFFECT = (
-    *("TESTBASE_API_KEYS", "OPENAI_API_KEY"),
+    *("OPENAI_API_KEY",),
     *("FLY_API_TOKEN", "FLY_APP_NAME"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -9,6 +10,11 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import Field, SecretStr, field_validator
 
 from atoll.settings.section import GIB, KIB, MIB, Section
+
+SECRET_CHARS_MIN, SECRET_CHARS_MAX = 32, 256
+DIFFERENT_CHARS_MIN = 5
+# Without what is no letter: change-me, YOUR_ADMIN_KEY, ...
+PLACEHOLDERS = ("changeme", "changethis", "replaceme", "youradmin", "yourkey", "yoursecret", "yourapi", "placeholder")
 
 
 class Server(Section):
@@ -70,10 +76,25 @@ class KeySettings(Section):
     """How long another process may still accept a key after it was revoked."""
     use_queue_items: int = Field(default=10_000, ge=1, le=1_000_000)
     """Uses of keys waiting to be written; more are dropped and counted."""
+    bootstrap: Annotated[tuple[SecretStr, ...], Field(max_length=100)] = ()
+    """Texts of standard keys that hold as long as they stand here, of 32 to 256 characters. Separated by commas."""
     in_query: bool = False
     """Take a credential from ?api_key= too. Addresses end up in the logs of proxies and in browsers' histories."""
     token_in_query: bool = False
     """Take a credential from ?token= of a WebSocket too: a browser cannot set headers on one."""
+
+
+    @field_validator("bootstrap", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _long(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, secret in enumerate(value, 1):
+            check_secret(secret.get_secret_value(), f"key {number}")
+        return value
 
 
 class Api(Section):
@@ -84,8 +105,26 @@ class Api(Section):
 
 
 class Admin(Section):
-    api_key: Annotated[SecretStr, Field(min_length=32)] | None = None
-    """The only credential that opens /admin, where nothing is served yet; at least 32 characters. Empty: closed."""
+    api_key: SecretStr | None = None
+    """The only credential that opens /admin: 32 to 256 characters, as of `openssl rand -hex 32`. Empty: closed."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_secret(value.get_secret_value(), "it")
+        return value
+
+
+def check_secret(text: str, what: str) -> None:
+    """ValueError for a secret that somebody may guess, without repeating it."""
+    if not SECRET_CHARS_MIN <= len(text) <= SECRET_CHARS_MAX:
+        raise ValueError(f"{what} must have {SECRET_CHARS_MIN} to {SECRET_CHARS_MAX} characters")
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"{what} must be of printable ASCII characters without spaces")
+    plain = re.sub(r"[^a-z]", "", text.lower())
+    if len(set(text)) < DIFFERENT_CHARS_MIN or any(word in plain for word in PLACEHOLDERS):
+        raise ValueError(f"{what} looks like an example, not like a secret: draw one, as with `openssl rand -hex 32`")
 
 
 class Logs(Section):

@@ -32,9 +32,18 @@ _PATH_WORDS = {
     "snap": "the snapshot's id",
     "principal": "the collaborator's id: its key's",
     "agent": "the collaborator's id: its key's",
+    "key": "the key's id",
 }
 
 Document = dict[str, Any]
+
+IDEMPOTENCY_KEY: Document = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "a random text of yours: sent again with it, the request has no second effect, and the same answer",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
 
 
 def document(operations: Iterable[Operation], error: type[BaseModel], *, version: str) -> Document:
@@ -78,7 +87,11 @@ def _operation(one: Operation, schemas: dict[type, Any], error: Any) -> Document
         "operationId": one.id,
         "summary": one.summary,
         "tags": [one.tag],
-        "parameters": [*_path_parameters(one.path), *(_parameter(each) for each in one.parameters)],
+        "parameters": [
+            *_path_parameters(one.path),
+            *(_parameter(each) for each in one.parameters),
+            *([IDEMPOTENCY_KEY] if one.once is not None else []),
+        ],
         "responses": _responses(one, schemas, error),
     }
     if one.description:
@@ -138,6 +151,8 @@ def _responses(one: Operation, schemas: dict[type, Any], error: Any) -> Document
             }
         _add_content(known, answer, schemas)
     failures = one.errors if one.public else (*ALWAYS, 403, *one.errors)
+    if one.once is not None:
+        failures = (*failures, 409, 422, 503)
     for status in sorted(set(failures) | ({429} if one.public else set())):
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,

@@ -1,0 +1,1 @@
+"""Testbase Cloud's API, as far as it is served yet: the administration of keys."""

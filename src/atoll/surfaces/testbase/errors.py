@@ -1,0 +1,108 @@
+"""How this dialect speaks of errors: `{error, message}`; its words are the protocol's, which clients compare."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from atoll.domain.errors import AtollError, InvalidInput, RateLimited, Unauthenticated
+from atoll.services.identity.admin_key import AdminRequired, AdminUnset
+from atoll.services.keys import ExpiredKey
+from atoll.surfaces.bodies import Invalid
+from atoll.surfaces.door import NoCredential
+from atoll.surfaces.rate_limit import SurfaceLimited
+from atoll.surfaces.statuses import envelope, headers_of, status_and_code
+
+EXECUTIONS = "testbase_execute"  # the class of rates that executions count in
+NO_KEY = (
+    "API key required. Provide via Authorization header (Bearer token), X-API-Key header, or api_key query parameter."
+)
+LIMITED = {
+    "testbase": ("Too many requests", "Rate limit exceeded. Please try again later."),
+    EXECUTIONS: ("Too many execution requests", "Execution rate limit exceeded. Please try again later."),
+}
+
+
+class TestbaseFieldError(BaseModel):
+    """One thing that is wrong with a request."""
+
+    __test__ = False  # to pytest a class of this name holds tests
+    field: str
+    message: str
+
+
+class TestbaseError(BaseModel):
+    """Every error of this API; `errors` comes with 400."""
+
+    __test__ = False
+    error: str
+    message: str
+    errors: list[TestbaseFieldError] | None = None
+
+
+class TestbaseDialect:
+    """The envelope of every route of this dialect."""
+
+    __test__ = False
+    surface = "testbase"
+    invalid = "Validation failed"
+
+    def error(self, error: AtollError) -> Response:
+        status, body = self._told(error)
+        return envelope(status, body, headers_of(error, status))
+
+    def method_not_allowed(self, allowed: list[str]) -> Response:
+        methods = ", ".join(allowed)
+        return _plain(405, f"this path knows {methods} only", {"allow": methods})
+
+    def upgrade_required(self) -> Response:
+        return _plain(426, "this path speaks WebSocket", {"upgrade": "websocket", "connection": "upgrade"})
+
+    def _told(self, error: AtollError) -> tuple[int, dict[str, Any]]:
+        if isinstance(error, Unauthenticated):
+            return _unauthenticated(error)
+        status, _ = status_and_code(error)
+        if isinstance(error, SurfaceLimited) and error.rates in LIMITED:
+            word, message = LIMITED[error.rates]
+            return status, {"error": word, "message": message}
+        if isinstance(error, RateLimited):
+            return status, {"error": "Too many requests", "message": error.message}
+        if isinstance(error, InvalidInput):
+            told = {"error": self.invalid, "message": error.message}
+            return status, told | ({"errors": found} if (found := _fields(error)) else {})
+        return status, {"error": HTTPStatus(status).phrase, "message": error.message}
+
+
+class AdminDialect(TestbaseDialect):
+    """Of the routes that are the administrator's alone: whoever is not is told the same, whatever they came with."""
+
+    invalid = "Bad Request"
+
+    def __init__(self, *, configured: bool) -> None:
+        self._configured = configured
+
+    def _told(self, error: AtollError) -> tuple[int, dict[str, Any]]:
+        if isinstance(error, Unauthenticated) and not isinstance(error, NoCredential):
+            error = AdminRequired() if self._configured else AdminUnset()
+        return super()._told(error)
+
+
+def _unauthenticated(error: Unauthenticated) -> tuple[int, dict[str, Any]]:
+    if isinstance(error, NoCredential):
+        return 401, {"error": "Unauthorized", "message": NO_KEY}
+    if isinstance(error, ExpiredKey):
+        return 401, {"error": "Unauthorized", "message": "API key has expired"}
+    return 403, {"error": "Forbidden", "message": "Invalid API key"}
+
+
+def _fields(error: InvalidInput) -> list[dict[str, str]]:
+    if isinstance(error, Invalid):
+        return [{"field": field, "message": message} for field, message in error.errors]
+    return [{"field": error.field, "message": error.message}] if error.field else []
+
+
+def _plain(status: int, message: str, headers: dict[str, str]) -> Response:
+    return envelope(status, {"error": HTTPStatus(status).phrase, "message": message}, headers)
