@@ -48,6 +48,7 @@ from atoll.services.deadline import deadline
 from atoll.services.idempotency import Idempotency
 from atoll.services.identity.admin_key import AdminKey
 from atoll.services.identity.external import External
+from atoll.services.identity.capabilities import Capabilities
 from atoll.services.identity.groups import Groups
 from atoll.services.identity.connected import Connected
 from atoll.services.identity.identity import Identity
@@ -76,6 +77,7 @@ from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.settings.vault import TransitSettings
 from atoll.surfaces.computesdk.auth import operations as auth_operations
+from atoll.surfaces.computesdk.capabilities import operations as capability_operations
 from atoll.surfaces.computesdk.errors import ComputeDialect
 from atoll.surfaces.computesdk.events import operations as event_operations
 from atoll.surfaces.computesdk.groups import operations as group_operations
@@ -181,6 +183,8 @@ class Application:
         self.outbound = Outbound(outbound_limits(settings))
         memberships = Memberships(records, settings.keys.cache_s)
         self.groups = Groups(records, memberships, Principals(records))
+        self.groups.left = self.workspaces.left
+        self.capabilities = Capabilities(records, self.keys, self.workspaces.access)
         self.auth = make_user_parts(records, self.vault, self.keys, auth_limits(settings), self._welcome)
         self.external = self._external()
         self.connected = Connected(records, self.auth.standing, cache_s=settings.keys.cache_s)
@@ -202,8 +206,8 @@ class Application:
             kept_s=settings.quotas.idempotency_h * 3600,
             answer_bytes_max=settings.quotas.idempotency_answer_bytes,
         )
-        self._once = OnceOnly(requests, settings.server.body_bytes)
-        served = [(dialect, self._once.around(operations)) for dialect, operations in self._operations()]
+        self.once = OnceOnly(requests, settings.server.body_bytes)
+        served = [(dialect, self.once.around(operations)) for dialect, operations in self._operations()]
         self.operations = [one for _, operations in served for one in operations]
         self.routes: list[BaseRoute] = [
             route for dialect, operations in served for route in routes(operations, self.door, dialect)
@@ -237,7 +241,7 @@ class Application:
             await _started(stack, "adopting the workspaces", self.workspaces.start, self.workspaces.close)
             stack.push_async_callback(self.gateway.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
-            stack.push_async_callback(self._once.close)
+            stack.push_async_callback(self.once.close)
             if self.second_store is not None and self._healer is not None:
                 await _started(stack, "copying to the second store", self.second_store.start, self.second_store.close)
                 stack.push_async_callback(self._healer.close)
@@ -341,6 +345,7 @@ class Application:
                 quota_operations(self.quotas, QuotaOverrides(self.records, self.quotas), self.settings),
             ),
             (ComputeDialect(), group_operations(self.groups, self.settings)),
+            (ComputeDialect(), capability_operations(self.capabilities, self.settings)),
             (ComputeDialect(), secret_operations(self.secrets, self.settings)),
             (AdminDialect(configured=self.admin_key.configured), admin_operations(key_admin, self.settings)),
             (self._dialect, ops_operations(health, metrics, pages)),

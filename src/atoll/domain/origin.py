@@ -16,6 +16,7 @@ class Origin:
     request_id: str
     key_id: str | None = None  # the credential's
     peer: str | None = None  # the client's address
+    actor: str | None = None  # the principal's id, from when the door knows it
     told: bool = False
     quota_warnings: list[str] = field(default_factory=list[str])  # of quotas nearly used, for the answer's header
 

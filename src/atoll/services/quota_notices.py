@@ -46,8 +46,9 @@ class Notices:
         self._warned: OrderedDict[_Key, None] = OrderedDict()  # of those that are above the mark now
         self._told_at: OrderedDict[_Key, float] = OrderedDict()  # when a refusal was last an event
 
-    async def used(self, uses: Iterable[QuotaUse], tenant: str, actor: str) -> None:
-        """Warn of each that has passed the mark; in the answer every time, elsewhere once until it falls below again.
+    async def used(self, uses: Iterable[QuotaUse], tenant: str, actor: str, *, tell: bool = True) -> None:
+        """Warn of each that has passed the mark; in the answer every time (with `tell`, for one that goes to the
+        tenant), elsewhere once until it falls below again.
 
         Uses are looked at when something is asked for, so that is when one is seen to have fallen.
         """
@@ -56,7 +57,8 @@ class Notices:
             if not use.reaches(self._warn_percent):
                 self._warned.pop(key, None)
                 continue
-            _tell(f"{use.name.value} {use.used}/{use.limit}")
+            if tell:
+                _tell(f"{use.name.value} {use.used}/{use.limit}")
             if key in self._warned:
                 self._warned.move_to_end(key)
                 continue

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from atoll.domain.account_limits import narrowed
 from atoll.domain.errors import QuotaExceeded
 from atoll.domain.ids import GROUP_ID, KEY_ID
 from atoll.domain.key import KeyKind
@@ -110,7 +111,9 @@ class Quotas:
         overrides = await self.overrides(subject)
         plan = await self._plan(subject)
         amounts: dict[QuotaName, int | None] = {**self._plan_amounts(plan), **overrides.amounts}
-        return Allotment(subject, plan, {name: most for name, most in amounts.items() if most is not None})
+        found = {name: most for name, most in amounts.items() if most is not None}
+        account = await self._records.get_account(subject)
+        return Allotment(subject, plan, found if account is None else narrowed(found, account.limits))
 
     async def overrides(self, subject: str) -> OverridesOf:
         """What is set for it."""
@@ -154,7 +157,7 @@ class Quotas:
             return UNBOUNDED if user is not None and user.admin else USER_PLAN
         if GROUP_ID.match(subject):
             return GROUP_PLAN
-        key = await self._records.get_key(subject) if KEY_ID.match(subject) else None
+        key = await self._records.get_key(subject)
         if key is None:
             return KEY_PLAN
         return UNBOUNDED if key.kind is not KeyKind.STANDARD else key.plan
@@ -213,9 +216,9 @@ class Quotas:
             spends.append(Spend(sandbox.id, QuotaName.EXECUTIONS, 1, min(most)))
         await self._spend(spends, sandbox.owner, principal.id)
 
-    async def used(self, uses: Iterable[QuotaUse], owner: str, actor: str) -> None:
-        """What the records told when they added something."""
-        await self.notices.used(uses, owner, actor)
+    async def used(self, uses: Iterable[QuotaUse], owner: str, actor: str, *, tell: bool = True) -> None:
+        """What the records told when they added something; without `tell` the answer says nothing of it."""
+        await self.notices.used(uses, owner, actor, tell=tell)
 
     async def refused(self, error: QuotaExceeded, owner: str, actor: str) -> None:
         """The records, or somebody else, refused something for a quota."""
@@ -285,9 +288,10 @@ def credential_of(principal: Principal, owner: str) -> str:
 
 
 def plans_with(sandboxes_per_key: int, stored_bytes: int = 0) -> dict[str, Amounts]:
-    """The plans without settings, but with so much for keys; 0 stored bytes: no bound."""
-    key = {QuotaName.SANDBOXES: sandboxes_per_key} | ({QuotaName.STORED: stored_bytes} if stored_bytes else {})
-    return {**PLANS, KEY_PLAN: key}
+    """The plans without settings: so many sandboxes for keys, so much stored where a plan does not say; 0: no bound."""
+    stored: Amounts = {QuotaName.STORED: stored_bytes} if stored_bytes else {}
+    plans = {**PLANS, KEY_PLAN: {QuotaName.SANDBOXES: sandboxes_per_key}}
+    return {name: {**stored, **amounts} for name, amounts in plans.items()}
 
 
 def _bound(of: Allotment, midnight: datetime | None) -> Bound:

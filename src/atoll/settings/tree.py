@@ -11,10 +11,13 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from atoll.domain.data_folder import DataFolder, default_data_folder
+from atoll.settings.audit import AuditSettings, WebhookSettings
 from atoll.settings.auth import AuthSettings
 from atoll.settings.identity import IdentitySettings
 from atoll.settings.outbound import OutboundSettings
+from atoll.settings.accounts import AccountSettings
 from atoll.settings.rates import Rates
+from atoll.settings.quotas import QuotaSettings
 from atoll.settings.sandboxes import Images, Limits, NetworkSettings, SandboxSettings
 from atoll.settings.section import Section
 from atoll.settings.server import Admin, Api, Database, KeySettings, Logs, Server, database_url
@@ -32,6 +35,7 @@ class Settings(Section):
     limits: Limits = Limits()
     rates: Rates = Rates()
     keys: KeySettings = KeySettings()
+    quotas: QuotaSettings = QuotaSettings()
     sandboxes: SandboxSettings = SandboxSettings()
     network: NetworkSettings = NetworkSettings()
     outbound: OutboundSettings = OutboundSettings()
@@ -42,7 +46,10 @@ class Settings(Section):
     images: Images = Images()
     api: Api = Api()
     admin: Admin = Admin()
+    accounts: AccountSettings = AccountSettings()
     auth: AuthSettings = AuthSettings()
+    audit: AuditSettings = AuditSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     logs: Logs = Logs()
 
     @model_validator(mode="after")

@@ -117,7 +117,7 @@ class Sync:
                 async for chunk in sent:
                     size += len(chunk.data)
                     if found.permission is not None and use.most is not None and use.bytes + size > use.most:
-                        raise self._chunks.allowance.full(use, size)
+                        raise await self._chunks.allowance.full(found.workspace.owner, use, size)
                     await writer.add_compressed(chunk.id, chunk.size, chunk.data)
                     taken.append(chunk.id)
             finally:

@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import NamedTuple, TypeVar
 
-from atoll.domain.key import KeyKind
+from atoll.domain.quota import KEY_PLAN, QuotaName, QuotaUse
 from atoll.records.base import Records
+from atoll.services.quotas import QuotaLimits, Quotas, plans_with
 from atoll.services.workspaces.storage.free_space import FreeSpace, StorageFull
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 
@@ -29,8 +30,13 @@ class Use(NamedTuple):
 class Allowance:
     """Asks the records and the disks."""
 
-    def __init__(self, records: Records, limits: StorageLimits, disks: FreeSpace | None = None) -> None:
+    def __init__(
+        self, records: Records, limits: StorageLimits, disks: FreeSpace | None = None, quotas: Quotas | None = None
+    ) -> None:
+        """Without `quotas` every owner with a standard key may store `limits.stored_bytes_max`."""
+        own = QuotaLimits({KEY_PLAN: plans_with(0, limits.stored_bytes_max)[KEY_PLAN]}, cache_s=0.0)
         self._records = records
+        self._quotas = quotas or Quotas(records, own)
         self._limits = limits
         self._disks = disks or FreeSpace()
 
@@ -38,13 +44,8 @@ class Allowance:
         return Use(await self._records.stored_bytes(owner), await self.most(owner))
 
     async def most(self, owner: str) -> int | None:
-        """What that owner may store; None for the keys that no quota holds for, and where there is none."""
-        if not self._limits.stored_bytes_max:
-            return None
-        key = await self._records.get_key(owner)
-        if key is not None and key.kind is not KeyKind.STANDARD:
-            return None
-        return self._limits.stored_bytes_max
+        """What that owner may store; None for those that no quota holds for, and where there is none."""
+        return (await self._quotas.of(owner)).amounts.get(QuotaName.STORED)
 
     async def check(self, owner: str, size: int = 1) -> Use:
         """What the owner has stored. StorageFull when so many more bytes were too many, or by `check_disks`. Who then
@@ -52,7 +53,10 @@ class Allowance:
         await self.check_disks()
         use = await self.use(owner)
         if use.most is not None and use.bytes + size > use.most:
-            raise self.full(use, size)
+            raise await self.full(owner, use, size)
+        if use.most is not None:
+            stored = QuotaUse(QuotaName.STORED, owner, use.bytes, use.most)
+            await self._quotas.used([stored], owner, owner, tell=False)  # the answer may be a collaborator's
         return use
 
     async def check_disks(self) -> None:
@@ -66,16 +70,22 @@ class Allowance:
                 await self.check_disks()
                 yield item
 
-    def full(self, use: Use, more: int) -> StorageFull:
-        """The error when so many more bytes were to be stored. What is stored is told in three digits: it may go to a
-        collaborator, who is to learn little of the owner's other workspaces."""
+    async def full(self, owner: str, use: Use, more: int) -> StorageFull:
+        """The error, counted, when so many more bytes were to be stored. What is stored is told in three digits: it
+        may go to a collaborator, who is to learn little of the owner's other workspaces."""
         most = "" if use.most is None else f" of {_rounded(use.most)}"
-        return StorageFull(
+        error = StorageFull(
             f"stored bytes limit reached: {_rounded(use.bytes)}{most} in all workspaces of this owner, and "
             f"{_rounded(more)} more do not fit (workspaces.max_stored_bytes). Delete workspaces or snapshots that "
             "nobody needs: their bytes are freed at the next collection, those of snapshots when they are "
-            f"{self._limits.grace_s / 3600:g} hours old"
+            f"{self._limits.grace_s / 3600:g} hours old",
+            quota=QuotaName.STORED,
+            subject=owner,
+            used=use.bytes,
+            limit=use.most or 0,
         )
+        await self._quotas.refused(error, owner, owner)
+        return error
 
 
 def _rounded(size: float) -> str:

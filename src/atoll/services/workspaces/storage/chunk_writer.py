@@ -198,7 +198,8 @@ class ChunkWriter:
             await self.store.records.add_pack(stored, pack.chunks, quota=quota)
         except QuotaExceeded:  # other writers of the owner's were faster
             await self.store.blobs.delete(pack_key(self.lineage, pack.id))
-            raise self.store.allowance.full(await self.store.allowance.use(self._owner), pack.bytes) from None
+            use = await self.store.allowance.use(self._owner)
+            raise await self.store.allowance.full(self._owner, use, pack.bytes) from None
 
     async def _end(self) -> None:
         under_way = (self._packer, self._storing, *self._sealing)

@@ -1,0 +1,136 @@
+"""Overrides: who may have more, or less, than a plan says; administrators set them, over HTTP or at the command line.
+
+They hold for a user, a group or a key, on every server within seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from atoll.domain.errors import Forbidden, InvalidInput, NotFound
+from atoll.domain.event import Event
+from atoll.domain.ids import GROUP_ID, KEY_ID
+from atoll.domain.key import KeyKind, Scope
+from atoll.domain.principal import Principal
+from atoll.domain.quota import AMOUNT_MAX, OverridesOf, QuotaName, QuotaUse
+from atoll.domain.user import USER_ID
+from atoll.records.base import Records
+from atoll.services.clock import Clock, utc_now
+from atoll.services.quotas import UNBOUNDED, Quotas
+
+NAMES = ", ".join(name.value for name in QuotaName)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What somebody may use and uses; the overrides are in it."""
+
+    subject: str
+    plan: str
+    uses: tuple[QuotaUse, ...]
+    overrides: Mapping[QuotaName, int | None]
+
+
+class QuotaOverrides:
+    """Looks at everybody's quotas, and sets them."""
+
+    def __init__(self, records: Records, quotas: Quotas, clock: Clock = utc_now) -> None:
+        self._records = records
+        self._quotas = quotas
+        self._clock = clock
+
+    async def mine(self, principal: Principal) -> list[Standing]:
+        """The principal's own, the key's that it came with where it has some, and its groups'. Needs `read`."""
+        principal.require(Scope.READ)
+        unbounded = principal.kind is not KeyKind.STANDARD or principal.admin
+        found = [await self._standing(principal.id, unbounded=unbounded)]
+        credential = principal.credential
+        if (
+            credential != principal.id
+            and KEY_ID.match(credential)
+            and (await self._quotas.overrides(credential)).amounts
+        ):
+            found.append(await self._standing(credential, unbounded=unbounded))
+        if principal.resources is not None:  # one that reaches a few things alone learns nothing of the others
+            return found
+        return [*found, *[await self._standing(group) for group in sorted(principal.groups)]]
+
+    async def get(self, principal: Principal, subject: str) -> Standing:
+        """Somebody's: a user's, a group's or a key's. Forbidden but for administrators; NotFound."""
+        _check_admin(principal)
+        await self._check_known(subject)
+        return await self._standing(subject)
+
+    async def list(self, principal: Principal, *, limit: int = 1000) -> list[OverridesOf]:
+        """Everybody's overrides. Forbidden but for administrators."""
+        _check_admin(principal)
+        return await self._records.list_quotas(limit=limit)
+
+    async def put(self, principal: Principal, subject: str, amounts: Mapping[str, int | None]) -> Standing:
+        """Set all its overrides; None is no bound, and what is not named is as the plan says. None of them: take them
+        away. Forbidden but for administrators; NotFound; InvalidInput names the quota."""
+        _check_admin(principal)
+        await self._check_known(subject)
+        wanted = {_name(name): _amount(name, amount) for name, amount in amounts.items()}
+        event = Event(
+            "quota.changed" if wanted else "quota.cleared",
+            subject,
+            subject,
+            principal.id,
+            detail={"quotas": {name.value: amount for name, amount in wanted.items()}},
+            at=self._clock(),
+        )
+        await self._records.put_quotas(OverridesOf(subject, wanted), event)
+        self._quotas.forget(subject)
+        return await self._standing(subject)
+
+    async def change(self, principal: Principal, subject: str, name: str, amount: int | None) -> Standing:
+        """Set one of them and leave the others."""
+        _check_admin(principal)
+        known = (await self._quotas.overrides(subject)).amounts
+        return await self.put(principal, subject, {**{what.value: most for what, most in known.items()}, name: amount})
+
+    async def clear(self, principal: Principal, subject: str, name: str | None = None) -> Standing:
+        """Back to what the plan says: one of them, or all."""
+        _check_admin(principal)
+        if name is None:
+            return await self.put(principal, subject, {})
+        known, cleared = (await self._quotas.overrides(subject)).amounts, _name(name)
+        return await self.put(principal, subject, {what.value: most for what, most in known.items() if what != cleared})
+
+    async def _standing(self, subject: str, *, unbounded: bool = False) -> Standing:
+        allotment = await self._quotas.look_up(subject)
+        unbounded = unbounded or allotment.plan == UNBOUNDED
+        uses = await self._quotas.usage_of(subject, bounded=not unbounded)
+        plan = UNBOUNDED if unbounded else allotment.plan
+        return Standing(subject, plan, tuple(uses), (await self._quotas.overrides(subject)).amounts)
+
+    async def _check_known(self, subject: str) -> None:
+        records = self._records
+        if USER_ID.match(subject):
+            known: object = await records.get_user(subject)
+        elif GROUP_ID.match(subject):
+            known = await records.get_group(subject)
+        else:
+            known = await records.get_key(subject) if KEY_ID.match(subject) else None
+        if known is None:
+            raise NotFound("user, group or key not found")
+
+
+def _check_admin(principal: Principal) -> None:
+    if not principal.admin:
+        raise Forbidden("only administrators see and set the quotas of others")
+
+
+def _name(text: str) -> QuotaName:
+    try:
+        return QuotaName(text)
+    except ValueError:
+        raise InvalidInput(f"quotas are {NAMES}; not {text[:64]!r}", field="quotas") from None
+
+
+def _amount(name: str, amount: int | None) -> int | None:
+    if amount is not None and not 0 <= amount <= AMOUNT_MAX:
+        raise InvalidInput(f"{name} must be null, for no bound, or 0 to {AMOUNT_MAX}", field="quotas")
+    return amount
