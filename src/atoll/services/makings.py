@@ -60,17 +60,17 @@ class Makings:
             try:
                 secrets = [use.secret for use in plan.spec.secrets] or None
                 event = access.event(
-                    "sandbox.created", live.sandbox, actor=owner, request_id=request_id, secrets=secrets
+                    "sandbox.created", live.sandbox, actor=live.actor or owner, request_id=request_id, secrets=secrets
                 )
                 used = await access.records.add_sandbox(live.sandbox, event, bounds=bounds)
             except QuotaExceeded as error:
                 access.lives.forget(live)
-                await access.quotas.refused(error, owner, owner)
+                await access.quotas.refused(error, owner, live.actor or owner)
                 raise
             except BaseException:
                 access.lives.forget(live)
                 raise
-            await access.quotas.used(used, owner, owner)
+            await access.quotas.used(used, owner, live.actor or owner)
             try:
                 return await self._made(live, plan, request_id)
             except Exception as error:
@@ -87,7 +87,7 @@ class Makings:
         access, sandbox = self._access, live.sandbox
         crash.point("sandboxes.create.recorded")
         if plan.tag is not None:
-            event = access.event("sandbox.building", sandbox, actor=sandbox.owner, tag=plan.tag)
+            event = access.event("sandbox.building", sandbox, actor=live.actor or sandbox.owner, tag=plan.tag)
             await self._move(live, SandboxState.BUILDING, event)
             await self._templates.build(plan)
             access.background.spawn(self._prune_layers(), "prune layers")
@@ -119,7 +119,7 @@ class Makings:
         changes: dict[str, Any] = {"handle": handle, "reason": None}
         if recorded != sandbox.spec:
             changes["spec"] = recorded
-        event = access.event(action, sandbox, actor=sandbox.owner, request_id=request_id)
+        event = access.event(action, sandbox, actor=live.actor or sandbox.owner, request_id=request_id)
         await self._move(live, SandboxState.RUNNING, event, **changes)
         crash.point("sandboxes.create.running")
         await self._adopt(live, handle)
@@ -160,7 +160,7 @@ class Makings:
         event = access.event(
             "sandbox.failed",
             sandbox,
-            actor=sandbox.owner,
+            actor=live.actor or sandbox.owner,
             outcome=error.code if known else "internal",
             request_id=request_id,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -114,6 +115,13 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()  # name, description
 
 
+class Once(Enum):
+    """What an error leaves of an operation that has one effect for one Idempotency-Key."""
+
+    MADE = "made"  # nothing: what it had made is undone, and the key may be used again
+    RAN = "ran"  # nobody knows, where something may have run already
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One method of one path. `body` is a pydantic model, or BYTES for a raw upload."""
@@ -132,8 +140,14 @@ class Operation:
     tag: str = "sessions"
     description: str = ""
     error: type[Any] | None = None  # the model of its errors, where it is not the document's own
+    once: Once | None = None  # it takes an Idempotency-Key, with which it has one effect however often it is sent
     rates: tuple[str, ...] = ()  # classes of the settings' `rates` that it counts in besides its surface's
     header: bytes | None = None  # one that carries its credential besides, and before, the usual ones
+
+    @property
+    def changes(self) -> bool:
+        """Whether it may change something: such requests are recorded also when they are refused."""
+        return self.method not in ("GET", "HEAD", "OPTIONS")
 
     def check_query(self, request: HTTPConnection) -> None:
         """InvalidInput for a parameter that is not declared: a misspelt one would be ignored in silence.

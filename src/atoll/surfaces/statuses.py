@@ -25,6 +25,7 @@ from atoll.domain.errors import (
     Unavailable,
     Unsupported,
 )
+from atoll.services.idempotency import KeyReused
 from atoll.surfaces.bodies import Lingering, json_bytes
 
 # The nearest ancestor of an error decides.
@@ -34,6 +35,7 @@ TABLE: dict[type[AtollError], tuple[int, str]] = {
     Forbidden: (403, "FORBIDDEN"),
     NotFound: (404, "NOT_FOUND"),
     Conflict: (409, "CONFLICT"),
+    KeyReused: (422, "IDEMPOTENCY_KEY_REUSED"),
     TooLarge: (413, "TOO_LARGE"),
     QuotaExceeded: (429, "QUOTA_EXCEEDED"),
     RateLimited: (429, "RATE_LIMIT_EXCEEDED"),
@@ -59,8 +61,9 @@ def headers_of(error: AtollError, status: int) -> dict[str, str]:
     headers: dict[str, str] = {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    if isinstance(error, RateLimited):
-        headers["retry-after"] = str(error.retry_after_s)
+    wait_s: int | None = getattr(error, "retry_after_s", None)
+    if wait_s is not None:
+        headers["retry-after"] = str(wait_s)
     elif status == 503:
         headers["retry-after"] = str(RETRY_AFTER_S)
     if status == 413:

@@ -11,6 +11,7 @@ from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
 from atoll.services.background import Background
 from atoll.services.clock import Clock, utc_now
+from atoll.services.quotas import Quotas
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.adding import Adding
 from atoll.services.workspaces.archives.folder_copies import FolderCopies
@@ -106,6 +107,7 @@ def make_parts(
     snapshot_files: Path | None = None,
     folder: Path | None = None,
     disks: Sequence[Path] = (),
+    quotas: Quotas | None = None,
 ) -> Parts:
     """The parts over plug points that are started before and closed after them. `stamps_folder` is a cache of ours,
     and the place of the marks of trees that somebody may have changed; `snapshot_files` gets a copy of each snapshot,
@@ -116,7 +118,7 @@ def make_parts(
     locks, mounted, background, refs = Locks(), Mounted(), Background(), Refs(records)
     keys = LineageKeys(records, vault, clock)
     storage_limits = storage_limits or StorageLimits()
-    allowance = Allowance(records, storage_limits, FreeSpace(disks, storage_limits.free_bytes_min))
+    allowance = Allowance(records, storage_limits, FreeSpace(disks, storage_limits.free_bytes_min), quotas)
     # A full disk of copies stops the copies alone.
     copies_disk = FreeSpace([] if folder is None else [folder], storage_limits.free_bytes_min)
     files_disk = FreeSpace([] if snapshot_files is None else [snapshot_files], storage_limits.free_bytes_min)

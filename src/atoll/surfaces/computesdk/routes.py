@@ -7,7 +7,7 @@ from atoll.settings import Settings
 from atoll.surfaces.computesdk import filesystems
 from atoll.surfaces.computesdk.errors import ComputeError
 from atoll.surfaces.computesdk.filesystems import FilesystemHandlers
-from atoll.surfaces.operation import Answer, Operation
+from atoll.surfaces.operation import Answer, Once, Operation
 
 FILESYSTEMS = "/api/filesystems"
 FILESYSTEM = FILESYSTEMS + "/{fs}"
@@ -24,7 +24,7 @@ def operations(workspaces: Workspaces, settings: Settings) -> list[Operation]:
         Operation(
             "POST", FILESYSTEMS, of.create, "createFilesystem", "Create a file system",
             answers=(Answer(201, "the file system", filesystems.FilesystemAnswer),),
-            body=filesystems.FilesystemBody, errors=(*BODY, 409, 503, 504), tag=tag, error=error,
+            body=filesystems.FilesystemBody, errors=(*BODY, 404, 409, 503, 504), tag=tag, error=error, once=Once.MADE,
         ),
         Operation(
             "GET", FILESYSTEMS, of.list, "listFilesystems", "Your file systems, newest first",

@@ -9,7 +9,7 @@ from atoll.surfaces.execbox.files import DIRECTORY, LIST, MODE, PATH, RECURSIVE,
 from atoll.surfaces.execbox.processes import FOLLOW, WAIT_TIMEOUT, ProcessHandlers
 from atoll.surfaces.execbox.sessions import GRACE, LIMIT, PORT, REMOVE, STATUS, Sessions
 from atoll.surfaces.execbox.streams import ATTACH_PARAMETERS, EXEC_PARAMETERS, OFFSET, PROCESS, Streams
-from atoll.surfaces.operation import BYTES, WEBSOCKET, Answer, Operation
+from atoll.surfaces.operation import BYTES, WEBSOCKET, Answer, Once, Operation
 
 SESSION = "/v1/sessions/{id}"
 FILES, PROCESSES = SESSION + "/files", SESSION + "/processes"
@@ -42,7 +42,7 @@ def _sessions(of: Sessions) -> list[Operation]:
         Operation(
             "POST", "/v1/sessions", of.create, "createSession", "Create a session",
             answers=(Answer(201, "the session, running", answers.SessionAnswer),),
-            body=requests.CreateBody, errors=(400, 409, 413, 501, 503, 504),
+            body=requests.CreateBody, errors=(400, 404, 409, 413, 501, 503, 504), once=Once.MADE,
         ),
         Operation(
             "GET", "/v1/sessions", of.list, "listSessions", "List your sessions, newest first",
@@ -115,8 +115,8 @@ def _processes(of: ProcessHandlers) -> list[Operation]:
         Operation(
             "POST", SESSION + "/exec", of.exec, "exec", "Run a command to its end",
             answers=(Answer(200, "how it ended and what it wrote", answers.ExecAnswer),),
-            body=requests.ExecBody, errors=(400, *GONE, 413, 503, 504), tag="processes",
-            description="A client that disconnects ends the command.",
+            body=requests.ExecBody, errors=(400, *GONE, 413, 503, 504), tag="processes", once=Once.RAN,
+            description="A client that disconnects ends the command, unless the request has an Idempotency-Key.",
         ),
         Operation(
             "GET", PROCESSES, of.list, "listProcesses", "List the processes started through this API",

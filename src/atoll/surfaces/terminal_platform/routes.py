@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
-from atoll.surfaces.operation import Answer, Operation
+from atoll.surfaces.operation import Answer, Once, Operation
 from atoll.surfaces.terminal_platform import snapshots, workspaces
 from atoll.surfaces.terminal_platform.errors import DetailError
 from atoll.surfaces.terminal_platform.snapshots import SnapshotHandlers
@@ -50,8 +50,8 @@ def _workspaces(of: AgentWorkspaceHandlers) -> list[Operation]:
     return [
         Operation(
             "POST", "/workspaces", of.create, "createAgentWorkspace", "Create a workspace",
-            answers=(workspace,), body=workspaces.AgentWorkspaceBody, errors=(*BODY, 409, 503, 504),
-            tag=tag, error=error,
+            answers=(workspace,), body=workspaces.AgentWorkspaceBody, errors=(*BODY, 404, 409, 503, 504),
+            tag=tag, error=error, once=Once.MADE,
         ),
         Operation(
             "GET", "/workspaces", of.list, "listAgentWorkspaces", "Your own workspaces",
@@ -70,7 +70,7 @@ def _workspaces(of: AgentWorkspaceHandlers) -> list[Operation]:
             "POST", AGENT_WORKSPACE + "/exec", of.exec, "execInAgentWorkspace",
             "Run a command in the workspace's sandbox, made when there is none",
             answers=(Answer(200, "how it ended and what it wrote", workspaces.AgentExecAnswer),),
-            body=workspaces.CommandBody, errors=(*BODY, 409, 501, *LOST), tag=tag, error=error,
+            body=workspaces.CommandBody, errors=(*BODY, 409, 501, *LOST), tag=tag, error=error, once=Once.RAN,
         ),
         Operation(
             "POST", AGENT_WORKSPACE + "/share", of.share, "shareAgentWorkspace", "Share a workspace with agents",

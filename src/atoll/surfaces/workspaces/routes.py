@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
-from atoll.surfaces.operation import BYTES, Answer, Operation
+from atoll.surfaces.operation import BYTES, Answer, Once, Operation
 from atoll.surfaces.workspaces import answers, requests
 from atoll.surfaces.workspaces.entries import MEDIA as ENTRIES_MEDIA
 from atoll.surfaces.workspaces.history import HistoryHandlers
@@ -61,7 +61,8 @@ def _workspaces(of: WorkspaceHandlers) -> list[Operation]:
     return [
         Operation(
             "POST", WORKSPACES, of.create, "createWorkspace", "Create a workspace",
-            answers=(made,), body=requests.WorkspaceBody, errors=(*BODY, 409, 503, 504), tag=TAGGED,
+            answers=(made,), body=requests.WorkspaceBody, errors=(*BODY, 404, 409, 503, 504), tag=TAGGED,
+            once=Once.MADE,
         ),
         Operation(
             "GET", WORKSPACES, of.list, "listWorkspaces", "List your workspaces, newest first",
@@ -82,7 +83,7 @@ def _workspaces(of: WorkspaceHandlers) -> list[Operation]:
         ),
         Operation(
             "POST", WORKSPACE + "/fork", of.fork, "forkWorkspace", "A new workspace that begins as this one is",
-            answers=(made,), body=requests.ForkBody, errors=(*BODY, 409, *LOST), tag=TAGGED,
+            answers=(made,), body=requests.ForkBody, errors=(*BODY, 409, *LOST), tag=TAGGED, once=Once.RAN,
         ),
         Operation(
             "POST", WORKSPACE + "/merge", of.merge, "mergeWorkspace", "Take over what another workspace changed",
