@@ -53,6 +53,7 @@ from atoll.sidekick.keeper_values import Seen
 from atoll.sidekick.protocol import Refused
 from atoll.surfaces.workspaces.entries import read_entries
 from atoll.surfaces.workspaces.frames import HEAD, read_frames, read_ids
+from tests.fuzz.identity_targets import IDENTITY
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 BYTES_MAX, ENTRIES_MAX = 1 << 20, 200
@@ -473,6 +474,7 @@ TARGETS = {
     "keeper": Target(keeper, lambda: [_scan(), _found(), _stat(0o100644)], (Internal,)),
     "answers": Target(answers, _answers, ()),
     "backups": Target(backups, _backups, (Corrupt,)),
+    **{name: Target(*parts) for name, parts in IDENTITY.items()},
 }
 
 
