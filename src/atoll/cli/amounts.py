@@ -13,7 +13,7 @@ from atoll.cli.failure import MISUSED, Failed
 from atoll.domain.workspace import MOUNT_POINT
 
 if TYPE_CHECKING:
-    from atoll.sdk import Mount
+    from atoll.sdk import Mount, SecretUse
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 _BYTES = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -62,6 +62,24 @@ def environment(pairs: list[str]) -> dict[str, str]:
         elif name in os.environ:
             found[name] = os.environ[name]
     return found
+
+
+def secrets(texts: list[str]) -> list[SecretUse] | None:
+    """`NAME`, `NAME=VARIABLE`, `NAME=/run/secrets/FILE`, `broker:NAME` -> secrets for a process."""
+    from atoll.sdk import SecretUse
+
+    found: list[SecretUse] = []
+    for text in texts:
+        name, equals, target = text.removeprefix("broker:").partition("=")
+        if not name or (equals and not target):
+            raise Failed(f"--secret must look like NAME or NAME=VARIABLE, not {text!r}", MISUSED)
+        if text.startswith("broker:"):
+            found.append(SecretUse(name, "broker", target or None))
+        elif target.startswith("/"):
+            found.append(SecretUse(name, "file", path=target))
+        else:
+            found.append(SecretUse(name, env=target or None))
+    return found or None
 
 
 def mounts(texts: list[str]) -> list[Mount] | None:

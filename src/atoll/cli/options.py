@@ -19,6 +19,14 @@ Terminal = Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal.
 Environment = Annotated[
     list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME for its value here; repeatable.")
 ]
+Secrets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--secret",
+        metavar="NAME[=VARIABLE]",
+        help="Give it a secret as a variable; NAME=/run/secrets/F: a file; broker:NAME: a placeholder; repeatable.",
+    ),
+]
 Workdir = Annotated[str | None, typer.Option("--workdir", "-w", help="Where in the sandbox it starts.")]
 SandboxName = Annotated[str, typer.Argument(metavar="SANDBOX", help="Its id, the beginning of it, or its name.")]
 SandboxNames = Annotated[list[str], typer.Argument(metavar="SANDBOX...", help="Ids, beginnings of ids, or names.")]

@@ -30,6 +30,7 @@ def exec_(
     terminal: options.Terminal = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the process's id and leave it.")] = False,
     env: options.Environment = None,
+    secret: options.Secrets = None,
     workdir: options.Workdir = None,
     timeout: Annotated[str | None, typer.Option("--timeout", help="End it after this time, such as 30s.")] = None,
     as_json: options.ResultAsJson = False,
@@ -41,6 +42,7 @@ def exec_(
         "env": amounts.environment(env or []),
         "cwd": workdir,
         "timeout": amounts.seconds(timeout, "--timeout"),
+        "secrets": amounts.secrets(secret or []),
     }
     _finish(_exec(sandbox, options.words(command), how, interactive, terminal, detach, as_json))
 
@@ -51,11 +53,13 @@ def shell(
     ] = None,
     workdir: options.Workdir = None,
     env: options.Environment = None,
+    secret: options.Secrets = None,
 ) -> None:
     """Open a shell in a sandbox; without a sandbox, in a new one that is removed at the end."""
     from atoll.cli import amounts
 
     how: dict[str, Any] = {"env": amounts.environment(env or []), "cwd": workdir}
+    how["secrets"] = amounts.secrets(secret or [])
     _finish(_shell(sandbox, how))
 
 

@@ -36,6 +36,7 @@ def run(
         str | None, typer.Option("--network", help="none, outgoing or exposed; default: none, with --publish exposed.")
     ] = None,
     env: options.Environment = None,
+    secret: options.Secrets = None,
     publish: Annotated[
         list[int] | None,
         typer.Option("--publish", "-p", help="A port inside to reach at a URL that is printed; repeatable."),
@@ -82,6 +83,7 @@ def run(
         "cwd": workdir,
         "name": name,
         "workspaces": mounts,
+        "secrets": amounts.secrets(secret or []),
     }
     try:
         code = asyncio.run(_run(wanted, remove, interactive, terminal, detach, as_json))

@@ -30,12 +30,15 @@ if TYPE_CHECKING:
     from atoll.sdk._async.files import AsyncFiles
     from atoll.sdk._async.process import AsyncProcess
     from atoll.sdk._async.sandbox import AsyncSandbox
+    from atoll.sdk._async.secrets import AsyncSecrets
     from atoll.sdk._async.workspace import AsyncWorkspace
     from atoll.sdk._sync.files import Files
     from atoll.sdk._sync.process import Process
     from atoll.sdk._sync.sandbox import Sandbox
+    from atoll.sdk._sync.secrets import Secrets
     from atoll.sdk._sync.workspace import Workspace
     from atoll.sdk.errors import CommandFailed, ConnectionFailed
+    from atoll.sdk.secret_values import SecretInfo, SecretUse
     from atoll.sdk.sync.values import (
         LeftOut,
         SyncConflict,
@@ -67,6 +70,7 @@ _HOMES = {
     "atoll.domain.process": "Exit FileEntry ProcessInfo",
     "atoll.domain.sandbox": "Usage",
     "atoll.sdk.errors": "CommandFailed ConnectionFailed",
+    "atoll.sdk.secret_values": "SecretInfo SecretUse",
     "atoll.sdk.values": "Chunk Mount PortAddress Result SandboxInfo TemplateInfo",
     "atoll.sdk._async.files": "AsyncFiles",
     "atoll.sdk._async.process": "AsyncProcess",
@@ -76,10 +80,12 @@ _HOMES = {
         "Verification WorkspaceInfo"
     ),
     "atoll.sdk._async.sandbox": "AsyncSandbox",
+    "atoll.sdk._async.secrets": "AsyncSecrets",
     "atoll.sdk._async.workspace": "AsyncWorkspace",
     "atoll.sdk._sync.files": "Files",
     "atoll.sdk._sync.process": "Process",
     "atoll.sdk._sync.sandbox": "Sandbox",
+    "atoll.sdk._sync.secrets": "Secrets",
     "atoll.sdk._sync.workspace": "Workspace",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
@@ -88,6 +94,7 @@ __all__ = [
     "AsyncFiles",
     "AsyncProcess",
     "AsyncSandbox",
+    "AsyncSecrets",
     "AsyncWorkspace",
     "AtollError",
     "Chunk",
@@ -119,6 +126,9 @@ __all__ = [
     "RevisionInfo",
     "Sandbox",
     "SandboxInfo",
+    "SecretInfo",
+    "SecretUse",
+    "Secrets",
     "SnapshotInfo",
     "SyncConflict",
     "SyncOptions",

@@ -89,8 +89,10 @@ def error_of(status: int, body: bytes, retry_after: str | None = None) -> AtollE
     """The error that an answer stands for: by its `code`, else by its status."""
     problem = _problem(body)
     code = str(problem.get("code") or "").lower()
-    cls = _BY_CODE.get(code) or _BY_STATUS.get(status) or errors.Internal
     message = problem.get("error") or problem.get("detail") or problem.get("message")
+    if not code and problem.get("message"):  # {error: a word for programs, message: a sentence}
+        code, message = str(problem.get("error") or "").lower(), problem["message"]
+    cls = _BY_CODE.get(code) or _BY_STATUS.get(status) or errors.Internal
     text = str(message) if message else f"HTTP {status}"
     if cls is errors.RateLimited:
         return errors.RateLimited(text, retry_after_s=_seconds(retry_after))

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 from atoll.domain.errors import InvalidInput
 from atoll.sdk.arguments import mapping, millis, several, text, texts, thousandths, whole
+from atoll.sdk.secret_values import SecretUse, secret_items
 from atoll.sdk.values import Mount, Named
 
 Command = str | Sequence[str]
@@ -60,6 +61,7 @@ def create_body(
     tty: tuple[int, int] | None,
     workspace: Named | str | None,
     workspaces: Sequence[Mount | Named | str] | None,
+    secrets: Sequence[SecretUse | str] | None = None,
 ) -> dict[str, Any]:
     """What `POST /v1/sessions` takes; arguments that are None are left to the server. Times are seconds."""
     resources = {
@@ -88,6 +90,7 @@ def create_body(
         "ports": [{"container": whole(port, "ports", _PORTS)} for port in published] if published else None,
         "setup": texts(setup, "setup", "a list of lines for the shell") or None,
         "files": [_baked(path, content) for path, content in baked.items()] if baked else None,
+        "secrets": secret_items(secrets) or None,
     }
     if workspace is not None and not more:
         body["workspace"] = _reference(workspace)
@@ -106,6 +109,7 @@ def run_body(
     timeout: float | None,
     stdin: str | bytes | None,
     max_output_bytes: int | None,
+    secrets: Sequence[SecretUse | str] | None = None,
 ) -> dict[str, Any]:
     """What `POST /v1/sessions/{id}/exec` takes; bytes travel as base64, so that output comes back exact."""
     body: dict[str, Any] = {"command": argv_of(command), "encoding": "base64"}
@@ -117,6 +121,8 @@ def run_body(
         body["timeoutMs"] = millis(timeout, "timeout")
     if stdin is not None:
         body["stdin"] = b64encode(stdin.encode() if isinstance(stdin, str) else stdin).decode()
+    if secrets:
+        body["secrets"] = secret_items(secrets)
     if max_output_bytes is not None:
         body["maxOutputBytes"] = whole(max_output_bytes, "max_output_bytes", "a whole number of bytes")
     return body

@@ -30,7 +30,10 @@ _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z
 
 
 class NoSecret(NotFound):
-    """Secret not found."""
+    """There is none of that name or id, or it is somebody else's."""
+
+    def __init__(self) -> None:
+        super().__init__("secret not found")
 
 
 class Secrets:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from atoll.sdk._async_io import AsyncLock
 from atoll.sdk.arguments import millis
 from atoll.sdk.errors import ConnectionFailed, Dropped
 from atoll.sdk.requests import target_of
+from atoll.sdk.secret_values import SecretUse, secret_words
 from atoll.sdk.values import Chunk, exit_of
 
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ async def start_process(
     timeout: float | None,
     stdin: bool,
     tty: tuple[int, int] | None,
+    secrets: Sequence[SecretUse | str] | None = None,
 ) -> AsyncProcess:
     """Start a process and attach to it. `tty` is (columns, rows) of its terminal, None for none."""
     target = target_of(
@@ -250,6 +252,7 @@ async def start_process(
     )
     words = argv if len(argv) > 1 else [shlex.quote(argv[0])]  # a single word would be split
     pairs = [("cmd", word) for word in words] + [("env", f"{name}={value}") for name, value in env.items()]
+    pairs += [("secret", word) for word in secret_words(secrets)]
     target += "".join(f"&{name}={quote(text, safe='', errors='surrogateescape')}" for name, text in pairs)
     socket = await api.websocket(target)
     process_id = socket.headers.get("atoll-process", "")

@@ -17,6 +17,7 @@ from atoll.sdk._async.retry import AsyncRetry
 from atoll.sdk._async_io import AsyncBackground, async_call
 from atoll.sdk.errors import CommandFailed
 from atoll.sdk.requests import Command, argv_of, create_body, environment, run_body, target_of
+from atoll.sdk.secret_values import SecretUse
 from atoll.sdk.values import (
     Mount,
     Named,
@@ -75,6 +76,7 @@ class AsyncSandbox:
         tty: tuple[int, int] | None = None,
         workspace: Named | str | None = None,
         workspaces: Sequence[Mount | Named | str] | None = None,
+        secrets: Sequence[SecretUse | str] | None = None,
         url: str | None = None,
         api_key: str | None = None,
     ) -> AsyncSandbox:
@@ -86,6 +88,7 @@ class AsyncSandbox:
         (columns, rows).
         `workspace`, or its name, is mounted at /workspace, with HOME in it; `workspaces` takes `Mount`s for several.
         Commands start in `cwd`; without it in the first workspace, else in /.
+        `secrets` are for the main process; without one, for each command.
         Errors: InvalidInput, QuotaExceeded, Unauthenticated, Unsupported, Unavailable, ConnectionFailed.
         """
         api = connect(url, api_key)
@@ -110,6 +113,7 @@ class AsyncSandbox:
             tty=tty,
             workspace=workspace,
             workspaces=workspaces,
+            secrets=secrets,
         )
         timeout_s = BUILD_TIMEOUT_S if setup else CREATE_TIMEOUT_S
         return cls(api, sandbox_of(await api.call("POST", "/v1/sessions", body, timeout_s=timeout_s)))
@@ -161,6 +165,7 @@ class AsyncSandbox:
         on_stderr: Callable[[str], Any] | None = None,
         max_output_bytes: int | None = None,
         check: bool = False,
+        secrets: Sequence[SecretUse | str] | None = None,
     ) -> Result:
         """Run a command to its end: a string is for the shell, a sequence is run as it is.
 
@@ -169,11 +174,21 @@ class AsyncSandbox:
         exits with 0.
         """
         if on_stdout is None and on_stderr is None:
-            body = run_body(command, cwd=cwd, env=env, timeout=timeout, stdin=stdin, max_output_bytes=max_output_bytes)
+            body = run_body(
+                command,
+                cwd=cwd,
+                env=env,
+                timeout=timeout,
+                stdin=stdin,
+                max_output_bytes=max_output_bytes,
+                secrets=secrets,
+            )
             silence_s = None if timeout is None else timeout + RUN_SLACK_S
             result = result_of(await self._api.call("POST", self._exec_target, body, timeout_s=silence_s))
         else:
-            process = await self.exec(command, cwd=cwd, env=env, timeout=timeout, stdin=stdin is not None)
+            process = await self.exec(
+                command, cwd=cwd, env=env, timeout=timeout, stdin=stdin is not None, secrets=secrets
+            )
             result = await _collect(process, stdin, on_stdout, on_stderr, max_output_bytes or OUTPUT_BYTES_MAX)
         if check and not result.ok:
             raise CommandFailed(result)
@@ -188,6 +203,7 @@ class AsyncSandbox:
         timeout: float | None = None,
         stdin: bool = True,
         tty: tuple[int, int] | None = None,
+        secrets: Sequence[SecretUse | str] | None = None,
     ) -> AsyncProcess:
         """Start a command and return its stream; `stdin=False` gives it /dev/null."""
         return await start_process(
@@ -199,6 +215,7 @@ class AsyncSandbox:
             timeout=timeout,
             stdin=stdin,
             tty=tty,
+            secrets=secrets,
         )
 
     async def terminal(
@@ -209,9 +226,12 @@ class AsyncSandbox:
         command: Command | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
+        secrets: Sequence[SecretUse | str] | None = None,
     ) -> AsyncProcess:
         """A shell, or `command`, in a terminal of its own."""
-        return await self.exec(SHELL if command is None else command, cwd=cwd, env=env, tty=(cols, rows))
+        return await self.exec(
+            SHELL if command is None else command, cwd=cwd, env=env, tty=(cols, rows), secrets=secrets
+        )
 
     async def attach(self, process_id: str = MAIN, *, offset: int = 0) -> AsyncProcess:
         """The stream of a process that runs or ran, from byte `offset` of its output; the main one by default."""

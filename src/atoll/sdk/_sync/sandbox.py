@@ -17,6 +17,7 @@ from atoll.sdk._sync.process import Process, start_process
 from atoll.sdk._sync.retry import Retry
 from atoll.sdk.errors import CommandFailed
 from atoll.sdk.requests import Command, argv_of, create_body, environment, run_body, target_of
+from atoll.sdk.secret_values import SecretUse
 from atoll.sdk.values import (
     Mount,
     Named,
@@ -75,6 +76,7 @@ class Sandbox:
         tty: tuple[int, int] | None = None,
         workspace: Named | str | None = None,
         workspaces: Sequence[Mount | Named | str] | None = None,
+        secrets: Sequence[SecretUse | str] | None = None,
         url: str | None = None,
         api_key: str | None = None,
     ) -> Sandbox:
@@ -86,6 +88,7 @@ class Sandbox:
         (columns, rows).
         `workspace`, or its name, is mounted at /workspace, with HOME in it; `workspaces` takes `Mount`s for several.
         Commands start in `cwd`; without it in the first workspace, else in /.
+        `secrets` are for the main process; without one, for each command.
         Errors: InvalidInput, QuotaExceeded, Unauthenticated, Unsupported, Unavailable, ConnectionFailed.
         """
         api = connect(url, api_key)
@@ -110,6 +113,7 @@ class Sandbox:
             tty=tty,
             workspace=workspace,
             workspaces=workspaces,
+            secrets=secrets,
         )
         timeout_s = BUILD_TIMEOUT_S if setup else CREATE_TIMEOUT_S
         return cls(api, sandbox_of(api.call("POST", "/v1/sessions", body, timeout_s=timeout_s)))
@@ -161,6 +165,7 @@ class Sandbox:
         on_stderr: Callable[[str], Any] | None = None,
         max_output_bytes: int | None = None,
         check: bool = False,
+        secrets: Sequence[SecretUse | str] | None = None,
     ) -> Result:
         """Run a command to its end: a string is for the shell, a sequence is run as it is.
 
@@ -169,11 +174,19 @@ class Sandbox:
         exits with 0.
         """
         if on_stdout is None and on_stderr is None:
-            body = run_body(command, cwd=cwd, env=env, timeout=timeout, stdin=stdin, max_output_bytes=max_output_bytes)
+            body = run_body(
+                command,
+                cwd=cwd,
+                env=env,
+                timeout=timeout,
+                stdin=stdin,
+                max_output_bytes=max_output_bytes,
+                secrets=secrets,
+            )
             silence_s = None if timeout is None else timeout + RUN_SLACK_S
             result = result_of(self._api.call("POST", self._exec_target, body, timeout_s=silence_s))
         else:
-            process = self.exec(command, cwd=cwd, env=env, timeout=timeout, stdin=stdin is not None)
+            process = self.exec(command, cwd=cwd, env=env, timeout=timeout, stdin=stdin is not None, secrets=secrets)
             result = _collect(process, stdin, on_stdout, on_stderr, max_output_bytes or OUTPUT_BYTES_MAX)
         if check and not result.ok:
             raise CommandFailed(result)
@@ -188,6 +201,7 @@ class Sandbox:
         timeout: float | None = None,
         stdin: bool = True,
         tty: tuple[int, int] | None = None,
+        secrets: Sequence[SecretUse | str] | None = None,
     ) -> Process:
         """Start a command and return its stream; `stdin=False` gives it /dev/null."""
         return start_process(
@@ -199,6 +213,7 @@ class Sandbox:
             timeout=timeout,
             stdin=stdin,
             tty=tty,
+            secrets=secrets,
         )
 
     def terminal(
@@ -209,9 +224,10 @@ class Sandbox:
         command: Command | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
+        secrets: Sequence[SecretUse | str] | None = None,
     ) -> Process:
         """A shell, or `command`, in a terminal of its own."""
-        return self.exec(SHELL if command is None else command, cwd=cwd, env=env, tty=(cols, rows))
+        return self.exec(SHELL if command is None else command, cwd=cwd, env=env, tty=(cols, rows), secrets=secrets)
 
     def attach(self, process_id: str = MAIN, *, offset: int = 0) -> Process:
         """The stream of a process that runs or ran, from byte `offset` of its output; the main one by default."""

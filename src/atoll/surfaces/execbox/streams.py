@@ -41,7 +41,7 @@ TIMEOUT = Parameter("timeoutMs", "its whole tree is ended after this time", int,
 ENV = Parameter("env", "NAME=VALUE", repeatable=True, max_chars=131_072)
 SECRET = Parameter(
     "secret",
-    "NAME, or NAME=VARIABLE; NAME=/run/secrets/FILE gives it as a file",
+    "NAME, or NAME=VARIABLE; NAME=/run/secrets/FILE gives it as a file, broker:NAME a placeholder",
     repeatable=True,
     max_chars=512,
     max_items=64,
@@ -99,6 +99,9 @@ def _env(pairs: list[str]) -> dict[str, str]:
 
 def _secret(text: str) -> SecretUse:
     name, _, target = text.partition("=")
+    brokered = name.removeprefix("broker:")
+    if brokered != name:
+        return SecretUse(brokered, GivenAs.BROKER, target)
     return SecretUse(name, GivenAs.FILE if target.startswith("/") else GivenAs.ENV, target)
 
 
