@@ -25,6 +25,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "server": ("up", "down"),
     "doctor": ("doctor",),
     "keys": ("keys",),
+    "secrets": ("secrets",),
     "users": ("users",),
     "templates": ("template",),
     "database": ("db",),
