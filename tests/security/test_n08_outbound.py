@@ -209,6 +209,22 @@ async def test_n08_a_resolver_that_hangs_ends_at_the_deadline() -> None:
             await one.request("GET", "https://name.example/")
 
 
+async def test_n08_slow_urls_of_others_keep_nobody_from_the_operators_own() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    quick = answering(b"HTTP/1.1 204 X\r\n\r\n")
+    async with listening(silent) as slow, listening(quick) as port, allowing(at_once=2) as one:
+        stuck = [asyncio.create_task(one.request("GET", f"http://127.0.0.1:{slow}/")) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(DeadlineExceeded):
+            await one.request("GET", f"http://127.0.0.1:{port}/", timeout_s=0.2)
+        assert (await one.request("GET", f"http://localhost:{port}/", own=True, timeout_s=5)).status == 204
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
+
+
 async def test_n08_a_huge_answer_is_cut_off() -> None:
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from atoll.domain.errors import DeadlineExceeded, InvalidInput, TooLarge, Unavai
 from atoll.services.outbound_url import CallUrl, call_url
 
 ADDRESSES_MAX = 8  # of a name that are tried
-RESOLVING_MAX = 8
+RESOLVING_MAX = 32
 Resolve = Callable[[str, int], Awaitable[Iterable[str]]]
 
 
@@ -60,6 +61,7 @@ class Outbound:
         # Threads of its own: a resolver that hangs must not take those that the rest of the server works with.
         self._threads = ThreadPoolExecutor(RESOLVING_MAX, thread_name_prefix="resolve")
         self._resolve = resolve or self._ask_system
+        self._resolve_own = resolve or _ask_beside
         self._places = asyncio.Semaphore(self._limits.at_once)
         self._tls: ssl.SSLContext | None = None
 
@@ -96,13 +98,14 @@ class Outbound:
         parts = call_url(url)
         timeout_s = timeout_s or self._limits.timeout_s
         try:
-            async with asyncio.timeout(timeout_s), self._places:
+            # The operator's own wait for nobody: who gives us slow URLs must not keep us from the identity providers.
+            async with asyncio.timeout(timeout_s), nullcontext() if own else self._places:
                 addresses = await self._addresses(parts, own)
                 call = _Call(method, parts, headers or {}, body, addresses, timeout_s)
                 return await self._exchange(call, answer_bytes or self._limits.answer_bytes)
         except (TimeoutError, httpcore2.TimeoutException):
             raise DeadlineExceeded(f"{parts.place} did not answer within {timeout_s:g} s") from None
-        except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:  # TLS's errors are OSErrors
             raise Unavailable(f"{parts.place} does not answer: {type(error).__name__}") from None
 
     async def _addresses(self, parts: CallUrl, own: bool) -> list[Address]:
@@ -112,7 +115,8 @@ class Outbound:
             found = [literal]
         else:
             try:
-                found = [one for text in await self._resolve(parts.host, parts.port) if (one := address_of(text))]
+                resolve = self._resolve_own if own else self._resolve
+                found = [one for text in await resolve(parts.host, parts.port) if (one := address_of(text))]
             except OSError:
                 if own:
                     raise Unavailable(f"{parts.host} is not known to the resolver") from None
@@ -132,10 +136,7 @@ class Outbound:
         return scheme == "https" or address.is_loopback or self._may_call(address, scheme)
 
     async def _ask_system(self, host: str, port: int) -> list[str]:
-        def look_up() -> list[str]:
-            return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port)
 
     async def _exchange(self, call: _Call, answer_bytes: int) -> Answer:
         # A pool for one call: a connection that is kept would outlive the check of its address.
@@ -210,6 +211,15 @@ class _Pinned(httpcore2.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+def _look_up(host: str, port: int) -> list[str]:
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+async def _ask_beside(host: str, port: int) -> list[str]:
+    """For the operator's own names, which do not queue behind those that others gave us."""
+    return await asyncio.to_thread(_look_up, host, port)
 
 
 def _refused(parts: CallUrl, field: str = "url") -> AddressRefused:
