@@ -112,7 +112,7 @@ class External:
             now = self._clock().timestamp()
             # The claims first: what has expired is not worth a look at the provider.
             verified = check_claims(token, provider.rules, now)
-            _check_client(verified.claims, provider.clients)
+            check_client(verified.claims, provider.clients)
             await self._check_signature(token, provider)
         except TokenRefused as refused:
             _log.info("token.refused", why=refused.why, provider=provider.name if provider else None)
@@ -154,7 +154,8 @@ class External:
         return checked
 
 
-def _check_client(claims: Mapping[str, Any], clients: frozenset[str]) -> None:
+def check_client(claims: Mapping[str, Any], clients: frozenset[str]) -> None:
+    """TokenRefused unless one of them asked for the token; without any, anybody may have."""
     asked = claims.get("azp", claims.get("client_id"))
     if clients and (not isinstance(asked, str) or asked not in clients):
         raise TokenRefused("azp is none of the provider's clients")
