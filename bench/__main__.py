@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import crowd, interactive, running, snapshots, syncing, trees
+from bench import authentication, crowd, interactive, running, snapshots, syncing, trees
 from bench.figures import Report
 from bench.server import Server, server
 
@@ -34,6 +34,7 @@ def parts(quick: bool) -> dict[str, Callable[[Report, Server], None]]:
         "peers": lambda report, _: interactive.peers(report, n),
         "staggered": lambda report, _: interactive.staggered(report, n),
         "burst": lambda report, _: interactive.burst(report, n),
+        "auth": lambda report, up: authentication.authentication(report, up, 3 * n),
         "exec": lambda report, _: running.execs(report, 3 * n),
         "terminal": lambda report, _: running.terminal_echo(report, 3 * n),
         "file": lambda report, up: running.big_file(report, up.pid, size),
