@@ -42,15 +42,17 @@ from atoll.limits import (
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
-from atoll.services.bootstrap_keys import introduce
+from atoll.services.account_keys import AccountKeys
+from atoll.services.accounts import Accounts
 from atoll.services.audit.parts import Audit
+from atoll.services.bootstrap_keys import introduce
 from atoll.services.deadline import deadline
 from atoll.services.idempotency import Idempotency
 from atoll.services.identity.admin_key import AdminKey
-from atoll.services.identity.external import External
 from atoll.services.identity.capabilities import Capabilities
-from atoll.services.identity.groups import Groups
 from atoll.services.identity.connected import Connected
+from atoll.services.identity.external import External
+from atoll.services.identity.groups import Groups
 from atoll.services.identity.identity import Identity
 from atoll.services.identity.memberships import Memberships
 from atoll.services.identity.parts import make_user_parts
@@ -59,17 +61,18 @@ from atoll.services.key_admin import KeyAdmin
 from atoll.services.keys import Keys
 from atoll.services.outbound import Outbound
 from atoll.services.owner_key import OwnerKey, prepare
+from atoll.services.quota_overrides import QuotaOverrides
+from atoll.services.quotas import Quotas
 from atoll.services.rates.counters import Counters
 from atoll.services.rates.local_counters import LocalCounters
 from atoll.services.rates.shared_counters import SharedCounters
-from atoll.services.quota_overrides import QuotaOverrides
-from atoll.services.quotas import Quotas
 from atoll.services.recovery.backup import Dump
 from atoll.services.recovery.copy_journal import CopyJournal
 from atoll.services.recovery.second_store import SecondStore
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.secret_giving import SecretGiving
 from atoll.services.secrets import Secrets
+from atoll.services.signup import Signup
 from atoll.services.workspaces.parts import make_parts
 from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key
@@ -89,6 +92,7 @@ from atoll.surfaces.computesdk.users import operations as user_operations
 from atoll.surfaces.credentials import FOUND
 from atoll.surfaces.cut_short import CutShort
 from atoll.surfaces.door import Door, is_loopback
+from atoll.surfaces.execbox.account_routes import account_operations, signup_operations
 from atoll.surfaces.execbox.answers import Error
 from atoll.surfaces.execbox.errors import ExecboxDialect
 from atoll.surfaces.execbox.routes import operations as execbox_operations
@@ -99,13 +103,13 @@ from atoll.surfaces.ops.health import Health, Probe
 from atoll.surfaces.ops.pages import Pages
 from atoll.surfaces.ops.routes import operations as ops_operations
 from atoll.surfaces.routing import Dialect, PathRoute, routes
+from atoll.surfaces.serving import http_config
 from atoll.surfaces.terminal_platform.errors import TerminalDialect
 from atoll.surfaces.terminal_platform.routes import operations as terminal_operations
-from atoll.surfaces.workspaces.routes import operations as workspace_operations
-from atoll.surfaces.serving import http_config
-from atoll.surfaces.transport import Http
 from atoll.surfaces.testbase.errors import AdminDialect
 from atoll.surfaces.testbase.routes import admin_operations
+from atoll.surfaces.transport import Http
+from atoll.surfaces.workspaces.routes import operations as workspace_operations
 from atoll.telemetry.metrics import Metrics
 from atoll.telemetry.trace import Tracing
 from atoll.vaults.base import Vault
@@ -348,8 +352,20 @@ class Application:
             (ComputeDialect(), capability_operations(self.capabilities, self.settings)),
             (ComputeDialect(), secret_operations(self.secrets, self.settings)),
             (AdminDialect(configured=self.admin_key.configured), admin_operations(key_admin, self.settings)),
+            (self._dialect, self._account_operations()),
             (self._dialect, ops_operations(health, metrics, pages)),
         ]
+
+    def _account_operations(self) -> list[Operation]:
+        """Of accounts, and for strangers where the settings say so."""
+        accounts = Accounts(self.records, self.quotas)
+        keys = AccountKeys(self.records, self.keys, self.capabilities, self.quotas)
+        found = account_operations(accounts, keys, self.settings)
+        own = self.settings.accounts
+        if not own.waitlist:
+            return found
+        signup = Signup(self.records, keys_max=own.waitlist_max, requests_max=own.requests_max)
+        return [*found, *signup_operations(signup, self.settings)]
 
     def openapi(self) -> dict[str, Any]:
         """The document of the routes that this application serves."""

@@ -23,13 +23,11 @@ from atoll.domain.errors import Unavailable
 from atoll.records.data_folder import DataFolderLock
 from atoll.services.owner_key import OwnerKey
 from atoll.settings import Settings
-from atoll.surfaces.transport import PING_INTERVAL_S, PING_TIMEOUT_S, Http, WebSocket
+from atoll.surfaces.serving import http_config
 from atoll.telemetry import logs
 
 _log = structlog.get_logger("atoll.serve")
-BACKLOG = 2048
 FILES = 65_536
-KEEP_ALIVE_S = 75
 FORCED_DRAIN_S = 1.0  # that cancelled requests get to let go
 
 
@@ -75,32 +73,13 @@ async def listening(app: Application, listener: socket.socket | None = None) -> 
     """
     settings = app.settings.server
     listener = listener or _listen(settings.host, settings.port)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http=Http,
-            ws=WebSocket,
-            loop="none",  # the caller's loop runs already
-            interface="asgi3",
-            lifespan="off",  # `running` does it, so that its errors reach the caller
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,  # the door reads X-Forwarded-For, from trusted proxies only
-            server_header=False,
-            ws_max_size=settings.frame_bytes,
-            ws_per_message_deflate=False,
-            ws_ping_interval=PING_INTERVAL_S,
-            ws_ping_timeout=PING_TIMEOUT_S,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]  # any number of seconds will do
-            backlog=BACKLOG,
-        )
-    )
+    server = _Server(http_config(app, app.settings))
     task = asyncio.create_task(server.serve([listener]), name="http server")
     try:
         await server.accepting(task)
         yield _url(listener)
     finally:
+        app.drain()
         server.stop()
         with suppress(asyncio.CancelledError):
             await task

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec, Usage
 from atoll.domain.workspace import Quota, WorkspaceMount
-from atoll.sidekick.client import SidekickClient
+from atoll.sidekick.client import GateStream, SidekickClient
 from atoll.sidekick.keeper_client import KeeperClient
 
 Handle = dict[str, Any]
@@ -31,6 +31,8 @@ class Capability(StrEnum):
     LAYERS = "layers"  # `spec.layers` and `bake`
     TREES = "trees"  # working trees of workspaces: `spec.workspaces`, `make_tree` and what follows it
     SWAP_TREES = "swap_trees"  # `swap_tree` under a live sandbox
+    GATES = "gates"  # `spec.capability`, and `accept`
+    LISTED = "listed"  # network mode listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,14 @@ class Runtime(ABC):
     async def dial(self, sandbox_id: str, port: int) -> tuple[StreamReader, StreamWriter]:
         """A byte stream to 127.0.0.1:port inside. NotFound for the sandbox, Unavailable when nothing listens."""
 
+    async def accept(self, sandbox_id: str) -> GateStream:
+        """Wait for the next stream out of the sandbox, for ever: a program's connection to the API (`spec.capability`),
+        and in network mode listed also every other connection and question for a name. While nobody waits they wait;
+        any number of calls may, up to 64. Needs Capability.GATES. NotFound for the sandbox, also when it ends
+        meanwhile; Conflict when it has neither.
+        """
+        raise self.unsupported("take streams out of a sandbox")
+
     @abstractmethod
     async def set_deadline(self, sandbox_id: str, resources: Resources) -> None:
         """Take new timeout, idle and age limits (measured as before); other fields are ignored."""
@@ -231,5 +241,6 @@ class Runtime(ABC):
 
     def check_network(self, mode: NetworkMode) -> None:
         """Unsupported when this host cannot give that network mode."""
-        if mode is not NetworkMode.NONE and Capability.OUTGOING not in self.capabilities:
+        needed = Capability.LISTED if mode is NetworkMode.LISTED else Capability.OUTGOING
+        if mode is not NetworkMode.NONE and needed not in self.capabilities:
             raise self.unsupported(f"give network mode {mode}")

@@ -21,6 +21,7 @@ from atoll.runtimes.base import Runtime
 from atoll.services.background import Background
 from atoll.services.clock import Clock
 from atoll.services.deadline import deadline
+from atoll.services.gates import Gates
 from atoll.services.giving import Giving, NoGiving
 from atoll.services.limits import Limits
 from atoll.services.lives import Live, Lives
@@ -51,6 +52,7 @@ class Access:
     quotas: Quotas
     mounting: Mounting = field(default_factory=NoMounting)
     giving: Giving = field(default_factory=NoGiving)
+    gates: Gates = field(kw_only=True)
     wake: Callable[[Sandbox], Awaitable[Live]] = field(default=lambda sandbox: _stays_asleep(sandbox))
 
     async def find(self, principal: Principal, sandbox_id: str, scope: Scope) -> Sandbox:

@@ -234,6 +234,7 @@ class Endings:
         if live.watcher is not None and live.watcher is not asyncio.current_task():
             live.watcher.cancel()
         self._access.lives.forget(live)
+        self._access.gates.close(live.sandbox.id)
         self._access.mounting.ended(live.sandbox)
         self._access.metrics.sandbox_ended(live.sandbox.id)
         self._access.metrics.set_active(len(self._access.lives))

@@ -9,16 +9,22 @@ import asyncio
 from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 CHUNK_BYTES = 65_536
 HELD_BYTES = 32_768  # that wait to be copied or written, each way, where more is neither read nor copied
 
 
+class Readable(Protocol):
+    """As much of a StreamReader as is needed here: empty bytes are the end."""
+
+    async def read(self, n: int = -1, /) -> bytes: ...
+
+
 class Stream(NamedTuple):
     """One connection."""
 
-    reader: StreamReader
+    reader: StreamReader | Readable
     writer: StreamWriter
 
 
@@ -71,7 +77,7 @@ async def _let_finish(*writers: StreamWriter, within_s: float) -> None:
 class _Flow:
     pieces: int = 0  # that went either way
 
-    async def copy(self, reader: StreamReader, writer: StreamWriter) -> None:
+    async def copy(self, reader: StreamReader | Readable, writer: StreamWriter) -> None:
         try:
             while data := await reader.read(CHUNK_BYTES):
                 if writer.is_closing():  # uvloop raises a RuntimeError where asyncio would ignore the bytes

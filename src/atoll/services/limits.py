@@ -31,6 +31,7 @@ class Limits:
     env_max: int = 1_024  # variables
     env_bytes_max: int = 128 * 2**10
     ports_max: int = 32
+    allow_max: int = 1_000  # names and addresses that one sandbox may reach
     setup_lines_max: int = 100
     setup_bytes_max: int = 256 * 2**10
     files_max: int = 1_000
@@ -51,6 +52,9 @@ class Limits:
     tcp_streams_per_sandbox: int = 256  # through the listeners of its exposed ports
     tcp_streams_per_key: int = 512  # likewise, of all of its sandboxes
     tcp_streams_max: int = 2_048  # likewise, in all
+    gate_streams_per_sandbox: int = 256  # out of it, to the API and to names that it may reach
+    gate_streams_per_owner: int = 1_024  # likewise, of all of an owner's sandboxes
+    gate_streams_max: int = 4_096  # likewise, in all
 
     # how long a part may take
     make_s: float = 30.0

@@ -61,7 +61,7 @@ class Ports:
 
 def _declared(sandbox: Sandbox, number: int) -> Port:
     check_port(number)
-    if sandbox.spec.network is NetworkMode.EXPOSED:
+    if sandbox.spec.network in (NetworkMode.EXPOSED, NetworkMode.LISTED):
         for port in sandbox.spec.ports:
             if port.container == number:
                 return port

@@ -12,20 +12,22 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from atoll.domain.errors import Conflict, InvalidInput, QuotaExceeded
+from atoll.domain.errors import Conflict, InvalidInput, QuotaExceeded, Unsupported
 from atoll.domain.ids import new_sandbox_id
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox, SandboxSpec, SandboxState, Usage
 from atoll.records.base import Records
-from atoll.runtimes.base import Runtime
+from atoll.runtimes.base import Capability, Runtime
 from atoll.services.access import Access
 from atoll.services.background import Background
 from atoll.services.clock import Clock, utc_now
 from atoll.services.deadline import deadline
 from atoll.services.endings import Endings
 from atoll.services.files import Files
+from atoll.services.gates import Gates
 from atoll.services.giving import Giving, NoGiving
+from atoll.services.identity.connected import grant_of
 from atoll.services.limits import Limits
 from atoll.services.listeners import Listeners
 from atoll.services.lives import Live, Lives
@@ -84,6 +86,7 @@ class Sandboxes:
             background=Background(),
             metrics=metrics,
             quotas=quotas,
+            gates=Gates(runtime, limits),
             vanished=lambda live: self._endings.lost(live),
             mounting=workspaces or NoMounting(),
             giving=secrets or NoGiving(),
@@ -93,13 +96,14 @@ class Sandboxes:
         self._endings = Endings(access, self._listeners)
         self._watching = Watching(access, self._endings, self._listeners)
         self.templates = Templates(runtime, data, limits, aliases or {})
+        self.gates = access.gates
         self.processes = Processes(access)
         self.files = Files(access)
         self.ports = Ports(access, public_host)
         self.reconciler = Reconciler(access, self._endings, self.templates, self._watching.adopt, boot_id=boot_id)
         self._makings = Makings(access, self._endings, self.templates, self._listeners, self._watching.adopt)
         self._suspensions = Suspensions(access, self._endings, self._makings, self._listeners)
-        self._metering = Metering(access, self._endings)
+        self.metering = Metering(access, self._endings)
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -129,16 +133,24 @@ class Sandboxes:
             for follower in live.followers:
                 follower.cancel()
         await self._listeners.close_all()
+        await self.gates.close_all()
         await self.templates.close()
         await self._access.background.close(self._access.limits.close_s)
         await quietly(self.reconciler.flush_usage(), "usage")
 
     async def create(
-        self, principal: Principal, spec: SandboxSpec, *, name: str | None = None, request_id: str | None = None
+        self,
+        principal: Principal,
+        spec: SandboxSpec,
+        *,
+        name: str | None = None,
+        group: str | None = None,
+        request_id: str | None = None,
     ) -> Sandbox:
         """Make a sandbox; returns it RUNNING (a very short main process may have ended by the next call).
 
-        Needs `execute`. InvalidInput names the field (`image`, `command`, `env`, `workDir`, `resources.cpuMillis`,
+        Its owner is the principal, or that group of theirs (NotFound for any other), which then needs the workspaces
+        shared with it. Needs `execute`. InvalidInput names the field (`image`, `command`, `env`, `workDir`, `resources.cpuMillis`,
         `resources.memoryMB`, `resources.timeoutMs`, ..., `network`, `ports`, `setup`, `files`, `name`, `workspaces`);
         a failing setup line is InvalidInput with its log. QuotaExceeded: `concurrent session limit reached (n/m)`.
         Unsupported, Unavailable, DeadlineExceeded as from the runtime. Conflict when it was killed meanwhile.
@@ -146,7 +158,7 @@ class Sandboxes:
         When the caller is cancelled the sandbox is made all the same, and killed: nobody knows its id.
         """
         access, limits = self._access, self._access.limits
-        principal.require(Scope.EXECUTE)
+        owner = principal.owning(Scope.EXECUTE, group)
         check_sandbox_spec(spec, limits)
         check_name(name, limits)
         if spec.resources.max_age_s is None and limits.max_age_s_max is not None:
@@ -154,11 +166,15 @@ class Sandboxes:
         if limits.idle_suspend_s is not None and spec.workspaces and spec.resources.idle_s is None:
             spec = replace(spec, resources=replace(spec.resources, idle_s=limits.idle_suspend_s))
         access.runtime.check_network(spec.network)
-        spec = replace(spec, workspaces=await access.mounting.resolve(principal, spec.workspaces))
+        spec = replace(spec, workspaces=await access.mounting.resolve(principal, spec.workspaces, owner))
         if spec.secrets:
-            spec = replace(spec, secrets=await access.giving.resolve(principal, spec.secrets, principal.id))
-        owner = principal.id
+            spec = replace(spec, secrets=await access.giving.resolve(principal, spec.secrets, owner))
         spec = await access.quotas.shaped(principal, owner, spec)
+        if spec.capability is not None:
+            if Capability.GATES not in access.runtime.capabilities:
+                raise Unsupported(f"the {access.runtime.name} runtime gives no capabilities to sandboxes")
+            grant = spec.capability
+            spec = replace(spec, capability=grant_of(principal, grant.scopes, grant.resources))
         plan = self.templates.plan(spec)
         if len(access.lives) >= limits.sandboxes_max:
             raise QuotaExceeded(f"this server holds its maximum of {limits.sandboxes_max} live sandboxes")
@@ -173,6 +189,7 @@ class Sandboxes:
         )
         bounds = await access.quotas.bounds(principal, owner)
         live = access.lives.add_unmade(sandbox)
+        live.actor = principal.id
         try:
             return await access.background.finish(
                 self._makings.make(live, plan, bounds, request_id), f"make {sandbox.id}"
@@ -188,10 +205,13 @@ class Sandboxes:
     async def list(
         self, principal: Principal, *, states: Collection[SandboxState] | None = None, limit: int = 1000
     ) -> list[Sandbox]:
-        """The principal's own, newest first, removed ones left out. Needs `read`."""
+        """The principal's own and its groups', newest first, removed ones left out. Needs `read`."""
         principal.require(Scope.READ)
         limit = max(0, min(limit, LIST_MAX))
-        return await self._access.records.list_sandboxes(owner=principal.id, states=states, limit=limit)
+        owner = principal.owners if principal.groups else principal.id
+        asked = limit if principal.resources is None else LIST_MAX
+        found = await self._access.records.list_sandboxes(owner=owner, states=states, limit=asked)
+        return [one for one in found if principal.sees(one.owner, one.id)][:limit]
 
     async def stop(
         self, principal: Principal, sandbox_id: str, *, grace_s: float | None = None, request_id: str | None = None
@@ -318,10 +338,10 @@ class Sandboxes:
         return live.usage(await self._endings.measure(live) if sandbox.live else None)
 
     async def usages(self, principal: Principal, sandboxes: Iterable[Sandbox]) -> dict[str, Usage]:
-        """What each of the principal's own used until now, by id; sandboxes as `list` gave them. Needs `read`."""
+        """What each of those that the principal sees used until now, by id; sandboxes as `list` gave them. Needs `read`."""
         principal.require(Scope.READ)
         lives = self._access.lives
-        found = {one.id: one.usage for one in sandboxes if one.owner == principal.id}
+        found = {one.id: one.usage for one in sandboxes if principal.sees(one.owner, one.id)}
         live = [known for known in map(lives.get, found) if known is not None and known.sandbox.live]
         measured = await asyncio.gather(*(self._endings.measure(one) for one in live))
         return found | {one.sandbox.id: one.usage(used) for one, used in zip(live, measured, strict=True)}
@@ -342,4 +362,4 @@ class Sandboxes:
             passes += 1
             await quietly(self.reconciler.run(), "pass")
             await quietly(self.reconciler.flush_usage(), "usage")
-            await quietly(self._metering.run(), "metering")
+            await quietly(self.metering.run(), "metering")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
+from atoll.domain.egress import allow_list
 from atoll.domain.errors import InvalidInput
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import NetworkMode, Port, Resources, SandboxSpec
@@ -27,6 +28,7 @@ def check_sandbox_spec(spec: SandboxSpec, limits: Limits) -> None:
         _terminal(spec.cols, spec.rows)
     _resources(spec.resources, limits)
     _ports(spec, limits)
+    check_allow(spec.allow, limits)
     _baked(spec, limits)
 
 
@@ -92,7 +94,7 @@ def _resources(asked: Resources, limits: Limits) -> None:
 def _ports(spec: SandboxSpec, limits: Limits) -> None:
     if not spec.ports:
         return
-    if spec.network is not NetworkMode.EXPOSED:
+    if spec.network not in (NetworkMode.EXPOSED, NetworkMode.LISTED):
         _bad("ports", f"need network exposed, not {spec.network}")
     if len(spec.ports) > limits.ports_max:
         _bad("ports", f"must be at most {limits.ports_max}")
@@ -100,6 +102,13 @@ def _ports(spec: SandboxSpec, limits: Limits) -> None:
         _port(port)
     if len({port.container for port in spec.ports}) != len(spec.ports):
         _bad("ports", "must not repeat a container port")
+
+
+def check_allow(allow: tuple[str, ...], limits: Limits) -> None:
+    """InvalidInput, field `network.allow`."""
+    if len(allow) > limits.allow_max:
+        _bad("network.allow", f"must be at most {limits.allow_max} names and addresses")
+    allow_list(allow)
 
 
 def _port(port: Port) -> None:

@@ -40,6 +40,7 @@ class Watching:
             return
         await self._reopen(live)
         live.watched = True
+        self._access.gates.open(live)
         if live.sandbox.spec.command:
             live.watcher = self._access.background.spawn(self._follow_main(live), f"watch {live.sandbox.id}")
 

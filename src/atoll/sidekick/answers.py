@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import socket
 from typing import Any
 
 from atoll.domain import errors
@@ -42,6 +43,19 @@ _ERRORS: dict[str, type[errors.AtollError]] = {
 def nonsense(what: str) -> errors.Unavailable:
     """Not our fault, so that it leaves no trace in the log: whoever asked is told."""
     return errors.Unavailable(f"the sandbox does not answer as it should: {what}")
+
+
+def accepted(value: Any) -> tuple[str, str, int]:
+    """The gate through which a stream came, and where it meant to go: an IPv4 address and a port, or nothing."""
+    try:
+        gate, address, port = value["gate"], value.get("address", ""), value.get("port", 0)
+        if address:
+            socket.inet_pton(socket.AF_INET, address)
+    except (TypeError, LookupError, AttributeError, OSError, ValueError):
+        raise nonsense("a stream from nowhere") from None
+    if gate not in ("api", "out", "dns") or type(port) is not int or not 0 <= port < 65_536:
+        raise nonsense("a stream from nowhere")
+    return gate, address, port
 
 
 def parsed(payload: bytes | bytearray) -> Any:

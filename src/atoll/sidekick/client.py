@@ -9,6 +9,7 @@ import asyncio
 from asyncio import IncompleteReadError, StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from atoll.domain import errors
@@ -69,6 +70,18 @@ class Link:
             await asyncio.sleep(0)  # in which it goes
         except OSError:
             pass
+
+
+@dataclass(frozen=True, slots=True)
+class GateStream:
+    """What a program inside has sent to a gate: bytes both ways. `address` and `port` are where it meant to go, as the
+    sidekick says, which runs where the tenant is."""
+
+    gate: str  # api, out or dns: of sidekick/gates.py
+    address: str
+    port: int
+    reader: StreamReader
+    writer: StreamWriter
 
 
 class ProcessStream:
@@ -272,6 +285,19 @@ class SidekickClient:
             await link.close()
             raise
         return link.reader, link.writer
+
+    async def accept(self) -> GateStream:
+        """Wait at the sandbox's gates, however long, for the next program that connects or asks for a name there.
+
+        Conflict when it has none, Unavailable when too many wait already.
+        """
+        link = await self._open({"op": "accept"})
+        try:
+            gate, address, port = answers.accepted(await link.result(timeout_s=None))
+        except BaseException:
+            await link.close()
+            raise
+        return GateStream(gate, address, port, link.reader, link.writer)
 
     async def _open(self, request: dict[str, Any]) -> Link:
         reader, writer = await self._connector()

@@ -11,6 +11,7 @@ import socket
 
 from atoll.sidekick.connection import LINGER_S, Connection
 from atoll.sidekick.files import make_directories
+from atoll.sidekick.gates import Gates
 from atoll.sidekick.given import put_files
 from atoll.sidekick.identity import Identity
 from atoll.sidekick.loop import READ, Loop
@@ -37,6 +38,7 @@ def serve(
     usage: Callable[[], dict[str, Any]],
     oom_count: Callable[[], int],
     ready: Callable[[], None],
+    gates: dict[str, socket.socket] | None = None,
 ) -> None:
     """Serve until killed. config: env, work_dir, ring_bytes, main (a `start` request's fields, or absent) and
     given (variables of the main process alone, and files; or absent)."""
@@ -45,6 +47,7 @@ def serve(
     processes = Processes(loop, who, int(config["ring_bytes"]), oom_count)
     sidekick = Sidekick(loop, processes, config["env"], config["work_dir"])
     sidekick.usage = usage
+    sidekick.gates = Gates(sidekick, gates or {})
     connections = 0
 
     def gone() -> None:

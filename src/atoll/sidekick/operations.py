@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from atoll.sidekick import files, ports
+from atoll.sidekick import files, gates, ports
 from atoll.sidekick.connection import Connection
 from atoll.sidekick.fields import number, seconds, variables, words
 from atoll.sidekick.loop import Loop
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PROTOCOL_VERSION = 1
-QUIET = ("ping", "idle", "processes", "wait")  # looking is not activity
+QUIET = ("ping", "idle", "processes", "wait", "accept")  # looking is not activity
 STOP_GRACE_MAX_S = 300.0
 LIST_PIECE = 64  # processes of one frame
 
@@ -35,6 +35,8 @@ class Sidekick:
         self.env = env
         self.work_dir = work_dir
         self.pipes = 0  # connections to ports, open or in the making
+        self.streams = 0  # connections through gates, which are no activity of their own
+        self.gates = gates.Gates(self, {})
         self.usage: Callable[[], dict[str, Any]] = dict
 
     def handle(self, connection: Connection, request: dict[str, Any]) -> None:
@@ -186,4 +188,5 @@ OPERATIONS: dict[str, Callable[[Sidekick, Connection, dict[str, Any]], None]] = 
     "remove": files.remove,
     "move": files.move,
     "dial": ports.dial,
+    "accept": gates.accept,
 }

@@ -12,8 +12,10 @@ from atoll.sidekick.protocol import RESULT, Refused, json_frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from atoll.sidekick.loop import Loop
     from atoll.sidekick.operations import Sidekick
 
 CONNECT_S = 5.0
@@ -80,7 +82,11 @@ class _Dialling:
         self._timer.cancel()
         upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client, early = self._connection.detach()
-        Pipe(self._sidekick, client, upstream, early)
+        Pipe(self._sidekick.loop, client, upstream, early, {}, self._ended)
+
+    def _ended(self) -> None:
+        self._sidekick.pipes -= 1
+        self._sidekick.processes.last_active = time.monotonic()
 
     def _refuse(self) -> None:
         self._drop_upstream()
@@ -102,14 +108,23 @@ class _Dialling:
 class Pipe:
     """Bytes both ways between two sockets, half-closes kept, until both sides are done."""
 
-    def __init__(self, sidekick: Sidekick, client: socket.socket, upstream: socket.socket, early: bytes) -> None:
-        self._sidekick = sidekick
-        self._loop = sidekick.loop
+    def __init__(
+        self,
+        loop: Loop,
+        client: socket.socket,
+        upstream: socket.socket,
+        early: bytes,
+        answer: dict[str, Any],
+        ended: Callable[[], None],
+    ) -> None:
+        """`answer` goes to the client before any byte, `early` came from it before."""
+        self._loop = loop
+        self._when_ended = ended
         self._sides = (client, upstream)
         for side in self._sides:
             side.setblocking(False)
         # for each side: what waits to be written to it, and whether its own input has ended
-        self._waiting = (bytearray(json_frame(RESULT, {})), bytearray(early))
+        self._waiting = (bytearray(json_frame(RESULT, answer)), bytearray(early))
         self._ended = [False, False]
         self._shut = [False, False]
         self._open = True
@@ -175,8 +190,7 @@ class Pipe:
         if not self._open:
             return
         self._open = False
-        self._sidekick.pipes -= 1
-        self._sidekick.processes.last_active = time.monotonic()
         for side in self._sides:
             self._loop.forget(side.fileno())
             side.close()
+        self._when_ended()

@@ -21,10 +21,10 @@ from typing import Any
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from atoll.domain.mounts import check_mounts
 from atoll.domain.process import MAIN, Exit, FileEntry, ProcessInfo, ProcessSpec, RunResult
-from atoll.domain.sandbox import Resources, SandboxSpec, Usage
+from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec, Usage
 from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.runtimes.base import Capability, Check, Ended, Found, Handle, Report, Runtime
-from atoll.sidekick.client import ProcessStream, SidekickClient
+from atoll.sidekick.client import GateStream, ProcessStream, SidekickClient
 from atoll.sidekick.keeper_client import KeeperClient
 from atoll.sidekick.protocol import CHUNK_BYTES, STDERR, STDOUT
 from atoll.testing.fake_files import FakeFiles
@@ -50,6 +50,8 @@ class FakeSandbox:
         self.frozen = False
         self._host = host
         self._count = 0
+        self._streams: asyncio.Queue[GateStream] = asyncio.Queue(64)
+        self._gone = asyncio.Event()
         self._deadline: asyncio.TimerHandle | None = None
         for layer in spec.layers:
             _load_layer(self.files, Path(layer))
@@ -72,6 +74,25 @@ class FakeSandbox:
         context = Context(process, self.files, self.listening)
         process.start(lambda _process: run(context))
         return process
+
+    async def connect(self, gate: str, address: str = "", port: int = 0) -> tuple[StreamReader, StreamWriter]:
+        """As a program inside does: the stream that `accept` gives to the server."""
+        ours, theirs = socket.socketpair()
+        self._streams.put_nowait(GateStream(gate, address, port, *await asyncio.open_connection(sock=theirs)))
+        return await asyncio.open_connection(sock=ours)
+
+    async def accept(self) -> GateStream:
+        if self.spec.capability is None and self.spec.network is not NetworkMode.LISTED:
+            raise Conflict("this sandbox has no gate")
+        taken, gone = asyncio.create_task(self._streams.get()), asyncio.create_task(self._gone.wait())
+        try:
+            await asyncio.wait((taken, gone), return_when=asyncio.FIRST_COMPLETED)
+            if taken.done():
+                return taken.result()
+            raise NotFound(f"sandbox {self.id} has ended")
+        finally:
+            for task in (taken, gone):
+                task.cancel()
 
     def touch(self) -> None:
         """A request came: it is not idle."""
@@ -108,7 +129,8 @@ class FakeSandbox:
             process.running.clear() if frozen else process.running.set()
 
     def usage(self) -> Usage:
-        return Usage(duration_s=time.monotonic() - self.started, cpu_s=0.001, memory_peak_bytes=2**20)
+        elapsed_s = time.monotonic() - self.started
+        return Usage(elapsed_s, cpu_s=self.cpu_s, memory_peak_bytes=2**20, sent_bytes=self.sent_bytes)
 
     def trees_in_use(self) -> set[str]:
         """Those that are mounted in it, and those that its processes have kept since a swap."""
@@ -117,6 +139,7 @@ class FakeSandbox:
         return {*self.files.kept.values(), *(mount.tree_id for mount in self.files.mounts)}
 
     async def vanish(self) -> None:
+        self._gone.set()
         if self._deadline is not None:
             self._deadline.cancel()
         await asyncio.gather(*(process.vanish() for process in self.processes.values()))
@@ -235,6 +258,9 @@ class FakeRuntime(Runtime):
 
     async def dial(self, sandbox_id: str, port: int) -> tuple[StreamReader, StreamWriter]:
         return await self.sidekick(sandbox_id).dial(port)
+
+    async def accept(self, sandbox_id: str) -> GateStream:
+        return await _sandbox(self.host, sandbox_id).accept()
 
     async def set_deadline(self, sandbox_id: str, resources: Resources) -> None:
         sandbox = _sandbox(self.host, sandbox_id)

@@ -16,9 +16,11 @@ from atoll.runtimes.local import rootfs
 from atoll.runtimes.local import syscalls as sys
 from atoll.runtimes.local.birth import GO, PREPARED, READY, REFUSED, receive, receive_assignment
 from atoll.runtimes.local.cgroups import Counters
+from atoll.runtimes.local.gates import API_URL, LISTED, LOOPBACK
 from atoll.runtimes.local.host_template import GID, HOME, UID, USER
 from atoll.sidekick import main as sidekick
 from atoll.sidekick.files import make_directories
+from atoll.sidekick.gates import API, close_descriptors
 from atoll.sidekick.identity import Identity
 from atoll.sidekick.protocol import Refused
 from atoll.sidekick.spawn import spawn_on_pipes
@@ -59,16 +61,15 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
         bound_system_v(spec["shm_bytes"])
     writable = rootfs.build(spec, host)
     sys.set_host_name(HOST_NAME)
-    if spec["network"] == "none":
-        host["loopback_up"]()
-    else:
-        receive(control, len(GO))  # our end of the veth pair is there
-        host["configure_inside"](spec["slot"])
+    resolvers = _connect(spec, host, control)
+    if resolvers:
         with open("/etc/resolv.conf", "w") as file:
-            file.writelines(f"nameserver {address}\n" for address in spec["resolvers"])
+            file.writelines(f"nameserver {address}\n" for address in resolvers)
+    gates: dict[str, socket.socket] = host["open_gates"](spec["network"])
     bound_files_and_cores()
     _drop(spec, host, rooted)
     keep = {0, 1, 2, writable, listener.fileno(), control.fileno(), *counters.fds.values()}
+    keep |= {gate.fileno() for gate in gates.values()}
     if oom_score >= 0:
         keep.add(oom_score)
     sys.close_descriptors(keep)
@@ -95,7 +96,21 @@ def _become(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) 
         usage=counters.usage,
         oom_count=counters.oom_kills,
         ready=ready,
+        gates=close_descriptors(gates, config["gates"]),
     )
+
+
+def _connect(spec: dict[str, Any], host: dict[str, Any], control: socket.socket) -> list[str]:
+    """Bring up the network; the name servers that its programs ask."""
+    if spec["network"] == "outgoing":
+        receive(control, len(GO))  # our end of the veth pair is there
+        host["configure_inside"](spec["slot"])
+        return spec["resolvers"]
+    if spec["network"] == LISTED:
+        host["confine"]()
+        return [LOOPBACK]
+    host["loopback_up"]()
+    return []
 
 
 def leave_for_good(spec: dict[str, Any], control: socket.socket, rooted: bool) -> None:
@@ -193,5 +208,6 @@ def _environment(config: dict[str, Any], host: dict[str, Any]) -> dict[str, str]
         "PIP_BREAK_SYSTEM_PACKAGES": "1",
         "TERM": "xterm-256color",
         "ATOLL_SANDBOX_ID": config["id"],
+        **({"ATOLL_URL": API_URL} if API in config["gates"] else {}),
         **config["env"],
     }

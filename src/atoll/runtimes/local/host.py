@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from atoll.runtimes.local import devices, host_template, rootfs, seccomp, syscalls
+from atoll.runtimes.local.gates import confine, open_gates
 from atoll.runtimes.local.network import loopback_up
 
 TYPE_CHECKING = False
@@ -47,5 +48,7 @@ def learn_host(data: str, network: Network, *, rooted: bool, in_use: bool) -> di
         "masks": rootfs.find_masks(),
         "filter": seccomp.program(syscalls.MACHINE),
         "loopback_up": loopback_up,
+        "confine": confine,
+        "open_gates": open_gates,
         "configure_inside": network.configure_inside,
     }

@@ -64,7 +64,7 @@ class Maker:
 
         Refused or OSError when it cannot be; then nothing of it remains.
         """
-        if shape["network"] != "none":
+        if shape["network"] == "outgoing":
             self.start_network()
         slot = self._take_slot()
         box = Box(f"{slot}-{os.getpid()}-{self.count}", folder, slot, shape["network"])
@@ -160,7 +160,7 @@ class Maker:
         flags = _NAMESPACES
         if self._slots is None:
             flags |= syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWCGROUP
-        if box.network != "none":
+        if box.network == "outgoing":
             self._network.prepare(box.slot)
         ours, theirs = socket.socketpair()
         pid = self._clone_into_group(box, spec, flags)
@@ -172,7 +172,7 @@ class Maker:
         if self._slots is None:
             _map_to_self(pid)
             box.birth.go()
-        elif box.network != "none":
+        elif box.network == "outgoing":
             self._network.attach(box.slot, pid)
             box.birth.go()
 

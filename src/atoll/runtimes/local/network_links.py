@@ -35,7 +35,9 @@ _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _ADDRESS_MODE, _NO_ADDRESS = 8, 1  # of IPv6: make no link-local address
 _ADDRESS, _LOCAL = 1, 2
 _ROUTE_TO, _ROUTE_OUT, _ROUTE_GATEWAY = 1, 4, 5
-_MAIN_TABLE, _UNICAST, _BLACKHOLE = 254, 1, 6
+_ROUTE_SOURCE = 7  # the address that packets leave under
+_MAIN_TABLE, _UNICAST, _LOCAL_KIND, _BLACKHOLE = 254, 1, 2, 6
+_HOST_SCOPE = 254
 _OUR_ROUTES = 97  # rtm_protocol: shows whose routes these are
 _UP = 1
 _PAIR_BITS = 31
@@ -90,6 +92,13 @@ def swallow(first: int, bits: int) -> Message:
     """A route that drops what is sent to the block, where no longer route leads to a link."""
     to = attribute(_ROUTE_TO, struct.pack("!I", first))
     return Message(_NEW_ROUTE, _route(bits, _BLACKHOLE) + to, CREATE | EXCLUSIVE)
+
+
+def everything_is_local(source: str) -> Message:
+    """A route by which every IPv4 address is one of this network namespace itself, reached from `source`."""
+    header = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, _MAIN_TABLE, _OUR_ROUTES, _HOST_SCOPE, _LOCAL_KIND, 0)
+    way = u32(_ROUTE_OUT, LOOPBACK_INDEX) + attribute(_ROUTE_SOURCE, socket.inet_aton(source))
+    return Message(_NEW_ROUTE, header + way, CREATE | EXCLUSIVE)
 
 
 def delete_swallow(first: int, bits: int) -> Message:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Hooks of the inet family, and the places in them that the chains here take.
-PREROUTING, INPUT, FORWARD, POSTROUTING = 0, 1, 2, 4
-PRIORITY_RAW, PRIORITY_FILTER, PRIORITY_SOURCE_NAT = -300, 0, 100
+PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = 0, 1, 2, 3, 4
+PRIORITY_RAW, PRIORITY_DESTINATION_NAT, PRIORITY_FILTER, PRIORITY_SOURCE_NAT = -300, -100, 0, 100
 
 NEW, ESTABLISHED, RELATED = 0x8, 0x2, 0x4  # connection states
 
@@ -52,6 +52,7 @@ _TYPE_LOCAL = 2
 _DROP, _ACCEPT, _JUMP = 0, 1, -3
 _SET_HAS_TIMEOUT, _SET_GROWS = 0x10, 0x20
 _KEY_IPV4 = 7  # nft's own number of the type, for its listings
+_PORT_GIVEN = 2
 _OVER = 1  # match when the limit is passed, not while it is kept
 _COMMENT = 0  # kind of the user data that nft shows as a rule's comment
 
@@ -114,6 +115,10 @@ def is_ipv6() -> bytes:
     return _meta(_META_FAMILY) + _compare(bytes([socket.AF_INET6]))
 
 
+def is_ipv4() -> bytes:
+    return _meta(_META_FAMILY) + _compare(bytes([socket.AF_INET]))
+
+
 def _address_in(offset: int, network: str) -> bytes:
     address, _, length = network.partition("/")
     bits = int(length or 32)
@@ -139,6 +144,10 @@ def destination_port(protocol: int, port: int) -> bytes:
         + _payload(_TRANSPORT_HEADER, _PORT_OFFSET, 2)
         + _compare(struct.pack("!H", port))
     )
+
+
+def protocol_is(protocol: int) -> bytes:
+    return _meta(_META_PROTOCOL) + _compare(bytes([protocol]))
 
 
 def source_has_no_way_back() -> bytes:
@@ -211,6 +220,12 @@ def jump(chain: str) -> bytes:
 
 def masquerade() -> bytes:
     return _expression("masq")
+
+
+def redirect(port: int) -> bytes:
+    """To this port of the loopback; in a chain of kind nat."""
+    load = _expression("immediate", be32(1, _REGISTER), nested(2, attribute(1, struct.pack("!H", port))))
+    return load + _expression("redir", be32(1, _REGISTER), be32(3, _PORT_GIVEN))
 
 
 def _message(kind: int, flags: int, *parts: bytes) -> Message:

@@ -166,7 +166,7 @@ class Node:
             self.slots.reserve(taken)
             for slot in set(self.network.list_links()) - taken:
                 self.network.detach(slot)
-            if any(box.network != "none" for box in self.boxes.values()):
+            if any(box.network == "outgoing" for box in self.boxes.values()):
                 try:
                     self.maker.start_network()
                 except Refused as refused:  # the sandboxes live on; the next one with a network is told

@@ -21,7 +21,8 @@ from atoll.runtimes.base import Capability, Ended, Found, Handle, Report, Runtim
 from atoll.runtimes.local.box import BOOT_ID
 from atoll.runtimes.local.host_template import SECRETS_BYTES
 from atoll.runtimes.local.node_client import NodeClient, open_unix
-from atoll.sidekick.client import SidekickClient
+from atoll.sidekick.client import GateStream, SidekickClient
+from atoll.sidekick.gates import API, DNS, OUT
 from atoll.sidekick.keeper_client import KeeperClient
 
 MAKE_S = 30.0
@@ -86,9 +87,10 @@ class LocalRuntime(Runtime):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        found: set[Capability] = {Capability.TREES} if self._node.hello else set()
+        found: set[Capability] = {Capability.TREES, Capability.GATES} if self._node.hello else set()
         if self._node.hello.get("rooted"):
             found |= {Capability.PAUSE, Capability.OUTGOING, Capability.LAYERS, Capability.SWAP_TREES}
+            found |= {Capability.LISTED}
             if len(self._node.hello["limits"]) == 3:
                 found.add(Capability.LIMITS)
         return frozenset(found)
@@ -144,6 +146,9 @@ class LocalRuntime(Runtime):
 
     async def dial(self, sandbox_id: str, port: int) -> tuple[StreamReader, StreamWriter]:
         return await self.sidekick(sandbox_id).dial(port)
+
+    async def accept(self, sandbox_id: str) -> GateStream:
+        return await self.sidekick(sandbox_id).accept()
 
     async def set_deadline(self, sandbox_id: str, resources: Resources) -> None:
         await self._node.ask("deadline", id=sandbox_id, limits=_limits(resources))
@@ -251,7 +256,7 @@ def _request(sandbox_id: str, spec: SandboxSpec) -> dict[str, Any]:
     main = None
     if spec.command:
         main = {"argv": list(spec.command), "tty": spec.tty, "cols": spec.cols, "rows": spec.rows}
-        main["serves"] = spec.network is NetworkMode.EXPOSED and bool(spec.ports)
+        main["serves"] = bool(spec.ports)
     return {
         **_shape(spec),
         "id": sandbox_id,
@@ -264,10 +269,17 @@ def _request(sandbox_id: str, spec: SandboxSpec) -> dict[str, Any]:
             "env": spec.given.env,
             "files": {path: base64.b64encode(value).decode() for path, value in spec.given.files.items()},
         },
+        "gates": _gates(spec),
         "work_dir": spec.work_dir,
         "main": main,
         "workspaces": [asdict(mount) for mount in spec.workspaces],
     }
+
+
+def _gates(spec: SandboxSpec) -> list[str]:
+    """The places inside where the server is reached."""
+    own = [API] if spec.capability is not None else []
+    return [*own, OUT, DNS] if spec.network is NetworkMode.LISTED else own
 
 
 def _shape(spec: SandboxSpec) -> dict[str, Any]:
@@ -279,7 +291,7 @@ def _shape(spec: SandboxSpec) -> dict[str, Any]:
     lasting = resources.disk_bytes + 2 * shm_bytes + SECRETS_BYTES + resources.inodes * INODE_BYTES
     return {
         # what exposed adds, the listeners outside, is not the node's
-        "network": "none" if spec.network is NetworkMode.NONE else "outgoing",
+        "network": "outgoing" if spec.network is NetworkMode.EXPOSED else spec.network.value,
         "disk_bytes": resources.disk_bytes,
         "disk_in_memory": resources.disk_bytes <= MEMORY_DISK_BYTES and lasting <= resources.memory_bytes * 15 // 16,
         "inodes": resources.inodes,

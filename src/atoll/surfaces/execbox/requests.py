@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
 
 from atoll.domain.errors import InvalidInput
+from atoll.domain.key import Scope
 from atoll.domain.process import ProcessSpec
-from atoll.domain.sandbox import BakedFile, NetworkMode, Port, Resources, SandboxSpec
+from atoll.domain.sandbox import BakedFile, Grant, NetworkMode, Port, Resources, SandboxSpec
 from atoll.domain.secret import GivenAs, SecretUse
 from atoll.domain.workspace import MOUNT_POINT, WorkspaceMount
 from atoll.surfaces.words import words
@@ -97,6 +98,27 @@ def secret_uses(asked: list[str | SecretUseBody] | None) -> tuple[SecretUse, ...
     return tuple(SecretUse(one) if isinstance(one, str) else one.use() for one in asked or ())
 
 
+class CapabilityBody(_Body):
+    """What a session may do with this API: no more than who creates it."""
+
+    scopes: list[Literal["execute", "read", "write"]] = Field(min_length=1, max_length=3)
+    resources: list[Annotated[str, Field(min_length=1, max_length=128)]] | None = Field(
+        None, max_length=1000, description="the only ids that it reaches, besides its own; absent: all that you reach"
+    )
+
+    def grant(self) -> Grant:
+        return Grant(frozenset(map(Scope, self.scopes)), None if self.resources is None else frozenset(self.resources))
+
+
+class NetworkBody(_Body):
+    """The names and addresses that a session may reach, by whatever port over TCP."""
+
+    allow: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
+        max_length=1000,
+        description="names (pypi.org), all names below one (*.pypi.org), public IPv4 addresses and networks, or *",
+    )
+
+
 class ResourcesBody(_Body):
     """Bounds of a session; what is absent has the server's default."""
 
@@ -148,13 +170,19 @@ class CreateBody(_Body):
     )
     workDir: str | None = Field(None, max_length=4096)
     resources: ResourcesBody | None = None
-    network: Literal["none", "outgoing", "exposed"] | None = Field(None, description="default: outgoing")
+    network: Literal["none", "outgoing", "exposed"] | NetworkBody | None = Field(
+        None, description="default: outgoing; with a list, nothing but what it allows is reached"
+    )
     ports: list[PortBody] | None = None
     name: str | None = Field(None, max_length=128)
     workspace: str | None = Field(
         None, min_length=1, max_length=128, description="mounted at /workspace; HOME lies in it"
     )
     workspaces: list[MountBody] | None = Field(None, description="several; HOME lies in the first writable one")
+    capability: CapabilityBody | None = Field(
+        None, description="lets the session use this API, at the address in its ATOLL_URL, without any key"
+    )
+    group: str | None = Field(None, max_length=128, description="the id of a group that it is to belong to")
     tty: bool | None = Field(None, description="give the main process a terminal")
     cols: TerminalSize | None = None
     rows: TerminalSize | None = None
@@ -170,13 +198,18 @@ class CreateBody(_Body):
             cols=self.cols or 80,
             rows=self.rows or 24,
             resources=(self.resources or _NO_RESOURCES).over(defaults, session_timeout_s),
-            network=NetworkMode(self.network or "outgoing"),
+            network=self._mode(),
+            allow=tuple(self.network.allow) if isinstance(self.network, NetworkBody) else (),
+            capability=None if self.capability is None else self.capability.grant(),
             ports=tuple(Port(port.container, port.protocol or "tcp") for port in self.ports or ()),
             setup=tuple(self.setup or ()),
             files=tuple(file.baked() for file in self.files or ()),
             workspaces=self._mounts(),
             secrets=secret_uses(self.secrets),
         )
+
+    def _mode(self) -> NetworkMode:
+        return NetworkMode.LISTED if isinstance(self.network, NetworkBody) else NetworkMode(self.network or "outgoing")
 
     def _mounts(self) -> tuple[WorkspaceMount, ...]:
         if self.workspace is not None and self.workspaces is not None:
