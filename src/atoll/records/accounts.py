@@ -45,8 +45,9 @@ class AccountRecords(ABC):
     async def get_account(self, account_id: str) -> Account | None: ...
 
     @abstractmethod
-    async def add_account_key(self, account: Account, key: ApiKey, event: Event) -> None:
-        """Insert a key together with its account. Conflict when the key, or the address, exists."""
+    async def add_account_key(self, account: Account, key: ApiKey, event: Event, *, most: int) -> None:
+        """Insert a key together with its account. Conflict when the key, or the address, exists; QuotaExceeded when
+        `most` accounts have an address already."""
 
     @abstractmethod
     async def add_quota_request(self, request: QuotaRequest, event: Event, *, most: int) -> QuotaRequest:

@@ -30,7 +30,7 @@ from atoll.records.sql_store import (
     swap_values,
 )
 
-REQUEST_LOCK = 7  # whoever asks for a quota waits here
+SIGNUP_LOCK = 7  # strangers who ask for something wait here
 PENDING = "pending"
 
 _ADD = Prepared(insert(accounts).inline())
@@ -120,10 +120,15 @@ class SqlAccounts(SqlStore, AccountRecords):
     async def get_account(self, account_id: str) -> Account | None:
         return await self._one(_GET, _account_of, wanted=account_id)
 
-    async def add_account_key(self, account: Account, key: ApiKey, event: Event) -> None:
+    async def add_account_key(self, account: Account, key: ApiKey, event: Event, *, most: int) -> None:
         account_row, row, happened = storable(_account_row(account)), storable(key_row(key)), event_values(event)
 
+        known = select(func.count()).select_from(accounts).where(accounts.c.email.is_not(None))
+
         def add(connection: Connection) -> None:
+            lock_owner(connection, SIGNUP_LOCK, "accounts")
+            if connection.execute(known).scalar_one() >= most:
+                raise QuotaExceeded("no more keys are given at present")
             _insert(connection, account_row)
             try:
                 _ADD_KEY.run(connection, row)
@@ -138,7 +143,7 @@ class SqlAccounts(SqlStore, AccountRecords):
         pending = select(func.count()).select_from(quota_requests).where(quota_requests.c.status == PENDING)
 
         def add(connection: Connection) -> QuotaRequest:
-            lock_owner(connection, REQUEST_LOCK, "")
+            lock_owner(connection, SIGNUP_LOCK, "requests")
             if connection.execute(pending).scalar_one() >= most:
                 raise QuotaExceeded(f"{most} requests wait for an answer already: try again another day")
             added = connection.execute(insert(quota_requests).values(row).returning(quota_requests.c.id)).scalar_one()

@@ -162,7 +162,7 @@ def _responses(one: Operation, schemas: dict[type, Any], error: Any) -> Document
 
 
 def _add_content(response: Document, answer: Answer, schemas: dict[type, Any]) -> None:
-    if answer.status == HTTPStatus.SWITCHING_PROTOCOLS:
+    if answer.status in (HTTPStatus.SWITCHING_PROTOCOLS, HTTPStatus.NO_CONTENT):
         return
     content = response.setdefault("content", {})
     if answer.schema is None:

@@ -113,12 +113,17 @@ class AccountRecordsConformance:
 
     async def test_an_address_belongs_to_one_account(self, stores: Stores) -> None:
         key = a_key()
-        await stores[0].add_account_key(Account(key.id, NOW, "a@example.com"), key, event("key.created", key.id))
+        first = Account(key.id, NOW, "a@example.com")
+        await stores[0].add_account_key(first, key, event("key.created", key.id), most=2)
         assert await stores[1].get_key(key.id) == key
         other = a_key()
         with pytest.raises(Conflict):
             await stores[1].add_account_key(
-                Account(other.id, NOW, "a@example.com"), other, event("key.created", other.id)
+                Account(other.id, NOW, "a@example.com"), other, event("key.created", other.id), most=2
+            )
+        with pytest.raises(QuotaExceeded):
+            await stores[1].add_account_key(
+                Account(other.id, NOW, "b@example.com"), other, event("key.created", other.id), most=1
             )
         assert await stores[0].get_key(other.id) is None
         await stores[0].add_account(Account("key_2", NOW), None)

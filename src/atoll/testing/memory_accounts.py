@@ -86,10 +86,12 @@ class MemoryAccounts(AccountRecords):
         self._check()
         return self._accounts.get(account_id)
 
-    async def add_account_key(self, account: Account, key: ApiKey, event: Event) -> None:
+    async def add_account_key(self, account: Account, key: ApiKey, event: Event, *, most: int) -> None:
         self._check()
         if key.id in self._keys or any(known.hash == key.hash for known in self._keys.values()):
             raise Conflict(f"key {key.id} exists already")
+        if sum(one.email is not None for one in self._accounts.values()) >= most:
+            raise QuotaExceeded("no more keys are given at present")
         await self.add_account(account, event)
         self._keys[key.id] = key
 
