@@ -26,6 +26,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "doctor": ("doctor",),
     "keys": ("keys",),
     "secrets": ("secrets",),
+    "audit": ("audit",),
     "users": ("users",),
     "templates": ("template",),
     "database": ("db",),

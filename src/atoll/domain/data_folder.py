@@ -65,6 +65,11 @@ class DataFolder:
         return self.root / "master.key"
 
     @property
+    def audit_anchor(self) -> Path:
+        """Which checkpoint over the events this server has signed last."""
+        return self.root / "audit.json"
+
+    @property
     def copied(self) -> Path:
         """What was copied to the second store of blobs, where there is one."""
         return self.root / "copied.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -47,3 +48,21 @@ class Event:
         ):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, known)
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events are wanted; None: whatever it is. `action` may end in `.*`, for all of a noun."""
+
+    tenants: Collection[str] | None = None
+    targets: Collection[str] | None = None
+    action: str | None = None
+    actor: str | None = None
+    outcome: str | None = None
+    request_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after_id: int | None = None
+    before_id: int | None = None
+    newest_first: bool = False
+    limit: int = 100

@@ -8,11 +8,34 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 GENESIS = bytes(32)  # stands before the first event of each tenant
 FORM = "event 1"
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class Link(NamedTuple):
+    """An event as it is stored, for verification: nothing in it is taken for granted, whatever its type says."""
+
+    tenant: str
+    seq: int
+    id: int
+    at: str  # as it was hashed
+    action: str
+    target: str
+    actor: str
+    credential: str | None
+    outcome: str
+    request_id: str | None
+    address: str | None
+    detail: str  # JSON
+    previous: bytes
+    hash: bytes
+    signed: bytes | None  # what a checkpoint says that its hash is
+    head_seq: int | None  # the head of its tenant, at the same instant
+    head_hash: bytes | None
 
 
 def moment_text(at: datetime) -> str:

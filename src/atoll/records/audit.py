@@ -7,52 +7,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import NamedTuple
 
 from atoll.domain.checkpoint import AuditKey, Checkpoint, Head
-from atoll.domain.event import Event
-
-
-@dataclass(frozen=True, slots=True)
-class EventQuery:
-    """Which events are wanted; None: whatever it is. `action` may end in `.*`, for all of a noun."""
-
-    tenants: Collection[str] | None = None
-    targets: Collection[str] | None = None
-    action: str | None = None
-    actor: str | None = None
-    outcome: str | None = None
-    request_id: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    after_id: int | None = None
-    before_id: int | None = None
-    newest_first: bool = False
-    limit: int = 100
-
-
-class Link(NamedTuple):
-    """An event as it is stored, for verification: nothing in it is taken for granted, whatever its type says."""
-
-    tenant: str
-    seq: int
-    id: int
-    at: str  # as it was hashed
-    action: str
-    target: str
-    actor: str
-    credential: str | None
-    outcome: str
-    request_id: str | None
-    address: str | None
-    detail: str  # JSON
-    previous: bytes
-    hash: bytes
-    signed: bytes | None  # what a checkpoint says that its hash is
-    head_seq: int | None  # the head of its tenant, at the same instant
-    head_hash: bytes | None
+from atoll.domain.event import Event, EventQuery
+from atoll.domain.event_chain import Link
 
 
 class AuditRecords(ABC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -28,9 +28,9 @@ from sqlalchemy.exc import IntegrityError
 
 from atoll.domain.checkpoint import AuditKey, Checkpoint, Head
 from atoll.domain.errors import Conflict, StaleVersion
-from atoll.domain.event import Event
-from atoll.domain.event_chain import moment_text
-from atoll.records.audit import AuditRecords, EventQuery, Link
+from atoll.domain.event import Event, EventQuery
+from atoll.domain.event_chain import Link, moment_text
+from atoll.records.audit import AuditRecords
 from atoll.records.rows import event_of
 from atoll.records.schema import audit_keys, checkpoint_heads, checkpoints, event_heads, events
 from atoll.records.sql_chain import append_event, append_events
@@ -207,10 +207,12 @@ def _links(connection: Connection, after: tuple[str, int] | None, limit: int, te
         query = query.where(events.c.tenant == tenant)
     if after is not None:
         query = query.where(tuple_(events.c.tenant, events.c.seq) > tuple_(literal(after[0]), literal(after[1])))
-    rows: Iterable[Sequence[Any]] = connection.execute(query)
-    if raw:
-        return [Link(*row[:3], f"{row[3]}".replace(" ", "T") + "+00:00", *row[4:]) for row in rows]
-    return [Link(*row[:3], moment_text(row[3]), *row[4:]) for row in rows]
+    return [_link(row, raw=raw) for row in connection.execute(query)]
+
+
+def _link(row: Any, *, raw: bool) -> Link:
+    at = f"{row[3]}".replace(" ", "T") + "+00:00" if raw else moment_text(row[3])
+    return Link(*row[:3], at, *row[4:])
 
 
 def _wanted(query: EventQuery) -> list[ColumnElement[bool]]:

@@ -18,6 +18,7 @@ from starlette.types import Scope
 from atoll.domain.errors import RateLimited, Unauthenticated
 from atoll.domain.key import KEY_PREFIX_CHARS, KeyKind
 from atoll.domain.principal import Principal
+from atoll.services.audit.refusals import Refusals
 from atoll.domain.rate import Rate
 from atoll.services.rates.local_counters import LocalCounters
 from atoll.surfaces.credentials import NO_QUERY, QueryWays, credential
@@ -93,6 +94,7 @@ class Door:
         self._rates = RateLimits(limits.rates, counters_of)
         self._good: dict[int, None] = {}  # hashes of texts that were valid: a guesser cannot lock their holders out
         self._sockets: Counter[str] = Counter()
+        self.refusals: Refusals | None = None  # is told of changes that were refused or failed
 
     async def admit(self, scope: Scope, classes: Sequence[str] = (), header: bytes | None = None) -> Principal:
         """The principal of the request's credential. Unauthenticated, or RateLimited with the wait.
@@ -110,7 +112,7 @@ class Door:
         except Unauthenticated:
             await self._rates.count_refused(trace, network_of(peer), classes)
             raise
-        trace.key_id = principal.credential
+        trace.key_id, trace.actor = principal.credential, principal.id
         structlog.contextvars.bind_contextvars(key_id=principal.credential)
         if principal.kind is KeyKind.STANDARD or not self._is_here(scope, peer):
             await self._rates.spend(trace, network_of(peer), principal, classes)
@@ -139,6 +141,13 @@ class Door:
             self._sockets[principal.credential] -= 1
             if not self._sockets[principal.credential]:
                 del self._sockets[principal.credential]
+
+    def note_refusal(self, scope: Scope, operation: str, status: int) -> None:
+        """Into the audit trail, unless an event tells it already: a change that was asked for and not made."""
+        trace = trace_of(scope)
+        if self.refusals is not None and not trace.told:
+            target = next(iter(scope["path_params"].values()), trace.route)
+            self.refusals.note(trace, operation, target, status)
 
     def note_use(self, scope: Scope, key_id: str, status: int) -> None:
         """One line of the key's use log."""

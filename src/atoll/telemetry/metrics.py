@@ -14,6 +14,8 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from atoll.telemetry.audit_metrics import AuditMetrics
+
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SNAPSHOT_BUCKETS_BYTES = (2**10, 10 * 2**10, 100 * 2**10, 2**20, 10 * 2**20, 100 * 2**20, 2**30)
 MAX_SANDBOX_LABELS = 1000
@@ -175,6 +177,7 @@ class Metrics:
             "blobs_copy_lag_seconds", "How long the oldest of them has been stored", registry=registry
         )
         self._lost = Gauge("blobs_lost", "Objects that neither store has", registry=registry)
+        self.audit = AuditMetrics(registry)
         # `labels()` costs more than the increment itself: the children of known routes are kept at hand.
         self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 

@@ -10,9 +10,8 @@ import pytest
 
 from atoll.domain.checkpoint import AuditKey, Checkpoint, Head, next_checkpoint
 from atoll.domain.errors import AtollError, Conflict, StaleVersion
-from atoll.domain.event import Event
-from atoll.domain.event_chain import GENESIS, event_hash
-from atoll.records.audit import EventQuery, Link
+from atoll.domain.event import Event, EventQuery
+from atoll.domain.event_chain import GENESIS, Link, event_hash
 from atoll.records.base import Records
 from atoll.testing.records_conformance import T0, event, key, sandbox, together
 

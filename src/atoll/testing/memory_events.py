@@ -8,9 +8,9 @@ from typing import Any
 
 from atoll.domain.checkpoint import AuditKey, Checkpoint, Head
 from atoll.domain.errors import Conflict, StaleVersion
-from atoll.domain.event import Event
-from atoll.domain.event_chain import GENESIS, event_hash, moment_text
-from atoll.records.audit import AuditRecords, EventQuery, Link
+from atoll.domain.event import Event, EventQuery
+from atoll.domain.event_chain import GENESIS, Link, event_hash, moment_text
+from atoll.records.audit import AuditRecords
 from atoll.records.rows import event_row
 
 
@@ -147,7 +147,11 @@ class MemoryEvents(AuditRecords):
         if event is None:
             return
         head = self._heads.get(event.tenant, Head(event.tenant, 0, GENESIS))
-        row: dict[str, Any] = event_row(event) | {"id": len(self._events) + 1, "seq": head.seq + 1, "at": moment_text(event.at)}
+        row: dict[str, Any] = event_row(event) | {
+            "id": len(self._events) + 1,
+            "seq": head.seq + 1,
+            "at": moment_text(event.at),
+        }
         digest = event_hash(head.hash, **row)
         self._heads[event.tenant] = Head(event.tenant, head.seq + 1, digest)
         self._events.append(replace(event, id=row["id"], seq=row["seq"], previous=head.hash, hash=digest))

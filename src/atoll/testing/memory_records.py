@@ -13,6 +13,7 @@ from atoll.domain.quota import Bound, QuotaUse, Spend
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.base import KeyUse, Records
 from atoll.testing.memory_accounts import MemoryAccounts
+from atoll.testing.memory_child_keys import MemoryChildKeys
 from atoll.testing.memory_events import MemoryEvents
 from atoll.testing.memory_groups import MemoryGroups
 from atoll.testing.memory_quotas import MemoryQuotas
@@ -20,9 +21,22 @@ from atoll.testing.memory_rates import MemoryRates
 from atoll.testing.memory_secrets import MemorySecrets
 from atoll.testing.memory_users import MemoryUsers
 from atoll.testing.memory_workspace_records import MemoryWorkspaceRecords
+from atoll.testing.memory_wrapped_keys import MemoryWrappedKeys
 
 
-class MemoryRecords(MemoryEvents, MemoryAccounts, MemoryRates, MemoryGroups, MemoryQuotas, MemorySecrets, MemoryUsers, MemoryWorkspaceRecords, Records):
+class MemoryRecords(
+    MemoryEvents,
+    MemoryChildKeys,
+    MemoryAccounts,
+    MemoryRates,
+    MemoryGroups,
+    MemoryQuotas,
+    MemorySecrets,
+    MemoryUsers,
+    MemoryWrappedKeys,
+    MemoryWorkspaceRecords,
+    Records,
+):
     """Nothing is awaited inside a method, so each is one transaction. `down` True makes every call Unavailable."""
 
     def __init__(self) -> None:
