@@ -1,0 +1,34 @@
+"""Quotas and idempotent requests on every store: SQLite, PostgreSQL, and the one in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atoll.testing.memory_records import MemoryRecords
+from atoll.testing.quotas_conformance import QuotaRecordsConformance, Stores
+from tests.records.test_conformance import opened_twice
+
+
+class TestSqlite(QuotaRecordsConformance):
+    @pytest.fixture
+    async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
+            yield stores
+
+
+@pytest.mark.postgres
+class TestPostgres(QuotaRecordsConformance):
+    @pytest.fixture
+    async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(postgres_url):
+            yield stores
+
+
+class TestMemory(QuotaRecordsConformance):
+    @pytest.fixture
+    async def stores(self) -> Stores:
+        store = MemoryRecords()
+        return store, store
