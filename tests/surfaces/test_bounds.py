@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from atoll.surfaces import bodies
-from tests.surfaces.test_doors import of_alice, operations, target
+from tests.security.calling import target
+from tests.security.routes import ADMIN, ADMIN_KEY, PERSON, PUBLIC, ROUTES
+from tests.security.things import NOBODYS, Ids, Tenant, group, sandbox, secret, workspace
 
 LARGE = {  # bodies with bounds of their own
     "syncMissing": 2**21,
@@ -42,11 +44,20 @@ async def asked(house: Any, operation: Any, ids: dict[str, str], key: str, lengt
 
 
 def with_bodies(house: Any) -> list[Any]:
-    return [one for one in operations(house) if one.body is not None]
+    """Of those that a key opens."""
+    served = [one for route in house.app.routes for one in route.operations]
+    others = (PUBLIC, PERSON, ADMIN, ADMIN_KEY)
+    return [one for one in served if one.body is not None and ROUTES[one.id].opens not in others]
+
+
+async def of_alice(house: Any, keys: Any) -> Ids:
+    alice = Tenant("alice", "key_a11ce0000000", keys.ALICE, {})
+    made = [await make(house, alice) for make in (sandbox, workspace, group, secret)]
+    return NOBODYS | {name: value for one in made for name, value in one.items()}
 
 
 async def test_a_body_beyond_its_bound_is_refused_at_its_announcement(house: Any, keys: Any) -> None:
-    ids = await of_alice(house)
+    ids = await of_alice(house, keys)
     for operation in with_bodies(house):
         length = LARGE.get(operation.id, house.app.settings.server.body_bytes) + 1
         status, answer = await asked(house, operation, ids, keys.ALICE, length, b"")
@@ -58,7 +69,7 @@ async def test_a_body_beyond_its_bound_is_refused_at_its_announcement(house: Any
 async def test_a_body_that_does_not_come_is_not_waited_for(house: Any, keys: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(bodies, "BODY_S", 0.1)
     monkeypatch.setattr(bodies, "CHUNK_S", 0.1)
-    ids = await of_alice(house)
+    ids = await of_alice(house, keys)
     for operation in with_bodies(house):
         status, _ = await asked(house, operation, ids, keys.ALICE, 1000, b"{")
         assert status == 504 or (status == 400 and operation.id in LARGE), operation.id  # or wrong from its beginning
@@ -66,7 +77,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(house: Any, keys: Any
 
 @pytest.mark.parametrize("body", [b"", b"null", b"5", b'"x"', b"{" * 50_000, b"\xff\xfe"])
 async def test_what_is_no_body_is_told_in_every_dialect(house: Any, keys: Any, body: bytes) -> None:
-    ids = await of_alice(house)
+    ids = await of_alice(house, keys)
     for operation in with_bodies(house):
         if not isinstance(operation.body, str) and not (body == b"" and not operation.body_required):
             status, answer = await asked(house, operation, ids, keys.ALICE, len(body), body)

@@ -16,6 +16,7 @@ from atoll.domain.quota import Bound, QuotaUse, Spend
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.accounts import AccountRecords
 from atoll.records.audit import AuditRecords
+from atoll.records.child_keys import ChildKeyRecords
 from atoll.records.groups import GroupRecords
 from atoll.records.idempotency import IdempotencyRecords
 from atoll.records.quotas import QuotaRecords
@@ -23,6 +24,7 @@ from atoll.records.rates import RateRecords
 from atoll.records.secrets import SecretRecords
 from atoll.records.users import UserRecords
 from atoll.records.workspaces import WorkspaceRecords
+from atoll.records.wrapped_keys import WrappedKeyRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,19 @@ class KeyUse:
     user_agent: str | None
 
 
-class Records(AuditRecords, AccountRecords, RateRecords, GroupRecords, IdempotencyRecords, QuotaRecords, SecretRecords, UserRecords, WorkspaceRecords):
+class Records(
+    ChildKeyRecords,
+    AuditRecords,
+    AccountRecords,
+    RateRecords,
+    GroupRecords,
+    IdempotencyRecords,
+    QuotaRecords,
+    SecretRecords,
+    UserRecords,
+    WorkspaceRecords,
+    WrappedKeyRecords,
+):
     """The store of facts. Returned objects are what is stored now, moments in UTC.
 
     Every method may be called concurrently, between `start` and `close`. Each is one transaction: all of it or nothing.
@@ -128,4 +142,3 @@ class Records(AuditRecords, AccountRecords, RateRecords, GroupRecords, Idempoten
 
     @abstractmethod
     async def prune_key_use(self, before: datetime) -> int: ...
-

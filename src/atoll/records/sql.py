@@ -33,6 +33,7 @@ from atoll.records.rows import (
 from atoll.records.schema import api_key_usage, api_keys, sandboxes
 from atoll.records.sql_accounts import SqlAccounts
 from atoll.records.sql_audit import SqlAudit
+from atoll.records.sql_child_keys import SqlChildKeys
 from atoll.records.sql_chunks import SqlChunks
 from atoll.records.sql_groups import SqlGroups, hold_owner
 from atoll.records.sql_idempotency import SqlIdempotency
@@ -51,6 +52,7 @@ from atoll.records.sql_store import (
 )
 from atoll.records.sql_users import SqlUsers
 from atoll.records.sql_workspaces import SqlWorkspaces
+from atoll.records.sql_wrapped_keys import SqlWrappedKeys
 
 PRUNE_ROWS = 500  # in one transaction: nobody waits long behind a clean-up
 PING_S = 1.0
@@ -91,8 +93,21 @@ _SWAP_SANDBOX = swap(sandboxes, {"created_at"})
 _SWAP_KEY = swap(api_keys, {"created_at", "last_used_at"})
 
 
-class SqlRecords(SqlAudit, SqlAccounts, SqlRates, 
-    SqlGroups, SqlIdempotency, SqlQuotas, SqlSecrets, SqlUsers, SqlWorkspaces, SqlRevisions, SqlChunks, Records
+class SqlRecords(
+    SqlChildKeys,
+    SqlAudit,
+    SqlAccounts,
+    SqlRates,
+    SqlGroups,
+    SqlIdempotency,
+    SqlQuotas,
+    SqlSecrets,
+    SqlUsers,
+    SqlWorkspaces,
+    SqlWrappedKeys,
+    SqlRevisions,
+    SqlChunks,
+    Records,
 ):
     """See `Records` for what each method does."""
 

@@ -27,6 +27,7 @@ class Live:
     sandbox: Sandbox
     holds: int = 0  # how many operations of this process are making or ending it: the reconciler keeps away
     paused: bool = False
+    actor: str = ""  # who had it made, where that is known and may not be its owner
     unanswered: int = 0  # in a row
     watched: bool = False  # adopted by this process, its watcher (if its spec needs one) runs
     watcher: asyncio.Task[None] | None = None

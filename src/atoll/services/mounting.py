@@ -14,8 +14,11 @@ from atoll.domain.workspace import WorkspaceMount
 class Mounting(Protocol):
     """Told of each sandbox with workspaces, from before it is made until nothing of it is left."""
 
-    async def resolve(self, principal: Principal, mounts: Sequence[WorkspaceMount]) -> tuple[WorkspaceMount, ...]:
-        """The mounts with ids in place of what the principal calls the workspaces; errors for those it may not have."""
+    async def resolve(
+        self, principal: Principal, mounts: Sequence[WorkspaceMount], owner: str | None = None
+    ) -> tuple[WorkspaceMount, ...]:
+        """The mounts with ids in place of what the principal calls the workspaces; errors for those that it, or the
+        sandbox's `owner` if that is another, may not have."""
         ...
 
     async def prepare(
@@ -49,7 +52,9 @@ class Mounting(Protocol):
 class NoMounting:
     """There is no workspaces service."""
 
-    async def resolve(self, principal: Principal, mounts: Sequence[WorkspaceMount]) -> tuple[WorkspaceMount, ...]:
+    async def resolve(
+        self, principal: Principal, mounts: Sequence[WorkspaceMount], owner: str | None = None
+    ) -> tuple[WorkspaceMount, ...]:
         if mounts:
             raise Unsupported("this server keeps no workspaces")
         return ()

@@ -18,6 +18,7 @@ from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.services import saved_log
 from atoll.services.access import Access, not_running
 from atoll.services.endings import Endings
+from atoll.services.identity.principals import Principals
 from atoll.services.listeners import Listeners
 from atoll.services.lives import Live
 from atoll.services.makings import Makings
@@ -103,6 +104,7 @@ class Suspensions:
         await self._check_owner(stored)
         bounds = await access.quotas.bounds_of(stored)
         live = access.lives.add_unmade(stored)
+        live.actor = actor
         with live.held():
             await self._keep_age(live)
             event = access.event("sandbox.resuming", stored, actor=actor)
@@ -120,9 +122,8 @@ class Suspensions:
         limits, records = self._access.limits, self._access.records
         if len(self._access.lives) >= limits.sandboxes_max:
             raise QuotaExceeded(f"this server holds its maximum of {limits.sandboxes_max} live sandboxes")
-        key = await records.get_key(sandbox.owner)
-        if key is not None and not key.usable(self._access.clock()):
-            raise Forbidden("the session rests: the key of its owner was revoked or has expired")
+        if await Principals(records, self._access.clock).has_ended(sandbox.owner):
+            raise Forbidden("the session rests: its owner is disabled, or has no key left that can be used")
 
     async def _keep_age(self, live: Live) -> None:
         """Rest does not make it younger: past its age it ends for good."""

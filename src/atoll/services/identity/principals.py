@@ -29,14 +29,14 @@ class Principals:
         if found is None:
             kinds = "a key, a user or a group of yours" if groups else "a key or a user"
             raise InvalidInput(
-                f"{field} must be the id of {kinds} of this server, not {text[:CHARS_MAX]!r}", field=field
+                f"{field} must be the id of {kinds} on this server, not {text[:CHARS_MAX]!r}", field=field
             )
         return found
 
     async def _find(self, asker: Principal, text: str, groups: bool) -> str | None:
         if GROUP_ID.match(text):
             return text if groups and (text == asker.id or text in asker.groups) else None
-        key = await self._records.get_key(text)
+        key = await self._records.get_key(text) if KEY_ID.match(text) else None
         if key is not None:
             return key.owner if key.usable(self._clock()) and not GROUP_ID.match(key.owner) else None
         if USER_ID.match(text):
@@ -44,6 +44,29 @@ class Principals:
         else:
             user = await self._records.find_user(text) if USERNAME.fullmatch(text) and not KEY_ID.match(text) else None
         return user.id if user is not None and user.usable else None
+
+    async def has_ended(self, owner: str) -> bool:
+        """Whether nothing is to be done in an owner's name any more: a user who is disabled, or a key that is dead and
+        has no successor."""
+        if GROUP_ID.match(owner):
+            return False
+        if USER_ID.match(owner):
+            user = await self._records.get_user(owner)
+            return user is None or not user.usable
+        now = self._clock()
+        key = await self._records.get_key(owner)
+        if key is not None and key.usable(now):
+            return False
+        keys = await self._records.list_keys(owner=owner, include_revoked=True)
+        return bool(keys) and not any(one.usable(now) and one.parent is None for one in keys)
+
+    async def id_of(self, name: str) -> str | None:
+        """Of a user by username, or of a key's owner by the key's id, whether they can be used or not."""
+        key = await self._records.get_key(name) if KEY_ID.match(name) else None
+        if key is not None:
+            return key.owner
+        user = await self._records.find_user(name) if USERNAME.fullmatch(name) else None
+        return None if user is None else user.id
 
     async def name_of(self, owner: str) -> str | None:
         """What an owner is called: a group's name, a user's username, a key's name; None for one that is gone."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import builtins
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from atoll.domain.errors import Conflict, Forbidden, NotFound
 from atoll.domain.event import Event
+from atoll.domain.group import Role
 from atoll.domain.ids import workspace_id_of
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import Permission, Workspace
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
+from atoll.services.identity.principals import Principals
 
 REF_CHARS_SHOWN = 200
-SHARED_MAX = 10_000
+LISTED_MAX = 10_000  # of one's own, and of those shared with one principal
 _REFUSED = {
     None: "only the workspace owner may do that",
     Permission.ADMIN: "only the workspace owner or an admin collaborator may do that",
@@ -46,6 +49,7 @@ class WorkspaceAccess:
 
     def __init__(self, records: Records, clock: Clock = utc_now) -> None:
         self._records = records
+        self._principals = Principals(records, clock)
         self.clock = clock
         # Called with the id of a workspace that has a new head or name, or is made or deleted.
         self.changed: Callable[[str], None] = lambda _: None
@@ -54,7 +58,7 @@ class WorkspaceAccess:
         self, principal: Principal, ref: str, need: Permission | None, *, scope: Scope | None = None
     ) -> Found:
         """The workspace of an id in any spelling, of one's own with that name, or of another's as `OWNER/NAME`, where
-        OWNER is the id or the name of their key. `need` None: only its owner.
+        OWNER is the id or the name of a group, a user or a key. `need` None: only its owner, or an admin of that group.
 
         Forbidden without the scope (READ for looking, WRITE for anything else, unless `scope` says), NotPermitted when
         a collaborator may not do that; NoWorkspace, always the same, for what is not there or somebody else's; Conflict
@@ -75,41 +79,74 @@ class WorkspaceAccess:
         workspace = await self._records.get_workspace(workspace_id)
         if workspace is None or workspace.deleted_at is not None:
             return None
-        if workspace.owner == principal.id:
+        if not principal.reaches(workspace.owner, workspace.id):
+            return None
+        return await self._found(workspace, principal.id, principal.groups)
+
+    async def _found(self, workspace: Workspace, principal_id: str, groups: Mapping[str, Role]) -> Found | None:
+        """What somebody of those groups may do with it; None: nothing."""
+        if workspace.owner == principal_id:
             return Found(workspace, None)
-        share = await self._records.get_share(workspace_id, principal.id)
-        return None if share is None else Found(workspace, share.permission)
+        role = groups.get(workspace.owner)
+        if role is Role.ADMIN:
+            return Found(workspace, None)
+        given = [] if role is None else [Permission.READ if role is Role.VIEWER else Permission.WRITE]
+        if groups:
+            shares = await self._records.list_shares(workspace.id)
+        else:
+            share = await self._records.get_share(workspace.id, principal_id)
+            shares = [] if share is None else [share]
+        for share in shares:
+            if share.principal == principal_id:
+                given.append(share.permission)
+            elif share.principal in groups:
+                viewer = groups[share.principal] is Role.VIEWER
+                given.append(Permission.READ if viewer else share.permission)
+        return Found(workspace, max(given, key=tuple(Permission).index)) if given else None
+
+    async def list(self, principal: Principal, *, shared: bool) -> builtins.list[Found]:
+        """Its own and its groups', and with `shared` what is shared with one of them, newest first."""
+        own = await self._records.list_workspaces(owner=principal.owners, limit=LISTED_MAX)
+        found = {one.id: await self._found(one, principal.id, principal.groups) for one in own}
+        for owner in principal.owners if shared else ():
+            for one in await self._records.list_shared_workspaces(owner, LISTED_MAX):
+                if one.workspace.id not in found:
+                    found[one.workspace.id] = await self._found(one.workspace, principal.id, principal.groups)
+        seen = [one for one in found.values() if one is not None]
+        seen = [one for one in seen if principal.reaches(one.workspace.owner, one.workspace.id)]
+        return sorted(seen, key=lambda one: (one.workspace.created_at, one.workspace.id), reverse=True)
+
+    async def sees(self, principal: Principal, workspace_id: str) -> bool:
+        """Whether a workspace of that id exists for it, whatever its scopes are."""
+        return await self._by_id(principal, workspace_id) is not None
 
     async def _by_name(self, principal: Principal, ref: str) -> Found:
         owner, slash, name = ref.rpartition("/")
         if not slash or owner == principal.id:
             own = await self._records.find_workspace(principal.id, name)
-            if own is not None:
+            if own is not None and principal.reaches(own.owner, own.id):
                 return Found(own, None)
-        shared = await self._records.list_shared_workspaces(principal.id, SHARED_MAX)
-        called = [one for one in shared if one.workspace.name == name]
+        called = [one for one in await self.list(principal, shared=True) if one.workspace.name == name]
+        called = [one for one in called if one.workspace.owner != principal.id]
         if not slash:
             others = ", ".join(f"{one.workspace.owner}/{name}" for one in called)
             raise NoWorkspace(ref, f" (shared with you: {others})" if others else "")
         meant = [one for one in called if one.workspace.owner == owner]
-        meant = meant or [one for one in called if await self._name_of(one.workspace.owner) == owner]
+        meant = meant or [one for one in called if await self._principals.name_of(one.workspace.owner) == owner]
         if not meant:
             raise NoWorkspace(ref)
         if len(meant) > 1:
             ids = ", ".join(one.workspace.id for one in meant)
             raise Conflict(f"{len(meant)} workspaces are called {ref[:REF_CHARS_SHOWN]!r}: use an id ({ids})")
-        return Found(meant[0].workspace, meant[0].permission)
-
-    async def _name_of(self, key_id: str) -> str | None:
-        key = await self._records.get_key(key_id)
-        return None if key is None else key.name
+        return meant[0]
 
     async def allows(self, workspace: Workspace, principal_id: str, need: Permission) -> bool:
         """Whether somebody has the permission now, whatever the scopes of the credential that came with it."""
         if workspace.owner == principal_id:
             return True
-        share = await self._records.get_share(workspace.id, principal_id)
-        return share is not None and share.permission.includes(need)
+        groups = {one.group.id: one.role for one in await self._records.list_memberships(principal_id)}
+        found = await self._found(workspace, principal_id, groups)
+        return found is not None and (found.permission is None or found.permission.includes(need))
 
     async def current(self, workspace_id: str) -> Workspace:
         """As it is stored now. NoWorkspace when it was deleted meanwhile."""

@@ -1,6 +1,7 @@
 """Evicting: live sandboxes that have a workspace mounted which their owner may not have any more, end.
 
-Sharing calls it when a share is taken back or made less; those that rest are refused when they wake.
+Sharing calls it when a share is taken back or made less, and groups when somebody leaves one; those that rest are
+refused when they wake.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from atoll.domain.workspace import Permission, Workspace
 from atoll.records.base import Records
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.access import WorkspaceAccess
-from atoll.services.workspaces.mounted import Mounted
+from atoll.services.workspaces.mounted import Mounted, MountedAt
 
 
 class Evicting:
@@ -26,14 +27,25 @@ class Evicting:
         self._mounted = mounted
         self._sandboxes = sandboxes
 
-    async def evict(self, workspace: Workspace, principal_id: str) -> None:
-        """Kill that principal's sandboxes with more of the workspace than is shared with it now."""
+    async def evict(self, workspace: Workspace) -> None:
+        """Kill those that have more of the workspace mounted than their owners may have now."""
         for one in self._mounted.of_workspace(workspace.id):
-            sandbox = await self._records.get_sandbox(one.sandbox)
-            need = Permission.READ if one.mount.read_only else Permission.WRITE
-            if sandbox is None or sandbox.owner != principal_id:
-                continue
-            if not await self._access.allows(workspace, principal_id, need):
-                theirs = Principal(principal_id, KeyKind.STANDARD, frozenset(Scope))
-                with suppress(Conflict, NotFound):  # it has ended already
-                    await self._sandboxes.kill(theirs, one.sandbox)
+            await self._check(one, workspace)
+
+    async def left(self, principal_id: str) -> None:
+        """Somebody is less, or nothing, in a group: kill their sandboxes that have more mounted than they may now."""
+        for sandbox_id in self._mounted.sandboxes():
+            for one in self._mounted.of_sandbox(sandbox_id):
+                workspace = await self._records.get_workspace(one.mount.workspace)
+                if workspace is not None:
+                    await self._check(one, workspace, of=principal_id)
+
+    async def _check(self, one: MountedAt, workspace: Workspace, *, of: str | None = None) -> None:
+        sandbox = await self._records.get_sandbox(one.sandbox)
+        if sandbox is None or of not in (None, sandbox.owner):
+            return
+        need = Permission.READ if one.mount.read_only else Permission.WRITE
+        if not await self._access.allows(workspace, sandbox.owner, need):
+            theirs = Principal(sandbox.owner, KeyKind.STANDARD, frozenset(Scope))
+            with suppress(Conflict, NotFound):  # it has ended already
+                await self._sandboxes.kill(theirs, one.sandbox)

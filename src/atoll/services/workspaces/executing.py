@@ -19,6 +19,7 @@ from atoll.domain.sandbox import SandboxSpec, SandboxState
 from atoll.domain.workspace import MOUNT_POINT, Permission, Workspace, WorkspaceMount
 from atoll.records.base import Records
 from atoll.services.processes import Interrupted
+from atoll.services.identity.principals import Principals
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.locks import Locks
@@ -27,7 +28,7 @@ from atoll.services.workspaces.views import Ran
 
 TRIES = 3  # of a command whose sandbox ends before it starts, and of a record that others change, at the same moment
 
-OWNER_GONE = "the key of the workspace's owner was revoked or has expired: nobody runs commands in its name"
+OWNER_GONE = "the workspace's owner is disabled, or has no key left that can be used: nobody runs commands in its name"
 
 Shape = Callable[[dict[str, Any]], SandboxSpec]  # of what was asked for when the workspace was made
 
@@ -127,7 +128,7 @@ class Executing:
     async def _owner(self, workspace: Workspace) -> Principal:
         """The owner, for what is done in its name: a collaborator's command runs in the owner's sandbox. Forbidden when
         the owner's key may do nothing any more."""
-        key = await self._records.get_key(workspace.owner)
-        if key is not None and not key.usable(self._access.clock()):
+        if await Principals(self._records, self._access.clock).has_ended(workspace.owner):
             raise Forbidden(OWNER_GONE)
+        key = await self._records.get_key(workspace.owner)
         return Principal(workspace.owner, key.kind if key is not None else KeyKind.STANDARD, frozenset(Scope))

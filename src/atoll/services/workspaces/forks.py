@@ -48,11 +48,13 @@ class Forks:
         self._viewing = viewing
         self._locks = locks
 
-    async def fork(self, principal: Principal, ref: str, name: str, revision: str | None = None) -> WorkspaceView:
-        """A new workspace of one's own with that revision's files (None: as they are now). Needs `write`, and of a
-        collaborator `read`. NotFound for the revision, Corrupt, Conflict for the name, QuotaExceeded.
+    async def fork(
+        self, principal: Principal, ref: str, name: str, revision: str | None = None, group: str | None = None
+    ) -> WorkspaceView:
+        """A new workspace, one's own or a group's, with that revision's files (None: as they are now). Needs `write`,
+        and of a collaborator `read`. NotFound for the revision, Corrupt, Conflict for the name, QuotaExceeded.
         """
-        principal.require(Scope.WRITE)
+        owner = principal.owning(Scope.WRITE, group)
         found = await self._access.find(principal, ref, Permission.READ)
         # Held, so that a deletion of the source cannot shred the key that both will have.
         async with self._locks.hold(found.workspace.id):
@@ -62,16 +64,18 @@ class Forks:
                 wanted = Resolved(head, head.lineage, head.tree)
             else:
                 wanted = (await self._refs.resolve(source, revision)).readable()
-            fork = await self._made(principal, source, wanted, name)
-        return await self._viewing.workspace(fork, None)
+            fork = await self._made(principal, owner, source, wanted, name)
+        return await self._viewing.workspace(*await self._access.find(principal, fork.id, Permission.READ))
 
-    async def _made(self, principal: Principal, source: Workspace, wanted: Resolved, name: str) -> Workspace:
+    async def _made(
+        self, principal: Principal, owner: str, source: Workspace, wanted: Resolved, name: str
+    ) -> Workspace:
         now = self._access.clock()
         fork = Workspace(
             id=new_workspace_id(),
-            owner=principal.id,
+            owner=owner,
             name=name,
-            lineage=source.lineage if source.owner == principal.id else new_id("lin"),
+            lineage=source.lineage if source.owner == owner else new_id("lin"),
             head=new_id("rev"),
             created_at=now,
             updated_at=now,

@@ -71,8 +71,11 @@ class Mounts:
         self._sealed = SealedValues(keys)
         self._limits = limits
 
-    async def resolve(self, principal: Principal, mounts: Sequence[WorkspaceMount]) -> tuple[WorkspaceMount, ...]:
-        """The same mounts with ids in place of refs. Needs `write` on those that are not read-only.
+    async def resolve(
+        self, principal: Principal, mounts: Sequence[WorkspaceMount], owner: str | None = None
+    ) -> tuple[WorkspaceMount, ...]:
+        """The same mounts with ids in place of refs. Needs `write` on those that are not read-only, of the sandbox's
+        `owner` too: whoever gets into the sandbox gets at the files.
 
         NotFound for a workspace, Forbidden, Unsupported by this runtime, InvalidInput (`workspaces.path`) for a path.
         """
@@ -81,7 +84,10 @@ class Mounts:
         self._trees.require()
         resolved: list[WorkspaceMount] = []
         for mount in check_mounts(mounts):
-            found = await self._access.find(principal, mount.workspace, _needed(mount), scope=Scope.EXECUTE)
+            need = _needed(mount)
+            found = await self._access.find(principal, mount.workspace, need, scope=Scope.EXECUTE)
+            if owner not in (None, principal.id) and not await self._access.allows(found.workspace, owner, need):
+                raise NotPermitted(f"the workspace is not shared with the sandbox's owner {owner} to {need}")
             resolved.append(replace(mount, workspace=found.workspace.id, tree_id=""))
         return tuple(resolved)
 

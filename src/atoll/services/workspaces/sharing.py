@@ -8,6 +8,7 @@ from atoll.domain.errors import InvalidInput, NotFound
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import Permission, Share, Workspace
 from atoll.records.base import Records
+from atoll.services.identity.principals import Principals
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.evicting import Evicting
 
@@ -27,6 +28,7 @@ class Sharing:
     def __init__(self, records: Records, access: WorkspaceAccess) -> None:
         self._records = records
         self._access = access
+        self._principals = Principals(records, access.clock)
 
     async def list(self, principal: Principal, ref: str) -> list[Share]:
         """By principal. Needs the permission `read`."""
@@ -38,45 +40,42 @@ class Sharing:
     ) -> list[Share]:
         """Give each target that permission, in place of one it has; all collaborators then. Needs `admin`.
 
-        InvalidInput for a target that is not the id of a key of this server that can be used, or that owns the
-        workspace; then nothing changed.
+        A target is the id of a key (its owner's then) or a user, a username, or a group of one's own. InvalidInput for
+        one that is none, or cannot be used, or that owns the workspace; then nothing changed.
         """
         workspace = (await self._access.find(principal, ref, Permission.ADMIN)).workspace
         if not 1 <= len(targets) <= TARGETS_MAX:
             raise InvalidInput(f"share with 1 to {TARGETS_MAX} principals at a time", field="principal")
-        for target in targets:
-            await self._check(workspace, target)
-        for target in dict.fromkeys(targets):
+        meant = [await self._meant(principal, workspace, target) for target in targets]
+        for target in dict.fromkeys(meant):
             share = Share(workspace.id, target, permission, self._access.clock())
             event = self._access.event(
                 "workspace.shared", workspace, principal.id, collaborator=target, permission=permission.value
             )
             await self._records.put_share(share, event)
-            await self._evict(workspace, target)
+            await self._evict(workspace)
         return await self._records.list_shares(workspace.id)
 
-    async def _check(self, workspace: Workspace, target: str) -> None:
-        shown = target[:PRINCIPAL_CHARS_MAX]
-        key = (
-            await self._records.get_key(target)
-            if shown == target and target.isascii() and target.isprintable()
-            else None
-        )
-        if key is None or not key.usable(self._access.clock()):
-            raise InvalidInput(f"principal must be the id of a key of this server, not {shown!r}", field="principal")
-        if target == workspace.owner:
+    async def _meant(self, principal: Principal, workspace: Workspace, target: str) -> str:
+        meant = await self._principals.named(principal, target, groups=True)
+        if meant == workspace.owner:
             raise InvalidInput("principal owns the workspace", field="principal")
+        return meant
 
     async def revoke(self, principal: Principal, ref: str, target: str) -> None:
-        """Take it back; live sandboxes of that principal that have the workspace mounted end. Needs `admin`; a
+        """Take it back; live sandboxes whose owners may have the workspace mounted no more end. Needs `admin`; a
         collaborator may give up its own. NotFound when it has none."""
         need = Permission.READ if target == principal.id else Permission.ADMIN
         workspace = (await self._access.find(principal, ref, need)).workspace
-        event = self._access.event("workspace.unshared", workspace, principal.id, collaborator=target)
-        if not await self._records.delete_share(workspace.id, target, event):
-            raise NoCollaborator(f"the workspace is not shared with {target[:PRINCIPAL_CHARS_MAX]!r}")
-        await self._evict(workspace, target)
+        for meant in dict.fromkeys((target, await self._principals.id_of(target))):
+            if meant is None:
+                continue
+            event = self._access.event("workspace.unshared", workspace, principal.id, collaborator=meant)
+            if await self._records.delete_share(workspace.id, meant, event):
+                await self._evict(workspace)
+                return
+        raise NoCollaborator(f"the workspace is not shared with {target[:PRINCIPAL_CHARS_MAX]!r}")
 
-    async def _evict(self, workspace: Workspace, target: str) -> None:
+    async def _evict(self, workspace: Workspace) -> None:
         if self.evicting is not None:
-            await self.evicting.evict(workspace, target)
+            await self.evicting.evict(workspace)

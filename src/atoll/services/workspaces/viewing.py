@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from atoll.domain.ids import GROUP_ID
 from atoll.domain.workspace import Permission, Revision, Workspace
 from atoll.records.base import Records
+from atoll.services.identity.principals import Principals
 from atoll.services.workspaces.access import NoWorkspace
 from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.storage.allowance import Allowance, Use
@@ -24,6 +26,7 @@ class Viewing:
         self._mounted = mounted
         self._allowance = allowance
         self._unrecorded = unrecorded
+        self._principals = Principals(records)
 
     async def workspace(
         self, workspace: Workspace, permission: Permission | None, use: Use | None = None
@@ -34,8 +37,8 @@ class Viewing:
             raise NoWorkspace(workspace.id)  # deleted under us
         shares = await self._records.list_shares(workspace.id)
         mounted = sorted({one.sandbox for one in self._mounted.of_workspace(workspace.id)})
-        owner = None if permission is None else await self._records.get_key(workspace.owner)
-        name = None if owner is None else owner.name
+        of_group = GROUP_ID.match(workspace.owner) is not None
+        name = await self._principals.name_of(workspace.owner) if permission is not None or of_group else None
         if permission is None:
             use = use or await self._allowance.use(workspace.owner)
         revision = await self.revision(head)

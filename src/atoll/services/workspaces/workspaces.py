@@ -22,6 +22,7 @@ from atoll.services.workspaces.evicting import Evicting
 from atoll.services.workspaces.executing import Executing
 from atoll.services.workspaces.parts import Parts
 from atoll.services.workspaces.quotas import changed_quota, new_quota
+from atoll.services.workspaces.storage.allowance import Use
 from atoll.services.workspaces.views import Changes, Damage, Report, RevisionView, WorkspaceView
 
 LIST_MAX = 10_000
@@ -32,7 +33,8 @@ class Workspaces:
     """Use cases of workspaces. app.py: `join(sandboxes)`, `await start()` before the sandboxes start, `await close()`
     after they have closed. The parts below act inside a workspace; `mounts` is for the sandbox services."""
 
-    executing: Executing  # `join` sets it
+    executing: Executing  # `join` sets these two
+    _evicting: Evicting
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -52,7 +54,11 @@ class Workspaces:
         """The sandboxes that workspaces are mounted in, before `start`. They need `mounts` first."""
         parts = self._parts
         self.executing = Executing(parts.records, parts.access, parts.sandbox_configs, sandboxes)
-        parts.sharing.evicting = Evicting(parts.records, parts.access, parts.mounted, sandboxes)
+        self._evicting = parts.sharing.evicting = Evicting(parts.records, parts.access, parts.mounted, sandboxes)
+
+    async def left(self, principal_id: str) -> None:
+        """Somebody is less, or nothing, in a group: their sandboxes with more of its workspaces than they may end."""
+        await self._evicting.left(principal_id)
 
     async def check_key(self) -> None:
         """Before anybody is served: Corrupt when the vault has another master key than these workspaces need."""
@@ -85,15 +91,17 @@ class Workspaces:
         quota_inodes: int | None = None,
         automatic: bool = True,
         sandbox_config: dict[str, Any] | None = None,
+        group: str | None = None,
     ) -> WorkspaceView:
-        """Make an empty one. Needs `write`. InvalidInput names the field; Conflict when one's own has that name;
-        QuotaExceeded for too many, or for too many bytes as of `Allowance.check`."""
+        """Make an empty one, one's own or a group's. Needs `write`. InvalidInput names the field; NotFound for the group;
+        Conflict when its owner has that name; QuotaExceeded for too many, or for too many bytes as of
+        `Allowance.check`."""
         parts, limits = self._parts, self._parts.limits
-        principal.require(Scope.WRITE)
+        owner = principal.owning(Scope.WRITE, group)
         now = parts.access.clock()
         workspace = Workspace(
             id=new_workspace_id(),
-            owner=principal.id,
+            owner=owner,
             name=name,
             lineage=new_id("lin"),
             head=new_id("rev"),
@@ -131,7 +139,8 @@ class Workspaces:
         )
         await parts.adding.add(principal, workspace, revision, "workspace.created")
         crash.point("workspaces.create.recorded")
-        return await parts.viewing.workspace(workspace, None)
+        made = await parts.access.find(principal, workspace.id, Permission.READ, scope=Scope.WRITE)
+        return await parts.viewing.workspace(*made)
 
     async def get(self, principal: Principal, ref: str) -> WorkspaceView:
         """Needs `read`."""
@@ -147,21 +156,17 @@ class Workspaces:
         shared: bool = False,
         limit: int = 1000,
     ) -> list[WorkspaceView]:
-        """One's own, and with `shared` those of others too, newest first. Needs `read`."""
+        """One's own and one's groups', and with `shared` those of others too, newest first. Needs `read`."""
         principal.require(Scope.READ)
-        records = self._parts.records
         limit = max(0, min(limit, LIST_MAX))
-        found: list[tuple[Workspace, Permission | None]] = [
-            (one, None) for one in await records.list_workspaces(owner=principal.id, limit=LIST_MAX)
-        ]
-        if shared:
-            of_others = await records.list_shared_workspaces(principal.id, LIST_MAX)
-            found += [(one.workspace, one.permission) for one in of_others]
-            found.sort(key=lambda one: one[0].created_at, reverse=True)
+        found = await self._parts.access.list(principal, shared=shared)
         wanted = [one for one in found if (name is None or one[0].name == name) and (tag is None or tag in one[0].tags)]
-        use = await self._parts.chunks.allowance.use(principal.id)
+        uses: dict[str, Use] = {}
+        for workspace, permission in wanted[:limit]:
+            if permission is None and workspace.owner not in uses:
+                uses[workspace.owner] = await self._parts.chunks.allowance.use(workspace.owner)
         return [
-            await self._parts.viewing.workspace(workspace, permission, None if permission else use)
+            await self._parts.viewing.workspace(workspace, permission, None if permission else uses[workspace.owner])
             for workspace, permission in wanted[:limit]
         ]
 

@@ -30,6 +30,7 @@ class FilesystemBody(_Body):
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
     description: Annotated[str, Field(max_length=4096)] | None = None
+    group_id: Annotated[str, Field(max_length=128)] | None = Field(None, description="whose it is; default: one's own")
 
 
 class ArchiveBody(_Body):
@@ -100,7 +101,7 @@ class FilesystemHandlers:
 
     async def create(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, FilesystemBody, self._body_bytes)
-        view = await self._workspaces.create(principal, body.name, description=body.description)
+        view = await self._workspaces.create(principal, body.name, description=body.description, group=body.group_id)
         return json_response(_filesystem(view), 201)
 
     async def list(self, _request: Request, principal: Principal) -> Response:

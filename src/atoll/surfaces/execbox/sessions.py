@@ -37,7 +37,7 @@ class Sessions:
         body = await read_model(request, CreateBody, self._body_bytes)
         spec = body.spec(self._defaults, self._session_timeout_s)
         request_id = trace_of(request.scope).request_id
-        work = self._sandboxes.create(principal, spec, name=body.name, request_id=request_id)
+        work = self._sandboxes.create(principal, spec, name=body.name, group=body.group, request_id=request_id)
         # A client that goes away meanwhile never learns the id: the service then kills what it made.
         sandbox = await unless_disconnected(request.receive, work)
         trace_of(request.scope).sandbox_id = sandbox.id

@@ -39,6 +39,7 @@ class AgentWorkspaceBody(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=128)]
     description: Annotated[str, Field(max_length=4096)] | None = None
     tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=64)] | None = None
+    group_id: Annotated[str, Field(max_length=128)] | None = Field(None, description="whose it is; default: one's own")
     sandbox_config: dict[str, Any] | None = Field(
         None, description="image, env, network, work_dir, cpu_millis, memory_mb, disk_mb, pids, timeout_s, idle_s"
     )
@@ -133,6 +134,7 @@ class AgentWorkspaceHandlers:
             description=body.description,
             tags=tuple(body.tags or ()),
             sandbox_config=body.sandbox_config,
+            group=body.group_id,
         )
         return json_response(_workspace(view))
 

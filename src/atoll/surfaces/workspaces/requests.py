@@ -22,6 +22,7 @@ Tags = Annotated[
 Ref = Annotated[str, StringConstraints(min_length=1, max_length=REVISION_CHARS_MAX)]
 # Not StringConstraints, which refuse lone surrogates; those of names that are no UTF-8 are fine.
 RawPath = Annotated[str, AfterValidator(lambda path: _raw_path(path)), Field(json_schema_extra={"maxLength": 4096})]
+GroupId = Annotated[str, StringConstraints(max_length=128)]
 Amount = Annotated[int, Field(ge=1, le=MAX_INT)]
 
 _REVISION_TEXT = "HEAD, HEAD~2, a number, rev_..., a snapshot's id or name, or an RFC 3339 moment"
@@ -68,6 +69,7 @@ class WorkspaceBody(_Body):
     quotaBytes: Amount | None = Field(None, description="what its files may hold")
     quotaInodes: Amount | None = Field(None, description="files and directories")
     automatic: bool = Field(True, description="take revisions after processes and daily")
+    group: GroupId | None = Field(None, description="the id of a group that it is to belong to")
 
 
 class ChangesBody(_Body):
@@ -103,6 +105,7 @@ class ForkBody(_Body):
 
     name: Name
     revision: Ref | None = Field(None, description="default: the state now")
+    group: GroupId | None = Field(None, description="the id of a group that it is to belong to")
 
 
 class MergeBody(_Body):

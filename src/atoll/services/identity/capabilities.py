@@ -1,0 +1,198 @@
+"""Capabilities: keys that a credential makes narrower than itself, to give away; never one that is wider.
+
+A child belongs to its parent's owner and ends with its parent. What it was given of a budget has left the parent for
+good. Every method takes the Principal first; none needs a scope, since none gives more than one has.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+from atoll.domain.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
+from atoll.domain.event import Event
+from atoll.domain.ids import GROUP_ID, KEY_ID, SANDBOX_ID, new_key_id, workspace_id_of
+from atoll.domain.key import KEY_PREFIX_CHARS, ApiKey, KeyKind, Scope, hash_key, new_key_text
+from atoll.domain.principal import Principal
+from atoll.records.base import Records
+from atoll.services.clock import Clock, utc_now
+from atoll.services.identity.users import is_in_person
+from atoll.services.key_rules import check_key
+from atoll.services.keys import DEPTH_MAX, Keys, NewKey
+from atoll.services.workspaces.access import WorkspaceAccess
+
+CHILDREN_MAX = 100  # that one key made and that have not ended
+RESOURCES_MAX = 100
+BUDGET_MAX_MICRO_USD = 2**53
+
+
+class Capabilities:
+    """Makes, shows and revokes them."""
+
+    def __init__(self, records: Records, keys: Keys, workspaces: WorkspaceAccess, *, clock: Clock = utc_now) -> None:
+        self._records = records
+        self._keys = keys
+        self._workspaces = workspaces
+        self._clock = clock
+
+    async def mint(
+        self,
+        principal: Principal,
+        name: str,
+        *,
+        scopes: Collection[Scope] | None = None,
+        resources: Sequence[str] | None = None,
+        budget_micro_usd: int | None = None,
+        expires_in_days: float | None = None,
+        description: str = "",
+    ) -> NewKey:
+        """A key with no more than the credential of who asks has; what is left out is as that one's.
+
+        InvalidInput names the field that asks for more, or for a resource that is nothing of one's own. QuotaExceeded
+        for too many, and for a budget beyond what is left. Forbidden for credentials that can have no children.
+        """
+        parent = await self._parent(principal)
+        if parent is not None:
+            await self._check_depth(parent)
+        now = self._clock()
+        check_key(name=name, expires_in_days=expires_in_days, description=description)
+        text = new_key_text()
+        key = ApiKey(
+            id=new_key_id(),
+            hash=hash_key(text),
+            prefix=text[:KEY_PREFIX_CHARS],
+            name=name,
+            # Whoever has no quota gives that on, but never the right to administer the server.
+            kind=KeyKind.INTERNAL if principal.kind is KeyKind.OWNER else principal.kind,
+            scopes=_narrowed(principal, scopes),
+            created_at=now,
+            expires_at=_expiry(parent, now, expires_in_days),
+            owner=principal.id,
+            parent=None if parent is None else parent.id,
+            resources=await self._reachable(principal, resources),
+            budget_micro_usd=_budget(parent, budget_micro_usd),
+            plan=principal.plan,
+            description=description,
+            rate=None if parent is None else parent.rate,
+        )
+        event = Event("key.created", key.id, key.owner, principal.id, detail=_told(key), at=now)
+        try:
+            if parent is None:
+                await self._records.add_key(key, event)
+            else:
+                await self._records.add_child_key(key, event, siblings_max=CHILDREN_MAX)
+        except Conflict:
+            raise Unauthenticated from None  # the parent ended in this moment
+        return NewKey(key, text)
+
+    async def list(self, principal: Principal) -> builtins.list[ApiKey]:
+        """Those that the credential made itself and that are not revoked, oldest first."""
+        parent = await self._parent(principal)
+        if parent is None:
+            found = [one for one in await self._keys.list(owner=principal.id) if one.parent is None]
+        else:
+            found = await self._records.list_child_keys(parent.id)
+        return [one for one in found if one.revoked_at is None]
+
+    async def get(self, principal: Principal, key_id: str) -> ApiKey:
+        """One that the credential made, or one of those made. NotFound, always the same, for any other."""
+        parent = await self._parent(principal)
+        key = await self._records.get_key(key_id) if KEY_ID.match(key_id) else None
+        if key is None or key.owner != principal.id:
+            raise NotFound("key not found")
+        if parent is not None and not await self._descends(key, parent.id):
+            raise NotFound("key not found")
+        return key
+
+    async def revoke(self, principal: Principal, key_id: str) -> ApiKey:
+        """As `get`; the next request with it is refused, and so is the next with any key that it made."""
+        key = await self.get(principal, key_id)
+        return await self._keys.revoke(key.id, actor=principal.id)
+
+    async def _parent(self, principal: Principal) -> ApiKey | None:
+        """The key that asks; None for a user in person."""
+        if KEY_ID.match(principal.credential):
+            key = await self._records.get_key(principal.credential)
+            if key is not None:
+                return key
+        elif is_in_person(principal) and not SANDBOX_ID.match(principal.credential):
+            return None
+        raise Forbidden("only an API key, or a user who has logged in, makes keys")
+
+    async def _check_depth(self, parent: ApiKey) -> None:
+        above = parent.parent
+        for _ in range(DEPTH_MAX - 2):  # the child itself, and its parent
+            if above is None:
+                return
+            key = await self._records.get_key(above)
+            above = None if key is None else key.parent
+        raise Forbidden(f"keys make keys at most {DEPTH_MAX} deep")
+
+    async def _descends(self, key: ApiKey, ancestor: str) -> bool:
+        parent_id = key.parent
+        for _ in range(DEPTH_MAX):
+            if parent_id is None or parent_id == ancestor:
+                break
+            parent = await self._records.get_key(parent_id)
+            parent_id = None if parent is None else parent.parent
+        return parent_id == ancestor
+
+    async def _reachable(self, principal: Principal, asked: Sequence[str] | None) -> frozenset[str] | None:
+        if asked is None:
+            return principal.resources
+        if not 1 <= len(asked) <= RESOURCES_MAX:
+            raise InvalidInput(f"resources must be 1 to {RESOURCES_MAX} ids", field="resources")
+        found = {text: await self._resource(principal, text) for text in dict.fromkeys(asked)}
+        if missing := [text for text, one in found.items() if one is None]:
+            raise InvalidInput(f"nothing of yours has the id {missing[0][:64]!r}", field="resources")
+        return frozenset(one for one in found.values() if one is not None)
+
+    async def _resource(self, principal: Principal, text: str) -> str | None:
+        """The id of what the principal sees under that one: a sandbox, a workspace, or all of an owner's."""
+        if text == principal.id or GROUP_ID.match(text):
+            return text if principal.sees(text, text) else None
+        if SANDBOX_ID.match(text):
+            sandbox = await self._records.get_sandbox(text)
+            seen = sandbox is not None and not sandbox.removed and principal.sees(sandbox.owner, sandbox.id)
+            return text if seen else None
+        workspace_id = workspace_id_of(text)
+        if workspace_id is None or not await self._workspaces.sees(principal, workspace_id):
+            return None
+        return workspace_id
+
+
+def _narrowed(principal: Principal, asked: Collection[Scope] | None) -> frozenset[Scope]:
+    scopes = principal.scopes if asked is None else frozenset(asked)
+    if not scopes:
+        raise InvalidInput("scopes must be some of your own", field="scopes")
+    if beyond := scopes - principal.scopes:
+        raise InvalidInput(f"scopes beyond your own: {', '.join(sorted(beyond))}", field="scopes")
+    return scopes
+
+
+def _expiry(parent: ApiKey | None, now: datetime, days: float | None) -> datetime | None:
+    bound = None if parent is None else parent.expires_at
+    if days is None:
+        return bound
+    asked = now + timedelta(days=days)
+    if bound is not None and asked > bound:
+        raise InvalidInput("expires_in_days is beyond the end of the key that makes it", field="expires_in_days")
+    return asked
+
+
+def _budget(parent: ApiKey | None, asked: int | None) -> int | None:
+    if asked is not None and not 0 <= asked <= BUDGET_MAX_MICRO_USD:
+        raise InvalidInput(f"budget_micro_usd must be 0 to {BUDGET_MAX_MICRO_USD}", field="budget_micro_usd")
+    if asked is None and parent is not None and parent.budget_micro_usd is not None:
+        raise InvalidInput("budget_micro_usd is required: the key that makes it has one", field="budget_micro_usd")
+    return asked
+
+
+def _told(key: ApiKey) -> dict[str, object]:
+    told: dict[str, object] = {
+        "name": key.name, "kind": key.kind.value, "scopes": sorted(key.scopes), "prefix": key.prefix,
+        "parent": key.parent, "budget_micro_usd": key.budget_micro_usd,
+        "resources": None if key.resources is None else sorted(key.resources),
+    }  # fmt: skip
+    return {name: value for name, value in told.items() if value is not None}

@@ -1,0 +1,45 @@
+"""The part of MemoryRecords about keys that other keys made."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from atoll.domain.errors import Conflict
+from atoll.domain.event import Event
+from atoll.domain.key import ApiKey
+from atoll.records.child_keys import ChildKeyRecords
+from atoll.records.sql_child_keys import check_child
+
+
+class MemoryChildKeys(ChildKeyRecords):
+    """Nothing is awaited inside a method, so each is one transaction."""
+
+    _keys: dict[str, ApiKey]
+
+    async def add_child_key(self, key: ApiKey, event: Event, *, siblings_max: int) -> None:
+        self._check()
+        parent = None if key.parent is None else self._keys.get(key.parent)
+        if parent is None or parent.revoked_at is not None:
+            raise Conflict(f"key {key.parent} has ended")
+        children = [one for one in self._keys.values() if one.parent == key.parent]
+        siblings = sum(one.usable(key.created_at) for one in children)
+        given = sum(one.budget_micro_usd or 0 for one in children)
+        check_child(key, siblings, siblings_max, parent.budget_micro_usd, given)
+        if key.id in self._keys or any(known.hash == key.hash for known in self._keys.values()):
+            raise Conflict(f"key {key.id} exists")
+        self._keys[key.id] = key
+        self._log(event)
+
+    async def list_child_keys(self, parent: str) -> list[ApiKey]:
+        self._check()
+        return sorted(
+            (one for one in self._keys.values() if one.parent == parent), key=lambda one: (one.created_at, one.id)
+        )
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Unavailable while the records are down."""
+
+    @abstractmethod
+    def _log(self, event: Event | None) -> None:
+        """Keep the event."""

@@ -1,0 +1,103 @@
+"""What a tenant has, for the tests of tenancy: each thing is made through the API, once for each tenant.
+
+Whoever adds a kind of thing adds a function here that makes one, under the name by which `routes.py` calls it, and an
+id of that form that nobody has.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+Ids = dict[str, str]
+
+
+@dataclass
+class Tenant:
+    """One key's holder, with the ids of what it has."""
+
+    name: str
+    id: str
+    key: str
+    has: Ids
+    admin: str = ""  # the owner key of the server
+    token: str = ""  # of a user of that name, who has an API key
+
+
+async def sandbox(house: Any, tenant: Tenant) -> Ids:
+    body = {"image": "host", "network": "none", "command": ["sleep", "60"]}
+    made = (await post(house, tenant, "/v1/sessions", body))["id"]
+    wrote = await house.call("POST", f"/v1/sessions/{made}/files?path=/tmp/a", tenant.key, content=b"secret")
+    assert wrote.status_code == 201, wrote.text
+    return {"sandbox": made}
+
+
+async def workspace(house: Any, tenant: Tenant) -> Ids:
+    """By every name that paths know it by, with a snapshot and its revision."""
+    digits = (await post(house, tenant, "/v1/workspaces", {"name": "default"}))["id"].removeprefix("ws_")
+    kept = await post(house, tenant, f"/v1/workspaces/ws_{digits}/snapshots", {"name": "first"})
+    ids = {"workspace": f"ws_{digits}", "uuid": str(uuid.UUID(digits)), "filesystem": f"fs_{digits}"}
+    return ids | {"revision": kept["revision"], "snapshot": kept["id"]}
+
+
+async def group(house: Any, tenant: Tenant) -> Ids:
+    return {"group": (await post(house, tenant, "/api/groups", {"name": f"{tenant.name}s"}))["id"]}
+
+
+async def secret(house: Any, tenant: Tenant) -> Ids:
+    return {"secret": (await post(house, tenant, "/api/secrets", {"name": "TOKEN", "value": "canary"}))["id"]}
+
+
+async def user(house: Any, tenant: Tenant) -> Ids:
+    """A user of that name, logged in, with a key of their own; the server's administrator makes them."""
+    password = "correct horse battery staple"
+    made = await post(house, tenant, "/api/users", {"username": tenant.name, "password": password}, tenant.admin)
+    logged_in = await post(house, tenant, "/auth/login", {"username": tenant.name, "password": password}, None)
+    tenant.token = logged_in["access_token"]
+    own = await post(house, tenant, "/auth/api-keys", {"name": "own"}, tenant.token)
+    return {"user": made["id"], "key": own["id"]}
+
+
+async def child(house: Any, tenant: Tenant) -> Ids:
+    return {"child": (await post(house, tenant, "/api/keys", {"name": "narrow", "scopes": ["read"]}))["id"]}
+
+
+async def account_key(house: Any, tenant: Tenant) -> Ids:
+    return {"account key": (await post(house, tenant, "/v1/account/keys", {"name": "of the account"}))["id"]}
+
+
+MAKERS: tuple[Callable[[Any, Tenant], Awaitable[Ids]], ...] = (
+    sandbox,
+    workspace,
+    group,
+    secret,
+    user,
+    child,
+    account_key,
+)
+# Of the same form, and nobody's.
+NOBODYS: Ids = {
+    "sandbox": "sess_0123456789ab",
+    "workspace": "ws_" + "5" * 32,
+    "uuid": str(uuid.UUID(int=5)),
+    "filesystem": "fs_" + "5" * 32,
+    "revision": "rev_" + "5" * 24,
+    "snapshot": "snap_2000_01_01_000000",
+    "group": "grp_" + "5" * 24,
+    "secret": "sec_" + "5" * 24,
+    "principal": "key_0123456789ab",
+    "key": "key_0123456789ac",
+    "child": "key_0123456789ad",
+    "account key": "key_0123456789ae",
+    "user": "user_" + "5" * 24,
+}
+# Of no thing's own: who that is, is no secret to whoever knows it, and all the rest is.
+KNOWN = {"principal"}
+
+
+async def post(house: Any, tenant: Tenant, path: str, body: Any, key: str | None = "") -> Any:
+    answer = await house.call("POST", path, tenant.key if key == "" else key, json=body)
+    assert answer.status_code in (200, 201), (path, answer.text)
+    return answer.json()
