@@ -111,6 +111,7 @@ from atoll.surfaces.testbase.routes import admin_operations
 from atoll.surfaces.transport import Http
 from atoll.surfaces.workspaces.routes import operations as workspace_operations
 from atoll.telemetry.identity_metrics import ProvidersUp
+from atoll.telemetry.identity_metrics import ProvidersUp
 from atoll.telemetry.metrics import Metrics
 from atoll.telemetry.trace import Tracing
 from atoll.vaults.base import Vault
@@ -192,6 +193,7 @@ class Application:
         self.capabilities = Capabilities(records, self.keys, self.workspaces.access)
         self.auth = make_user_parts(records, self.vault, self.keys, auth_limits(settings), self._welcome)
         self.external = self._external()
+        self.metrics.registry.register(ProvidersUp(self.external.answering))
         self.metrics.registry.register(ProvidersUp(self.external.answering))
         self.connected = Connected(records, self.auth.standing, cache_s=settings.keys.cache_s)
         self.identity = Identity(

@@ -131,9 +131,11 @@ async def test_an_outage_of_the_provider_keeps_nobody_out_who_has_a_token(tmp_pa
             assert await server.status(tokens[0]) == 200
             own.stop()
             assert await server.status(tokens[1]) == 200
+            assert 'identity_provider_up{provider="test-0"} 1.0' in (await server.http.get("/metrics")).text
         # A server that never met it cannot tell; it does start, and keys go on to work.
         async with serving(tmp_path, own.issuer) as server:
             assert await server.status(tokens[1]) == 503
+            assert 'identity_provider_up{provider="test-0"} 0.0' in (await server.http.get("/metrics")).text
             assert server.app.owner_key is not None
             assert await server.status(server.app.owner_key.text) == 200
 

@@ -89,6 +89,10 @@ class External:
         for keys in self._published.values():
             await keys.close()
 
+    def answering(self) -> dict[str, bool]:
+        """By name, whether a provider that publishes its keys did so when it was last asked."""
+        return {self._providers[issuer].name: keys.answering for issuer, keys in self._published.items()}
+
     def recognises(self, text: str) -> bool:
         """Every text in the form of a token: to be asked after whoever knows our own."""
         return bool(self._providers) and looks_like_token(text)

@@ -62,6 +62,11 @@ class PublishedKeys:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._loop = self._look = None
 
+    @property
+    def answering(self) -> bool:
+        """Whether the last look found keys; True before the first has ended."""
+        return not self._failures
+
     async def find(self, key_id: str | None, algorithm: str) -> list[VerificationKey]:
         """The keys that may have made a signature; none when the provider has no such key.
 
