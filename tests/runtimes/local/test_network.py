@@ -173,6 +173,22 @@ def test_the_link_goes_with_the_last_process_of_the_sandbox(world: World, networ
     wait_for(lambda: not network.list_links())
 
 
+def test_what_a_sandbox_sends_is_counted_of_each_apart_dropped_packets_too(
+    world: World, network: Network, alice: Sandbox
+) -> None:
+    bob = world.sandbox(network, 2)
+    before, bobs = network.sent_bytes(1), network.sent_bytes(2)
+    alice.udp(PUBLIC)
+    once = network.sent_bytes(1) - before
+    assert once > 28, "a header and more"
+    alice.udp(bob.address)
+    assert network.sent_bytes(1) > before + once
+    assert network.sent_bytes(2) == bobs
+    with pytest.raises(OSError, match="looking at the link att9") as raised:
+        network.sent_bytes(9)
+    assert raised.value.errno == errno.ENODEV
+
+
 def test_detach_removes_the_link_and_a_second_one_is_no_error(network: Network, alice: Sandbox) -> None:
     network.detach(1)
     assert network.list_links() == []

@@ -66,6 +66,7 @@ class Box:
         self.reason = ""  # why the node is ending it by itself
         self.pidfd = -1
         self.counters: Counters | None = None
+        self.sent_bytes = 0  # into its network, when somebody looked last
         self.timer: Timer | None = None
         self.birth: Birth | None = None
         self.when_gone: list[Callable[[dict[str, Any]], None]] = []
@@ -122,7 +123,7 @@ class Box:
 def usage_of(box: Box) -> dict[str, Any]:
     """What it used until now, in the fields of domain Usage; zero where the host does not count."""
     counted: dict[str, Any] = {} if box.counters is None else box.counters.usage()
-    return {"duration_s": boot_now() - box.started, **counted}
+    return {"duration_s": boot_now() - box.started, "sent_bytes": box.sent_bytes, **counted}
 
 
 def read_small(path: str) -> dict[str, Any] | None:

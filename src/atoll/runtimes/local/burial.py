@@ -23,7 +23,8 @@ REMOVE_RETRIES = 2000
 
 
 class Burials:
-    """`buried(box, usage)` is called once for each box that `bury` was called for, when nothing of it is left."""
+    """`buried(box, usage)` is called once for each box that `bury` was called for, when nothing of it is left;
+    `measure(box)` notes what will not be known any more."""
 
     def __init__(
         self,
@@ -31,16 +32,19 @@ class Burials:
         cgroups: Cgroups | None,
         slots: Slots | None,
         buried: Callable[[Box, dict[str, Any]], None],
+        measure: Callable[[Box], None],
     ) -> None:
         self._loop = loop
         self._cgroups = cgroups
         self._slots = slots
         self._buried = buried
+        self._measure = measure
 
     def kill(self, box: Box) -> None:
         """KILL all of it; the end of its sidekick leads to `bury`. A second call does nothing more."""
         if box.gone:
             return
+        self._measure(box)
         if self._cgroups is not None:
             self._cgroups.kill(box.key)
         if box.pidfd >= 0:
@@ -64,6 +68,7 @@ class Burials:
             self._loop.forget(box.pidfd)
             os.close(box.pidfd)
             box.pidfd = -1
+        self._measure(box)
         usage = usage_of(box)
         if box.counters is not None:
             box.counters.close()

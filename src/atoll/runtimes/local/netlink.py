@@ -168,6 +168,18 @@ class Netlink:
                 return found
         raise OSError(errno.EINTR, f"{what}: the kernel's table kept changing while it was read")
 
+    def ask(self, kind: int, body: bytes, what: str) -> bytes:
+        """The body of the one object that is asked for."""
+        self._sequence += 1
+        self._send(self._pack(Message(kind, body), 0, self._sequence), what)
+        while True:
+            for kind_, flags, sequence, answer in self._receive(what):
+                if sequence != self._sequence:
+                    continue
+                if kind_ == _ERROR:
+                    raise _failure(flags, answer, what) or OSError(errno.EPROTO, f"{what}: odd answer")
+                return answer
+
     @staticmethod
     def _pack(message: Message, flags: int, sequence: int) -> bytes:
         size = _HEADER.size + len(message.body)

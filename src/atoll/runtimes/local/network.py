@@ -202,6 +202,12 @@ class Network:
         name = self.link_name(slot)
         self._tolerate(links.delete_link(name), f"removing the link {name}", errno.ENODEV)
 
+    def sent_bytes(self, slot: int) -> int:
+        """What the sandbox has sent into its link, dropped or not. OSError (ENODEV) when there is none."""
+        name = self.link_name(slot)
+        entry = self._route.ask(links.LIST_LINKS, links.link_named(name), f"looking at the link {name}")
+        return links.Link(entry).received_bytes
+
     def list_links(self) -> list[int]:
         """The slots that have a link, in order, whoever made it."""
         slots: list[int] = []

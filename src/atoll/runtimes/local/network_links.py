@@ -21,7 +21,7 @@ from atoll.runtimes.local.netlink import (
     u32,
 )
 
-LIST_LINKS, LIST_ROUTES = 18, 26  # message types of dumps
+LIST_LINKS, LIST_ROUTES = 18, 26  # message types of dumps; the first also asks for one
 LOOPBACK_INDEX = 1
 INSIDE_NAME = "eth0"
 INSIDE_INDEX = 1000  # above those of the tunnel devices that some kernels put in every new namespace
@@ -30,7 +30,7 @@ IPV6_MTU_MIN_BYTES = 1280  # the kernel keeps IPv6 off a link with a smaller one
 _NEW_LINK, _DELETE_LINK, _SET_LINK = 16, 17, 19
 _NEW_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE = 20, 24, 25
 _LINK_MAC, _LINK_NAME, _LINK_MTU, _LINK_INFO, _LINK_NETNS_PID, _LINK_FAMILIES, _LINK_GROUP = 1, 3, 4, 18, 19, 26, 27
-_LINK_SEND_QUEUES, _LINK_RECEIVE_QUEUES = 31, 32
+_LINK_SEND_QUEUES, _LINK_RECEIVE_QUEUES, _LINK_COUNTERS = 31, 32, 23
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _ADDRESS_MODE, _NO_ADDRESS = 8, 1  # of IPv6: make no link-local address
 _ADDRESS, _LOCAL = 1, 2
@@ -110,6 +110,10 @@ def all_links() -> bytes:
     return _link()
 
 
+def link_named(name: str) -> bytes:
+    return _link() + text(_LINK_NAME, name)
+
+
 def all_ipv4_routes() -> bytes:
     return bytes([socket.AF_INET]) + bytes(11)
 
@@ -122,6 +126,8 @@ class Link:
         self.index = int(struct.unpack_from("=i", entry, 4)[0])
         self.name = string(parts.get(_LINK_NAME, b""))
         self.mtu_bytes = int(struct.unpack("=I", parts.get(_LINK_MTU, bytes(4)))[0])
+        counters = parts.get(_LINK_COUNTERS, bytes(32))  # packets in and out, then bytes in and out
+        self.received_bytes = int(struct.unpack_from("=Q", counters, 16)[0])
 
 
 class Route:

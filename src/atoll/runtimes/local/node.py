@@ -71,7 +71,7 @@ class Node:
         host = learn_host(data, self.network, rooted=rooted, in_use=bool(os.listdir(self.boxes_folder)))
         self.loop = Loop()
         self.loop.on_child = self._on_child
-        self.burials = Burials(self.loop, self.cgroups, self.slots, self._buried)
+        self.burials = Burials(self.loop, self.cgroups, self.slots, self._buried, self._measure)
         self.deadlines = Deadlines(self.loop, self._end)
         self.maker = Maker(
             self.loop,
@@ -252,7 +252,18 @@ class Node:
         reply({})
 
     def stats(self, request: dict[str, Any], reply: Reply) -> None:
-        reply({"usage": usage_of(self._get(request))})
+        box = self._get(request)
+        self._measure(box)
+        reply({"usage": usage_of(box)})
+
+    def _measure(self, box: Box) -> None:
+        """What it has sent, if it has a network that is still there."""
+        if box.network != "outgoing" or not box.pid:
+            return
+        try:
+            box.sent_bytes = self.network.sent_bytes(box.slot)
+        except OSError:
+            pass  # its link went with its namespace: what was seen last stands
 
     def freeze(self, request: dict[str, Any], reply: Reply) -> None:
         box = self._get(request)
