@@ -210,3 +210,16 @@ async def test_a_look_up_that_a_change_overtook_is_not_remembered(pair: Pair, mo
     await early
     with pytest.raises(Unauthenticated):
         await standing.user(user.id)
+
+
+@pytest.mark.parametrize(
+    "credential", ["key_000000000000", "sess_000000000000", "user_" + "0" * 24, "login_x", "", "admin"]
+)
+async def test_whatever_a_user_has_made_is_not_the_user(pair: Pair, credential: str) -> None:
+    user = await pair.here.user()
+    assert is_in_person(principal_of(user, "login_" + "0" * 24)) and is_in_person(
+        principal_of(user, "oidc_" + "0" * 24)
+    )
+    with pytest.raises(Forbidden):
+        await pair.here.own_keys.create(principal_of(user, credential), "ci")
+    assert await pair.here.keys.list(owner=user.id) == []

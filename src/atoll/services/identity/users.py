@@ -5,6 +5,7 @@ Every rule about a user stands here; how one logs in stands in `logins.py`.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from atoll.services.identity.standing import Standing
 
 NAME_CHARS_MAX = 255
 ID_PREFIXES = ("user_", "key_", "grp_", "login_")  # no username passes for an id
+IN_PERSON = re.compile(r"^(login|oidc)_[0-9a-f]{24}$")  # the credentials of those
 PLAN = "user"  # whose quotas hold for them
 ATTEMPTS = 5
 LISTED_MAX = 1_000
@@ -234,8 +236,8 @@ def principal_of(user: User, credential: str, scopes: frozenset[Scope] = DEFAULT
 
 
 def is_in_person(principal: Principal) -> bool:
-    """Whether it is a user who has logged in, here or at a provider, and not a key of theirs."""
-    return USER_ID.match(principal.id) is not None and not principal.credential.startswith("key_")
+    """Whether it is a user who has logged in, here or at a provider, and not a key or a sandbox of theirs."""
+    return USER_ID.match(principal.id) is not None and IN_PERSON.match(principal.credential) is not None
 
 
 def require_in_person(principal: Principal) -> None:

@@ -8,9 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atoll.domain.ids import SANDBOX_ID
 from atoll.domain.principal import Principal
 from atoll.services.identity.logins import Logins, TokenPair
 from atoll.services.identity.parts import UserParts
+from atoll.services.identity.users import is_in_person
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.errors import ComputeError
@@ -84,7 +86,7 @@ class MeAnswer(BaseModel):
     """Who asks."""
 
     id: str
-    kind: Literal["user", "key"]
+    kind: Literal["user", "key", "sandbox"]
     username: str | None
     name: str
     admin: bool
@@ -137,7 +139,7 @@ class AuthHandlers:
         return json_response(
             {
                 "id": principal.id,
-                "kind": "key" if user is None or principal.credential.startswith("key_") else "user",
+                "kind": _kind(principal),
                 "username": None if user is None else user.username,
                 "name": principal.name,
                 "admin": principal.admin,
@@ -192,6 +194,12 @@ def operations(parts: UserParts, settings: Settings) -> list[Operation]:
             answers=(Answer(200, "the key set", JwksAnswer),), errors=(503,), public=True, tag=tag, error=error,
         ),
     ]  # fmt: skip
+
+
+def _kind(principal: Principal) -> str:
+    if is_in_person(principal):
+        return "user"
+    return "sandbox" if SANDBOX_ID.match(principal.credential) else "key"
 
 
 def _address(request: Request) -> str:
