@@ -1,4 +1,4 @@
-"""`atoll keys`: make, list and revoke API keys, straight in the database, whether the server runs or not."""
+"""`atoll keys`: make, list, renew and end API keys, straight in the database, whether the server runs or not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from atoll.cli import amounts, options, output
 
 if TYPE_CHECKING:
     from atoll.domain.key import ApiKey
+    from atoll.domain.rate import Rate
+    from atoll.records.base import Records
     from atoll.services.keys import Keys, NewKey
 
 T = TypeVar("T")
@@ -18,10 +20,16 @@ DAY_S = 86_400.0
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+    from atoll.cli import key_use
+
+    group = typer.Typer(help="Make, list, renew and end API keys.", no_args_is_help=True)
     group.command("create")(create)
     group.command("list")(list_)
     group.command("revoke", no_args_is_help=True)(revoke)
+    group.command("rotate", no_args_is_help=True)(rotate)
+    group.command("delete", no_args_is_help=True)(delete)
+    group.command("usage", no_args_is_help=True)(key_use.usage)
+    group.command("requests")(key_use.requests)
     app.add_typer(group, name="keys", rich_help_panel="Server")
 
 
@@ -29,10 +37,16 @@ def create(
     name: Annotated[str, typer.Option("--name", help="What it is for.")],
     kind: Annotated[str, typer.Option("--kind", help="standard, or internal or owner: without quota.")] = "standard",
     scopes: Annotated[
-        list[str] | None, typer.Option("--scope", help="execute, read or write; repeatable; default: all.")
+        list[str] | None, typer.Option("--scope", help="execute, read or write; repeatable; default: all three.")
     ] = None,
     expires: Annotated[
         str | None, typer.Option("--expires", help="After how long it ends by itself, such as 30d.")
+    ] = None,
+    description: Annotated[str, typer.Option("--description", help="More about it.")] = "",
+    prefix: Annotated[str, typer.Option("--prefix", help="What its text begins with.")] = "sk_",
+    plan: Annotated[str, typer.Option("--plan", help="Whose quotas hold, such as free, starter, pro.")] = "",
+    rate: Annotated[
+        str | None, typer.Option("--rate", help="Requests a second, and at once, such as 5 or 5,20. Default: settings.")
     ] = None,
     data: options.DataFolder = None,
     as_json: output.Json = False,
@@ -44,16 +58,22 @@ def create(
     scopes_of = frozenset(_choice(scope, Scope, "--scope") for scope in scopes or DEFAULT_SCOPES)
     expires_s = amounts.seconds(expires, "--expires")
     days = None if expires_s is None else expires_s / DAY_S
+    rate_of = _rate(rate)
 
     async def make(keys: Keys) -> NewKey:
-        return await keys.create(name, kind=kind_of, scopes=scopes_of, expires_in_days=days, actor="cli")
+        return await keys.create(
+            name,
+            kind=kind_of,
+            scopes=scopes_of,
+            expires_in_days=days,
+            prefix=prefix,
+            plan=plan,
+            description=description,
+            rate=rate_of,
+            actor="cli",
+        )
 
-    made = _with_keys(data, make)
-    if as_json:
-        output.print_json({"id": made.key.id, "key": made.text})
-    else:
-        typer.echo(made.text)
-        typer.echo(f"{made.key.id}: keep the key above, it cannot be shown again", err=True)
+    _show_new(with_keys(data, make), as_json)
 
 
 def list_(
@@ -66,7 +86,7 @@ def list_(
     async def look(keys: Keys) -> list[ApiKey]:
         return await keys.list(include_revoked=everything)
 
-    found = _with_keys(data, look)
+    found = with_keys(data, look)
     if as_json:
         output.print_json([_shown(key) for key in found])
         return
@@ -96,7 +116,7 @@ def revoke(
     async def end(keys: Keys) -> list[ApiKey]:
         return [await keys.revoke(key_id, actor="cli") for key_id in key_ids]
 
-    ended = _with_keys(data, end)
+    ended = with_keys(data, end)
     if as_json:
         output.print_json([_shown(key) for key in ended])
     else:
@@ -104,11 +124,67 @@ def revoke(
             typer.echo(key.id)
 
 
-def _with_keys(data: str | None, work: Callable[[Keys], Awaitable[T]]) -> T:
+def rotate(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, as atoll keys list shows it.")],
+    data: options.DataFolder = None,
+    as_json: output.Json = False,
+) -> None:
+    """Give a key another text. The old one opens nothing any more, at a server that runs within seconds."""
+
+    async def renew(keys: Keys) -> NewKey:
+        return await keys.rotate(key_id, actor="cli")
+
+    _show_new(with_keys(data, renew), as_json)
+
+
+def delete(
+    key_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids, as atoll keys list shows them.")],
+    data: options.DataFolder = None,
+) -> None:
+    """End and forget keys, with what they were used for. What they own stays, and their events do."""
+
+    async def forget(keys: Keys) -> None:
+        for key_id in key_ids:
+            await keys.delete(key_id, actor="cli")
+            typer.echo(key_id)
+
+    with_keys(data, forget)
+
+
+def _show_new(made: NewKey, as_json: bool) -> None:
+    if as_json:
+        output.print_json({"id": made.key.id, "key": made.text})
+    else:
+        typer.echo(made.text)
+        typer.echo(f"{made.key.id}: keep the key above, it cannot be shown again", err=True)
+
+
+def _rate(text: str | None) -> Rate | None:
+    """`5` or `5,20`: so many a second, so many at once."""
+    from atoll.cli.failure import MISUSED, Failed
+    from atoll.domain.rate import Rate
+
+    if text is None:
+        return None
+    per_s, _, burst = text.partition(",")
+    try:
+        return Rate(float(per_s), int(burst) if burst else max(1, round(4 * float(per_s))))
+    except (ValueError, OverflowError):
+        raise Failed(f"--rate must look like 5 or 5,20, not {text!r}", MISUSED) from None
+
+
+def with_keys(data: str | None, work: Callable[[Keys], Awaitable[T]]) -> T:
+    """What `work` makes of the keys of the installation in `data`."""
+    from atoll.services.keys import Keys
+
+    return with_records(data, lambda records: work(Keys(records)))
+
+
+def with_records(data: str | None, work: Callable[[Records], Awaitable[T]]) -> T:
+    """What `work` makes of the records of the installation in `data`."""
     import asyncio
 
     from atoll.app import open_store
-    from atoll.services.keys import Keys
     from atoll.settings import load
 
     settings = load(overrides={"data": data})
@@ -118,7 +194,7 @@ def _with_keys(data: str | None, work: Callable[[Keys], Awaitable[T]]) -> T:
         records = open_store(settings)
         try:
             await records.start()
-            return await work(Keys(records))
+            return await work(records)
         finally:
             await records.close()
 
@@ -132,6 +208,10 @@ def _shown(key: ApiKey) -> dict[str, object]:
         "prefix": key.prefix,
         "kind": key.kind,
         "scopes": key.scopes,
+        "owner": key.owner,
+        "plan": key.plan,
+        "description": key.description,
+        "rate": None if key.rate is None else {"per_s": key.rate.per_s, "burst": key.rate.burst},
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,

@@ -16,7 +16,7 @@ from atoll.domain.event import Event
 from atoll.domain.ids import KEY_ID
 from atoll.domain.key import ApiKey, Scope
 from atoll.domain.principal import Principal
-from atoll.domain.quota import AMOUNT_MAX, OverridesOf, QuotaName
+from atoll.domain.quota import AMOUNT_MAX, Overrides, OverridesOf, QuotaName
 from atoll.records.base import Records
 from atoll.services.accounts import require
 from atoll.services.clock import Clock, utc_now
@@ -193,5 +193,5 @@ def _checked(bounds: Mapping[str, int | None]) -> Mapping[str, int | None]:
 
 
 def _bounds(overrides: OverridesOf | None) -> dict[str, int]:
-    amounts = {} if overrides is None else overrides.amounts
+    amounts: Overrides = {} if overrides is None else overrides.amounts
     return {name: most for name, quota in BOUNDS.items() if (most := amounts.get(quota)) is not None}
