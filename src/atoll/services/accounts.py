@@ -91,8 +91,9 @@ class Accounts:
         self, principal: Principal, given: Mapping[str, Any], *, request_id: str | None = None
     ) -> Mapping[str, Any]:
         """Change what is given; None takes away. They hold besides those of the plan, never in their place. Needs
-        `write`. InvalidInput names the field."""
+        `write`, and `read` for what stands then. InvalidInput names the field."""
         require(principal, Scope.WRITE)
+        require(principal, Scope.READ)
         for _ in range(ATTEMPTS):
             account = await self._records.get_account(principal.id)
             before: Mapping[str, Any] = {} if account is None else account.limits

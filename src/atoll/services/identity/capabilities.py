@@ -122,7 +122,7 @@ class Capabilities:
 
     async def _check_depth(self, parent: ApiKey) -> None:
         above = parent.parent
-        for _ in range(DEPTH_MAX - 2):  # the child itself, and its parent
+        for _ in range(DEPTH_MAX - 1):  # the child is one more
             if above is None:
                 return
             key = await self._records.get_key(above)
