@@ -25,7 +25,9 @@ from atoll.domain.errors import AtollError, Conflict, InvalidInput, Unavailable
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import DEFAULT_NAME
 from atoll.gateway.api import ApiGateway
+from atoll.gateway.egress import Egress
 from atoll.gateway.gateway import Gateway
+from atoll.gateway.resolver import NameServers
 from atoll.limits import (
     audit_limits,
     auth_limits,
@@ -69,6 +71,7 @@ from atoll.services.rates.shared_counters import SharedCounters
 from atoll.services.recovery.backup import Dump
 from atoll.services.recovery.copy_journal import CopyJournal
 from atoll.services.recovery.second_store import SecondStore
+from atoll.services.rewrapping import check_vault
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.secret_giving import SecretGiving
 from atoll.services.secrets import Secrets
@@ -110,7 +113,6 @@ from atoll.surfaces.testbase.errors import AdminDialect
 from atoll.surfaces.testbase.routes import admin_operations
 from atoll.surfaces.transport import Http
 from atoll.surfaces.workspaces.routes import operations as workspace_operations
-from atoll.telemetry.identity_metrics import ProvidersUp
 from atoll.telemetry.identity_metrics import ProvidersUp
 from atoll.telemetry.metrics import Metrics
 from atoll.telemetry.trace import Tracing
@@ -194,7 +196,6 @@ class Application:
         self.auth = make_user_parts(records, self.vault, self.keys, auth_limits(settings), self._welcome)
         self.external = self._external()
         self.metrics.registry.register(ProvidersUp(self.external.answering))
-        self.metrics.registry.register(ProvidersUp(self.external.answering))
         self.connected = Connected(records, self.auth.standing, cache_s=settings.keys.cache_s)
         self.identity = Identity(
             self.keys,
@@ -223,8 +224,8 @@ class Application:
         router = Router(self.routes, redirect_slashes=False, default=self._not_found, lifespan=lambda _: self.running())
         self._asgi = Tracing(CutShort(router, self._dialect), self.metrics)
         api = ApiGateway(self, http_config(self, settings), Http, self.connected, FOUND)
-        self.gateway = Gateway(api)
-        self.sandboxes.gates.serve = self.gateway.serve
+        egress = Egress(NameServers(settings.network.resolvers))
+        self.gateway = self.sandboxes.gates.servant = Gateway(api, egress, self.connected)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._asgi(scope, receive, send)
@@ -245,6 +246,7 @@ class Application:
             await _started(stack, "opening the blobs", self.blobs.start, self.blobs.close)
             await _started(stack, "opening the vault", self.vault.start, self.vault.close)
             await _started(stack, "signing the events", self.audit.start, self.audit.close)
+            await check_vault(self.records, self.vault)
             await self.workspaces.check_key()
             await _started(stack, "adopting the workspaces", self.workspaces.start, self.workspaces.close)
             stack.push_async_callback(self.gateway.close)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextvars import Context
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
@@ -27,7 +27,34 @@ RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 5.0
 CLOSE_S = 1.0
 
-Serve = Callable[[Live, GateStream], Awaitable[None]]
+
+class Servant(Protocol):
+    """Who serves the streams: the gateway."""
+
+    async def serve(self, live: Live, stream: GateStream) -> None:
+        """Until the stream is over."""
+        ...
+
+    def changed(self, live: Live) -> None:
+        """What the sandbox may reach is another than before: what it may not any more is cut."""
+        ...
+
+    def ended(self, sandbox_id: str) -> None:
+        """Its gates are closed."""
+        ...
+
+
+class Nobody:
+    """Streams are cut as they come."""
+
+    async def serve(self, live: Live, stream: GateStream) -> None:
+        return
+
+    def changed(self, live: Live) -> None:
+        return
+
+    def ended(self, sandbox_id: str) -> None:
+        return
 
 
 @dataclass(slots=True)
@@ -39,10 +66,10 @@ class _Watch:
 
 
 class Gates:
-    """`serve` answers a stream until it returns; nothing of a sandbox outlives `close`."""
+    """`servant` is set by the composition root; nothing of a sandbox outlives `close`."""
 
     def __init__(self, runtime: Runtime, limits: Limits) -> None:
-        self.serve: Serve = _nobody
+        self.servant: Servant = Nobody()
         self._runtime = runtime
         self._limits = limits
         self._watches: dict[str, _Watch] = {}
@@ -64,7 +91,10 @@ class Gates:
     def close(self, sandbox_id: str) -> None:
         """Cut every stream of a sandbox; no error when there are none."""
         watch = self._watches.pop(sandbox_id, None)
-        for task in (*watch.waiting, *watch.streams) if watch is not None else ():
+        if watch is None:
+            return
+        self.servant.ended(sandbox_id)
+        for task in (*watch.waiting, *watch.streams):
             task.cancel()
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
@@ -118,7 +148,7 @@ class Gates:
 
     async def _answer(self, watch: _Watch, stream: GateStream) -> None:
         try:
-            await self.serve(watch.live, stream)
+            await self.servant.serve(watch.live, stream)
         except (AtollError, OSError) as error:
             _log.info("gates.refused", sandbox_id=watch.live.sandbox.id, gate=stream.gate, error=str(error))
         except Exception:
@@ -135,7 +165,3 @@ class Gates:
 def has_gates(sandbox: Sandbox) -> bool:
     """Whether anything but a port leads out of it to the server."""
     return sandbox.spec.capability is not None or sandbox.spec.network is NetworkMode.LISTED
-
-
-async def _nobody(_live: Live, _stream: GateStream) -> None:
-    """Nobody serves streams: they are cut."""

@@ -154,12 +154,13 @@ class Lives:
         *,
         measured: Usage | None = None,
         resources: Resources | None = None,
+        allow: tuple[str, ...] | None = None,
         bounds: Sequence[Bound] = (),
         **changes: Any,
     ) -> Sandbox:
-        """Store the next state (None: the same one) with `changes`, the usage so far and an event; `resources` are the
-        only part of the spec that then changes, whatever became of the others meanwhile. `bounds` are of one that
-        becomes live; what it used more than its record says is counted against its owner's quotas.
+        """Store the next state (None: the same one) with `changes`, the usage so far and an event; `resources`, or
+        `allow`, are the only part of the spec that then changes, whatever became of the others meanwhile. `bounds` are
+        of one that becomes live; what it used more than its record says is counted against its owner's quotas.
 
         Conflict when the stored state does not allow that step; a change that came between is no error while it does.
         """
@@ -172,6 +173,8 @@ class Lives:
                 fields = {**changes, "usage": usage}
                 if resources is not None:
                     fields["spec"] = replace(before.spec, resources=resources)
+                if allow is not None:
+                    fields["spec"] = replace(before.spec, allow=allow)
                 after = replace(before, **fields) if state is None else before.to(state, **fields)
                 try:
                     used = charges(before, usage)

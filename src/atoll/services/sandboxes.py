@@ -16,7 +16,7 @@ from atoll.domain.errors import Conflict, InvalidInput, QuotaExceeded, Unsupport
 from atoll.domain.ids import new_sandbox_id
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
-from atoll.domain.sandbox import Sandbox, SandboxSpec, SandboxState, Usage
+from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxSpec, SandboxState, Usage
 from atoll.records.base import Records
 from atoll.runtimes.base import Capability, Runtime
 from atoll.services.access import Access
@@ -38,7 +38,7 @@ from atoll.services.ports import Ports
 from atoll.services.processes import Processes
 from atoll.services.quotas import QuotaLimits, Quotas, credential_of, plans_with
 from atoll.services.reconciler import Reconciler, quietly
-from atoll.services.specs import check_name, check_sandbox_spec
+from atoll.services.specs import check_allow, check_name, check_sandbox_spec
 from atoll.services.suspensions import Suspensions
 from atoll.services.templates import Templates
 from atoll.services.watching import Watching
@@ -276,6 +276,20 @@ class Sandboxes:
             await access.runtime.sidekick(sandbox_id).ping()
         event = access.event("sandbox.kept_alive", live.sandbox, actor=principal.id, request_id=request_id)
         return await access.lives.move(live, None, event, resources=asked)
+
+    async def set_allowed(self, principal: Principal, sandbox_id: str, allow: Iterable[str]) -> Sandbox:
+        """Another list of names and addresses for a sandbox of network mode listed; at once: connections that it does
+        not have are cut. Needs `execute`. InvalidInput `network.allow`; Conflict for one of another mode."""
+        access = self._access
+        listed = tuple(allow)
+        check_allow(listed, access.limits)
+        live = await access.unended(principal, sandbox_id, Scope.EXECUTE)
+        if live.sandbox.spec.network is not NetworkMode.LISTED:
+            raise Conflict(f"session has network {live.sandbox.spec.network}: only one made with a list can change it")
+        event = access.event("sandbox.network_changed", live.sandbox, actor=principal.id, allow=list(listed))
+        sandbox = await access.lives.move(live, None, event, allow=listed)
+        self.gates.servant.changed(live)
+        return sandbox
 
     async def pause(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> Sandbox:
         """Freeze it. Needs `execute`. Unsupported by some runtimes; Conflict when it is not running."""

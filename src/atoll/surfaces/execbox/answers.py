@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from atoll.domain.process import Exit, FileEntry, ProcessInfo, RunResult
-from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxState, Usage
+from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxSpec, SandboxState, Usage
 from atoll.domain.workspace import WorkspaceMount
 from atoll.services.ports import PortUrl
 from atoll.services.templates import Template
@@ -49,7 +49,8 @@ class PortAnswer(_Answer):
 
 
 class NetworkAnswer(_Answer):
-    mode: Literal["none", "outgoing", "exposed"]
+    mode: Literal["none", "outgoing", "exposed", "listed"]
+    allow: list[str] | None = Field(None, description="what is reached, where there is a list")
     host: str
     ports: dict[str, PortAnswer]
 
@@ -257,7 +258,7 @@ def session(
     answer["tty"] = spec.tty
     if spec.workspaces:
         answer["workspaces"] = [mount(one) for one in spec.workspaces]
-    answer["network"] = network(spec.network, host, urls)
+    answer["network"] = network(spec, host, urls)
     answer["resources"] = resources(sandbox)
     answer["usage"] = usage(used or sandbox.usage)
     return answer
@@ -267,9 +268,10 @@ def mount(one: WorkspaceMount) -> Json:
     return {"workspace": one.workspace, "path": one.path, "readOnly": one.read_only}
 
 
-def network(mode: NetworkMode, host: str, urls: Sequence[PortUrl]) -> Json:
+def network(spec: SandboxSpec, host: str, urls: Sequence[PortUrl]) -> Json:
     ports = {str(url.container_port): {"hostPort": url.host_port, "url": url.url} for url in urls}
-    return {"mode": str(mode), "host": host, "ports": ports}
+    listed = {"allow": list(spec.allow)} if spec.network is NetworkMode.LISTED else {}
+    return {"mode": str(spec.network), **listed, "host": host, "ports": ports}
 
 
 def resources(sandbox: Sandbox) -> Json:

@@ -68,6 +68,11 @@ def _sessions(of: Sessions) -> list[Operation]:
             answers=(session,), body=requests.KeepaliveBody, body_required=False, errors=(400, *GONE, 413),
         ),
         Operation(
+            "PUT", SESSION + "/network", of.network, "setSessionNetwork",
+            "Change what a session with a list may reach: connections that the list does not have are cut",
+            answers=(session,), body=requests.NetworkBody, errors=(400, *GONE, 413),
+        ),
+        Operation(
             "POST", SESSION + "/pause", of.pause, "pauseSession", "Freeze every process of a session",
             answers=(paused,), errors=(*GONE, 501),
         ),

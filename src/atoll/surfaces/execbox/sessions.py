@@ -12,7 +12,7 @@ from atoll.services.sandboxes import Sandboxes
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model, unless_disconnected
 from atoll.surfaces.execbox import answers
-from atoll.surfaces.execbox.requests import CreateBody, KeepaliveBody
+from atoll.surfaces.execbox.requests import CreateBody, KeepaliveBody, NetworkBody
 from atoll.surfaces.operation import Parameter
 from atoll.telemetry.trace import trace_of
 
@@ -90,6 +90,11 @@ class Sessions:
             timeout_s=body.timeout_s,
             request_id=trace_of(request.scope).request_id,
         )
+        return json_response(self._session(sandbox))
+
+    async def network(self, request: Request, principal: Principal) -> Response:
+        body = await read_model(request, NetworkBody, self._body_bytes)
+        sandbox = await self._sandboxes.set_allowed(principal, request.path_params["id"], body.allow)
         return json_response(self._session(sandbox))
 
     async def pause(self, request: Request, principal: Principal) -> Response:

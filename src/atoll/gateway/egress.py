@@ -1,0 +1,182 @@
+"""Egress: connections of a sandbox to the names and addresses on its list, and to nothing else.
+
+The decision is about the resolved address, and that very address is connected to: a name that answers differently a
+moment later gains nothing. Addresses inside, this host's own among them, are never reached, whatever a list says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+import structlog
+
+from atoll.domain.addresses import is_public
+from atoll.domain.egress import AllowList, allow_list
+from atoll.domain.errors import Forbidden, NotFound, Unavailable
+from atoll.gateway.inspection import Inspected
+from atoll.gateway.questions import Questions
+from atoll.gateway.resolver import Resolver
+from atoll.gateway.synthetic import RANGE, SyntheticNames
+from atoll.services.joining import HELD_BYTES, Readable, Stream, join
+from atoll.services.lives import Live
+from atoll.sidekick.client import GateStream
+from atoll.sidekick.gates import DNS
+
+_log = structlog.get_logger()
+
+DNS_PORT = 53
+CONNECT_S = 10.0  # to all of a name's addresses together
+TRIES = 4
+HALF_CLOSED_S = 60.0
+
+Connect = Callable[[IPv4Address, int], Awaitable[tuple[StreamReader, StreamWriter]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a connection leads: a name that the program asked for, or an address that it knew."""
+
+    name: str | None
+    address: IPv4Address
+    port: int
+
+    def allowed(self, allow: AllowList) -> bool:
+        return allow.allows_address(self.address) if self.name is None else allow.allows_name(self.name)
+
+    def __str__(self) -> str:
+        return f"{self.name or self.address}:{self.port}"
+
+
+@dataclass(slots=True)
+class _Policy:
+    """One sandbox's list, as it was read last, and the connections that it has let through."""
+
+    listed: tuple[str, ...]
+    allow: AllowList
+    names: SyntheticNames
+    open: dict[asyncio.Task[None], Target] = field(default_factory=dict[asyncio.Task[None], Target])
+
+
+class Egress:
+    """`connect` is for tests; the usual one is a connection from this host."""
+
+    def __init__(self, resolver: Resolver, connect: Connect | None = None) -> None:
+        self._resolver = resolver
+        self._connect = connect or _connect
+        self._questions = Questions(resolver)
+        self._policies: dict[str, _Policy] = {}
+
+    async def serve(self, live: Live, stream: GateStream) -> None:
+        """Until the connection, or the question, is over. Forbidden for what the list does not have."""
+        policy = self._policy(live)
+        if stream.gate == DNS or stream.port == DNS_PORT:
+            await self._questions.serve(stream.reader, stream.writer, policy.allow, policy.names)
+            return
+        target = _target(policy, stream)
+        task = asyncio.current_task()
+        assert task is not None
+        policy.open[task] = target
+        try:
+            reader, writer = await self._reach(target)
+            try:
+                await self._relay(live, target, stream, Stream(reader, writer))
+            finally:
+                writer.transport.abort()
+        finally:
+            policy.open.pop(task, None)
+
+    def changed(self, live: Live) -> None:
+        """Its list is another one: what that does not have is cut."""
+        policy = self._policy(live)
+        for task, target in list(policy.open.items()):
+            if not target.allowed(policy.allow):
+                task.cancel()
+
+    def forget(self, sandbox_id: str) -> None:
+        self._policies.pop(sandbox_id, None)
+
+    def _policy(self, live: Live) -> _Policy:
+        sandbox = live.sandbox
+        listed = sandbox.spec.allow
+        known = self._policies.get(sandbox.id)
+        if known is not None and known.listed == listed:
+            return known
+        allow = allow_list(listed)
+        if known is None:
+            known = self._policies[sandbox.id] = _Policy(listed, allow, SyntheticNames(sandbox.id, sorted(allow.names)))
+        else:
+            known.listed, known.allow = listed, allow
+        return known
+
+    async def _reach(self, target: Target) -> tuple[StreamReader, StreamWriter]:
+        """NotFound for a name that nobody knows, Forbidden when it leads inside, Unavailable when nobody answers."""
+        found = [target.address] if target.name is None else await self._resolver.resolve(target.name)
+        addresses = [address for address in found if is_public(address) and not is_own(address)]
+        if not addresses:
+            raise Forbidden(f"{target} has no public address")
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                for address in addresses[:TRIES]:
+                    with suppress(OSError):
+                        return await self._connect(address, target.port)
+        except TimeoutError:
+            pass
+        raise Unavailable(f"{target} does not answer")
+
+    async def _relay(self, live: Live, target: Target, stream: GateStream, outside: Stream) -> None:
+        policy = self._policy(live)
+        source: Readable = stream.reader
+        if target.name is not None and not policy.allow.everything:
+            source = Inspected(source, lambda name: self._said(live, target, name))
+        await join(Stream(_Counted(source, live), stream.writer), outside, half_closed_s=HALF_CLOSED_S)
+
+    def _said(self, live: Live, target: Target, name: str) -> bool:
+        if self._policy(live).allow.allows_name(name):
+            return True
+        _log.info("egress.name_refused", sandbox_id=live.sandbox.id, target=str(target))
+        return False
+
+
+class _Counted:
+    """What a sandbox sends counts as what it sent out."""
+
+    def __init__(self, reader: Readable, live: Live) -> None:
+        self._reader = reader
+        self._live = live
+
+    async def read(self, n: int = -1, /) -> bytes:
+        data = await self._reader.read(n)
+        self._live.gateway_bytes += len(data)
+        return data
+
+
+def _target(policy: _Policy, stream: GateStream) -> Target:
+    """Where the program means to go, if the list has it."""
+    if not stream.address or not stream.port:
+        raise NotFound("a connection to nowhere")
+    address = IPv4Address(stream.address)
+    name = policy.names.name_of(address) if address in RANGE else None
+    target = Target(name, address, stream.port)
+    if (address in RANGE and name is None) or not target.allowed(policy.allow):
+        raise Forbidden(f"{target} is not on the list")
+    return target
+
+
+def is_own(address: IPv4Address) -> bool:
+    """Whether it is this host's: what is sent to one's own address leaves under that address. Nothing is sent here."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(address), DNS_PORT))
+        except OSError:
+            return False  # no way leads there
+        return probe.getsockname()[0] == str(address)
+
+
+async def _connect(address: IPv4Address, port: int) -> tuple[StreamReader, StreamWriter]:
+    return await asyncio.open_connection(str(address), port, limit=HELD_BYTES)

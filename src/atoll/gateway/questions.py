@@ -1,0 +1,85 @@
+"""Questions for names: what a sandbox with a list is answered. Allowed names have an address, all others do not exist.
+
+Every question comes as a stream of messages, each behind its length, as in DNS over TCP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from asyncio import IncompleteReadError, StreamReader, StreamWriter
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
+from atoll.domain.egress import AllowList, clean_name
+from atoll.domain.errors import AtollError, NotFound
+from atoll.gateway.resolver import Resolver
+from atoll.gateway.synthetic import SyntheticNames
+
+TTL_S = 30
+IDLE_S = 10.0
+_LENGTH = struct.Struct("!H")
+
+
+class Questions:
+    """`resolver` knows which of the allowed names exist."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+
+    async def serve(self, reader: StreamReader, writer: StreamWriter, allow: AllowList, names: SyntheticNames) -> None:
+        """Answer until nothing comes any more."""
+        try:
+            while True:
+                async with asyncio.timeout(IDLE_S):
+                    (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+                    question = await reader.readexactly(size)
+                    answer = await self.answer(question, allow, names)
+                    if answer is None:
+                        return
+                    writer.write(_LENGTH.pack(len(answer)) + answer)
+                    await writer.drain()
+        except (TimeoutError, IncompleteReadError, ConnectionError):
+            return
+
+    async def answer(self, question: bytes, allow: AllowList, names: SyntheticNames) -> bytes | None:
+        """None for what is no question at all."""
+        try:
+            asked = dns.message.from_wire(question)
+            if asked.flags & dns.flags.QR:
+                return None
+            told = dns.message.make_response(asked, recursion_available=True)
+        except (dns.exception.DNSException, ValueError, struct.error):
+            return None
+        if asked.opcode() != dns.opcode.QUERY or len(asked.question) != 1:
+            told.set_rcode(dns.rcode.NOTIMP)
+            return told.to_wire()
+        about = asked.question[0]
+        name = clean_name(_text(about.name))
+        if name is None or not allow.allows_name(name) or about.rdclass != dns.rdataclass.IN:
+            told.set_rcode(dns.rcode.NXDOMAIN)
+            return told.to_wire()
+        try:
+            if about.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
+                await self._resolver.resolve(name)
+            if about.rdtype == dns.rdatatype.A:  # of other kinds, IPv6 among them, there is nothing
+                address = names.address_of(name)
+                told.answer.append(dns.rrset.from_text(about.name, TTL_S, dns.rdataclass.IN, "A", str(address)))
+        except NotFound:
+            told.set_rcode(dns.rcode.NXDOMAIN)
+        except AtollError:
+            told.set_rcode(dns.rcode.SERVFAIL)
+        return told.to_wire()
+
+
+def _text(name: dns.name.Name) -> str:
+    """Labels with other bytes than those of host names become texts that no list allows."""
+    return name.to_text(omit_final_dot=True)
