@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+HASHED = (
+    "tenant", "seq", "id", "at", "action", "target", "actor", "credential", "outcome", "request_id", "address", "detail"
+)  # fmt: skip
 GENESIS = bytes(32)  # stands before the first event of each tenant
-FORM = "event 1"
+FORM = "event/1"
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -43,24 +47,6 @@ def moment_text(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def event_hash(
-    previous: bytes,
-    *,
-    id: int,
-    tenant: str,
-    seq: int,
-    at: str,
-    action: str,
-    target: str,
-    actor: str,
-    credential: str | None,
-    outcome: str,
-    request_id: str | None,
-    address: str | None,
-    detail: str,
-) -> bytes:
-    """SHA-256 of the hash before, and all the columns as a JSON array in ASCII; `detail` is the stored JSON text."""
-    columns = [
-        FORM, id, tenant, seq, at, action, target, actor, credential, outcome, request_id, address, detail
-    ]  # fmt: skip
-    return hashlib.sha256(previous + _encode(columns).encode("ascii")).digest()
+def event_hash(previous: bytes, columns: Sequence[object]) -> bytes:
+    """SHA-256 of the hash before, and the HASHED columns as a JSON array in ASCII; the detail is the stored text."""
+    return hashlib.sha256(previous + _encode([FORM, *columns]).encode("ascii")).digest()

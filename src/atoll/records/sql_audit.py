@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    String,
     and_,
     false,
     func,
@@ -20,7 +19,6 @@ from sqlalchemy import (
     select,
     true,
     tuple_,
-    type_coerce,
     union,
     update,
 )
@@ -43,6 +41,16 @@ _LINK = (
     "tenant", "seq", "id", "at", "action", "target", "actor", "credential", "outcome", "request_id", "address",
     "detail", "previous", "hash",
 )  # fmt: skip
+_LINKS = (
+    select(*(events.c[name] for name in _LINK), checkpoint_heads.c.hash, event_heads.c.seq, event_heads.c.hash)
+    .select_from(events)
+    .outerjoin(event_heads, event_heads.c.tenant == events.c.tenant)
+    .outerjoin(
+        checkpoint_heads,
+        (checkpoint_heads.c.tenant == events.c.tenant) & (checkpoint_heads.c.seq == events.c.seq),
+    )
+    .order_by(events.c.tenant, events.c.seq)
+)
 
 
 class SqlAudit(SqlStore, AuditRecords):
@@ -189,30 +197,24 @@ class SqlAudit(SqlStore, AuditRecords):
 
 
 def _links(connection: Connection, after: tuple[str, int] | None, limit: int, tenant: str | None) -> list[Link]:
-    # On SQLite a moment is text: as it stands there, since somebody may have changed it.
-    raw = connection.dialect.name == "sqlite"
-    columns = [type_coerce(events.c.at, String) if raw and name == "at" else events.c[name] for name in _LINK]
-    query = (
-        select(*columns, checkpoint_heads.c.hash, event_heads.c.seq, event_heads.c.hash)
-        .select_from(events)
-        .outerjoin(event_heads, event_heads.c.tenant == events.c.tenant)
-        .outerjoin(
-            checkpoint_heads,
-            (checkpoint_heads.c.tenant == events.c.tenant) & (checkpoint_heads.c.seq == events.c.seq),
-        )
-        .order_by(events.c.tenant, events.c.seq)
-        .limit(limit)
-    )
+    query = _LINKS.limit(limit)
     if tenant is not None:
         query = query.where(events.c.tenant == tenant)
     if after is not None:
         query = query.where(tuple_(events.c.tenant, events.c.seq) > tuple_(literal(after[0]), literal(after[1])))
-    return [_link(row, raw=raw) for row in connection.execute(query)]
+    if connection.dialect.name != "sqlite":
+        rows: Any = connection.execute(query)
+        return [_link(row, moment_text(row[3])) for row in rows]
+    # Straight from the driver: a moment as the text that stands there, since somebody may have changed it; and it is
+    # a million rows, each of which would cost several times as much.
+    compiled = query.compile(dialect=connection.dialect)
+    values = [compiled.params[name] for name in compiled.positiontup or ()]
+    driver: Any = connection.connection.driver_connection
+    return [_link(row, f"{row[3]}".replace(" ", "T") + "+00:00") for row in driver.execute(compiled.string, values)]
 
 
-def _link(row: Any, *, raw: bool) -> Link:
-    at = f"{row[3]}".replace(" ", "T") + "+00:00" if raw else moment_text(row[3])
-    return Link(*row[:3], at, *row[4:])
+def _link(row: Any, at: str) -> Link:
+    return Link._make((*row[:3], at, *row[4:]))
 
 
 def _wanted(query: EventQuery) -> list[ColumnElement[bool]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from atoll.domain.event_chain import GENESIS, event_hash, moment_text
+from atoll.domain.event_chain import GENESIS, HASHED, event_hash, moment_text
 from atoll.records.prepared import translated
 
 _COLUMNS = (
@@ -83,4 +83,4 @@ def _append_on_postgres(connection: Connection, values: Mapping[str, Any]) -> No
 def _chained(values: Mapping[str, Any], event_id: int, seq: int, previous: bytes) -> dict[str, Any]:
     """The whole row; its moment as text."""
     row = {**values, "id": event_id, "seq": seq, "at": moment_text(values["at"])}
-    return row | {"previous": previous, "hash": event_hash(previous, **row)}
+    return row | {"previous": previous, "hash": event_hash(previous, [row[name] for name in HASHED])}

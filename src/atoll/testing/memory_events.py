@@ -9,7 +9,7 @@ from typing import Any
 from atoll.domain.checkpoint import AuditKey, Checkpoint, Head
 from atoll.domain.errors import Conflict, StaleVersion
 from atoll.domain.event import Event, EventQuery
-from atoll.domain.event_chain import GENESIS, Link, event_hash, moment_text
+from atoll.domain.event_chain import GENESIS, HASHED, Link, event_hash, moment_text
 from atoll.records.audit import AuditRecords
 from atoll.records.rows import event_row
 
@@ -152,7 +152,7 @@ class MemoryEvents(AuditRecords):
             "seq": head.seq + 1,
             "at": moment_text(event.at),
         }
-        digest = event_hash(head.hash, **row)
+        digest = event_hash(head.hash, [row[name] for name in HASHED])
         self._heads[event.tenant] = Head(event.tenant, head.seq + 1, digest)
         self._events.append(replace(event, id=row["id"], seq=row["seq"], previous=head.hash, hash=digest))
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from atoll.domain.checkpoint import AuditKey
-from atoll.domain.event_chain import event_hash
+from atoll.domain.event_chain import HASHED, event_hash
 from atoll.testing.memory_vault import MemoryVault
 from atoll.testing.records_conformance import T0, event
 from tests.services.audit.conftest import Trail
@@ -135,9 +135,8 @@ async def test_a17_a_chain_that_was_rebuilt_with_right_hashes_is_found(trail: Tr
         other.row_factory = sqlite3.Row
         previous = bytes(32)
         for row in other.execute("SELECT * FROM events WHERE tenant = 'key_1' ORDER BY seq").fetchall():
-            values = {name: row[name] for name in row.keys() if name not in ("previous", "hash")}  # noqa: SIM118
-            values |= {"actor": "nobody", "at": values["at"].replace(" ", "T") + "+00:00"}
-            digest = event_hash(previous, **values)
+            values = dict(row) | {"actor": "nobody", "at": row["at"].replace(" ", "T") + "+00:00"}
+            digest = event_hash(previous, [values[name] for name in HASHED])
             change = "UPDATE events SET actor = 'nobody', previous = ?, hash = ? WHERE id = ?"
             other.execute(change, (previous, digest, row["id"]))
             previous = digest

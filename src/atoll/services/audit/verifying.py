@@ -24,12 +24,15 @@ async def verify(records: Records, vault: Vault, anchor: Path | None, tenant: st
         report.found(why)
     await _checkpoints(records, CheckpointCheck(report, keys), report, anchor)
     chains = ChainCheck(report)
-    after: tuple[str, int] | None = None
-    while links := await records.read_links(after, PAGE, tenant):
+    links = await records.read_links(None, PAGE, tenant)
+    while links:
+        last = links[-1].tenant, links[-1].seq
+        # the next page is read meanwhile, on another core
+        reading = asyncio.create_task(records.read_links(last, PAGE, tenant))
+        await asyncio.sleep(0)
         for link in links:
             chains.add(link)
-        after = links[-1].tenant, links[-1].seq
-        await asyncio.sleep(0)
+        links = await reading
     chains.end()
     missing(report, await records.missing_events(tenant))
     if report.events > report.signed:

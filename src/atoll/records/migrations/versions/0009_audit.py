@@ -155,7 +155,7 @@ def _link(row: dict, heads: dict[str, tuple[int, bytes]]) -> dict:
     seq, previous = heads.get(row["tenant"], (0, GENESIS))
     seq += 1
     columns = [
-        "event 1", row["id"], row["tenant"], seq, _moment(row["at"]), row["action"], row["target"], row["actor"],
+        "event/1", row["tenant"], seq, row["id"], _moment(row["at"]), row["action"], row["target"], row["actor"],
         None, row["outcome"], row["request_id"], None, row["detail"],
     ]  # fmt: skip
     text = json.dumps(columns, separators=(",", ":"))
