@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -10,6 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from atoll.domain.errors import Unauthenticated, Unavailable
+from atoll.domain.group import Role
 from atoll.surfaces import key_watch
 from atoll.surfaces.transport import END
 from atoll.telemetry.trace import Trace
@@ -43,6 +45,20 @@ async def test_a07_a_stream_is_closed_and_its_process_goes_on(house: Any, keys: 
     house.keys.principals[keys.ALICE] = alice
     listed = await house.call("GET", f"/v1/sessions/{session['id']}/processes")
     assert process in [found["id"] for found in listed.json()["processes"] if found["running"]]
+
+
+async def test_a07_a_stream_is_closed_when_its_principal_is_less_in_a_group(
+    house: Any, keys: Any, session: Any
+) -> None:
+    alice = house.keys.principals[keys.ALICE]
+    house.keys.principals[keys.ALICE] = replace(alice, groups={"grp_1": Role.ADMIN, "grp_2": Role.VIEWER})
+    async with house.socket(f"/v1/sessions/{session['id']}/attach") as socket:
+        house.keys.principals[keys.ALICE] = replace(alice, groups={"grp_1": Role.ADMIN, "grp_2": Role.VIEWER, "g": 1})
+        await asyncio.sleep(3 * LOOK_S)
+        assert socket.close_code is None  # more is no reason
+        house.keys.principals[keys.ALICE] = replace(alice, groups={"grp_1": Role.MEMBER, "grp_2": Role.VIEWER})
+        await everything(socket)
+    assert socket.close_code == 1008
 
 
 async def test_a07_a_stream_that_takes_no_input_is_closed_too(house: Any, keys: Any, session: Any) -> None:

@@ -18,8 +18,8 @@ from starlette.types import Scope
 from atoll.domain.errors import RateLimited, Unauthenticated
 from atoll.domain.key import KEY_PREFIX_CHARS, KeyKind
 from atoll.domain.principal import Principal
-from atoll.services.audit.refusals import Refusals
 from atoll.domain.rate import Rate
+from atoll.services.audit.refusals import Refusals
 from atoll.services.rates.local_counters import LocalCounters
 from atoll.surfaces.credentials import NO_QUERY, QueryWays, credential
 from atoll.surfaces.key_watch import watched
@@ -28,6 +28,7 @@ from atoll.telemetry.trace import trace_of
 
 Network = IPv4Network | IPv6Network
 
+ADMITTED = "atoll.admitted"  # in a request's scope: the credential's text, and whose it was
 MAX_GOOD_KEYS = 1024
 
 
@@ -112,6 +113,7 @@ class Door:
         except Unauthenticated:
             await self._rates.count_refused(trace, network_of(peer), classes)
             raise
+        scope[ADMITTED] = (text, principal)
         trace.key_id, trace.actor = principal.credential, principal.id
         structlog.contextvars.bind_contextvars(key_id=principal.credential)
         if principal.kind is KeyKind.STANDARD or not self._is_here(scope, peer):
@@ -125,8 +127,18 @@ class Door:
         await self._rates.spend_unknown(trace, network_of(peer), classes, is_here=self._is_here(scope, peer))
 
     def watch(self, scope: Scope) -> AbstractContextManager[None]:
-        """While it is open, the request's connection is ended once its key is revoked or has expired."""
-        return watched(scope, lambda: self._keys.authenticate(credential(scope) or ""))
+        """While it is open, the request's connection is ended once its key is revoked or has expired, or its principal
+        is less in a group than when it was admitted."""
+
+        async def look() -> None:
+            if ADMITTED not in scope:  # let in otherwise than by a credential: whoever did that watches
+                return
+            text, before = scope[ADMITTED]
+            now = await self._keys.authenticate(text)
+            if not before.groups.items() <= now.groups.items():
+                raise Unauthenticated
+
+        return watched(scope, look)
 
     @contextmanager
     def socket(self, principal: Principal) -> Generator[None]:
