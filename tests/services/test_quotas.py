@@ -217,10 +217,10 @@ async def test_an_override_holds_in_place_of_the_plan_s_amount(shop: Shop) -> No
     await shop.create(memory_mib=2000)
     with pytest.raises(QuotaExceeded, match="1/1"):
         await shop.create()
-    standing = await shop.overrides.change(OWNER, USER_ID, "concurrent_sandboxes", 2)
+    standing = await shop.overrides.change(OWNER, USER_ID, {"concurrent_sandboxes": 2})
     assert dict(standing.overrides) == {QuotaName.SANDBOXES: 2, QuotaName.MEMORY: None}
     await shop.create()
-    await shop.overrides.clear(OWNER, USER_ID, "concurrent_sandboxes")
+    await shop.overrides.clear(OWNER, USER_ID, ["concurrent_sandboxes"])
     await shop.create()
     assert [e.action for e in await shop.records.list_events(target=USER_ID) if e.action.startswith("quota.c")] == [
         "quota.changed",

@@ -28,9 +28,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "secrets": ("secrets",),
     "audit": ("audit",),
     "users": ("users",),
+    "quota": ("quota",),
     "templates": ("template",),
     "database": ("db",),
     "backup": ("backup", "restore"),
+    "vault": ("vault",),
     "version": ("version",),
 }
 

@@ -5,7 +5,7 @@ They hold for a user, a group or a key, on every server within seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from atoll.domain.errors import Forbidden, InvalidInput, NotFound
@@ -85,19 +85,20 @@ class QuotaOverrides:
         self._quotas.forget(subject)
         return await self._standing(subject)
 
-    async def change(self, principal: Principal, subject: str, name: str, amount: int | None) -> Standing:
-        """Set one of them and leave the others."""
+    async def change(self, principal: Principal, subject: str, amounts: Mapping[str, int | None]) -> Standing:
+        """Set some of them and leave the others."""
         _check_admin(principal)
         known = (await self._quotas.overrides(subject)).amounts
-        return await self.put(principal, subject, {**{what.value: most for what, most in known.items()}, name: amount})
+        return await self.put(principal, subject, {**{what.value: most for what, most in known.items()}, **amounts})
 
-    async def clear(self, principal: Principal, subject: str, name: str | None = None) -> Standing:
-        """Back to what the plan says: one of them, or all."""
+    async def clear(self, principal: Principal, subject: str, names: Sequence[str] = ()) -> Standing:
+        """Back to what the plan says: some of them, or all."""
         _check_admin(principal)
-        if name is None:
+        if not names:
             return await self.put(principal, subject, {})
-        known, cleared = (await self._quotas.overrides(subject)).amounts, _name(name)
-        return await self.put(principal, subject, {what.value: most for what, most in known.items() if what != cleared})
+        known, cleared = (await self._quotas.overrides(subject)).amounts, {_name(name) for name in names}
+        kept = {what.value: most for what, most in known.items() if what not in cleared}
+        return await self.put(principal, subject, kept)
 
     async def _standing(self, subject: str, *, unbounded: bool = False) -> Standing:
         allotment = await self._quotas.look_up(subject)
