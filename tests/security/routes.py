@@ -84,6 +84,7 @@ ROUTES: dict[str, Route] = {
     "pauseSession": Route("execute", SANDBOX),
     "resumeSession": Route("execute", SANDBOX),
     "suspendSession": Route("execute", SANDBOX),
+    "setSessionNetwork": Route("execute", SANDBOX, body={"allow": ["pypi.org"]}),
     "getPortUrl": Route("read", SANDBOX, query="port=80"),
     "listTemplates": Route("read"),
     "attachSession": Route("execute", SANDBOX),

@@ -89,7 +89,7 @@ async def state(town: Town) -> tuple[Any, ...]:
         [(one.id, one.state) for one in await records.list_sandboxes(owner=mine, removed=None)],
         await records.list_workspaces(owner=mine, deleted=None),
         await records.list_members(mine[1]),
-        await records.list_keys(owner=mine[0], include_revoked=True),
+        [replace(one, last_used_at=None) for one in await records.list_keys(owner=mine[0], include_revoked=True)],
     )
 
 

@@ -210,6 +210,17 @@ async def test_a_command_in_a_groups_workspace_runs_in_the_groups_sandbox(shop: 
     assert sandbox.owner == TEAM
 
 
+async def test_what_acts_in_the_groups_own_name_is_no_admin_of_it(shop: Workshop) -> None:
+    """Else a member would be one, by way of a sandbox of the group's that has a capability."""
+    await found(shop, bob=Role.MEMBER)
+    made = await shop.workspaces.create(await now(shop, BOB), "ours", group=TEAM)
+    own = Principal(TEAM, KeyKind.STANDARD, frozenset(Scope), credential="sess_" + "1" * 12)
+    for ref in ("ours", made.workspace.id):
+        await shop.workspaces.take(own, ref)
+        assert isinstance(await error(shop.workspaces.delete(own, ref)), NotPermitted)
+        assert isinstance(await error(shop.workspaces.sharing.share(own, ref, [BOB.id], Permission.READ)), NotPermitted)
+
+
 async def test_a_credential_of_single_things_finds_no_other_workspace(shop: Workshop) -> None:
     await found(shop, bob=Role.MEMBER)
     bob = await now(shop, BOB)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from atoll.domain.errors import Conflict, Forbidden, NotFound
 from atoll.domain.event import Event
 from atoll.domain.group import Role
-from atoll.domain.ids import workspace_id_of
+from atoll.domain.ids import GROUP_ID, workspace_id_of
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import Permission, Workspace
@@ -86,7 +86,8 @@ class WorkspaceAccess:
     async def _found(self, workspace: Workspace, principal_id: str, groups: Mapping[str, Role]) -> Found | None:
         """What somebody of those groups may do with it; None: nothing."""
         if workspace.owner == principal_id:
-            return Found(workspace, None)
+            # What acts in a group's own name, a sandbox of it or a key, is no admin of it.
+            return Found(workspace, Permission.WRITE if GROUP_ID.match(principal_id) else None)
         role = groups.get(workspace.owner)
         if role is Role.ADMIN:
             return Found(workspace, None)
@@ -124,8 +125,9 @@ class WorkspaceAccess:
         owner, slash, name = ref.rpartition("/")
         if not slash or owner == principal.id:
             own = await self._records.find_workspace(principal.id, name)
-            if own is not None and principal.reaches(own.owner, own.id):
-                return Found(own, None)
+            found = None if own is None else await self._by_id(principal, own.id)
+            if found is not None:
+                return found
         called = [one for one in await self.list(principal, shared=True) if one.workspace.name == name]
         called = [one for one in called if one.workspace.owner != principal.id]
         if not slash:
