@@ -16,9 +16,10 @@ from atoll.domain.errors import Conflict, NotFound, QuotaExceeded
 from atoll.domain.event import Event
 from atoll.domain.group import Group, Member, Membership, Role
 from atoll.domain.sandbox import ENDED
+from atoll.domain.user import USER_ID
 from atoll.records.groups import GROUP_PREFIX, GroupRecords
 from atoll.records.prepared import Prepared
-from atoll.records.schema import api_keys, group_members, groups, sandboxes, secrets, shares, workspaces
+from atoll.records.schema import api_keys, group_members, groups, sandboxes, secrets, shares, users, workspaces
 from atoll.records.sql_store import (
     ADD_EVENT,
     SqlStore,
@@ -36,6 +37,9 @@ MEMBER_LOCK = 3  # 1 is of sandboxes, 2 of workspaces
 _ADD = Prepared(insert(groups).inline())
 _GET = Prepared(select(groups).where(groups.c.id == bindparam("wanted")))
 _HOLD = Prepared(select(groups).where(groups.c.id == bindparam("wanted")).with_for_update())
+_HOLD_USER = Prepared(
+    select(users.c.id).where(users.c.id == bindparam("wanted")).with_for_update(read=True, key_share=True)
+)
 _HOLD_SHARED = Prepared(select(groups).where(groups.c.id == bindparam("wanted")).with_for_update(read=True))
 _SWAP = swap(groups, {"created_at"})
 _MEMBER = group_members.c.group == bindparam("of"), group_members.c.principal == bindparam("who")
@@ -81,8 +85,8 @@ class SqlGroups(SqlStore, GroupRecords):
 
         def forget(connection: Connection) -> None:
             _hold(connection, group_id)
-            if owned := _owned(connection, group_id):
-                raise Conflict(f"the group still owns {owned}: end, delete or revoke those first")
+            if theirs := owned(connection, group_id):
+                raise Conflict(f"the group still owns {theirs}: end, delete or revoke those first")
             connection.execute(delete(shares).where(shares.c.principal == group_id))
             connection.execute(delete(group_members).where(group_members.c.group == group_id))
             connection.execute(delete(groups).where(groups.c.id == group_id))
@@ -140,9 +144,20 @@ class SqlGroups(SqlStore, GroupRecords):
 
 
 def hold_owner(connection: Connection, owner: str) -> None:
-    """Keep an owner that is a group from being deleted until the transaction ends. NotFound when it is gone."""
+    """Keep an owner that is a group or a user from being deleted until the transaction ends. NotFound: it is gone."""
     if owner.startswith(GROUP_PREFIX) and _HOLD_SHARED.first(connection, {"wanted": owner}) is None:
         raise NotFound(f"group {owner} does not exist")
+    if USER_ID.match(owner) and _HOLD_USER.first(connection, {"wanted": owner}) is None:
+        raise NotFound(f"user {owner} does not exist")
+
+
+def leave_groups(connection: Connection, principal: str) -> None:
+    """Take somebody out of every group. Conflict where a group would be left without an admin."""
+    theirs = select(group_members.c.group).where(group_members.c.principal == principal)
+    for group_id in connection.execute(theirs.order_by(group_members.c.group)).scalars().all():
+        _hold(connection, group_id)
+        _DELETE_MEMBER.run(connection, {"of": group_id, "who": principal})
+        _check_admin(connection, group_id)
 
 
 def _hold(connection: Connection, group_id: str) -> None:
@@ -150,8 +165,8 @@ def _hold(connection: Connection, group_id: str) -> None:
         raise NotFound(f"group {group_id} does not exist")
 
 
-def _owned(connection: Connection, group_id: str) -> str:
-    """What it owns, in words."""
+def owned(connection: Connection, group_id: str, *, keys: bool = True) -> str:
+    """What a group or a user owns, in words."""
     unended = sandboxes.c.state.not_in([state.value for state in ENDED])
     counts = {
         "sandboxes": select(func.count()).select_from(sandboxes).where(sandboxes.c.owner == group_id, unended),
@@ -167,6 +182,8 @@ def _owned(connection: Connection, group_id: str) -> str:
         ),
         "secrets": select(func.count()).select_from(secrets).where(secrets.c.owner == group_id),
     }
+    if not keys:
+        del counts["keys"]
     found = {what: connection.execute(query).scalar_one() for what, query in counts.items()}
     return ", ".join(f"{count} {what}" for what, count in found.items() if count)
 

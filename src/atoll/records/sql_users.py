@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from atoll.domain.errors import Conflict, NotFound, StaleVersion
 from atoll.domain.event import Event
 from atoll.domain.user import Login, RefreshToken, SigningKey, User
 from atoll.records.prepared import Prepared
-from atoll.records.schema import api_keys, logins, refresh_tokens, sandboxes, signing_keys, users, workspaces
+from atoll.records.schema import api_keys, logins, refresh_tokens, signing_keys, users
+from atoll.records.sql_groups import leave_groups, owned
 from atoll.records.sql_store import ADD_EVENT, SqlStore, event_values, lock_owner, not_swapped, storable, swap
 from atoll.records.sql_store import swap_values as values_to_swap
 from atoll.records.user_rows import (
@@ -34,6 +35,7 @@ _ADD_USER = Prepared(insert(users).inline())
 _GET_USER = Prepared(select(users).where(users.c.id == bindparam("wanted")))
 _FIND_USER = Prepared(select(users).where(users.c.username == bindparam("wanted")))
 _FIND_SUBJECT = Prepared(select(users).where(users.c.issuer == bindparam("of"), users.c.subject == bindparam("wanted")))
+_HOLD_USER = Prepared(select(users).where(users.c.id == bindparam("wanted")).with_for_update())
 _SWAP_USER = swap(users, {"created_at"})
 _ADD_LOGIN = Prepared(insert(logins).inline())
 _GET_LOGIN = Prepared(select(logins).where(logins.c.id == bindparam("wanted")))
@@ -107,25 +109,25 @@ class SqlUsers(SqlStore, UserRecords):
 
     async def delete_user(self, user: User, event: Event) -> None:
         happened = event_values(event)
-        theirs = select(logins.c.id).where(logins.c.owner == user.id)
+        their_logins = select(logins.c.id).where(logins.c.owner == user.id)
 
         def remove(connection: Connection) -> None:
-            found = _GET_USER.first(connection, {"wanted": user.id})
+            found = _HOLD_USER.first(connection, {"wanted": user.id})
             if found is None:
                 raise NotFound(f"user {user.id} not found")
             if found["version"] != user.version:
                 raise StaleVersion(f"user {user.id} changed since it was read")
-            _refuse_owner(connection, user.id)
-            connection.execute(delete(refresh_tokens).where(refresh_tokens.c.login.in_(theirs)))
+            if theirs := owned(connection, user.id, keys=False):
+                raise Conflict(f"user {user.id} owns {theirs}: end or delete those first, or disable the user")
+            leave_groups(connection, user.id)
+            connection.execute(delete(refresh_tokens).where(refresh_tokens.c.login.in_(their_logins)))
             connection.execute(delete(logins).where(logins.c.owner == user.id))
             connection.execute(
                 update(api_keys)
                 .where(api_keys.c.owner == user.id, api_keys.c.revoked_at.is_(None))
                 .values(revoked_at=happened["at"], version=api_keys.c.version + 1)
             )
-            gone = connection.execute(delete(users).where(users.c.id == user.id, users.c.version == user.version))
-            if gone.rowcount != 1:
-                raise StaleVersion(f"user {user.id} changed since it was read")
+            connection.execute(delete(users).where(users.c.id == user.id))
             ADD_EVENT.run(connection, happened)
 
         await self._commit(remove)
@@ -258,12 +260,3 @@ class SqlUsers(SqlStore, UserRecords):
 
 def _taken(user: User) -> Conflict:
     return Conflict(f"the user {user.username!r} exists already, or another with that identity")
-
-
-def _refuse_owner(connection: Connection, user_id: str) -> None:
-    """Conflict when things would be left that nobody reaches any more."""
-    lives = exists().where(sandboxes.c.owner == user_id, sandboxes.c.live)
-    keeps = exists().where(workspaces.c.owner == user_id, workspaces.c.deleted_at.is_(None))
-    for found, what in ((lives, "a sandbox that lives"), (keeps, "a workspace")):
-        if connection.execute(select(found)).scalar():
-            raise Conflict(f"user {user_id} owns {what}: delete what it owns first, or disable the user")

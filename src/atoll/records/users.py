@@ -41,7 +41,8 @@ class UserRecords(ABC):
     @abstractmethod
     async def delete_user(self, user: User, event: Event) -> None:
         """Remove it with its logins and refresh tokens. StaleVersion when it changed, NotFound when it is gone,
-        Conflict while it owns a workspace or a sandbox that lives."""
+        Conflict while it owns a sandbox that has not ended, a workspace or a secret, or is a group's only admin.
+        Its keys are revoked, and it belongs to no group any more."""
 
     # logins
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, StaleVersion
 from atoll.domain.event import Event
 from atoll.domain.group import Group, Member, Membership, Role
+from atoll.domain.user import USER_ID
 from atoll.records.groups import GROUP_PREFIX, GroupRecords
 
 
@@ -97,6 +99,9 @@ class MemoryGroups(GroupRecords):
     def _hold_owner(self, owner: str) -> None:
         if owner.startswith(GROUP_PREFIX):
             self._group(owner)
+        users: Any = getattr(self, "_users", {})
+        if USER_ID.match(owner) and owner not in users:
+            raise NotFound(f"user {owner} does not exist")
 
     def _group(self, group_id: str) -> Group:
         if group_id not in self._groups:

@@ -66,10 +66,13 @@ class MemoryUsers(UserRecords):
         self._check()
         self._current(user)
         whole: Any = self
-        if any(one.live and one.owner == user.id for one in whole._sandboxes.values()):
-            raise Conflict(f"user {user.id} owns a sandbox that lives")
-        if any(one.deleted_at is None and one.owner == user.id for one in whole._workspaces.values()):
-            raise Conflict(f"user {user.id} owns a workspace")
+        if theirs := [f"{count} {what}" for what, count in whole._owned(user.id) if count and what != "keys"]:
+            raise Conflict(f"user {user.id} owns {', '.join(theirs)}")
+        groups = [one.group for one in whole._members.values() if one.principal == user.id]
+        for group in groups:
+            whole._check_admin(group, whole._members_of(group, but=user.id))
+        for group in groups:
+            del whole._members[group, user.id]
         for key in [one for one in whole._keys.values() if one.owner == user.id and one.revoked_at is None]:
             whole._keys[key.id] = replace(key, revoked_at=event.at, version=key.version + 1)
         for login in [one.id for one in self._logins.values() if one.owner == user.id]:

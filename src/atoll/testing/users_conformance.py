@@ -10,6 +10,7 @@ import pytest
 
 from atoll.domain.errors import Conflict, NotFound, StaleVersion
 from atoll.domain.event import Event
+from atoll.domain.group import Group, Member, Role
 from atoll.domain.ids import new_id, new_key_id, new_sandbox_id
 from atoll.domain.key import DEFAULT_SCOPES, ApiKey, KeyKind
 from atoll.domain.sandbox import Sandbox, SandboxSpec
@@ -139,6 +140,34 @@ class UserRecordsConformance:
         with pytest.raises(Conflict):
             await records.delete_user(someone, happened("user.deleted"))
         assert await records.get_user(someone.id) == someone
+
+    async def test_nobody_s_sandbox_is_made_for_a_user_who_is_gone(self, records: Records) -> None:
+        made = Sandbox(new_sandbox_id(), new_id("user"), SandboxSpec(), "local", T0)
+        with pytest.raises(NotFound):
+            await records.add_sandbox(made, happened())
+
+    async def test_a_sandbox_and_the_end_of_its_user_at_once_leave_no_sandbox_without_one(
+        self, stores: tuple[Records, Records], someone: User
+    ) -> None:
+        made = Sandbox(new_sandbox_id(), someone.id, SandboxSpec(), "local", T0)
+        await together(
+            stores[0].add_sandbox(made, happened()), stores[1].delete_user(someone, happened("user.deleted"))
+        )
+        there = await stores[0].get_sandbox(made.id) is not None
+        assert there is (await stores[0].get_user(someone.id) is not None)
+
+    async def test_a_group_s_only_admin_is_not_deleted_and_others_leave_their_groups(
+        self, records: Records, someone: User
+    ) -> None:
+        other = user("ben")
+        await records.add_user(other, happened())
+        group = Group(new_id("grp"), "g", T0, T0)
+        await records.add_group(group, Member(group.id, someone.id, Role.ADMIN, T0), happened())
+        await records.put_member(Member(group.id, other.id, Role.MEMBER, T0), happened())
+        with pytest.raises(Conflict):
+            await records.delete_user(someone, happened("user.deleted"))
+        await records.delete_user(other, happened("user.deleted"))
+        assert [one.principal for one in await records.list_members(group.id)] == [someone.id]
 
     # logins
 
