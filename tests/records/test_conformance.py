@@ -13,7 +13,6 @@ from atoll.testing.groups_conformance import GroupRecordsConformance
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.records_conformance import RecordsConformance
 from atoll.testing.users_conformance import UserRecordsConformance
-from atoll.testing.secrets_conformance import SecretRecordsConformance
 from atoll.testing.workspace_records_conformance import WorkspaceRecordsConformance
 
 Stores = tuple[Records, Records]
@@ -28,7 +27,7 @@ async def opened_twice(url: str) -> AsyncIterator[Stores]:
         await store.close()
 
 
-class TestSqlite(RecordsConformance, GroupRecordsConformance, UserRecordsConformance, SecretRecordsConformance, WorkspaceRecordsConformance):
+class TestSqlite(RecordsConformance, GroupRecordsConformance, UserRecordsConformance, WorkspaceRecordsConformance):
     @pytest.fixture
     async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
         async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
@@ -36,14 +35,14 @@ class TestSqlite(RecordsConformance, GroupRecordsConformance, UserRecordsConform
 
 
 @pytest.mark.postgres
-class TestPostgres(RecordsConformance, GroupRecordsConformance, UserRecordsConformance, SecretRecordsConformance, WorkspaceRecordsConformance):
+class TestPostgres(RecordsConformance, GroupRecordsConformance, UserRecordsConformance, WorkspaceRecordsConformance):
     @pytest.fixture
     async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
         async for stores in opened_twice(postgres_url):
             yield stores
 
 
-class TestMemory(RecordsConformance, GroupRecordsConformance, UserRecordsConformance, SecretRecordsConformance, WorkspaceRecordsConformance):
+class TestMemory(RecordsConformance, GroupRecordsConformance, UserRecordsConformance, WorkspaceRecordsConformance):
     @pytest.fixture
     async def stores(self) -> Stores:
         store = MemoryRecords()

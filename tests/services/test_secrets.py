@@ -194,7 +194,7 @@ async def test_a_credential_with_bounds_reaches_its_secrets_alone_and_makes_none
     for ref in ("OTHER", other.id):
         with pytest.raises(NoSecret):
             await secrets.get(bound, ref)
-    with pytest.raises(InvalidInput):
+    with pytest.raises(Forbidden):
         await secrets.create(bound, "NEW", b"x")
 
 

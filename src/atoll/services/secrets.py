@@ -56,22 +56,17 @@ class Secrets:
     ) -> Secret:
         """Keep a value under a name, as one's own or the group's. Needs `write`.
 
-        InvalidInput names the field (`name`, `value`, `hosts`, `description`, `group_id`); Conflict when there is one
-        of that name; QuotaExceeded.
+        InvalidInput names the field (`name`, `value`, `hosts`, `description`); NotFound for a group that it does not
+        belong to; Conflict when there is one of that name; QuotaExceeded.
         """
-        principal.require(Scope.WRITE)
-        owner = self._owner(principal, group)
-        principal.require(Scope.WRITE, owner)
-        secret_id = new_id("sec")
-        if not principal.sees(owner, secret_id):
-            raise InvalidInput("a credential that is bound to some resources makes no secrets", field="name")
+        owner = principal.owning(Scope.WRITE, group)
         if not SECRET_NAME.fullmatch(name):
             raise InvalidInput(
                 "name must be letters, digits and underscores, at most 128, and not begin with a digit", field="name"
             )
         _check_value(value)
         secret = Secret(
-            id=secret_id,
+            id=new_id("sec"),
             owner=owner,
             name=name,
             vault="",
