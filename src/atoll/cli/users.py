@@ -129,7 +129,7 @@ def enable(names: UserNames, data: options.DataFolder = None) -> None:
 
 
 def delete(names: UserNames, data: options.DataFolder = None) -> None:
-    """Delete users that own neither a live sandbox nor a workspace."""
+    """Delete users that own nothing any more and are no group's only admin."""
     from atoll.services.identity.users import OPERATOR
 
     async def remove(users: Users) -> list[User]:
