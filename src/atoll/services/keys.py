@@ -231,7 +231,7 @@ class Keys:
             if parent_id is None:
                 return scopes
             parent = await self._cache.get(parent_id, self._records.get_key)
-            if parent is None or not parent.usable(now):
+            if parent is None or not self._stands(parent) or not parent.usable(now):
                 break
             scopes, parent_id = scopes & parent.scopes, parent.parent
         raise Unauthenticated

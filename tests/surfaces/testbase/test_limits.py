@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -104,3 +105,25 @@ async def test_no_rate_holds_when_they_are_turned_off(open_office: Any) -> None:
         answers = [await office.call("GET", "/admin/keys", "nonsense") for _ in range(5)]
         assert {answer.status_code for answer in answers} == {403}
         assert "ratelimit-limit" not in answers[0].headers
+
+
+async def test_the_protocols_words_for_keys_that_open_nothing(office: Any) -> None:
+    serve_testbase(office.house)
+    ended, expired = await office.make(), await office.make(expiresIn=0.000001)
+    await office.call("POST", f"/admin/keys/{ended['id']}/revoke")
+    await asyncio.sleep(0.1)  # longer than it lives
+    forbidden = {"error": "Forbidden", "message": "Invalid API key"}
+    for key, status, body in (
+        (expired["key"], 401, {"error": "Unauthorized", "message": "API key has expired"}),
+        (ended["key"], 403, forbidden),
+        ("tb_" + "0" * 64, 403, forbidden),
+        ("ü", 401, None),
+        (None, 401, None),
+    ):
+        headers = {} if key != "ü" else {"authorization": b"Bearer \xfc"}
+        answer = await office.call("GET", "/look", None if key == "ü" else key, headers=headers)
+        assert answer.status_code == status, key
+        assert answer.json() == body or (body is None and answer.json()["message"].startswith("API key required."))
+    # nobody else is told which of them it was
+    told = {(await office.call("GET", "/v1/sessions", key)).text for key in (expired["key"], ended["key"], "sk_x")}
+    assert len(told) == 1
