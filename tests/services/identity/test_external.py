@@ -148,7 +148,7 @@ async def test_only_named_clients_may_have_asked_for_a_token(name: str) -> None:
 
 async def test_an_odd_name_is_no_name() -> None:
     world = World()
-    for number, name in enumerate(["a\nb", 7, {"a": 1}, None]):
+    for number, name in enumerate(["a\nb", "\ud800", "n" * 300, 7, {"a": 1}, None]):
         made = await world.external.authenticate(sign(claims(sub=f"odd{number}", name=name)))
         assert made.name == made.id
 
@@ -159,6 +159,17 @@ async def test_only_texts_in_the_form_of_a_token_are_recognised() -> None:
     for text in ("sk_" + "0" * 64, "", "ey", "a.b.c", "ey.b", "ey.b.c.d"):
         assert not world.external.recognises(text)
     assert not world.door().recognises(sign(claims()))
+
+
+async def test_an_algorithm_that_is_not_pinned_is_no_reason_to_look_for_keys() -> None:
+    async with serving(jwk(rsa_key(), "right")) as provider:
+        world = World()
+        door = world.door(Provider("real", Rules(provider.issuer, frozenset({AUDIENCE}))))
+        with pytest.raises(Unauthenticated):
+            await door.authenticate(sign(claims(iss=provider.issuer), rsa_key(), "RS512", kid="right"))
+        assert provider.asked == []
+        await door.close()
+    await world.outbound.close()
 
 
 async def test_a08_what_a_token_brings_along_chooses_no_key() -> None:

@@ -109,6 +109,13 @@ def test_a08_a_token_with_a_forged_algorithm_or_signature_is_refused(case: str) 
     assert refused.value.message == Unauthenticated().message
 
 
+@pytest.mark.parametrize("header", [{"crit": ["exp"]}, {"crit": []}, {"crit": None}, {"b64": True}, {"b64": False}])
+def test_a10_an_extension_is_refused_before_anybody_looks_at_the_signature(header: dict[str, Any]) -> None:
+    with pytest.raises(TokenRefused, match="API key") as refused:
+        take_apart(sign(claims(), **header))
+    assert "extension" in refused.value.why
+
+
 def test_a08_a_key_fits_only_its_own_algorithms() -> None:
     every = jwt_checks.ALGORITHMS
     wrong: list[tuple[PrivateKey, str, PrivateKey]] = [
@@ -138,7 +145,7 @@ CLAIMS: dict[str, Any] = {
     "an audience within a list within a list": {"aud": [[AUDIENCE]]},
     "an audience that is an object": {"aud": {AUDIENCE: True}},
     "the start of an audience": {"aud": AUDIENCE[:-1]},
-    "endless audiences": {"aud": [AUDIENCE] * 200},
+    "endless audiences": {"aud": [AUDIENCE, *(["a"] * 200)]},
     "no subject": {"sub": ...},
     "a number for a subject": {"sub": 7},
     "a list for a subject": {"sub": ["alice"]},
@@ -158,6 +165,7 @@ CLAIMS: dict[str, Any] = {
     "a future start": {"nbf": NOW + 600},
     "a start that is a text": {"nbf": "0"},
     "a start that is null": {"nbf": None},
+    "a start that is true": {"nbf": True},
     "issued in the future": {"iat": NOW + 600},
     "issued long ago": {"iat": 0},
     "issued at a text": {"iat": "now"},
@@ -174,8 +182,9 @@ def test_a10_a_wrong_claim_is_refused(case: str) -> None:
 TEXTS: dict[str, bytes] = {
     "a name twice": json.dumps(claims()).encode()[:-1] + b',"sub":"root"}',
     "a name twice, deep within": json.dumps(claims(x=1)).encode().replace(b'"x": 1', b'"x": {"y":1,"y":2}'),
-    "infinity": json.dumps(claims(exp=0)).encode().replace(b'"exp": 0', b'"exp": Infinity'),
-    "a number beyond numbers": json.dumps(claims(exp=0)).encode().replace(b'"exp": 0', b'"exp": 1e999'),
+    "infinity": json.dumps(claims(x=0)).encode().replace(b'"x": 0', b'"x": Infinity'),
+    "no number": json.dumps(claims(x=0)).encode().replace(b'"x": 0', b'"x": NaN'),
+    "a number beyond numbers": json.dumps(claims(x=0)).encode().replace(b'"x": 0', b'"x": 1e999'),
     "a list": b"[]",
     "no JSON": b"{",
     "not UTF-8": b'{"sub":"\xff"}',
@@ -186,7 +195,15 @@ TEXTS: dict[str, bytes] = {
 @pytest.mark.parametrize("case", TEXTS)
 def test_a10_a_payload_that_readers_differ_about_is_refused(case: str) -> None:
     with pytest.raises(TokenRefused):
-        check(sign(TEXTS[case]))
+        take_apart(sign(TEXTS[case]))
+
+
+def test_a08_one_token_is_written_in_one_way() -> None:
+    """Signatures differ by bits that no byte holds: what is remembered of one text must not hold for another."""
+    for other in (_with_loose_bits(sign(claims())), sign(claims()) + "=", sign(claims()).replace(".", ". ")):
+        with pytest.raises(TokenRefused, match="API key") as refused:
+            take_apart(other)
+        assert "base64url" in refused.value.why
 
 
 def test_a10_a_name_twice_in_the_header_is_refused() -> None:

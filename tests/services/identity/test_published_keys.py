@@ -164,6 +164,14 @@ async def test_n08_a_configuration_that_leads_astray_is_not_followed(case: str) 
         assert provider.asked == [CONFIGURATION]
 
 
+async def test_n08_another_server_on_this_machine_is_not_asked_for_keys() -> None:
+    async with serving(FIRST) as provider, serving(FIRST) as inside, published(provider) as keys:
+        provider.configuration = {"jwks_uri": f"{inside.issuer}/keys"}
+        with pytest.raises(Unavailable):
+            await keys.find("first", "RS256")
+        assert (provider.asked, inside.asked) == ([CONFIGURATION], [])
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [

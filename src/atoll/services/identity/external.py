@@ -35,7 +35,6 @@ from atoll.services.outbound import Outbound
 
 _log = structlog.get_logger("atoll.identity")
 REMEMBERED_MAX = 10_000
-NAME_CHARS_MAX = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +171,7 @@ def _credential(issuer: str, subject: str) -> str:
 
 def _name(verified: Verified, claim: str) -> str:
     value = verified.claims.get(claim)
-    return value[:NAME_CHARS_MAX] if isinstance(value, str) and value.isprintable() else ""
+    return value if isinstance(value, str) else ""
 
 
 def _scopes(claims: Mapping[str, Any], provider: Provider) -> frozenset[Scope]:
