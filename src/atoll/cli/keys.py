@@ -48,10 +48,17 @@ def create(
     rate: Annotated[
         str | None, typer.Option("--rate", help="Requests a second, and at once, such as 5 or 5,20. Default: settings.")
     ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            "--for", metavar="OWNER", help="Whose it is: a user's or group's id, or that of a key, dead or alive."
+        ),
+    ] = None,
     data: options.DataFolder = None,
     as_json: output.Json = False,
 ) -> None:
     """Make a key. Its text is shown now and never again."""
+    from atoll.cli import key_owners
     from atoll.domain.key import DEFAULT_SCOPES, KeyKind, Scope
 
     kind_of = _choice(kind, KeyKind, "--kind")
@@ -70,9 +77,12 @@ def create(
             plan=plan,
             description=description,
             rate=rate_of,
+            owner=owner or "",
             actor="cli",
         )
 
+    if owner is not None:
+        with_records(data, lambda records: key_owners.check(records, owner))
     _show_new(with_keys(data, make), as_json)
 
 
@@ -116,7 +126,11 @@ def revoke(
     async def end(keys: Keys) -> list[ApiKey]:
         return [await keys.revoke(key_id, actor="cli") for key_id in key_ids]
 
+    from atoll.cli import key_owners
+
     ended = with_keys(data, end)
+    for note in with_records(data, lambda records: key_owners.left_behind(records, ended)):
+        typer.echo(note, err=True)
     if as_json:
         output.print_json([_shown(key) for key in ended])
     else:

@@ -25,6 +25,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "server": ("up", "down"),
     "doctor": ("doctor",),
     "keys": ("keys",),
+    "groups": ("groups",),
     "secrets": ("secrets",),
     "audit": ("audit",),
     "users": ("users",),

@@ -56,6 +56,9 @@ def run(
             help="Mount a workspace at PATH (/workspace), and begin there; repeatable.",
         ),
     ] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", help="It belongs to this group (its id or name), instead of to you.")
+    ] = None,
     as_json: options.ResultAsJson = False,
 ) -> None:
     """Make a sandbox and run a command in it: [bold]atoll run --rm -- python3 -c 'print(1)'[/bold].
@@ -84,6 +87,7 @@ def run(
         "name": name,
         "workspaces": mounts,
         "secrets": amounts.secrets(secret or []),
+        "group": group,
     }
     try:
         code = asyncio.run(_run(wanted, remove, interactive, terminal, detach, as_json))
@@ -101,6 +105,10 @@ async def _run(
     if terminal:
         wanted["tty"] = session.terminal_size()
         wanted["env"] = options.with_term(wanted["env"])
+    if wanted["group"] is not None:
+        from atoll.cli.groups import group_id
+
+        wanted["group"] = await group_id(wanted["group"])
     sandbox = await AsyncSandbox.create(**wanted)
     if detach:
         _print_made(sandbox, as_json)

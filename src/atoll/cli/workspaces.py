@@ -63,6 +63,9 @@ def create(
     automatic: Annotated[
         bool, typer.Option("--automatic/--no-automatic", help="Take revisions after processes and daily.")
     ] = True,
+    group: Annotated[
+        str | None, typer.Option("--group", help="It belongs to this group (its id or name), instead of to you.")
+    ] = None,
     as_json: output.Json = False,
 ) -> None:
     """Make an empty one: [bold]atoll workspace create project --tag demo --quota 2g[/bold]"""
@@ -78,7 +81,15 @@ def create(
         "quota_inodes": inodes,
         "automatic": None if automatic else False,
     }
-    _print(asyncio.run(AsyncWorkspace.create(name, **fields)).found, as_json)
+
+    async def make() -> WorkspaceInfo:
+        if group is not None:
+            from atoll.cli.groups import group_id
+
+            fields["group"] = await group_id(group)
+        return (await AsyncWorkspace.create(name, **fields)).found
+
+    _print(asyncio.run(make()), as_json)
 
 
 def list_(

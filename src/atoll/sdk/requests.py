@@ -62,6 +62,7 @@ def create_body(
     workspace: Named | str | None,
     workspaces: Sequence[Mount | Named | str] | None,
     secrets: Sequence[SecretUse | str] | None = None,
+    group: str | None = None,
 ) -> dict[str, Any]:
     """What `POST /v1/sessions` takes; arguments that are None are left to the server. Times are seconds."""
     resources = {
@@ -91,6 +92,7 @@ def create_body(
         "setup": texts(setup, "setup", "a list of lines for the shell") or None,
         "files": [_baked(path, content) for path, content in baked.items()] if baked else None,
         "secrets": secret_items(secrets) or None,
+        "group": text(group, "group", "a group's id"),
     }
     if workspace is not None and not more:
         body["workspace"] = _reference(workspace)

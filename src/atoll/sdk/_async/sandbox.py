@@ -77,6 +77,7 @@ class AsyncSandbox:
         workspace: Named | str | None = None,
         workspaces: Sequence[Mount | Named | str] | None = None,
         secrets: Sequence[SecretUse | str] | None = None,
+        group: str | None = None,
         url: str | None = None,
         api_key: str | None = None,
     ) -> AsyncSandbox:
@@ -89,6 +90,7 @@ class AsyncSandbox:
         `workspace`, or its name, is mounted at /workspace, with HOME in it; `workspaces` takes `Mount`s for several.
         Commands start in `cwd`; without it in the first workspace, else in /.
         `secrets` are for the main process; without one, for each command.
+        `group` is the id of a group that it belongs to, instead of to who makes it.
         Errors: InvalidInput, QuotaExceeded, Unauthenticated, Unsupported, Unavailable, ConnectionFailed.
         """
         api = connect(url, api_key)
@@ -114,9 +116,10 @@ class AsyncSandbox:
             workspace=workspace,
             workspaces=workspaces,
             secrets=secrets,
+            group=group,
         )
         timeout_s = BUILD_TIMEOUT_S if setup else CREATE_TIMEOUT_S
-        return cls(api, sandbox_of(await api.call("POST", "/v1/sessions", body, timeout_s=timeout_s)))
+        return cls(api, sandbox_of(await api.call("POST", "/v1/sessions", body, timeout_s=timeout_s, once=True)))
 
     @classmethod
     async def connect(cls, sandbox_id: str, *, url: str | None = None, api_key: str | None = None) -> AsyncSandbox:

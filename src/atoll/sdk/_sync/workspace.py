@@ -72,10 +72,12 @@ class Workspace:
         quota_bytes: int | None = None,
         quota_inodes: int | None = None,
         automatic: bool | None = None,
+        group: str | None = None,
         url: str | None = None,
         api_key: str | None = None,
     ) -> Workspace:
-        """A new, empty one. `automatic`: revisions are taken after processes and daily. Conflict: the name is taken."""
+        """A new, empty one, one's own or that of the group of this id. `automatic`: revisions are taken after
+        processes and daily. Conflict: the name is taken."""
         api = connect(url, api_key)
         body = _body(
             name=name,
@@ -84,8 +86,9 @@ class Workspace:
             quotaBytes=whole(quota_bytes, "quota_bytes", "a whole number of bytes"),
             quotaInodes=whole(quota_inodes, "quota_inodes", "a whole number"),
             automatic=automatic,
+            group=group,
         )
-        return cls(api, workspace_of(api.call("POST", BASE, body)))
+        return cls(api, workspace_of(api.call("POST", BASE, body, once=True)))
 
     @classmethod
     def get(cls, name: str, *, url: str | None = None, api_key: str | None = None) -> Workspace:
@@ -315,7 +318,7 @@ class Workspace:
     def fork(self, name: str, *, revision: str | int | None = None) -> Workspace:
         """A new workspace that begins as this one is; instant, whatever its size."""
         body = _body(name=name, revision=None if revision is None else str(revision))
-        answer = self._api.call("POST", f"{self._base}/fork", body, timeout_s=WORK_TIMEOUT_S)
+        answer = self._api.call("POST", f"{self._base}/fork", body, timeout_s=WORK_TIMEOUT_S, once=True)
         return type(self)(self._api, workspace_of(answer))
 
     def merge(
