@@ -71,8 +71,10 @@ def test_all_keys_move_to_openbao_and_back_whatever_cuts_it_short(server: Server
     words = ("vault", "rewrap", "--data", str(server.data), "--json")
     cut = server.cli(*words, env=transit | {"ATOLL_CRASH_AT": "records.write.after_commit"}, code=None)
     assert cut.returncode == -9
-    assert keys(server) == {"local": before["local"] - 1, "transit": 1}
-    assert_refused(server)  # half of it is not enough
+    half = keys(server)
+    assert sum(half.values()) == before["local"] and half["transit"] >= 1
+    if "local" in half:
+        assert_refused(server)  # half of it is not enough
     moved = json.loads(server.cli(*words, env=transit).stdout)["keys"]
     assert sum(moved.values()) == before["local"] and keys(server) == {"transit": before["local"]}
 
