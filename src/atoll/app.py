@@ -32,6 +32,7 @@ from atoll.limits import (
     audit_limits,
     auth_limits,
     bootstrap_texts,
+    delivery_limits,
     door_limits,
     identity_providers,
     outbound_limits,
@@ -76,6 +77,9 @@ from atoll.services.sandboxes import Sandboxes
 from atoll.services.secret_giving import SecretGiving
 from atoll.services.secrets import Secrets
 from atoll.services.signup import Signup
+from atoll.services.webhooks.delivering import Deliveries
+from atoll.services.webhooks.owners import Owners
+from atoll.services.webhooks.webhooks import Webhooks
 from atoll.services.workspaces.parts import make_parts
 from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.storage.packs import pack_key
@@ -85,6 +89,7 @@ from atoll.settings.vault import TransitSettings
 from atoll.surfaces.computesdk.auth import operations as auth_operations
 from atoll.surfaces.computesdk.capabilities import operations as capability_operations
 from atoll.surfaces.computesdk.errors import ComputeDialect
+from atoll.surfaces.computesdk.events import event_answer
 from atoll.surfaces.computesdk.events import operations as event_operations
 from atoll.surfaces.computesdk.groups import operations as group_operations
 from atoll.surfaces.computesdk.quotas import operations as quota_operations
@@ -92,6 +97,7 @@ from atoll.surfaces.computesdk.routes import operations as compute_operations
 from atoll.surfaces.computesdk.secrets import operations as secret_operations
 from atoll.surfaces.computesdk.user_keys import operations as user_key_operations
 from atoll.surfaces.computesdk.users import operations as user_operations
+from atoll.surfaces.computesdk.webhooks import operations as webhook_operations
 from atoll.surfaces.credentials import FOUND
 from atoll.surfaces.cut_short import CutShort
 from atoll.surfaces.door import Door, is_loopback
@@ -210,6 +216,11 @@ class Application:
         anchor = settings.folder.audit_anchor
         self.audit = Audit(records, self.vault, anchor, memberships.of, self.metrics, audit_limits(settings))
         self.door.refusals = self.audit.refusals
+        per_owner = settings.webhooks.max_per_owner
+        self.webhooks = Webhooks(records, self.vault, self.outbound, per_owner=per_owner)
+        told, stands = event_answer, Owners(records).why_not
+        deliveries = delivery_limits(settings)
+        self.deliveries = Deliveries(records, self.vault, self.outbound, told, stands, self.metrics, deliveries)
         requests = Idempotency(
             records,
             kept_s=settings.quotas.idempotency_h * 3600,
@@ -247,6 +258,9 @@ class Application:
             await _started(stack, "opening the vault", self.vault.start, self.vault.close)
             await check_vault(self.records, self.vault)
             await _started(stack, "signing the events", self.audit.start, self.audit.close)
+            if self.settings.webhooks.enabled:
+                self.deliveries.start()
+                stack.push_async_callback(self.deliveries.close)
             await self.workspaces.check_key()
             await _started(stack, "adopting the workspaces", self.workspaces.start, self.workspaces.close)
             stack.push_async_callback(self.gateway.close)
@@ -347,6 +361,7 @@ class Application:
             (TerminalDialect(), terminal_operations(self.workspaces, self.settings)),
             (ComputeDialect(), compute_operations(self.workspaces, self.settings)),
             (ComputeDialect(), event_operations(self.audit.events)),
+            (ComputeDialect(), webhook_operations(self.webhooks, self.settings)),
             (ComputeDialect(), auth_operations(self.auth, self.settings)),
             (ComputeDialect(), user_key_operations(self.auth, self.settings)),
             (ComputeDialect(), user_operations(self.auth, self.settings)),

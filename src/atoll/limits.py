@@ -9,18 +9,19 @@ from ipaddress import ip_network
 
 from atoll.domain.rate import Rate, Window
 from atoll.domain.workspace import Quota, Reason
+from atoll.services.audit.parts import AuditLimits
+from atoll.services.audit.refusals import RefusalLimits
 from atoll.services.identity.jwt_checks import Rules
 from atoll.services.identity.logins import LoginLimits
 from atoll.services.identity.parts import AuthLimits
 from atoll.services.identity.providers import Provider
 from atoll.services.identity.throttling import TryLimits
 from atoll.services.identity.verification_keys import from_pem
-from atoll.services.audit.parts import AuditLimits
-from atoll.services.audit.refusals import RefusalLimits
 from atoll.services.limits import Limits
 from atoll.services.outbound import OutboundLimits
 from atoll.services.quotas import QuotaLimits, plans_with
 from atoll.services.recovery.second_store import SecondStoreLimits
+from atoll.services.webhooks.delivering import DeliveryLimits
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.settings import DAY_S, Settings, SettingsError
@@ -145,6 +146,12 @@ def audit_limits(settings: Settings) -> AuditLimits:
     """Of the audit trail."""
     own = settings.audit
     return AuditLimits(own.checkpoint_s, own.streams_per_key, RefusalLimits(own.refusals_per_s, own.refusals_burst))
+
+
+def delivery_limits(settings: Settings) -> DeliveryLimits:
+    """Of the calls to webhooks."""
+    own = settings.webhooks
+    return DeliveryLimits(timeout_s=own.timeout_s, give_up_after_s=own.give_up_after_s, first_retry_s=own.first_retry_s)
 
 
 def bootstrap_texts(settings: Settings) -> list[str]:

@@ -16,12 +16,13 @@ from atoll.records.sql import SqlRecords, open_records
 from atoll.testing.audit_records_conformance import AuditRecordsConformance
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.records_conformance import event
+from atoll.testing.webhook_records_conformance import WebhookRecordsConformance
 from tests.records.test_conformance import Stores, opened_twice
 
 SOURCES = Path(atoll.__file__).parent
 
 
-class TestSqlite(AuditRecordsConformance):
+class TestSqlite(AuditRecordsConformance, WebhookRecordsConformance):
     @pytest.fixture
     async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
         async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
@@ -29,14 +30,14 @@ class TestSqlite(AuditRecordsConformance):
 
 
 @pytest.mark.postgres
-class TestPostgres(AuditRecordsConformance):
+class TestPostgres(AuditRecordsConformance, WebhookRecordsConformance):
     @pytest.fixture
     async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
         async for stores in opened_twice(postgres_url):
             yield stores
 
 
-class TestMemory(AuditRecordsConformance):
+class TestMemory(AuditRecordsConformance, WebhookRecordsConformance):
     @pytest.fixture
     async def stores(self) -> tuple[Records, Records]:
         store = MemoryRecords()

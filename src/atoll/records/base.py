@@ -23,6 +23,7 @@ from atoll.records.quotas import QuotaRecords
 from atoll.records.rates import RateRecords
 from atoll.records.secrets import SecretRecords
 from atoll.records.users import UserRecords
+from atoll.records.webhooks import WebhookRecords
 from atoll.records.workspaces import WorkspaceRecords
 from atoll.records.wrapped_keys import WrappedKeyRecords
 
@@ -50,6 +51,7 @@ class Records(
     QuotaRecords,
     SecretRecords,
     UserRecords,
+    WebhookRecords,
     WorkspaceRecords,
     WrappedKeyRecords,
 ):

@@ -51,6 +51,7 @@ from atoll.records.sql_store import (
     swap_values,
 )
 from atoll.records.sql_users import SqlUsers
+from atoll.records.sql_webhooks import SqlWebhooks
 from atoll.records.sql_workspaces import SqlWorkspaces
 from atoll.records.sql_wrapped_keys import SqlWrappedKeys
 
@@ -103,6 +104,7 @@ class SqlRecords(
     SqlQuotas,
     SqlSecrets,
     SqlUsers,
+    SqlWebhooks,
     SqlWorkspaces,
     SqlWrappedKeys,
     SqlRevisions,

@@ -25,5 +25,7 @@ class WebhookSettings(Section):
     """Webhooks that one owner may have."""
     timeout_s: float = Field(default=10.0, ge=0.1, le=60)
     """How long a receiver may take to answer."""
+    first_retry_s: float = Field(default=5.0, ge=0.1, le=3_600)
+    """Seconds after which a failed call is tried again; each further pause is twice as long, up to an hour."""
     give_up_after_s: float = Field(default=86_400.0, ge=1, le=2_592_000)
     """A webhook whose deliveries have failed for so long is disabled, with an event."""

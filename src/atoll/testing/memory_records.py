@@ -20,11 +20,13 @@ from atoll.testing.memory_quotas import MemoryQuotas
 from atoll.testing.memory_rates import MemoryRates
 from atoll.testing.memory_secrets import MemorySecrets
 from atoll.testing.memory_users import MemoryUsers
+from atoll.testing.memory_webhooks import MemoryWebhooks
 from atoll.testing.memory_workspace_records import MemoryWorkspaceRecords
 from atoll.testing.memory_wrapped_keys import MemoryWrappedKeys
 
 
 class MemoryRecords(
+    MemoryWebhooks,
     MemoryEvents,
     MemoryChildKeys,
     MemoryAccounts,
