@@ -36,6 +36,7 @@ _GET_USER = Prepared(select(users).where(users.c.id == bindparam("wanted")))
 _FIND_USER = Prepared(select(users).where(users.c.username == bindparam("wanted")))
 _FIND_SUBJECT = Prepared(select(users).where(users.c.issuer == bindparam("of"), users.c.subject == bindparam("wanted")))
 _HOLD_USER = Prepared(select(users).where(users.c.id == bindparam("wanted")).with_for_update())
+_HOLD_USER_SHARED = Prepared(select(users).where(users.c.id == bindparam("wanted")).with_for_update(read=True))
 _SWAP_USER = swap(users, {"created_at"})
 _ADD_LOGIN = Prepared(insert(logins).inline())
 _GET_LOGIN = Prepared(select(logins).where(logins.c.id == bindparam("wanted")))
@@ -134,18 +135,23 @@ class SqlUsers(SqlStore, UserRecords):
 
     # logins
 
-    async def add_login(self, login: Login, token: RefreshToken, event: Event, *, kept: int) -> None:
+    async def add_login(self, login: Login, token: RefreshToken, event: Event, *, kept: int, user_version: int) -> None:
         row, first, happened = storable(login_row(login)), storable(token_row(token)), event_values(event)
         lasting = (logins.c.owner == login.owner) & logins.c.ended_at.is_(None)
         newest = select(logins.c.id).where(lasting).order_by(logins.c.created_at.desc(), logins.c.id.desc()).limit(kept)
 
         def add(connection: Connection) -> None:
             lock_owner(connection, OWNER_LOCK, login.owner)
+            user = _HOLD_USER_SHARED.first(connection, {"wanted": login.owner})
+            if user is None:
+                raise NotFound(f"user {login.owner} not found")
+            if user["version"] != user_version:
+                raise StaleVersion(f"user {login.owner} changed since it was read")
             try:
                 _ADD_LOGIN.run(connection, row)
                 _ADD_TOKEN.run(connection, first)
             except IntegrityError as error:
-                raise Conflict(f"login {login.id} exists already, or its user does not") from error
+                raise Conflict(f"login {login.id} exists already") from error
             connection.execute(
                 update(logins)
                 .where(lasting, logins.c.id.not_in(newest))

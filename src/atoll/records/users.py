@@ -47,8 +47,9 @@ class UserRecords(ABC):
     # logins
 
     @abstractmethod
-    async def add_login(self, login: Login, token: RefreshToken, event: Event, *, kept: int) -> None:
-        """Insert both. Of the user's logins that last, only the newest `kept` stay; older ones end as evicted."""
+    async def add_login(self, login: Login, token: RefreshToken, event: Event, *, kept: int, user_version: int) -> None:
+        """Insert both. Of the user's logins that last, only the newest `kept` stay; older ones end as evicted.
+        StaleVersion when the user is not of that version any more, NotFound when they are gone."""
 
     @abstractmethod
     async def get_login(self, login_id: str) -> Login | None: ...

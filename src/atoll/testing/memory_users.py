@@ -80,10 +80,14 @@ class MemoryUsers(UserRecords):
         del self._users[user.id]
         self._log(event)
 
-    async def add_login(self, login: Login, token: RefreshToken, event: Event, *, kept: int) -> None:
+    async def add_login(self, login: Login, token: RefreshToken, event: Event, *, kept: int, user_version: int) -> None:
         self._check()
-        if login.id in self._logins or login.owner not in self._users:
-            raise Conflict(f"login {login.id} exists, or its user does not")
+        if login.owner not in self._users:
+            raise NotFound(f"user {login.owner} not found")
+        if self._users[login.owner].version != user_version:
+            raise StaleVersion()
+        if login.id in self._logins:
+            raise Conflict(f"login {login.id} exists")
         self._logins[login.id] = login
         self._refresh_tokens[token.hash] = token
         lasting = [one for one in self._logins.values() if one.owner == login.owner and one.ended_at is None]

@@ -58,7 +58,7 @@ class UserRecordsConformance:
     @pytest.fixture
     async def logged_in(self, records: Records, someone: User) -> tuple[Login, RefreshToken]:
         made = login(someone)
-        await records.add_login(made, token(made), happened("login.created", made.id), kept=10)
+        await records.add_login(made, token(made), happened("login.created", made.id), kept=10, user_version=1)
         return made, token(made)
 
     # users
@@ -179,15 +179,19 @@ class UserRecordsConformance:
         assert await records.find_refresh_token(first.hash) == (first, made, someone)
         assert await records.find_refresh_token("0" * 64) is None
         with pytest.raises(Conflict):
-            await records.add_login(made, first, happened(), kept=10)
+            await records.add_login(made, first, happened(), kept=10, user_version=1)
+        stale = login(someone)
+        with pytest.raises(StaleVersion):
+            await records.add_login(stale, token(stale), happened(), kept=10, user_version=2)
+        assert await records.get_login(stale.id) is None
         nobody = login(user("z"))
-        with pytest.raises(Conflict):
-            await records.add_login(nobody, token(nobody), happened(), kept=10)
+        with pytest.raises(NotFound):
+            await records.add_login(nobody, token(nobody), happened(), kept=10, user_version=1)
 
     async def test_only_the_newest_logins_of_a_user_last(self, records: Records, someone: User) -> None:
         made = [login(someone, age_s=age) for age in (3, 2, 1)]
         for one in made:
-            await records.add_login(one, token(one), happened(), kept=2)
+            await records.add_login(one, token(one), happened(), kept=2, user_version=1)
         stored = [await records.get_login(one.id) for one in made]
         assert [one.reason for one in stored if one] == ["evicted", None, None]
 
@@ -235,7 +239,7 @@ class UserRecordsConformance:
     ) -> None:
         made, first = logged_in
         other = login(someone, age_s=1)
-        await records.add_login(other, token(other), happened(), kept=10)
+        await records.add_login(other, token(other), happened(), kept=10, user_version=1)
         before = len(await records.list_events())
         second, said = token(made, "second"), (happened("login.refreshed"), happened("login.replayed"))
         assert await records.rotate_refresh_token("0" * 64, second, T0, *said) is None
@@ -259,7 +263,7 @@ class UserRecordsConformance:
         self, records: Records, someone: User, logged_in: tuple[Login, RefreshToken]
     ) -> None:
         ended = login(someone)
-        await records.add_login(ended, token(ended), happened(), kept=10)
+        await records.add_login(ended, token(ended), happened(), kept=10, user_version=1)
         await records.end_login(ended.id, T0, "logout", happened())
         assert await records.prune_logins(T0) == 0
         assert await records.prune_logins(T0 + timedelta(seconds=1)) == 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from atoll.domain.errors import Conflict, Forbidden, NotFound, RateLimited, Unauthenticated, Unavailable
 from atoll.domain.user import Login, User
@@ -39,6 +42,10 @@ async def opens(server: Server, tokens: TokenPair) -> bool:
     except Unauthenticated:
         return False
     return True
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
 async def login_of(pair: Pair, tokens: TokenPair) -> Login:
@@ -168,7 +175,7 @@ async def test_a15_guesses_are_bounded_and_a_right_password_is_not_told_then(pai
 
 
 async def test_a15_made_up_refresh_tokens_are_bounded(pair: Pair) -> None:
-    server = pair.server(tries=TryLimits(pair_burst=3))
+    server = pair.server(tries=TryLimits(address_burst=3))
     for _ in range(3):
         with pytest.raises(WrongRefreshToken):
             await server.logins.refresh("rt_" + "0" * 64, address=HOME)
@@ -176,6 +183,39 @@ async def test_a15_made_up_refresh_tokens_are_bounded(pair: Pair) -> None:
         await server.logins.refresh("rt_" + "0" * 64, address=HOME)
     with pytest.raises(RateLimited):
         await server.logins.logout(access_token="ey.ey.ey", address=HOME)
+    with pytest.raises(WrongRefreshToken):  # nobody else is kept out
+        await server.logins.refresh("rt_" + "0" * 64, address="198.51.100.1")
+
+
+async def test_who_changes_their_password_while_somebody_logs_in_with_the_old_one_shuts_them_out(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pair.here.user()
+    real = pair.records.add_login
+
+    async def late(*arguments: Any, **more: Any) -> None:
+        monkeypatch.setattr(pair.records, "add_login", real)
+        await pair.there.users.set_password(OPERATOR, "ann", "another horse battery")
+        await real(*arguments, **more)
+
+    monkeypatch.setattr(pair.records, "add_login", late)
+    with pytest.raises(WrongLogin):
+        await pair.here.login()
+    assert "login.created" not in await pair.actions()
+    assert await pair.here.login(password="another horse battery")
+
+
+async def test_other_changes_meanwhile_keep_nobody_out(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    await pair.here.user()
+    real = pair.records.add_login
+
+    async def late(*arguments: Any, **more: Any) -> None:
+        monkeypatch.setattr(pair.records, "add_login", real)
+        await pair.there.users.change(OPERATOR, "ann", UserChanges(name="Ann"))
+        await real(*arguments, **more)
+
+    monkeypatch.setattr(pair.records, "add_login", late)
+    assert await opens(pair.there, await pair.here.login())
 
 
 async def test_one_s_own_password_is_changed_by_who_knows_it(pair: Pair) -> None:
@@ -298,3 +338,23 @@ async def test_a_life_of_a_user_on_a_real_database(two: tuple[Server, Server, Re
         "user.enabled",
         "user.deleted",
     ]
+
+
+@pytest.mark.parametrize("algorithm", ["EdDSA", "RS256"])
+async def test_a13_a_dump_of_the_database_opens_nothing(tmp_path: Path, algorithm: str) -> None:
+    store, time = open_records(f"sqlite:///{tmp_path}/atoll.db"), Time()
+    await store.start()
+    server = Server(store, MemoryVault(), time, algorithm=algorithm)
+    await server.user()
+    tokens = await server.login()
+    ann = await server.tokens.authenticate(tokens.access.text)
+    made = await server.own_keys.create(ann, "ci")
+    second = await refresh(server, tokens)
+    _, private = await server.signing_keys.signer()
+    whole = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    secrets = [PASSWORD, tokens.refresh, second.refresh, tokens.access.text, made.text, made.text[12:]]
+    await store.close()
+    held = everything_in(tmp_path)
+    assert made.key.hash.encode() in held and b"$argon2id$" in held  # it is the database
+    for secret in [secret.encode() for secret in secrets] + [whole, whole[16:48], whole[-32:], base64.b64encode(whole)]:
+        assert secret not in held

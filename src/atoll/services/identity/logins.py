@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import structlog
 
-from atoll.domain.errors import AtollError, Forbidden, NotFound, StaleVersion, Unauthenticated
+from atoll.domain.errors import AtollError, Conflict, Forbidden, NotFound, StaleVersion, Unauthenticated
 from atoll.domain.event import Event
 from atoll.domain.ids import new_id
 from atoll.domain.principal import Principal
@@ -28,8 +28,8 @@ from atoll.services.identity.users import Users, require_in_person
 
 REFRESH_PREFIX = "rt_"
 REFRESH_CHARS_MAX = 256
-NO_USERNAME = "(refresh)"  # what attempts to refresh are counted under: it is no username
 PRUNE_EVERY_S = 3_600.0
+ATTEMPTS = 5
 _log = structlog.get_logger("atoll.logins")
 
 
@@ -99,13 +99,13 @@ class Logins:
         """Make oneself a user and log in. NotFound where the settings do not let everybody."""
         if not self._limits.registration:
             raise NotFound("users are made by an administrator here")
-        self._throttle.begin(NO_USERNAME, address)  # and not taken back: one address makes only so many
+        self._throttle.begin_registration(address)
         user = await self._users.register(username, password, name=name)
         return await self._begin(await self._users.welcome(user))
 
     async def refresh(self, refresh_token: str, *, address: str) -> TokenPair:
         """The next pair. WrongRefreshToken; for one that was used before it ends the login too."""
-        self._throttle.begin(NO_USERNAME, address)
+        self._throttle.begin_unnamed(address)
         used = _hash(refresh_token)
         found = None if used is None else await self._records.find_refresh_token(used)
         if used is None or found is None or not found[2].usable:
@@ -123,15 +123,15 @@ class Logins:
         if rotated is None:
             self._standing.forget(user.id)
             raise WrongRefreshToken
-        self._throttle.succeed(NO_USERNAME, address)
+        self._throttle.succeed_unnamed(address)
         return TokenPair(await self._tokens.issue(user, rotated), text)
 
     async def logout(self, *, refresh_token: str | None = None, access_token: str | None = None, address: str) -> None:
         """End the login of either token: both are refused from now on, on other servers within two seconds.
         Unauthenticated when neither is of a login that lasts."""
-        self._throttle.begin(NO_USERNAME, address)
+        self._throttle.begin_unnamed(address)
         login = await self._login_of(refresh_token, access_token)
-        self._throttle.succeed(NO_USERNAME, address)
+        self._throttle.succeed_unnamed(address)
         try:
             await self._records.end_login(
                 login.id, self._clock(), "logout", self._event("login.ended", login, {"reason": "logout"})
@@ -171,11 +171,26 @@ class Logins:
         login = Login(new_id("login"), user.id, now, now + timedelta(seconds=self._limits.login_ttl_s))
         text, token = self._new_token(login)
         access = await self._tokens.issue(user, login)  # before there is a login: a vault that is down leaves none
-        event = self._event("login.created", login)
-        await self._records.add_login(login, token, event, kept=self._limits.logins_kept)
+        await self._add(user, login, token)
         self._standing.forget(user.id)
         await self._prune()
         return TokenPair(access, text)
+
+    async def _add(self, user: User, login: Login, token: RefreshToken) -> None:
+        """WrongLogin when the user was disabled or got another password since it was looked at."""
+        event, verified = self._event("login.created", login), user.password_hash
+        for _ in range(ATTEMPTS):
+            try:
+                await self._records.add_login(
+                    login, token, event, kept=self._limits.logins_kept, user_version=user.version
+                )
+                return
+            except StaleVersion:
+                again = await self._records.get_user(user.id)
+                if again is None or not again.usable or again.password_hash != verified:
+                    raise WrongLogin from None
+                user = again
+        raise Conflict("this user keeps changing: try again")
 
     def _new_token(self, login: Login) -> tuple[str, RefreshToken]:
         text = REFRESH_PREFIX + secrets.token_hex(32)

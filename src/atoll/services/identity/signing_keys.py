@@ -32,6 +32,7 @@ from atoll.domain.tree import chunk_id
 from atoll.domain.user import SigningKey
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
+from atoll.services.deadline import deadline
 from atoll.services.workspaces.storage.sealing import KEY_BYTES, Sealer
 from atoll.vaults.base import Vault
 
@@ -44,6 +45,7 @@ LABEL = chunk_id(b"private signing key")
 SYSTEM = "system"
 ATTEMPTS = 5
 LOOK_AGAIN_S = 0.2  # the least time between two looks for keys that are not known here
+SIGNER_S = 20.0  # for the vault and the records
 KEPT_S = 86_400.0  # that a key outlives the last token that it signed, in the records
 
 
@@ -79,7 +81,7 @@ class SigningKeys:
 
     async def signer(self) -> tuple[SigningKey, PrivateKey]:
         """The key that signs now; made, or replaced, when it is time. Unavailable when the vault is."""
-        async with self._making:
+        async with deadline(SIGNER_S, "opening the signing key"), self._making:
             for _ in range(ATTEMPTS):
                 key = _signing(await self._list())
                 due = key is None or key.algorithm != self._algorithm or key.created_at + self._rotate <= self._clock()

@@ -41,7 +41,20 @@ class LoginThrottle:
 
     def begin(self, username: str, address: str) -> None:
         """Count an attempt as failed until `succeed` takes that back. RateLimited with the wait."""
-        counts = self._counts(username, address)
+        self._begin(self._counts(username, address))
+
+    def begin_unnamed(self, address: str) -> None:
+        """Likewise, for an attempt that names nobody: only its address counts."""
+        self._begin([(self._addresses, address)])
+
+    def succeed_unnamed(self, address: str) -> None:
+        self._addresses.give_back(address)
+
+    def begin_registration(self, address: str) -> None:
+        """Likewise, for who becomes somebody: one address makes only so many, and nothing is taken back."""
+        self._begin([(self._pairs, address), (self._addresses, address)])
+
+    def _begin(self, counts: list[tuple[_Tries, str]]) -> None:
         if wait_s := max(tries.wait_s(name) for tries, name in counts):
             raise RateLimited("too many failed logins: try again later", retry_after_s=wait_s)
         for tries, name in counts:
