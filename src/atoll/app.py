@@ -48,6 +48,7 @@ from atoll.runtimes.base import Runtime
 from atoll.services.account_keys import AccountKeys
 from atoll.services.accounts import Accounts
 from atoll.services.audit.parts import Audit
+from atoll.services.authorities import Authorities
 from atoll.services.bootstrap_keys import introduce
 from atoll.services.deadline import deadline
 from atoll.services.idempotency import Idempotency
@@ -180,6 +181,8 @@ class Application:
         self.second_store, self._healer = self._second_store(second or open_copy_store(settings))
         parts.chunks.healer = self._healer
         self.secrets = Secrets(records, self.vault)
+        authorities = Authorities(settings.folder.gateway_seed)
+        self.giving = SecretGiving(records, self.secrets, authorities)
         self.sandboxes = Sandboxes(
             records,
             runtime,
@@ -189,7 +192,7 @@ class Application:
             quotas=self.quotas,
             metrics=self.metrics,
             workspaces=self.workspaces.mounts,
-            secrets=SecretGiving(records, self.secrets),
+            secrets=self.giving,
         )
         self.workspaces.join(self.sandboxes)
         self._unproved = ""  # the isolation rules that did not hold when this server started
@@ -235,7 +238,12 @@ class Application:
         router = Router(self.routes, redirect_slashes=False, default=self._not_found, lifespan=lambda _: self.running())
         self._asgi = Tracing(CutShort(router, self._dialect), self.metrics)
         api = ApiGateway(self, http_config(self, settings), Http, self.connected, FOUND)
-        egress = Egress(NameServers(settings.network.resolvers))
+        egress = Egress(
+            NameServers(settings.network.resolvers),
+            giving=self.giving,
+            authorities=authorities,
+            ca_file=settings.network.ca_file,
+        )
         self.gateway = self.sandboxes.gates.servant = Gateway(api, egress, self.connected)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from atoll.domain.errors import Conflict
+from atoll.domain.errors import Conflict, InvalidInput
 from atoll.domain.key import DEFAULT_SCOPES, KeyKind
 from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import NetworkMode, SandboxSpec
+from atoll.domain.secret import GivenAs, SecretUse
 from atoll.gateway.egress import Egress
 from atoll.runtimes.local.runtime import LocalRuntime
+from atoll.services.authorities import Authorities
 from atoll.services.gates import Nobody
 from atoll.services.lives import Live
 from atoll.services.sandboxes import Sandboxes
+from atoll.services.secret_giving import SecretGiving
+from atoll.services.secrets import Secrets
 from atoll.sidekick.client import GateStream
 from atoll.testing.memory_records import MemoryRecords
+from atoll.testing.memory_vault import MemoryVault
 from tests.gateway.conftest import Internet, echo
 
 pytestmark = [
@@ -51,7 +56,10 @@ class World:
     internet: Internet
     records: MemoryRecords
     runtime: LocalRuntime
-    sandboxes: Sandboxes
+    vault: MemoryVault
+    sandboxes: Sandboxes = field(init=False)
+    secrets: Secrets = field(init=False)
+    outer: Authorities = field(init=False)  # whom the planted internet's servers have their certificates from
 
     async def create(self, *allow: str, **more: object) -> str:
         spec = SandboxSpec(network=NetworkMode.LISTED, allow=allow, **more)  # type: ignore[arg-type]
@@ -64,8 +72,19 @@ class World:
         return result.stdout.decode().strip()
 
     def build(self) -> None:
-        self.sandboxes = Sandboxes(self.records, self.runtime, self.data / "server")
-        self.sandboxes.gates.servant = Servant(Egress(self.internet, self.internet.connect))
+        self.secrets = Secrets(self.records, self.vault)
+        authorities = Authorities(self.data / "seed")
+        giving = SecretGiving(self.records, self.secrets, authorities)
+        self.sandboxes = Sandboxes(self.records, self.runtime, self.data / "server", secrets=giving)
+        self.sandboxes.gates.servant = Servant(
+            Egress(
+                self.internet,
+                self.internet.connect,
+                giving=giving,
+                authorities=authorities,
+                ca_file=self.data / "outer.pem",
+            )
+        )
 
 
 PRELUDE = """
@@ -88,9 +107,12 @@ def ask(name):
 @pytest.fixture
 async def world(tmp_path: Path, internet: Internet) -> AsyncIterator[World]:
     runtime = LocalRuntime(tmp_path / "data", spares=0)
-    made = World(tmp_path, internet, MemoryRecords(), runtime, None)  # type: ignore[arg-type]
+    made = World(tmp_path, internet, MemoryRecords(), runtime, MemoryVault())
+    made.outer = Authorities(tmp_path / "outer-seed")
+    (tmp_path / "outer.pem").write_bytes(made.outer.bundle("outside"))
     await runtime.start()
     try:
+        await made.vault.start()
         made.build()
         await made.sandboxes.start()
         internet.names |= {"good.example": ["93.184.216.34"], "bad.example": ["93.184.216.35"]}
@@ -218,3 +240,56 @@ async def test_a_first_message_that_names_another_host_is_not_passed_on(world: W
         said = await world.python(sandbox, f"print(say('good.example', 80, {request.format(host)}))")
         assert (said == "b'ok'") == passes, host
     assert [words for words in heard if b"bad" in words or b"10.0" in words] == []
+
+
+CANARY = "canary-7f3a9c51d2"
+CALL = """
+import os, urllib.request
+request = urllib.request.Request(os.environ["URL"], headers={"Authorization": "Bearer " + os.environ["TOKEN"]})
+print(urllib.request.urlopen(request, timeout=10).read().decode(), os.environ["TOKEN"][:13])
+"""
+
+
+async def test_a16_a_brokered_secret_reaches_its_host_and_never_the_sandbox(world: World) -> None:
+    heard: list[bytes] = []
+    certificate = world.outer.context("outside", "api.example")
+
+    async def secure(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        protocol = writer.transport.get_protocol()
+        writer._transport = await loop.start_tls(writer.transport, protocol, certificate, server_side=True)  # type: ignore[attr-defined]
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ndone")
+        await writer.drain()
+
+    world.internet.names["api.example"] = ["93.184.216.40"]
+    await world.internet.listen("93.184.216.40", 443, secure)
+    await world.secrets.create(ALICE, "TOKEN", CANARY.encode(), hosts=["api.example"])
+    uses = (SecretUse("TOKEN", GivenAs.BROKER),)
+    sandbox = await world.create("api.example", secrets=uses, env={"URL": "https://api.example/"})
+    spec = ProcessSpec(argv=("python3", "-c", CALL), timeout_s=20)
+    result = await world.runtime.sidekick(sandbox).run(spec)
+    assert result.stdout.decode().strip() == "done atoll-secret-", result
+    assert f"Bearer {CANARY}".encode() in heard[0]
+    curl = ("curl", "-sS", "-m", "10", "-H", "Authorization: Bearer x", "https://api.example/")
+    result = await world.runtime.sidekick(sandbox).run(ProcessSpec(argv=curl, timeout_s=20))
+    assert result.stdout == b"done", result
+    # nowhere inside: no environment, no file, no memory that a program could read
+    look = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null; grep -rsl canary-7f3a /run /tmp /home /etc; true"
+    result = await world.runtime.sidekick(sandbox).run(ProcessSpec(argv=("sh", "-c", look), timeout_s=20))
+    assert b"atoll-secret-" in result.stdout and CANARY.encode()[:-2] not in result.stdout
+    # a new value counts from the next connection on
+    await world.secrets.change(ALICE, "TOKEN", value=b"second-value")
+    await world.runtime.sidekick(sandbox).run(spec)
+    assert b"second-value" in heard[-1]
+    # and with its secret gone nothing goes there at all
+    await world.secrets.delete(ALICE, "TOKEN")
+    result = await world.runtime.sidekick(sandbox).run(spec)
+    assert result.exit.code != 0 and len(heard) == 3
+
+
+async def test_a_brokered_secret_needs_a_list(world: World) -> None:
+    await world.secrets.create(ALICE, "TOKEN", b"value", hosts=["api.example"])
+    with pytest.raises(InvalidInput) as caught:
+        await world.sandboxes.create(ALICE, SandboxSpec(secrets=(SecretUse("TOKEN", GivenAs.BROKER),)))
+    assert caught.value.field == "secrets"

@@ -65,6 +65,11 @@ class DataFolder:
         return self.root / "master.key"
 
     @property
+    def gateway_seed(self) -> Path:
+        """What the authorities of sandboxes with brokered secrets are derived from, mode 0600."""
+        return self.root / "gateway.seed"
+
+    @property
     def audit_anchor(self) -> Path:
         """Which checkpoint over the events this server has signed last."""
         return self.root / "audit.json"

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import structlog
 
 from atoll.domain.addresses import is_public
+from atoll.domain.brokering import Substitution
 from atoll.domain.egress import AllowList, allow_list
 from atoll.domain.errors import Forbidden, NotFound, Unavailable
+from atoll.gateway.broker import PIECE_BYTES, Exchange, Prefixed, begin_tls, end_tls
 from atoll.gateway.inspection import Inspected
 from atoll.gateway.questions import Questions
 from atoll.gateway.resolver import Resolver
 from atoll.gateway.synthetic import RANGE, SyntheticNames
+from atoll.services.authorities import Authorities
+from atoll.services.giving import Giving, NoGiving
 from atoll.services.joining import HELD_BYTES, Readable, Stream, join
 from atoll.services.lives import Live
 from atoll.sidekick.client import GateStream
@@ -34,6 +40,10 @@ DNS_PORT = 53
 CONNECT_S = 10.0  # to all of a name's addresses together
 TRIES = 4
 HALF_CLOSED_S = 60.0
+CLOSE_S = 2.0
+FIRST_BYTES_S = 2.0  # in which a program that speaks HTTP has begun; where the server speaks first it says nothing
+TLS_HANDSHAKE = b"\x16"
+SSH_PORT = 22
 
 Connect = Callable[[IPv4Address, int], Awaitable[tuple[StreamReader, StreamWriter]]]
 
@@ -66,8 +76,22 @@ class _Policy:
 class Egress:
     """`connect` is for tests; the usual one is a connection from this host."""
 
-    def __init__(self, resolver: Resolver, connect: Connect | None = None) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        connect: Connect | None = None,
+        *,
+        giving: Giving | None = None,
+        authorities: Authorities | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        """`giving` knows the brokered secrets, `authorities` those whom sandboxes with such trust; `ca_file`: whom
+        the gateway trusts besides the host's own when it speaks for them."""
         self._resolver = resolver
+        self._giving = giving or NoGiving()
+        self._authorities = authorities
+        self._ca_file = ca_file
+        self._tls: ssl.SSLContext | None = None
         self._connect = connect or _connect
         self._questions = Questions(resolver)
         self._policies: dict[str, _Policy] = {}
@@ -83,11 +107,11 @@ class Egress:
         assert task is not None
         policy.open[task] = target
         try:
-            reader, writer = await self._reach(target)
-            try:
-                await self._relay(live, target, stream, Stream(reader, writer))
-            finally:
-                writer.transport.abort()
+            values = () if target.name is None else await self._giving.brokered(live.sandbox, target.name)
+            if values:
+                await self._broker(live, target, stream, values)
+            else:
+                await self._relay(live, target, stream.reader, stream.writer)
         finally:
             policy.open.pop(task, None)
 
@@ -114,8 +138,9 @@ class Egress:
             known.listed, known.allow = listed, allow
         return known
 
-    async def _reach(self, target: Target) -> tuple[StreamReader, StreamWriter]:
-        """NotFound for a name that nobody knows, Forbidden when it leads inside, Unavailable when nobody answers."""
+    async def _reach(self, target: Target, tls: ssl.SSLContext | None = None) -> Stream:
+        """NotFound for a name that nobody knows, Forbidden when it leads inside, Unavailable when nobody answers, or
+        has no certificate of that name."""
         found = [target.address] if target.name is None else await self._resolver.resolve(target.name)
         addresses = [address for address in found if is_public(address) and not is_own(address)]
         if not addresses:
@@ -124,17 +149,66 @@ class Egress:
             async with asyncio.timeout(CONNECT_S):
                 for address in addresses[:TRIES]:
                     with suppress(OSError):
-                        return await self._connect(address, target.port)
+                        reader, writer = await self._connect(address, target.port)
+                        if tls is None:
+                            return Stream(reader, writer)
+                        return await begin_tls(reader, writer, tls, target.name or "")
         except TimeoutError:
             pass
         raise Unavailable(f"{target} does not answer")
 
-    async def _relay(self, live: Live, target: Target, stream: GateStream, outside: Stream) -> None:
-        policy = self._policy(live)
-        source: Readable = stream.reader
-        if target.name is not None and not policy.allow.everything:
-            source = Inspected(source, lambda name: self._said(live, target, name))
-        await join(Stream(_Counted(source, live), stream.writer), outside, half_closed_s=HALF_CLOSED_S)
+    async def _relay(self, live: Live, target: Target, source: Readable, writer: StreamWriter) -> None:
+        """Bytes both ways, once the first ones name nobody else."""
+        outside = await self._reach(target)
+        try:
+            if target.name is not None and not self._policy(live).allow.everything:
+                source = Inspected(source, lambda name: self._said(live, target, name))
+            await join(Stream(_Counted(source, live), writer), outside, half_closed_s=HALF_CLOSED_S)
+        finally:
+            outside.writer.transport.abort()
+
+    async def _broker(self, live: Live, target: Target, stream: GateStream, values: tuple[Substitution, ...]) -> None:
+        """HTTP, with TLS or without: the values are put in. What else is spoken gets none."""
+        assert target.name is not None and self._authorities is not None
+        first = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_BYTES_S):
+                first = await stream.reader.read(PIECE_BYTES)
+        source = Prefixed(first, stream.reader)
+        program, carrying = Stream(source, stream.writer), None
+        if first[:1] == TLS_HANDSHAKE:
+            context = await asyncio.to_thread(self._authorities.context, live.sandbox.id, target.name)
+            outside = await self._reach(target, await self._trusting())
+            try:
+                program, carrying = await end_tls(program, context)
+            except BaseException:
+                outside.writer.transport.abort()
+                raise
+        elif first[:1].isalpha() and first[:1].isupper() and target.port != SSH_PORT:
+            outside = await self._reach(target)
+        else:
+            await self._relay(live, target, source, stream.writer)
+            return
+        try:
+            await Exchange(target.name, values, lambda size: _count(live, size)).run(program, outside)
+        finally:
+            outside.writer.transport.abort()
+            if carrying is not None:
+                program.writer.close()
+                with suppress(TimeoutError, OSError):
+                    async with asyncio.timeout(CLOSE_S):
+                        await carrying
+                carrying.cancel()
+
+    async def _trusting(self) -> ssl.SSLContext:
+        """Made once: reading the host's authorities takes milliseconds."""
+        if self._tls is None:
+            made = await asyncio.to_thread(ssl.create_default_context)
+            if self._ca_file is not None:
+                made.load_verify_locations(self._ca_file)
+            made.set_alpn_protocols(["http/1.1"])
+            self._tls = made
+        return self._tls
 
     def _said(self, live: Live, target: Target, name: str) -> bool:
         if self._policy(live).allow.allows_name(name):
@@ -152,8 +226,12 @@ class _Counted:
 
     async def read(self, n: int = -1, /) -> bytes:
         data = await self._reader.read(n)
-        self._live.gateway_bytes += len(data)
+        _count(self._live, len(data))
         return data
+
+
+def _count(live: Live, size: int) -> None:
+    live.gateway_bytes += size
 
 
 def _target(policy: _Policy, stream: GateStream) -> Target:

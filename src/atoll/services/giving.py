@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from atoll.domain.brokering import Substitution
 from atoll.domain.errors import Unsupported
 from atoll.domain.principal import Principal
+from atoll.domain.sandbox import Sandbox
 from atoll.domain.secret import Given, SecretUse
 
 
@@ -23,7 +25,12 @@ class Giving(Protocol):
 
     async def give(self, uses: Sequence[SecretUse], sandbox_owner: str, sandbox_id: str) -> Given:
         """The present values of resolved uses. Conflict when a secret is gone, or is not the sandbox owner's to use
-        any more; InvalidInput for one that no environment can hold."""
+        any more; InvalidInput for one that no environment can hold. What is brokered is given as a placeholder."""
+        ...
+
+    async def brokered(self, sandbox: Sandbox, host: str) -> tuple[Substitution, ...]:
+        """The present values of the sandbox's brokered secrets that are for this host, with what stands for them.
+        Conflict as from `give`."""
         ...
 
 
@@ -39,3 +46,6 @@ class NoGiving:
 
     async def give(self, uses: Sequence[SecretUse], sandbox_owner: str, sandbox_id: str) -> Given:
         return Given()
+
+    async def brokered(self, sandbox: Sandbox, host: str) -> tuple[Substitution, ...]:
+        return ()

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from atoll.domain import crash
+from atoll.domain.brokering import TRUST_FILE, TRUST_VARIABLES
 from atoll.domain.errors import AtollError, Conflict, Internal, QuotaExceeded
 from atoll.domain.event import Event
 from atoll.domain.quota import Bound
@@ -134,6 +135,8 @@ class Makings:
         async with deadline(access.limits.call_s, "opening the secrets"):
             given = await access.giving.give(spec.secrets, sandbox.owner, sandbox.id)
         check_given_env(spec.env, given.env, access.limits)
+        if TRUST_FILE in given.files:
+            spec = replace(spec, env={**dict.fromkeys(TRUST_VARIABLES, TRUST_FILE), **spec.env})
         if spec.command:
             return replace(spec, given=given)
         return replace(spec, env={**spec.env, **given.env}, given=replace(given, env={}))

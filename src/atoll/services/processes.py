@@ -14,6 +14,7 @@ from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.process import MAIN, Exit, ProcessInfo, ProcessSpec, RunResult
 from atoll.domain.sandbox import Sandbox
+from atoll.domain.secret import GivenAs
 from atoll.services import saved_log
 from atoll.services.access import Access, not_running
 from atoll.services.deadline import deadline
@@ -195,6 +196,9 @@ class Processes:
         access, sandbox = self._access, live.sandbox
         async with deadline(access.limits.call_s, "opening the secrets"):
             uses = await access.giving.resolve(principal, spec.secrets, sandbox.owner)
+            known = {use.secret for use in sandbox.spec.secrets if use.given_as is GivenAs.BROKER}
+            if any(use.given_as is GivenAs.BROKER and use.secret not in known for use in uses):
+                raise InvalidInput("secrets: a brokered one is named when the session is created", field="secrets")
             given = await access.giving.give(uses, sandbox.owner, sandbox.id)
         check_given_env(spec.env, given.env, access.limits)
         async with access.inside(live, "giving the secrets", within_s=access.limits.call_s):

@@ -17,6 +17,7 @@ from atoll.domain.ids import new_sandbox_id
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxSpec, SandboxState, Usage
+from atoll.domain.secret import GivenAs
 from atoll.records.base import Records
 from atoll.runtimes.base import Capability, Runtime
 from atoll.services.access import Access
@@ -169,6 +170,10 @@ class Sandboxes:
         spec = replace(spec, workspaces=await access.mounting.resolve(principal, spec.workspaces, owner))
         if spec.secrets:
             spec = replace(spec, secrets=await access.giving.resolve(principal, spec.secrets, owner))
+            brokered = any(use.given_as is GivenAs.BROKER for use in spec.secrets)
+            if brokered and spec.network is not NetworkMode.LISTED:
+                message = "secrets: brokered ones need a network that is a list, with their hosts on it"
+                raise InvalidInput(message, field="secrets")
         spec = await access.quotas.shaped(principal, owner, spec)
         if spec.capability is not None:
             if Capability.GATES not in access.runtime.capabilities:

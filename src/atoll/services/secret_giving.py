@@ -6,15 +6,20 @@ only, and one of a principal's own what that principal may use.
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 import re
 from collections.abc import Sequence
 
+from atoll.domain.brokering import TRUST_FILE, Substitution, placeholder
+from atoll.domain.egress import allow_list
 from atoll.domain.errors import Conflict, InvalidInput, Unsupported
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
+from atoll.domain.sandbox import Sandbox
 from atoll.domain.secret import FILES_FOLDER, SECRET_NAME, Given, GivenAs, Secret, SecretUse
 from atoll.records.base import Records
+from atoll.services.authorities import Authorities
 from atoll.services.secret_values import opened
 from atoll.services.secrets import Secrets
 
@@ -26,9 +31,11 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 class SecretGiving:
     """See `Giving` for what each method does."""
 
-    def __init__(self, records: Records, secrets: Secrets) -> None:
+    def __init__(self, records: Records, secrets: Secrets, authorities: Authorities | None = None) -> None:
+        """`authorities` are for brokered secrets; without them there is no gateway for those."""
         self._records = records
         self._secrets = secrets
+        self._authorities = authorities
 
     async def resolve(
         self, principal: Principal, uses: Sequence[SecretUse], sandbox_owner: str
@@ -40,7 +47,7 @@ class SecretGiving:
             secret = await self._secrets.find(principal, use.secret, Scope.EXECUTE)
             if secret.owner != sandbox_owner and sandbox_owner != principal.id:
                 raise _bad(f"secrets: a sandbox of a group is given that group's secrets only, not {secret.name}")
-            resolved.append(_resolved(use, secret))
+            resolved.append(self._resolved(use, secret))
         targets = [use.target for use in resolved]
         for target in targets:
             if targets.count(target) > 1:
@@ -51,15 +58,39 @@ class SecretGiving:
         given = Given()
         if not uses:
             return given
-        secrets = [await self._usable(use, sandbox_owner) for use in uses]
-        for use, secret, value in zip(uses, secrets, await opened(self._secrets.values, secrets), strict=True):
+        found = [(use, await self._usable(use, sandbox_owner)) for use in uses]
+        plain = [(use, secret) for use, secret in found if use.given_as is not GivenAs.BROKER]
+        brokered = [(use, secret) for use, secret in found if use.given_as is GivenAs.BROKER]
+        given.env.update({use.target: placeholder(sandbox_id, secret.id) for use, secret in brokered})
+        values = await opened(self._secrets.values, [secret for _, secret in plain])
+        for (use, secret), value in zip(plain, values, strict=True):
             if use.given_as is GivenAs.FILE:
                 given.files[use.target] = value
             else:
                 given.env[use.target] = _as_text(secret, value)
         if sum(map(len, given.files.values())) > FILE_BYTES_MAX:
             raise _bad(f"secrets: files of more than {FILE_BYTES_MAX} bytes in all")
+        if brokered and self._authorities is not None:
+            given.files[TRUST_FILE] = await asyncio.to_thread(self._authorities.bundle, sandbox_id)
         return given
+
+    async def brokered(self, sandbox: Sandbox, host: str) -> tuple[Substitution, ...]:
+        uses = [use for use in sandbox.spec.secrets if use.given_as is GivenAs.BROKER]
+        found = [await self._usable(use, sandbox.owner) for use in uses]
+        secrets = [secret for secret in found if allow_list(secret.hosts).allows_name(host)]
+        values = await opened(self._secrets.values, secrets)
+        return tuple(
+            Substitution(placeholder(sandbox.id, secret.id).encode(), value)
+            for secret, value in zip(secrets, values, strict=True)
+        )
+
+    def _resolved(self, use: SecretUse, secret: Secret) -> SecretUse:
+        if use.given_as is GivenAs.BROKER:
+            if self._authorities is None:
+                raise Unsupported("brokered secrets need an egress gateway, which this server does not have")
+            if not secret.hosts:
+                raise _bad(f"secrets: {secret.name} names no hosts that a brokered secret could be for")
+        return _resolved(use, secret)
 
     async def _usable(self, use: SecretUse, sandbox_owner: str) -> Secret:
         """As it is now, if its sandbox's owner still may use it."""
@@ -74,8 +105,6 @@ class SecretGiving:
 
 
 def _resolved(use: SecretUse, secret: Secret) -> SecretUse:
-    if use.given_as is GivenAs.BROKER:
-        raise Unsupported("brokered secrets need an egress gateway, which this server does not have")
     if use.given_as is GivenAs.FILE:
         target = use.target or f"{FILES_FOLDER}/{secret.name}"
         folder, name = posixpath.split(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -103,6 +104,9 @@ class NetworkSettings(Section):
     """IPv4 name servers of sandboxes that may go out. Empty: the host's own, else 1.1.1.1 and 8.8.8.8."""
     bytes_per_s: int = Field(default=128 * 2**20, ge=0, le=2**40)
     """What each sandbox may send in a second, and receive; more is dropped, and TCP slows down. 0: no limit."""
+
+    ca_file: Path | None = None
+    """PEM of authorities that the egress gateway trusts besides the host's, when it puts brokered secrets in."""
 
     @field_validator("resolvers", mode="before")
     @classmethod
