@@ -53,8 +53,6 @@ def _from_jwk(entry: dict[str, Any], pinned: Iterable[str]) -> VerificationKey |
     purposes, key_id = entry.get("key_ops", ["verify"]), entry.get("kid")
     if entry.get("use", "sig") != "sig" or not isinstance(purposes, list) or "verify" not in purposes:
         return None
-    if "d" in entry:  # the private half: whoever published it, everybody can sign with it now
-        return None
     if key_id is not None and not (isinstance(key_id, str) and 0 < len(key_id) <= KEY_ID_CHARS_MAX):
         return None
     try:
@@ -66,6 +64,7 @@ def _from_jwk(entry: dict[str, Any], pinned: Iterable[str]) -> VerificationKey |
 
 
 def _usable(key: object, key_id: str | None, algorithms: Iterable[str]) -> VerificationKey | None:
+    # Nor a private key: where one was published, everybody can sign with it.
     if not isinstance(key, RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey):
         return None
     fitting = frozenset(one for one in algorithms if fits(key, one))
