@@ -163,7 +163,7 @@ def test_loopback_is_this_machines_own(host: str, own: bool) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [(b"Bearer a", "a"), (b"bearer a", "a"), (b"BEARER   a ", "a"), (b"Bearer", None), (b"Bearer ", None),
-     (b"Basic a", None), (b"a", None), (b"Bearer \xff", None), (b"Bearer " + b"a" * 5000, None)],
+     (b"Basic a", None), (b"a", None), (b"Bearer \xff", None), (b"Bearer " + b"a" * 9000, None)],
 )  # fmt: skip
 def test_only_a_bearer_text_is_a_credential(value: bytes, text: str | None) -> None:
     assert bearer_text(value) == text

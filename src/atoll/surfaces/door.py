@@ -23,7 +23,7 @@ from atoll.services.audit.refusals import Refusals
 from atoll.services.rates.local_counters import LocalCounters
 from atoll.surfaces.credentials import NO_QUERY, QueryWays, credential
 from atoll.surfaces.key_watch import watched
-from atoll.surfaces.rate_limit import CountersOf, RateLimits, RateSettings, SurfaceRates
+from atoll.surfaces.rate_limit import SURFACES, CountersOf, RateLimits, RateSettings, SurfaceRates
 from atoll.telemetry.trace import trace_of
 
 Network = IPv4Network | IPv6Network
@@ -71,7 +71,7 @@ class DoorLimits:
     addresses: int = 10_000
     sockets_per_key: int = 200
     trusted_proxies: tuple[Network, ...] = ()
-    surfaces: Mapping[str, SurfaceRates] = field(default_factory=dict[str, SurfaceRates])
+    surfaces: Mapping[str, SurfaceRates] = field(default_factory=lambda: SURFACES)
     query: QueryWays = NO_QUERY
 
     @property

@@ -27,6 +27,15 @@ class SurfaceRates:
     address: Window | None = None  # of one address
 
 
+# Without settings, by the names that these give them.
+SURFACES: Mapping[str, SurfaceRates] = {
+    "testbase": SurfaceRates(address=Window(100, 900.0)),
+    "testbase_execute": SurfaceRates(address=Window(30, 900.0)),
+    "signup": SurfaceRates(address=Window(5, 3600.0)),
+    **dict.fromkeys(("execbox", "terminal_platform", "computesdk"), SurfaceRates()),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class RateSettings:
     """A burst is what may come at once, a rate is what may go on for ever."""
