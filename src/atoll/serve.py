@@ -43,6 +43,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None
     """Serve until SIGTERM or SIGINT. Raises what keeps the server from starting, before `ready` is called."""
     logs.configure(settings.logs.format, settings.logs.level)
     _raise_file_limit()
+    _write_no_cores()
     app = create_app(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -119,6 +120,13 @@ async def _let_go(server: uvicorn.Server) -> None:
     """Requests that outlived the drain were cancelled: let them end before what they use is closed."""
     if server.server_state.tasks:
         await asyncio.wait(server.server_state.tasks, timeout=FORCED_DRAIN_S)
+
+
+def _write_no_cores() -> None:
+    """Keys and values of secrets are in memory. A limit of 1 also keeps them from a program that takes cores; the hard
+    one stays, for sandboxes set their own."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (1 if hard else 0, hard))
 
 
 def _raise_file_limit() -> None:
