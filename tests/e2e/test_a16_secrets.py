@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,7 @@ def assert_nowhere(canaries: list[str], data: bytes, where: str) -> None:
 
 
 def assert_clean(server: Server, canaries: list[str]) -> None:
-    """In no file of the server's and in no title; nor in the environment or the memory files of server and node."""
+    """In no file of the server's, in no title and in no environment of it or the node; neither writes a core."""
     for path in server.data.rglob("*"):
         if path.is_file() and not path.is_symlink():
             assert_nowhere(canaries, path.read_bytes(), str(path))
@@ -46,6 +47,8 @@ def assert_clean(server: Server, canaries: list[str]) -> None:
             assert_nowhere(canaries, _read(f"/proc/{pid}/{part}"), f"the title of {pid}")
     for process in (server.pid, server.machine.node()):
         assert_nowhere(canaries, _read(f"/proc/{process}/environ"), f"the environment of {process}")
+        core = re.search(rb"Max core file size +(\d+|unlimited)", _read(f"/proc/{process}/limits"))
+        assert core is not None and core[1] in (b"0", b"1")
 
 
 def _read(path: str) -> bytes:
