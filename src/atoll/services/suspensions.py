@@ -123,7 +123,9 @@ class Suspensions:
         if len(self._access.lives) >= limits.sandboxes_max:
             raise QuotaExceeded(f"this server holds its maximum of {limits.sandboxes_max} live sandboxes")
         if await Principals(records, self._access.clock).has_ended(sandbox.owner):
-            raise Forbidden("the session rests: its owner is disabled, or has no key left that can be used")
+            raise Forbidden(
+                "the session rests: the key of its owner was revoked or has expired, or its user is disabled"
+            )
 
     async def _keep_age(self, live: Live) -> None:
         """Rest does not make it younger: past its age it ends for good."""

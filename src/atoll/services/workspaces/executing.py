@@ -28,7 +28,7 @@ from atoll.services.workspaces.views import Ran
 
 TRIES = 3  # of a command whose sandbox ends before it starts, and of a record that others change, at the same moment
 
-OWNER_GONE = "the workspace's owner is disabled, or has no key left that can be used: nobody runs commands in its name"
+OWNER_GONE = "the key of the workspace's owner was revoked or has expired, or its user is disabled: nobody runs commands in its name"
 
 Shape = Callable[[dict[str, Any]], SandboxSpec]  # of what was asked for when the workspace was made
 
