@@ -12,6 +12,7 @@ import pytest
 
 from atoll.domain.errors import Unavailable
 from atoll.domain.idempotency import IdempotentRequest, key_hash
+from atoll.domain.sandbox import LIVE
 from tests.surfaces.conftest import ALICE, BOB, READER, House, Opener
 
 CREATE: dict[str, Any] = {"image": "host", "network": "none"}
@@ -158,6 +159,31 @@ async def test_a_command_with_a_key_outlives_its_client(house: House) -> None:
     assert answer.json()["exitCode"] == 0
 
 
+async def test_a_session_whose_client_goes_away_is_undone_and_its_key_free(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = house.app.runtime.make
+
+    async def slow(*arguments: Any) -> Any:
+        await asyncio.sleep(0.3)
+        return await make(*arguments)
+
+    headers = {"idempotency-key": "k-1"}
+    with monkeypatch.context() as patched:
+        patched.setattr(house.app.runtime, "make", slow)
+        with pytest.raises(httpx2.ReadTimeout):
+            await house.call("POST", "/v1/sessions", json=CREATE, headers=headers, timeout=0.1)
+        await asyncio.sleep(0.1)
+    again = await create(house, "k-1")
+    assert again.status_code == 201
+    for _ in range(100):
+        live = await house.records.list_sandboxes(states=LIVE)
+        if len(live) == 1:
+            break
+        await asyncio.sleep(0.02)
+    assert [one.id for one in live] == [again.json()["id"]]
+
+
 async def test_answers_lie_sealed_in_the_records(house: House) -> None:
     session = await house.create()
     path, headers = f"/v1/sessions/{session['id']}/exec", {"idempotency-key": "run-1"}
@@ -215,5 +241,5 @@ async def test_a_process_that_was_interrupted_is_not_run_again(house: House) -> 
     await house.call("DELETE", f"/v1/sessions/{session['id']}")
     assert (await work).status_code == 409
     again = await house.call("POST", path, json=body, headers=headers)
-    assert (again.status_code, again.json()["code"]) == (409, "CONFLICT")
+    assert (again.status_code, again.json()["code"]) == (409, "IDEMPOTENCY_UNDECIDED")
     assert "cut short" in again.json()["error"]

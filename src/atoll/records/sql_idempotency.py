@@ -53,8 +53,8 @@ class SqlIdempotency(SqlStore, IdempotencyRecords):
                 return None
             return _GET.first(connection, which) or {}
 
-        # Durable: a power cut after its effect may not take away the word that it had been begun.
-        found = await self._database.write(begin, durable=True)
+        # Not synced: a power cut takes every sandbox with it, and a later write that is synced syncs this one before.
+        found = await self._database.write(begin)
         if found is None:
             return None
         return IdempotentRequest(**found) if found else request

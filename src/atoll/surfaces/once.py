@@ -1,7 +1,7 @@
 """Requests with an `Idempotency-Key`: the operations that say so answer them once and then repeat the answer.
 
-app.py puts it around the handlers of declared operations. Such a request goes on when its client goes away: the client
-may come back for the answer.
+app.py puts it around the handlers of declared operations. A command goes on when its client goes away, who may come
+back for the answer; what is made for a client that goes away is undone, as without a key, and may be asked for again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import cast
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
 
@@ -80,7 +80,8 @@ class OnceOnly:
             begun, kept = await self.idempotency.begin(principal, texts[0], _fingerprint(request, body))
             if kept is not None:
                 return _replayed(kept)
-            work = self._answer(handler, Request(request.scope, _again(body)), principal, begun, texts[0], once)
+            receive = _again(body, request.receive if once is Once.MADE else _for_ever)
+            work = self._answer(handler, Request(request.scope, receive), principal, begun, texts[0], once)
             return await self._background.finish(work, f"once {operation.id}")
 
         return answer
@@ -101,6 +102,9 @@ class OnceOnly:
                 await self.idempotency.forget(begun)
             else:
                 self.idempotency.leave(begun)
+            raise
+        except ClientDisconnect:
+            await self.idempotency.forget(begun)  # whoever was making it undoes it
             raise
         except BaseException:
             self.idempotency.leave(begun)
@@ -128,16 +132,19 @@ def _fingerprint(request: Request, body: bytes) -> str:
     return digest.hexdigest()
 
 
-def _again(body: bytes) -> Receive:
-    """A client that has sent this body, and never goes away."""
+def _again(body: bytes, then: Receive) -> Receive:
+    """A client that sends this body, and what `then` says."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:
-        if messages:
-            return messages.pop()
-        return await asyncio.get_running_loop().create_future()
+        return messages.pop() if messages else await then()
 
     return receive
+
+
+async def _for_ever() -> Message:
+    """A client that never goes away."""
+    return await asyncio.get_running_loop().create_future()
 
 
 def _kept(response: Response) -> bytes:

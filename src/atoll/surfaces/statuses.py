@@ -25,7 +25,7 @@ from atoll.domain.errors import (
     Unavailable,
     Unsupported,
 )
-from atoll.services.idempotency import KeyReused
+from atoll.services.idempotency import KeyReused, Undecided, UnderWay
 from atoll.surfaces.bodies import Lingering, json_bytes
 
 # The nearest ancestor of an error decides.
@@ -35,6 +35,8 @@ TABLE: dict[type[AtollError], tuple[int, str]] = {
     Forbidden: (403, "FORBIDDEN"),
     NotFound: (404, "NOT_FOUND"),
     Conflict: (409, "CONFLICT"),
+    UnderWay: (409, "IDEMPOTENCY_IN_PROGRESS"),
+    Undecided: (409, "IDEMPOTENCY_UNDECIDED"),
     KeyReused: (422, "IDEMPOTENCY_KEY_REUSED"),
     TooLarge: (413, "TOO_LARGE"),
     QuotaExceeded: (429, "QUOTA_EXCEEDED"),

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from httpcore2 import URL
 
 from atoll import __version__
 from atoll.sdk._async.http import AsyncBody, AsyncRequest, AsyncUpload, send
+from atoll.sdk._async_io import async_sleep
 from atoll.sdk.config import Config, resolve
 from atoll.sdk.errors import error_of
 
 if TYPE_CHECKING:
     from atoll.sdk.streams import AsyncWebSocket
 
+WAITS_MAX, WAIT_S_MAX = 60, 5  # for an answer that is under way
 CALL_TIMEOUT_S = 60.0  # of silence, for calls that the server answers at once
 BYTES_TYPE = "application/octet-stream"
 _ERROR_BYTES_MAX = 1 << 20
@@ -45,11 +49,17 @@ class AsyncApi:
         value: object = None,
         *,
         timeout_s: float | None = CALL_TIMEOUT_S,
+        once: bool = False,
     ) -> Any:
-        """The JSON of the answer to `value` as JSON (None: no body); None for an answer without a body."""
+        """The JSON of the answer to `value` as JSON (None: no body); None for an answer without a body. With `once` the
+        request has one effect: it is sent again by itself when its connection breaks."""
         body = b"" if value is None else _encode(value).encode()
         kind = b"application/json" if body else None
-        return await self._value_of(self._request(method, target, body, kind, timeout_s))
+        request = self._request(method, target, body, kind, timeout_s)
+        if not once:
+            return await self._value_of(request)
+        request = replace(request, once=True, headers=[*request.headers, (b"Idempotency-Key", token_hex(16).encode())])
+        return await self._value_of(request, waits=WAITS_MAX)
 
     async def upload(
         self, target: str, body: bytes | AsyncUpload, *, timeout_s: float | None, kind: str = BYTES_TYPE
@@ -90,9 +100,14 @@ class AsyncApi:
         return AsyncRequest(method, url, headers, body, timeout_s)
 
     @staticmethod
-    async def _value_of(request: AsyncRequest) -> Any:
+    async def _value_of(request: AsyncRequest, waits: int = 0) -> Any:
         answer = await send(request)
         body = await answer.read()
+        while waits and answer.status == 409 and (wait_s := answer.headers.get("retry-after", "")).isdecimal():
+            waits -= 1  # the server is at work on what a broken connection brought it
+            await async_sleep(min(int(wait_s), WAIT_S_MAX))
+            answer = await send(request)
+            body = await answer.read()
         if answer.status >= 300:
             raise error_of(answer.status, body, answer.headers.get("retry-after"))
         return json.loads(body) if body else None

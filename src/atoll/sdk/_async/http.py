@@ -34,6 +34,7 @@ class AsyncRequest:
     headers: list[tuple[bytes, bytes]]
     body: bytes | AsyncUpload
     timeout_s: float | None
+    once: bool = False  # it has one effect however often it is sent
 
     def failed(self, error: Exception) -> AtollError:
         server = f"the Atoll server at {self.url.host.decode()}:{self.url.port}"
@@ -113,7 +114,7 @@ async def send(request: AsyncRequest) -> AsyncBody:
         content=request.body,
         extensions={"timeout": {**timeouts, "read": request.timeout_s}},
     )
-    again = request.method in _REPEATABLE
+    again = request.once or request.method in _REPEATABLE
     while True:
         try:
             return AsyncBody(request, await lane.pool.handle_async_request(ours), lane)

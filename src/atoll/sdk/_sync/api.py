@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from httpcore2 import URL
 
 from atoll import __version__
+from atoll.sdk._io import sleep
 from atoll.sdk._sync.http import Body, Request, Upload, send
 from atoll.sdk.config import Config, resolve
 from atoll.sdk.errors import error_of
@@ -17,6 +20,7 @@ from atoll.sdk.errors import error_of
 if TYPE_CHECKING:
     from atoll.sdk.streams import WebSocket
 
+WAITS_MAX, WAIT_S_MAX = 60, 5  # for an answer that is under way
 CALL_TIMEOUT_S = 60.0  # of silence, for calls that the server answers at once
 BYTES_TYPE = "application/octet-stream"
 _ERROR_BYTES_MAX = 1 << 20
@@ -46,11 +50,17 @@ class Api:
         value: object = None,
         *,
         timeout_s: float | None = CALL_TIMEOUT_S,
+        once: bool = False,
     ) -> Any:
-        """The JSON of the answer to `value` as JSON (None: no body); None for an answer without a body."""
+        """The JSON of the answer to `value` as JSON (None: no body); None for an answer without a body. With `once` the
+        request has one effect: it is sent again by itself when its connection breaks."""
         body = b"" if value is None else _encode(value).encode()
         kind = b"application/json" if body else None
-        return self._value_of(self._request(method, target, body, kind, timeout_s))
+        request = self._request(method, target, body, kind, timeout_s)
+        if not once:
+            return self._value_of(request)
+        request = replace(request, once=True, headers=[*request.headers, (b"Idempotency-Key", token_hex(16).encode())])
+        return self._value_of(request, waits=WAITS_MAX)
 
     def upload(self, target: str, body: bytes | Upload, *, timeout_s: float | None, kind: str = BYTES_TYPE) -> Any:
         """POST bytes of that content type; the JSON of the answer."""
@@ -89,9 +99,14 @@ class Api:
         return Request(method, url, headers, body, timeout_s)
 
     @staticmethod
-    def _value_of(request: Request) -> Any:
+    def _value_of(request: Request, waits: int = 0) -> Any:
         answer = send(request)
         body = answer.read()
+        while waits and answer.status == 409 and (wait_s := answer.headers.get("retry-after", "")).isdecimal():
+            waits -= 1  # the server is at work on what a broken connection brought it
+            sleep(min(int(wait_s), WAIT_S_MAX))
+            answer = send(request)
+            body = answer.read()
         if answer.status >= 300:
             raise error_of(answer.status, body, answer.headers.get("retry-after"))
         return json.loads(body) if body else None

@@ -35,6 +35,7 @@ class Request:
     headers: list[tuple[bytes, bytes]]
     body: bytes | Upload
     timeout_s: float | None
+    once: bool = False  # it has one effect however often it is sent
 
     def failed(self, error: Exception) -> AtollError:
         server = f"the Atoll server at {self.url.host.decode()}:{self.url.port}"
@@ -111,7 +112,7 @@ def send(request: Request) -> Body:
         content=request.body,
         extensions={"timeout": {**timeouts, "read": request.timeout_s}},
     )
-    again = request.method in _REPEATABLE
+    again = request.once or request.method in _REPEATABLE
     while True:
         try:
             return Body(request, lane.pool.handle_request(ours), lane)

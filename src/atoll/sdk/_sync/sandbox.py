@@ -16,7 +16,7 @@ from atoll.sdk._sync.files import Files
 from atoll.sdk._sync.process import Process, start_process
 from atoll.sdk._sync.retry import Retry
 from atoll.sdk.errors import CommandFailed
-from atoll.sdk.requests import Command, argv_of, create_body, environment, run_body, target_of
+from atoll.sdk.requests import Command, allowed_body, argv_of, create_body, environment, run_body, target_of
 from atoll.sdk.secret_values import SecretUse
 from atoll.sdk.values import (
     Mount,
@@ -69,7 +69,7 @@ class Sandbox:
         timeout: float | None = None,
         idle_timeout: float | None = None,
         max_age: float | None = None,
-        network: str | None = None,
+        network: str | Sequence[str] | None = None,
         ports: Sequence[int] | None = None,
         setup: Sequence[str] | None = None,
         files: Mapping[str, str | bytes] | None = None,
@@ -78,19 +78,21 @@ class Sandbox:
         workspaces: Sequence[Mount | Named | str] | None = None,
         secrets: Sequence[SecretUse | str] | None = None,
         group: str | None = None,
+        capability: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         url: str | None = None,
         api_key: str | None = None,
     ) -> Sandbox:
         """A new sandbox, running.
 
         `command` is its main process (a string is for the shell); without one it lives until it is ended. `timeout`,
-        `idle_timeout` and `max_age` are seconds; `network` is none, outgoing or exposed; without it, none, and exposed
-        with `ports`; `files` and `setup` lines are baked into its template; `tty` gives the main process a terminal of
-        (columns, rows).
+        `idle_timeout` and `max_age` are seconds; `network` is none, outgoing or exposed, or a list of the names that
+        may be reached (`["pypi.org", "*.example.org"]`); without it, none, and exposed with `ports`; `files` and `setup`
+        lines are baked into its template; `tty` gives the main process a terminal of (columns, rows).
         `workspace`, or its name, is mounted at /workspace, with HOME in it; `workspaces` takes `Mount`s for several.
         Commands start in `cwd`; without it in the first workspace, else in /.
         `secrets` are for the main process; without one, for each command.
-        `group` is the id of a group that it belongs to, instead of to who makes it.
+        `group` is the id of a group that it belongs to, instead of to who makes it. `capability` lets its programs use
+        this API without a key: scopes that you have (`["read"]`), or a dict of `scopes` and `resources`.
         Errors: InvalidInput, QuotaExceeded, Unauthenticated, Unsupported, Unavailable, ConnectionFailed.
         """
         api = connect(url, api_key)
@@ -117,6 +119,7 @@ class Sandbox:
             workspaces=workspaces,
             secrets=secrets,
             group=group,
+            capability=capability,
         )
         timeout_s = BUILD_TIMEOUT_S if setup else CREATE_TIMEOUT_S
         return cls(api, sandbox_of(api.call("POST", "/v1/sessions", body, timeout_s=timeout_s, once=True)))
@@ -194,6 +197,13 @@ class Sandbox:
         if check and not result.ok:
             raise CommandFailed(result)
         return result
+
+    def allow(self, names: Sequence[str]) -> None:
+        """Another list of names and addresses for one that was made with a list: from now on it reaches these.
+
+        Connections to others are cut. InvalidInput, Conflict for one that was made without a list.
+        """
+        self._api.call("PUT", f"{self._base}/network", allowed_body(names))
 
     def exec(
         self,
