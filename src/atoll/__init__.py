@@ -9,14 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from atoll.sdk import AsyncSandbox as AsyncSandbox
+    from atoll.sdk import AsyncSecrets as AsyncSecrets
     from atoll.sdk import AsyncWorkspace as AsyncWorkspace
     from atoll.sdk import AtollError as AtollError
     from atoll.sdk import Result as Result
     from atoll.sdk import Sandbox as Sandbox
+    from atoll.sdk import Secrets as Secrets
+    from atoll.sdk import SecretUse as SecretUse
     from atoll.sdk import Workspace as Workspace
 
 __version__ = "0.1.0"
-_FROM_SDK = frozenset({"AsyncSandbox", "AsyncWorkspace", "AtollError", "Result", "Sandbox", "Workspace"})
+_FROM_SDK = frozenset(
+    {
+        "AsyncSandbox",
+        "AsyncSecrets",
+        "AsyncWorkspace",
+        "AtollError",
+        "Result",
+        "Sandbox",
+        "SecretUse",
+        "Secrets",
+        "Workspace",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,8 @@ import atoll.sdk
 
 
 def test_the_package_offers_these_names() -> None:
-    for name in ("AsyncSandbox", "AsyncWorkspace", "AtollError", "Result", "Sandbox", "Workspace", "__version__"):
+    names = "AsyncSandbox AsyncSecrets AsyncWorkspace AtollError Result Sandbox Secrets SecretUse Workspace __version__"
+    for name in names.split():
         assert getattr(atoll, name) is not None
 
 
