@@ -51,6 +51,7 @@ PARAMETERS = {
     "workspace": "uuid",
     "group": "group",
     "secret": "secret",
+    "hook": "webhook",
     "user": "user",
     "key": "key",
     "pid": "/main",
@@ -187,6 +188,12 @@ ROUTES: dict[str, Route] = {
     # the audit
     "listEvents": Route("read"),
     "streamEvents": Route("read"),
+    "createWebhook": Route("write", body={"url": "https://example.com/hook"}),
+    "listWebhooks": Route("read"),
+    "getWebhook": Route("read"),
+    "changeWebhook": Route("write", body={"description": "changed"}),
+    "deleteWebhook": Route("write"),
+    "renewWebhookSecret": Route("write"),
     # accounts
     "getAccount": Route("read"),
     "getAccountUsage": Route("read"),

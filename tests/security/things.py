@@ -50,6 +50,10 @@ async def secret(house: Any, tenant: Tenant) -> Ids:
     return {"secret": (await post(house, tenant, "/api/secrets", {"name": "TOKEN", "value": "canary"}))["id"]}
 
 
+async def webhook(house: Any, tenant: Tenant) -> Ids:
+    return {"webhook": (await post(house, tenant, "/api/webhooks", {"url": "https://example.com/"}))["id"]}
+
+
 async def user(house: Any, tenant: Tenant) -> Ids:
     """A user of that name, logged in, with a key of their own; the server's administrator makes them."""
     password = "correct horse battery staple"
@@ -73,6 +77,7 @@ MAKERS: tuple[Callable[[Any, Tenant], Awaitable[Ids]], ...] = (
     workspace,
     group,
     secret,
+    webhook,
     user,
     child,
     account_key,
@@ -87,6 +92,7 @@ NOBODYS: Ids = {
     "snapshot": "snap_2000_01_01_000000",
     "group": "grp_" + "5" * 24,
     "secret": "sec_" + "5" * 24,
+    "webhook": "hook_" + "5" * 24,
     "principal": "key_0123456789ab",
     "key": "key_0123456789ac",
     "child": "key_0123456789ad",

@@ -30,6 +30,7 @@ _PATH_WORDS = {
     "fs": "the file system's id",
     "rev": "HEAD, HEAD~2, a number, rev_..., a snapshot's id or name, or a moment",
     "snap": "the snapshot's id",
+    "hook": "the webhook's id",
     "principal": "the collaborator's id: its key's",
     "agent": "the collaborator's id: its key's",
     "key": "the key's id",
