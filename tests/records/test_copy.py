@@ -79,11 +79,12 @@ async def test_everything_arrives_and_new_rows_go_on_after_it(
     monkeypatch.setattr(copy, "BATCH_ROWS", 3)
     source = await fill(source_url)
     counts = await copy_database(source_url, postgres_url)
-    assert counts == {
+    assert {name: both for name, both in counts.items() if both != (0, 0)} == {
         "sandboxes": (7, 7),
         "api_keys": (3, 3),
         "api_key_usage": (12, 12),
         "events": (39, 39),
+        "event_heads": (1, 1),
         "owners": (2, 2),
         "lineages": (2, 2),
         "workspaces": (2, 2),
