@@ -18,6 +18,7 @@ try:
 except urllib.error.HTTPError as error:
     print(json.dumps([error.code, json.loads(error.read() or b"null")]))
 """
+PROBE = """curl -s -m 5 -o /dev/null -w '%{http_code}\\n' "$ATOLL_URL/v1/sessions"; cat /etc/resolv.conf"""
 
 
 def create(server: Server, **more: object) -> str:
@@ -122,3 +123,20 @@ def test_the_gate_is_there_again_after_a_restart_of_the_server(mortal: Server) -
     mortal.kill()
     mortal.start()
     assert ask(mortal, session, "GET", f"/v1/sessions/{session}")[0] == 200
+
+
+def test_the_command_line_gives_lists_and_capabilities(server: Server) -> None:
+    done = server.cli("run", "--rm", "--allow", "pypi.org", "--capability", "read", "--", "sh", "-c", PROBE)
+    assert done.stdout.split() == [b"200", b"nameserver", b"127.0.0.1"]
+
+
+def test_a_list_is_changed_over_http_and_shown(server: Server) -> None:
+    session = create(server, network={"allow": ["pypi.org"]})
+    assert server.session(session)["network"]["allow"] == ["pypi.org"]
+    changed = server.http.put(f"/v1/sessions/{session}/network", json={"allow": ["*.example.org", "1.1.1.1"]})
+    assert changed.status_code == 200 and changed.json()["network"]["allow"] == ["*.example.org", "1.1.1.1"]
+    for wrong in ("10.0.0.0/8", "127.0.0.1", "localhost", "a b", "http://pypi.org", "*x.org"):
+        refused = server.http.put(f"/v1/sessions/{session}/network", json={"allow": [wrong]})
+        assert refused.status_code == 400 and refused.json()["field"] == "network.allow", wrong
+    plain = create(server)
+    assert server.http.put(f"/v1/sessions/{plain}/network", json={"allow": []}).status_code == 409

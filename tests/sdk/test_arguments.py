@@ -99,3 +99,15 @@ def test_ports_expose_unless_a_network_was_named(server: StandIn) -> None:
     for network, sent in ((None, "exposed"), ("none", "none"), ("exposed", "exposed")):
         with Sandbox.create(ports=[8000], network=network) as sandbox:
             assert server.routes.boxes[sandbox.id].body["network"] == sent  # the server refuses ports with none
+
+
+def test_a_list_is_a_network_and_a_capability_may_have_bounds(server: StandIn) -> None:
+    bounded = {"scopes": ["read"], "resources": ["sess_1"]}
+    for capability, sent in ((["read"], {"scopes": ["read"]}), (bounded, bounded), (None, None)):
+        with Sandbox.create(network=["pypi.org"], ports=[8000], capability=capability) as sandbox:
+            body = server.routes.boxes[sandbox.id].body
+            assert body["network"] == {"allow": ["pypi.org"]}
+            assert body.get("capability") == sent
+    for wrong in ({"network": [1]}, {"capability": "read"}):
+        with pytest.raises(InvalidInput, match="a list"):
+            Sandbox.create(**wrong)  # type: ignore[arg-type]

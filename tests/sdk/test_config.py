@@ -7,7 +7,7 @@ import pytest
 
 from atoll.cli.failure import explain
 from atoll.sdk import ConnectionFailed, Unauthenticated
-from atoll.sdk.config import DEFAULT_URL, resolve
+from atoll.sdk.config import DEFAULT_URL, NO_KEY, resolve
 from atoll.sdk.local_server import LocalServer, boot_id, start_ticks, write_note
 
 
@@ -67,3 +67,13 @@ def test_a_folder_that_this_user_may_not_read_is_said(data: Path) -> None:
     finally:
         os.seteuid(user)
         data.chmod(0o700)
+
+
+def test_inside_a_sandbox_no_key_is_needed_where_its_gate_is(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (data / "owner.key").unlink()
+    monkeypatch.setenv("ATOLL_SANDBOX_ID", "sess_000000000001")
+    monkeypatch.setenv("ATOLL_URL", "http://127.0.0.1:980")
+    assert resolve().api_key == NO_KEY
+    with pytest.raises(Unauthenticated):
+        resolve("http://127.0.0.1:981")
+    assert resolve(api_key="sk_other").api_key == "sk_other"

@@ -35,6 +35,17 @@ def run(
     network: Annotated[
         str | None, typer.Option("--network", help="none, outgoing or exposed; default: none, with --publish exposed.")
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option("--allow", help="A name that it may reach, such as pypi.org or *.example.org; repeatable."),
+    ] = None,
+    capability: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--capability",
+            help="What its programs may do with this API, without a key: read, write, execute; repeatable.",
+        ),
+    ] = None,
     env: options.Environment = None,
     secret: options.Secrets = None,
     publish: Annotated[
@@ -69,6 +80,8 @@ def run(
 
     from atoll.cli import amounts
 
+    if allow and network is not None:
+        raise Failed("--allow and --network exclude each other: a list is a network of its own", MISUSED)
     if publish and network not in (None, "exposed"):
         raise Failed(f"--publish needs --network exposed, not {network}", MISUSED)
     mounts = amounts.mounts(workspace or [])
@@ -80,7 +93,8 @@ def run(
         "disk_mb": amounts.megabytes(disk, "--disk"),
         "timeout": amounts.seconds(timeout, "--timeout"),
         "idle_timeout": amounts.seconds(idle, "--idle"),
-        "network": network,
+        "network": allow or network,
+        "capability": capability or None,
         "env": amounts.environment(env or []),
         "ports": publish,
         "cwd": workdir,

@@ -14,6 +14,8 @@ from atoll.sdk.values import Mount, Named
 
 Command = str | Sequence[str]
 _PORTS = "a list of port numbers, such as [8000]"
+_ALLOWED = "none, outgoing, exposed, or a list of names such as pypi.org and *.example.org"
+_SCOPES = "a list of scopes, such as ['read'], or a dict of scopes and resources"
 _FOLDER = "a path in the sandbox as a string"
 
 
@@ -54,7 +56,7 @@ def create_body(
     timeout: float | None,
     idle_timeout: float | None,
     max_age: float | None,
-    network: str | None,
+    network: str | Sequence[str] | None,
     ports: Sequence[int] | None,
     setup: Sequence[str] | None,
     files: Mapping[str, str | bytes] | None,
@@ -63,6 +65,7 @@ def create_body(
     workspaces: Sequence[Mount | Named | str] | None,
     secrets: Sequence[SecretUse | str] | None = None,
     group: str | None = None,
+    capability: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """What `POST /v1/sessions` takes; arguments that are None are left to the server. Times are seconds."""
     resources = {
@@ -82,7 +85,7 @@ def create_body(
     baked = mapping(files, "files", "a dict of paths and their contents")
     body: dict[str, Any] = {
         "image": text(image, "image", "a template's name"),
-        "network": text(network, "network", "none, outgoing or exposed") or ("exposed" if published else "none"),
+        "network": _network(network) or ("exposed" if published else "none"),
         "command": None if command is None else argv_of(command),
         "name": text(name, "name", "a string"),
         "env": environment(env) or None,
@@ -93,6 +96,7 @@ def create_body(
         "files": [_baked(path, content) for path, content in baked.items()] if baked else None,
         "secrets": secret_items(secrets) or None,
         "group": text(group, "group", "a group's id"),
+        "capability": _capability(capability),
     }
     if workspace is not None and not more:
         body["workspace"] = _reference(workspace)
@@ -128,6 +132,25 @@ def run_body(
     if max_output_bytes is not None:
         body["maxOutputBytes"] = whole(max_output_bytes, "max_output_bytes", "a whole number of bytes")
     return body
+
+
+def allowed_body(allow: Sequence[str]) -> dict[str, Any]:
+    """What `PUT /v1/sessions/{id}/network` takes."""
+    return {"allow": texts(allow, "allow", _ALLOWED) or []}
+
+
+def _network(network: str | Sequence[str] | None) -> str | dict[str, Any] | None:
+    """A list is the names that may be reached."""
+    if network is None or isinstance(network, str):
+        return network
+    return {"allow": texts(network, "network", _ALLOWED) or []}
+
+
+def _capability(capability: Sequence[str] | Mapping[str, Sequence[str]] | None) -> dict[str, Any] | None:
+    if capability is None:
+        return None
+    asked = capability if isinstance(capability, Mapping) else {"scopes": capability}
+    return {name: texts(listed, "capability", _SCOPES) for name, listed in asked.items()}
 
 
 def _mounted(mount: Mount | Named | str) -> dict[str, Any]:

@@ -86,8 +86,8 @@ class AsyncSandbox:
 
         `command` is its main process (a string is for the shell); without one it lives until it is ended. `timeout`,
         `idle_timeout` and `max_age` are seconds; `network` is none, outgoing or exposed, or a list of the names that
-        may be reached (`["pypi.org", "*.example.org"]`); without it, none, and exposed with `ports`; `files` and `setup`
-        lines are baked into its template; `tty` gives the main process a terminal of (columns, rows).
+        may be reached (`["pypi.org", "*.example.org"]`); without it, none, and exposed with `ports`; `files` and
+        `setup` lines are baked into its template; `tty` gives the main process a terminal of (columns, rows).
         `workspace`, or its name, is mounted at /workspace, with HOME in it; `workspaces` takes `Mount`s for several.
         Commands start in `cwd`; without it in the first workspace, else in /.
         `secrets` are for the main process; without one, for each command.
