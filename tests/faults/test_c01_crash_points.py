@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 
+import httpx2
 import pytest
 
 from atoll.domain.crash import POINTS
@@ -24,6 +25,7 @@ pytestmark = [pytest.mark.root, needs_root]
 WRITES = ("records.write.before_commit", "records.write.after_commit")
 CASES: dict[str, tuple[str, ...]] = {
     "create": ("sandboxes.create.recorded", "sandboxes.create.made", "sandboxes.create.running", *WRITES),
+    "create once": ("idempotency.begun", "idempotency.done", "idempotency.answered"),
     "create with setup": ("templates.build.baked", "templates.build.renamed"),
     "stop": ("sandboxes.stop.recorded", "sandboxes.stop.signalled", "sandboxes.stop.destroyed", *WRITES),
     "kill": ("sandboxes.end.recorded", "sandboxes.end.destroyed", *WRITES),
@@ -75,6 +77,32 @@ def test_c01_create(mortal: Server, point: str) -> None:
             assert server.http.get(f"/v1/sessions/{one['id']}/url", params={"port": CONTAINER_PORT}).status_code == 200
         else:
             assert server.session(one["id"])["reason"] == "interrupted"
+    assert_whole(server)
+
+
+@at("create once")
+def test_b03_c01_a_request_with_a_key_has_no_second_effect_after_a_crash(mortal: Server, point: str) -> None:
+    server = mortal
+    known = {one["id"] for one in server.sessions()}
+
+    def create() -> httpx2.Response:
+        body = {"image": "host", "network": "none", "command": ["sleep", "1000"]}
+        return server.http.post("/v1/sessions", json=body, headers={"Idempotency-Key": point})
+
+    die_at(server, point, create)
+    again = create()
+    made = [one["id"] for one in server.sessions() if one["id"] not in known]
+    if point == "idempotency.begun":
+        assert made == []
+    else:
+        [sandbox] = made
+        assert server.session(sandbox)["status"] == "running"
+    if point == "idempotency.answered":
+        assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
+        assert [again.json()["id"]] == made
+    else:
+        assert (again.status_code, again.json()["code"]) == (409, "IDEMPOTENCY_UNDECIDED")
+        assert create().status_code == 409
     assert_whole(server)
 
 

@@ -26,6 +26,9 @@ POINTS: frozenset[str] = frozenset(
         "sandboxes.suspend.recorded",  # SUSPENDING is stored, its processes run
         "sandboxes.suspend.destroyed",  # the sandbox is gone, the record says SUSPENDING
         "sandboxes.resume.recorded",  # RESUMING is stored, nothing made
+        "idempotency.begun",  # a client's key is remembered, nothing is done
+        "idempotency.done",  # the request had its effect, its answer is not kept
+        "idempotency.answered",  # ... its answer is kept, nobody was told
         "backup.blobs_copied",  # a backup's blobs are in its store, its records are not
         "backup.records_stored",  # ... they are, no manifest says so
         "backup.object_copied",  # a pack is in the second store, the journal of copies does not know

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from atoll.domain import crash
 from atoll.domain.errors import Conflict, Corrupt, InvalidInput
 from atoll.domain.idempotency import KEY_CHARS_MAX, IdempotentRequest, is_key, key_hash
 from atoll.domain.principal import Principal
@@ -82,6 +83,7 @@ class Idempotency:
             self._under_way.discard(mine)
             raise
         if known is None:
+            crash.point("idempotency.begun")
             return request, None
         self._under_way.discard(mine)
         if known.fingerprint != fingerprint:
@@ -101,9 +103,11 @@ class Idempotency:
 
     async def finish(self, request: IdempotentRequest, text: str, answer: bytes) -> None:
         """Keep the answer."""
+        crash.point("idempotency.done")
         sealed = _seal(text, request, answer) if len(answer) <= self._answer_bytes_max else TOO_LARGE
         try:
             await self._records.answer_request(replace(request, answer=sealed))
+            crash.point("idempotency.answered")
         finally:
             self._under_way.discard((request.principal, request.key))
 
