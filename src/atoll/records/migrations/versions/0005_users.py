@@ -36,7 +36,7 @@ def upgrade() -> None:
         sa.Column("ended_at", MOMENT),
         sa.Column("reason", sa.String),
         sa.PrimaryKeyConstraint("id", name="pk_logins"),
-        sa.ForeignKeyConstraint(["owner"], ["users.id"], name="fk_logins_owner_users"),
+        sa.ForeignKeyConstraint(["owner"], ["users.id"], name="fk_logins_owner"),
     )
     op.create_index("ix_logins_owner_created_at", "logins", ["owner", "created_at"])
     op.create_index("ix_logins_expires_at", "logins", ["expires_at"])
@@ -48,7 +48,7 @@ def upgrade() -> None:
         sa.Column("expires_at", MOMENT, nullable=False),
         sa.Column("used_at", MOMENT),
         sa.PrimaryKeyConstraint("hash", name="pk_refresh_tokens"),
-        sa.ForeignKeyConstraint(["login"], ["logins.id"], name="fk_refresh_tokens_login_logins"),
+        sa.ForeignKeyConstraint(["login"], ["logins.id"], name="fk_refresh_tokens_login"),
     )
     op.create_index("ix_refresh_tokens_login", "refresh_tokens", ["login"])
     op.create_table(
