@@ -114,7 +114,7 @@ async def test_n08_no_way_to_write_a_host_leads_inside(outbound: Outbound, host:
         *("https://exa\tmple.com/", "https://example.com/\r\nHost:x", "https://example.com:0/", "https://e.com:99999/"),
         *("https://e.com:x/", "https://-a.com/", "https://a..com/", "https://a_b.com/", "https://[127.0.0.1]/"),
         *("https://[::1/", "https://1.2.3/", "https://1.2.3.4.5/", "https://a.0x7f/", "https://a.7/"),
-        "https://example.com/" + "a" * 3_000,
+        *("https://example.com/a\\b", "https://example.com/a#b", "https://example.com/" + "a" * 3_000),
     ],
 )
 async def test_n08_an_odd_url_is_refused_before_anything_happens(outbound: Outbound, url: str) -> None:
