@@ -218,7 +218,7 @@ class Application:
         self.door = Door(self.identity, door_limits(settings), self._counters)
         anchor = settings.folder.audit_anchor
         self.audit = Audit(records, self.vault, anchor, memberships.of, self.metrics, audit_limits(settings))
-        self.door.refusals = self.audit.refusals
+        self.door.requests = self.audit.requests
         per_owner = settings.webhooks.max_per_owner
         self.webhooks = Webhooks(records, self.vault, self.outbound, per_owner=per_owner)
         told, stands = event_answer, Owners(records).why_not

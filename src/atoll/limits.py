@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from atoll.domain.rate import Rate, Window
 from atoll.domain.workspace import Quota, Reason
 from atoll.services.audit.parts import AuditLimits
-from atoll.services.audit.refusals import RefusalLimits
+from atoll.services.audit.requests import RequestLimits
 from atoll.services.identity.jwt_checks import Rules
 from atoll.services.identity.logins import LoginLimits
 from atoll.services.identity.parts import AuthLimits
@@ -145,7 +145,7 @@ def outbound_limits(settings: Settings) -> OutboundLimits:
 def audit_limits(settings: Settings) -> AuditLimits:
     """Of the audit trail."""
     own = settings.audit
-    return AuditLimits(own.checkpoint_s, own.streams_per_key, RefusalLimits(own.refusals_per_s, own.refusals_burst))
+    return AuditLimits(own.checkpoint_s, own.streams_per_key, RequestLimits(own.refusals_per_s, own.refusals_burst))
 
 
 def delivery_limits(settings: Settings) -> DeliveryLimits:

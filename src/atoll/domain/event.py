@@ -39,8 +39,8 @@ class Event:
         origin = ORIGIN.get()
         if origin is None or self.id is not None or self.actor == SYSTEM:
             return
-        if self.outcome != "ok":
-            origin.told = True
+        origin.events += 1
+        origin.told += self.outcome != "ok"
         for name, known in (
             ("request_id", origin.request_id),
             ("credential", origin.key_id),

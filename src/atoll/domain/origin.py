@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Origin:
-    """What is known about the request so far; `told` once an event says that what it asked for did not succeed."""
+    """What is known about the request so far, and how many events tell of it; `told`: that it did not succeed."""
 
     request_id: str
     key_id: str | None = None  # the credential's
     peer: str | None = None  # the client's address
     actor: str | None = None  # the principal's id, from when the door knows it
-    told: bool = False
+    events: int = 0
+    told: int = 0
     quota_warnings: list[str] = field(default_factory=list[str])  # of quotas nearly used, for the answer's header
 
 

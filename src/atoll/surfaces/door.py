@@ -19,13 +19,16 @@ from atoll.domain.errors import RateLimited, Unauthenticated
 from atoll.domain.key import KEY_PREFIX_CHARS, KeyKind
 from atoll.domain.principal import Principal
 from atoll.domain.rate import Rate
-from atoll.services.audit.refusals import Refusals
+from atoll.services.audit.requests import RequestEvents
 from atoll.services.rates.local_counters import LocalCounters
+from atoll.surfaces.actions import action_of
 from atoll.surfaces.credentials import NO_QUERY, QueryWays, credential
 from atoll.surfaces.key_watch import watched
 from atoll.surfaces.rate_limit import SURFACES, CountersOf, RateLimits, RateSettings, SurfaceRates
 from atoll.telemetry.trace import trace_of
 
+# Statuses of a change that was understood and not made; what was not understood was none.
+REFUSED = frozenset({401, 402, 403, 404, 409, 422, 429})
 Network = IPv4Network | IPv6Network
 
 ADMITTED = "atoll.admitted"  # in a request's scope: the credential's text, and whose it was
@@ -95,7 +98,7 @@ class Door:
         self._rates = RateLimits(limits.rates, counters_of)
         self._good: dict[int, None] = {}  # hashes of texts that were valid: a guesser cannot lock their holders out
         self._sockets: Counter[str] = Counter()
-        self.refusals: Refusals | None = None  # is told of changes that were refused or failed
+        self.requests: RequestEvents | None = None  # is told of changes that no event tells of
 
     async def admit(self, scope: Scope, classes: Sequence[str] = (), header: bytes | None = None) -> Principal:
         """The principal of the request's credential. Unauthenticated, or RateLimited with the wait.
@@ -154,12 +157,16 @@ class Door:
             if not self._sockets[principal.credential]:
                 del self._sockets[principal.credential]
 
-    def note_refusal(self, scope: Scope, operation: str, status: int) -> None:
-        """Into the audit trail, unless an event tells it already: a change that was asked for and not made."""
+    def note_outcome(self, scope: Scope, operation: str, status: int) -> None:
+        """Into the audit trail, unless an event tells it already: a change that was asked for, made or not."""
         trace = trace_of(scope)
-        if self.refusals is not None and not trace.told:
-            target = next(iter(scope["path_params"].values()), trace.route)
-            self.refusals.note(trace, operation, target, status)
+        if self.requests is None:
+            return
+        target = next(iter(scope["path_params"].values()), trace.route)
+        if status < 400 and not trace.events:
+            self.requests.done(trace, action_of(operation), operation, target)
+        elif (status in REFUSED or status >= 500) and not trace.told:
+            self.requests.refused(trace, operation, target, status)
 
     def note_use(self, scope: Scope, key_id: str, status: int) -> None:
         """One line of the key's use log."""

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 
 from atoll.domain.errors import InvalidInput
 from atoll.domain.principal import Principal
+from atoll.surfaces.actions import READING
 
 WEBSOCKET = "WEBSOCKET"  # stands where an operation's method does
 JSON = "application/json"
@@ -146,8 +147,8 @@ class Operation:
 
     @property
     def changes(self) -> bool:
-        """Whether it may change something: such requests are recorded also when they are refused."""
-        return self.method not in ("GET", "HEAD", "OPTIONS")
+        """Whether it may change something: such requests are in the audit trail, whatever became of them."""
+        return self.method not in ("GET", "HEAD", "OPTIONS") and self.id not in READING
 
     def check_query(self, request: HTTPConnection) -> None:
         """InvalidInput for a parameter that is not declared: a misspelt one would be ignored in silence.

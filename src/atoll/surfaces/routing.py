@@ -26,8 +26,7 @@ from atoll.telemetry.trace import trace_of
 
 _log = structlog.get_logger("atoll.surface")
 CLOSE_INTERNAL = 1011
-# Statuses of a change that was understood and not made; what was not understood was none.
-REFUSED = frozenset({401, 402, 403, 404, 409, 422, 429})
+REPLAYED = "idempotent-replayed"  # stands in an answer that was given before
 _SLASH = "\0"  # in no name
 
 
@@ -89,20 +88,23 @@ class PathRoute(BaseRoute):
 
     async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         trace = trace_of(scope)
+        replayed = False
         try:
             response = await self._respond(scope, receive, send)
+            replayed = REPLAYED in response.headers
             await response(scope, receive, send)
         except ClientDisconnect:
             trace.status = trace.status or 499  # nginx's word for it; nobody reads an answer
         finally:
-            self._note_refusal(scope, scope["method"], trace.status)
+            if not replayed:
+                self._note_outcome(scope, scope["method"], trace.status)
             if trace.key_id is not None:
                 self._door.note_use(scope, trace.key_id, trace.status)
 
-    def _note_refusal(self, scope: Scope, method: str, status: int) -> None:
+    def _note_outcome(self, scope: Scope, method: str, status: int) -> None:
         operation = self._by_method.get(method)
-        if operation is not None and operation.changes and (status in REFUSED or status >= 500):
-            self._door.note_refusal(scope, operation.id, status)
+        if operation is not None and operation.changes:
+            self._door.note_outcome(scope, operation.id, status)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> Response:
         operation = self._by_method.get(scope["method"])
@@ -170,7 +172,7 @@ class PathRoute(BaseRoute):
                 await _end_socket(socket, response)
         finally:
             trace = trace_of(scope)
-            self._note_refusal(scope, WEBSOCKET, status)
+            self._note_outcome(scope, WEBSOCKET, status)
             if trace.key_id is not None:
                 self._door.note_use(scope, trace.key_id, status)
 

@@ -10,9 +10,9 @@ class AuditMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._checkpoints = Counter("audit_checkpoints_total", "Checkpoints signed", registry=registry)
-        self._refusals = Counter("audit_refusals_total", "Refused or failed changes recorded", registry=registry)
+        self._requests = Counter("audit_requests_total", "Requests with an event of their own", registry=registry)
         self._dropped = Counter(
-            "audit_refusals_dropped_total", "Refused or failed changes not recorded: too many", registry=registry
+            "audit_requests_dropped_total", "Requests without one, because there were too many", registry=registry
         )
         self._streams = Gauge("event_streams", "Event streams that are open", registry=registry)
         self._deliveries = Counter(
@@ -23,10 +23,10 @@ class AuditMetrics:
     def checkpoint_made(self) -> None:
         self._checkpoints.inc()
 
-    def refusals_recorded(self, count: int) -> None:
-        self._refusals.inc(count)
+    def requests_recorded(self, count: int) -> None:
+        self._requests.inc(count)
 
-    def refusals_dropped(self, count: int) -> None:
+    def requests_dropped(self, count: int) -> None:
         self._dropped.inc(count)
 
     def stream_opened(self) -> None:

@@ -196,5 +196,5 @@ async def test_a17_a_flood_of_refusals_is_counted_and_not_written(open_house: Op
             await house.call("DELETE", "/v1/sessions/sess_000000000000", keys.BOB)
         assert len(await refusals(house, 3)) == 3
         text = (await house.call("GET", "/metrics")).text
-        assert "audit_refusals_dropped_total 17.0" in text
-        assert "audit_refusals_total 3.0" in text
+        assert "audit_requests_dropped_total 17.0" in text
+        assert "audit_requests_total 3.0" in text

@@ -9,7 +9,7 @@ from atoll.records.base import Records
 from atoll.services.audit.checkpoints import Checkpoints
 from atoll.services.audit.events import Events, Memberships
 from atoll.services.audit.feed import Feed
-from atoll.services.audit.refusals import RefusalLimits, Refusals
+from atoll.services.audit.requests import RequestEvents, RequestLimits
 from atoll.telemetry.metrics import Metrics
 from atoll.vaults.base import Vault
 
@@ -20,7 +20,7 @@ class AuditLimits:
 
     checkpoint_s: float = 60.0
     streams_per_key: int = 20
-    refusals: RefusalLimits = field(default_factory=RefusalLimits)
+    requests: RequestLimits = field(default_factory=RequestLimits)
 
 
 class Audit:
@@ -37,13 +37,13 @@ class Audit:
     ) -> None:
         limits = limits or AuditLimits()
         self.checkpoints = Checkpoints(records, vault, anchor, every_s=limits.checkpoint_s, metrics=metrics)
-        self.refusals = Refusals(records, metrics, limits.refusals)
+        self.requests = RequestEvents(records, metrics, limits.requests)
         self._feed = Feed(records)
         self.events = Events(records, self._feed, metrics, memberships, streams_per_key=limits.streams_per_key)
 
     async def start(self) -> None:
-        """Begin to record refusals, to follow the chains, and to sign them."""
-        self.refusals.start()
+        """Begin to record requests, to follow the chains, and to sign them."""
+        self.requests.start()
         self._feed.start()
         await self.checkpoints.start()
 
@@ -55,5 +55,5 @@ class Audit:
         """Write and sign what is left; a second call does nothing."""
         self.events.end()
         await self._feed.close()
-        await self.refusals.close()
+        await self.requests.close()
         await self.checkpoints.close()

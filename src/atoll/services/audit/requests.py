@@ -1,7 +1,7 @@
-"""Refusals: what was asked for and not done, recorded as events of their own, beside the requests that they tell of.
+"""Events of requests that no change of the records tells of: what was refused or failed, and what was done inside of
+sandboxes. The routes hand them in, and they are written in batches, beside the requests.
 
-The routes hand in every change that was refused or failed. A flood of them costs the records next to nothing: each
-credential or address has its share, and what does not fit is counted.
+A flood of refusals costs the records next to nothing: each credential or address has its share, the rest is counted.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ TARGET_CHARS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class RefusalLimits:
-    """Of one credential, or one address without any."""
+class RequestLimits:
+    """Of refusals, for one credential, or one address without any."""
 
     per_s: float = 1.0
     burst: int = 30
 
 
-class Refusals:
-    """Between `start` and `close`; `note` never waits."""
+class RequestEvents:
+    """Between `start` and `close`; nothing here waits."""
 
     def __init__(
         self,
         records: Records,
         metrics: Metrics,
-        limits: RefusalLimits | None = None,
+        limits: RequestLimits | None = None,
         *,
         clock: Clock = utc_now,
         now: Callable[[], float] = monotonic,
     ) -> None:
         self._records = records
         self._metrics = metrics
-        self._limits = limits or RefusalLimits()
+        self._limits = limits or RequestLimits()
         self._clock = clock
         self._now = now
         self._waiting: deque[Event] = deque()
@@ -62,7 +62,7 @@ class Refusals:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._flush_forever(), name="refusals")
+        self._task = asyncio.create_task(self._flush_forever(), name="request events")
 
     async def close(self) -> None:
         """Write what is left; a second call does nothing."""
@@ -75,24 +75,39 @@ class Refusals:
             async with asyncio.timeout(CLOSE_S):
                 await self._flush()
         except TimeoutError:
-            _log.warning("audit.refusals_lost", count=len(self._waiting))
+            _log.warning("audit.request_events_lost", count=len(self._waiting))
 
-    def note(self, origin: Origin, operation: str, target: str, status: int) -> None:
-        """A request wanted a change, which `operation` was to make; it ended with that HTTP status."""
-        share = origin.key_id or f"peer {origin.peer}"
-        if len(self._waiting) >= QUEUE_ITEMS or not self._spend(share):
-            self._metrics.audit.refusals_dropped(1)
+    def done(self, origin: Origin, action: str, operation: str, target: str) -> None:
+        """A request did what `operation` does, and nothing else tells of it."""
+        if origin.actor is None and not self._spend(f"peer {origin.peer}"):
+            self._metrics.audit.requests_dropped(1)
             return
-        failed = status >= 500
+        self._add(origin, action, "ok", target, {"operation": operation})
+
+    def refused(self, origin: Origin, operation: str, target: str, status: int) -> None:
+        """A request wanted a change, which `operation` was to make; it ended with that HTTP status."""
+        if not self._spend(origin.key_id or f"peer {origin.peer}"):
+            self._metrics.audit.requests_dropped(1)
+            return
+        detail: dict[str, object] = {"operation": operation, "status": status}
+        if status >= 500:
+            self._add(origin, "request.failed", "failed", target, detail)
+        else:
+            self._add(origin, "request.refused", "refused", target, detail)
+
+    def _add(self, origin: Origin, action: str, outcome: str, target: str, detail: dict[str, object]) -> None:
+        if len(self._waiting) >= QUEUE_ITEMS:
+            self._metrics.audit.requests_dropped(1)
+            return
         self._waiting.append(
             Event(
-                "request.failed" if failed else "request.refused",
+                action,
                 _clean(target),
                 origin.actor or SYSTEM,
                 origin.actor or ANONYMOUS,
-                "failed" if failed else "refused",
+                outcome,
                 origin.request_id,
-                {"operation": operation, "status": status},
+                detail,
                 self._clock(),
                 origin.key_id,
                 origin.peer,
@@ -119,7 +134,7 @@ class Refusals:
             batch = [self._waiting.popleft() for _ in range(min(BATCH_ITEMS, len(self._waiting)))]
             try:
                 await self._records.add_events(batch)
-                self._metrics.audit.refusals_recorded(len(batch))
+                self._metrics.audit.requests_recorded(len(batch))
             except asyncio.CancelledError:
                 self._waiting.extendleft(reversed(batch))
                 raise
@@ -132,8 +147,8 @@ class Refusals:
                 self._lost(batch)
 
     def _lost(self, batch: list[Event]) -> None:
-        self._metrics.audit.refusals_dropped(len(batch))
-        _log.warning("audit.refusals_lost", count=len(batch), exc_info=True)
+        self._metrics.audit.requests_dropped(len(batch))
+        _log.warning("audit.request_events_lost", count=len(batch), exc_info=True)
 
 
 def _clean(text: str) -> str:
