@@ -118,6 +118,8 @@ class Runtime(ABC):
     async def make(self, sandbox_id: str, spec: SandboxSpec) -> Handle:
         """Make the sandbox and start its main process, if any; returns when its sidekick answers.
 
+        What `spec.given` has is there before that process starts: variables that it alone has, and files that only the
+        sandbox's user can read, in memory: no layer that is baked, and nothing on a disk, has one.
         Conflict when the id exists. InvalidInput for a spec that no host could run (a missing program is not that:
         the main process then ends with 127). Unsupported for a network mode or layer that this host lacks.
         Unavailable when the host is out of resources. On any error nothing of the sandbox remains.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from atoll.domain.errors import Conflict, InvalidInput, NotFound
 from atoll.domain.process import FileEntry
+from atoll.domain.secret import FILES_FOLDER
 
 LINKS_MAX = 40
 PATH_BYTES_MAX = 4_096
@@ -38,7 +39,7 @@ class FakeFiles:
 
     def __init__(self) -> None:
         self.root = _directory()
-        for path in ("/tmp", "/home/user", "/etc", "/dev", "/proc"):
+        for path in ("/tmp", "/home/user", "/etc", "/dev", "/proc", FILES_FOLDER):
             self.make_dir(path)
         self.write("/etc/hostname", b"sandbox\n")
         self.write("/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")

@@ -22,6 +22,7 @@ from atoll.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from atoll.domain.mounts import check_mounts
 from atoll.domain.process import MAIN, Exit, FileEntry, ProcessInfo, ProcessSpec, RunResult
 from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec, Usage
+from atoll.domain.secret import FILES_FOLDER
 from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.runtimes.base import Capability, Check, Ended, Found, Handle, Report, Runtime
 from atoll.sidekick.client import GateStream, ProcessStream, SidekickClient
@@ -475,6 +476,7 @@ def _save_layer(files: FakeFiles, destination: Path) -> None:
     nodes = [
         {"path": path, "kind": node.kind, "text": node.content.hex(), "target": node.target, "mode": node.mode}
         for path, node in files.walk()
+        if not path.startswith(f"{FILES_FOLDER}/")  # no part of the writable layer
     ]
     (destination / "files.json").write_text(json.dumps(nodes))
 

@@ -13,6 +13,7 @@ says how its own programs do what the suite needs (`flood_argv`, `echo_server_ar
 from atoll.testing.runtime_conformance.abilities import AbilityChecks
 from atoll.testing.runtime_conformance.deadlines import DeadlineChecks
 from atoll.testing.runtime_conformance.files import FileChecks
+from atoll.testing.runtime_conformance.given import GivenChecks
 from atoll.testing.runtime_conformance.lifecycle import LifecycleChecks
 from atoll.testing.runtime_conformance.output import OutputChecks
 from atoll.testing.runtime_conformance.processes import ProcessChecks
@@ -26,6 +27,7 @@ class RuntimeConformance(
     OutputChecks,
     TerminalChecks,
     FileChecks,
+    GivenChecks,
     DeadlineChecks,
     AbilityChecks,
     TreeChecks,
