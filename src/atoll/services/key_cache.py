@@ -12,7 +12,8 @@ UNKNOWN_MAX = 10_000
 
 
 class KeyCache:
-    """By hash, and by id those that others come from. Known and unknown ones apart, so that a flood of wrong keys does not push out the right ones."""
+    """By hash, and by id those that others come from. Known and unknown ones apart, so that a flood of wrong keys does
+    not push out the right ones."""
 
     def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
         self._seconds = seconds

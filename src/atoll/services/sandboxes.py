@@ -151,8 +151,8 @@ class Sandboxes:
         """Make a sandbox; returns it RUNNING (a very short main process may have ended by the next call).
 
         Its owner is the principal, or that group of theirs (NotFound for any other), which then needs the workspaces
-        shared with it. Needs `execute`. InvalidInput names the field (`image`, `command`, `env`, `workDir`, `resources.cpuMillis`,
-        `resources.memoryMB`, `resources.timeoutMs`, ..., `network`, `ports`, `setup`, `files`, `name`, `workspaces`);
+        shared with it. Needs `execute`. InvalidInput names the field (`image`, `command`, `env`, `workDir`,
+        `resources.cpuMillis`, `resources.memoryMB`, `resources.timeoutMs`, ..., `network`, `ports`, `setup`, `files`, `name`, `workspaces`);
         a failing setup line is InvalidInput with its log. QuotaExceeded: `concurrent session limit reached (n/m)`.
         Unsupported, Unavailable, DeadlineExceeded as from the runtime. Conflict when it was killed meanwhile.
         On an error after it was recorded the record stays, FAILED, with the reason.
@@ -357,7 +357,7 @@ class Sandboxes:
         return live.usage(await self._endings.measure(live) if sandbox.live else None)
 
     async def usages(self, principal: Principal, sandboxes: Iterable[Sandbox]) -> dict[str, Usage]:
-        """What each of those that the principal sees used until now, by id; sandboxes as `list` gave them. Needs `read`."""
+        """What each that the principal sees used until now, by id; sandboxes as `list` gave them. Needs `read`."""
         principal.require(Scope.READ)
         lives = self._access.lives
         found = {one.id: one.usage for one in sandboxes if principal.sees(one.owner, one.id)}

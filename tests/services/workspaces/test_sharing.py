@@ -26,7 +26,9 @@ async def share(shop: Workshop, *targets: str) -> None:
 @pytest.mark.parametrize("target", [NOBODY, "bob", "", "key_b0b000000000\n", "\ud800", "x" * 300])
 async def test_only_a_key_of_this_server_can_be_shared_with(shop: Workshop, target: str) -> None:
     await shop.create()
-    with pytest.raises(InvalidInput, match="principal must be the id of a key, a user or a group of yours on this server") as refused:
+    with pytest.raises(
+        InvalidInput, match="principal must be the id of a key, a user or a group of yours on this server"
+    ) as refused:
         await share(shop, BOB.id, target)
     assert refused.value.field == "principal"
     assert repr(target[:128]) in refused.value.message

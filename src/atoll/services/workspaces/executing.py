@@ -18,8 +18,8 @@ from atoll.domain.process import ProcessSpec, RunResult
 from atoll.domain.sandbox import SandboxSpec, SandboxState
 from atoll.domain.workspace import MOUNT_POINT, Permission, Workspace, WorkspaceMount
 from atoll.records.base import Records
-from atoll.services.processes import Interrupted
 from atoll.services.identity.principals import Principals
+from atoll.services.processes import Interrupted
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.locks import Locks
@@ -28,7 +28,10 @@ from atoll.services.workspaces.views import Ran
 
 TRIES = 3  # of a command whose sandbox ends before it starts, and of a record that others change, at the same moment
 
-OWNER_GONE = "the key of the workspace's owner was revoked or has expired, or its user is disabled: nobody runs commands in its name"
+OWNER_GONE = (
+    "the key of the workspace's owner was revoked or has expired, or its user is disabled: nobody runs commands in "
+    "its name"
+)
 
 Shape = Callable[[dict[str, Any]], SandboxSpec]  # of what was asked for when the workspace was made
 

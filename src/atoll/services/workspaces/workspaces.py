@@ -93,8 +93,8 @@ class Workspaces:
         sandbox_config: dict[str, Any] | None = None,
         group: str | None = None,
     ) -> WorkspaceView:
-        """Make an empty one, one's own or a group's. Needs `write`. InvalidInput names the field; NotFound for the group;
-        Conflict when its owner has that name; QuotaExceeded for too many, or for too many bytes as of
+        """Make an empty one, one's own or a group's. Needs `write`. InvalidInput names the field; NotFound for the
+        group; Conflict when its owner has that name; QuotaExceeded for too many, or for too many bytes as of
         `Allowance.check`."""
         parts, limits = self._parts, self._parts.limits
         owner = principal.owning(Scope.WRITE, group)

@@ -70,7 +70,9 @@ class WorkspaceHandlers:
 
     async def fork(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, ForkBody, self._body_bytes)
-        view = await self._workspaces.forks.fork(principal, request.path_params["ws"], body.name, body.revision, body.group)
+        view = await self._workspaces.forks.fork(
+            principal, request.path_params["ws"], body.name, body.revision, body.group
+        )
         return json_response(answers.workspace(view), 201)
 
     async def merge(self, request: Request, principal: Principal) -> Response:
