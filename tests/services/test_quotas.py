@@ -13,6 +13,7 @@ import pytest
 
 from atoll.domain.errors import Forbidden, InvalidInput, NotFound, QuotaExceeded
 from atoll.domain.event import Event
+from atoll.domain.group import Group, Member, Role
 from atoll.domain.key import DEFAULT_SCOPES, ApiKey, KeyKind
 from atoll.domain.origin import ORIGIN, Origin
 from atoll.domain.principal import Principal
@@ -265,8 +266,34 @@ async def test_tiers_bound_a_day_s_sessions_their_age_and_their_memory(shop: Sho
 
 async def test_what_a_group_owns_counts_against_the_group(shop: Shop) -> None:
     group = "grp_" + "2" * 24
-    holding = await shop.quotas.holding(replace(USER, groups={}), group)
-    assert [(one.subject, one.plan) for one in holding] == [(group, "group")]
+    await shop.records.add_group(
+        Group(group, "g", NOW, NOW), Member(group, USER_ID, Role.ADMIN, NOW), Event("group.created", group, group, "t")
+    )
+    await shop.overrides.put(OWNER, group, {"concurrent_sandboxes": 2, "memory_bytes": None, "cpu_s_per_hour": 1})
+    member = replace(USER, groups={group: Role.MEMBER})
+    spec = SandboxSpec(resources=Resources(memory_bytes=2**30))
+    first, _ = [await shop.sandboxes.create(member, spec, group=group) for _ in range(2)]
+    with pytest.raises(QuotaExceeded, match="2/2") as raised:
+        await shop.sandboxes.create(member, spec, group=group)
+    assert raised.value.subject == group
+    assert await shop.records.count_live(group) == 2
+    await shop.create(member)
+    shop.now = datetime.now(UTC)
+    await shop.use(first, cpu_s=2.0)
+    with pytest.raises(QuotaExceeded, match="cpu_s_per_hour"):
+        await shop.run(first, member)
+    standings = {one.subject: one for one in await shop.overrides.mine(member)}
+    assert set(standings) == {USER_ID, group}
+    assert {use.name: use.used for use in standings[group].uses}[QuotaName.CPU] == 2
+    [told] = [one for one in await shop.events("quota.exceeded") if one.detail["quota"] == "concurrent_sandboxes"]
+    assert (told.tenant, told.actor) == (group, USER_ID)
+
+
+async def test_overrides_of_those_without_quotas_bound_nothing(shop: Shop) -> None:
+    admin = "user_" + "9" * 24
+    await shop.records.add_user(User(admin, "root", NOW, admin=True), Event("user.created", admin, admin, "t"))
+    standing = await shop.overrides.put(OWNER, admin, {"concurrent_sandboxes": 0})
+    assert (standing.plan, {use.limit for use in standing.uses}) == ("unlimited", {None})
 
 
 async def test_a_sandbox_that_wakes_must_fit_too(shop: Shop) -> None:

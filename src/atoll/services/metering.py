@@ -6,6 +6,7 @@ Sandboxes runs it on the reconciler's timer; what a sandbox used when its record
 from __future__ import annotations
 
 import asyncio
+import time
 
 import structlog
 
@@ -18,6 +19,7 @@ from atoll.services.lives import Live, charges
 _log = structlog.get_logger()
 
 AT_ONCE = 20
+KNOWN_S = 60.0
 MEASURED_MAX = 1_000  # in one pass; the next one begins where it ended
 
 
@@ -28,10 +30,13 @@ class Metering:
         self._access = access
         self._endings = endings
         self._last = ""
+        self._known: dict[str, tuple[float, bool]] = {}
 
     async def run(self) -> int:
         """Measure and count each that is due; how many there were."""
-        metered = {owner for owner in {live.sandbox.owner for live in self._access.lives} if await self._counts(owner)}
+        owners = {live.sandbox.owner for live in self._access.lives}
+        self._known = {owner: known for owner, known in self._known.items() if owner in owners}
+        metered = {owner for owner in owners if await self._counts(owner)}
         due = sorted((live for live in self._access.lives if live.sandbox.owner in metered), key=_id)
         due = [live for live in due if _id(live) > self._last] + [live for live in due if _id(live) <= self._last]
         due = due[:MEASURED_MAX]
@@ -43,7 +48,13 @@ class Metering:
         return len(due)
 
     async def _counts(self, owner: str) -> bool:
-        return (await self._access.quotas.of(owner)).metered
+        """Whether it has such a bound, as it was a minute ago at most."""
+        now = time.monotonic()
+        known = self._known.get(owner)
+        if known is None or now >= known[0]:
+            metered = (await self._access.quotas.of(owner)).metered
+            known = self._known[owner] = (now + KNOWN_S, metered)
+        return known[1]
 
     async def _measure(self, live: Live) -> None:
         if live.busy or live.sandbox.state is not SandboxState.RUNNING:

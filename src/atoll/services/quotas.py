@@ -6,9 +6,10 @@ besides. Owner and internal keys and administrators have none.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -95,24 +96,17 @@ class Quotas:
 
     async def of(self, subject: str) -> Allotment:
         """What holds for an owner: a user, a group or a key; as it was at most `cache_s` ago."""
-        now = self._monotonic()
-        known = self._known.get(subject)
-        if known is not None and now < known[0]:
-            return known[1]
-        found = await self.look_up(subject)
-        self._known[subject] = (now + self._limits.cache_s, found)
-        self._known.move_to_end(subject)
-        if len(self._known) > REMEMBERED_MAX:
-            self._known.popitem(last=False)
-        return found
+        return await self._remembered(subject, lambda: self.look_up(subject))
 
     async def look_up(self, subject: str) -> Allotment:
         """The same, as it is now."""
-        overrides = await self.overrides(subject)
-        plan = await self._plan(subject)
+        plan, overrides, account = await asyncio.gather(
+            self._plan(subject), self.overrides(subject), self._records.get_account(subject)
+        )
+        if plan == UNBOUNDED:
+            return Allotment(subject, plan, {})
         amounts: dict[QuotaName, int | None] = {**self._plan_amounts(plan), **overrides.amounts}
         found = {name: most for name, most in amounts.items() if most is not None}
-        account = await self._records.get_account(subject)
         return Allotment(subject, plan, found if account is None else narrowed(found, account.limits))
 
     async def overrides(self, subject: str) -> OverridesOf:
@@ -139,16 +133,26 @@ class Quotas:
 
     async def _of_credential(self, credential: str) -> Allotment:
         """What is set for a key that somebody else owns; of its plan only what that says in so many words."""
-        name, now = f"credential {credential}", self._monotonic()
+
+        async def look_up() -> Allotment:
+            found = replace(await self.look_up(credential), by_credential=True)
+            if found.plan not in (KEY_PLAN, UNBOUNDED):
+                return found
+            amounts = (await self.overrides(credential)).amounts
+            return replace(found, amounts={what: most for what, most in amounts.items() if most is not None})
+
+        return await self._remembered(f"credential {credential}", look_up)
+
+    async def _remembered(self, name: str, look_up: Callable[[], Awaitable[Allotment]]) -> Allotment:
+        now = self._monotonic()
         known = self._known.get(name)
         if known is not None and now < known[0]:
             return known[1]
-        found = await self.look_up(credential)
-        if found.plan in (KEY_PLAN, UNBOUNDED):
-            amounts = (await self.overrides(credential)).amounts
-            found = replace(found, amounts={what: most for what, most in amounts.items() if most is not None})
-        found = replace(found, by_credential=True)
+        found = await look_up()
         self._known[name] = (now + self._limits.cache_s, found)
+        self._known.move_to_end(name)
+        if len(self._known) > REMEMBERED_MAX:
+            self._known.popitem(last=False)
         return found
 
     async def _plan(self, subject: str) -> str:
