@@ -133,6 +133,7 @@ def _provider(one: ProviderSettings) -> Provider:
         one.scopes_claim,
         one.scope_prefix,
         frozenset(one.clients),
+        tuple(one.required_claims.items()),
     )
 
 

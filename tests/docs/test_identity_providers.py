@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from atoll.limits import identity_providers
-from atoll.services.identity.external import check_client
+from atoll.services.identity.external import check_admitted
 from atoll.services.identity.jwt_checks import TokenRefused, check_claims, take_apart
 from atoll.services.identity.providers import Provider
 from atoll.settings import Settings
@@ -95,7 +95,7 @@ def test_the_settings_of_the_page_take_the_tokens_of_the_provider_and_no_others(
     def check(changed: dict[str, Any]) -> str:
         token = take_apart(sign(claims | changed, key, algorithm, **header))
         verified = check_claims(token, provider.rules, now)
-        check_client(verified.claims, provider.clients)
+        check_admitted(verified.claims, provider)
         return verified.subject
 
     assert check({}) == said["sub"]

@@ -69,11 +69,14 @@ def of(env: dict[str, str], *entries: dict[str, Any], **more: str) -> Any:
 def test_a_list_of_providers_comes_from_the_environment_or_the_file(env: dict[str, str], tmp_path: Path) -> None:
     full = ENTRY | {"algorithms": "ES256,RS256", "jwks_url": "https://issuer.example/keys", "skew_s": 5}
     full |= {"subject_claim": "uid", "scopes_claim": "permissions", "scope_prefix": "atoll:", "clients": ["console"]}
+    full |= {"required_claims": {"org_id": "org_1", "is_anonymous": False, "level": 1}}
     two = ENTRY | {"name": "two", "issuer": "https://two.example"}
     made = identity_providers(of(env, full, two))
     assert [one.name for one in made] == ["one", "two"]
     assert made[0].algorithms == ("ES256", "RS256") and made[0].jwks_url == "https://issuer.example/keys"
     assert (made[0].rules.subject_claim, made[0].rules.skew_s, made[0].clients) == ("uid", 5, {"console"})
+    assert made[0].required_claims == (("org_id", "org_1"), ("is_anonymous", False), ("level", 1))
+    assert [type(value) for _, value in made[0].required_claims] == [str, bool, int]
     (tmp_path / "atoll.toml").write_text(
         f'[[identity.providers]]\nname = "one"\nissuer = "{ISSUER}"\naudience = "{AUDIENCE}"\n'
         '[[identity.providers]]\nname = "two"\nissuer = "http://127.0.0.1:9000"\naudience = ["a", "b"]\n'
@@ -95,6 +98,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a file that is not there": ({"public_key": "/nonexistent/key.pem"}, "PEM"),
     "an odd name": ({"name": "A B"}, "name"),
     "a name that nobody knows": ({"isuer": "x"}, "isuer"),
+    "a required claim that is a list": ({"required_claims": {"a": ["b"]}}, "required_claims"),
     "an hour of skew": ({"skew_s": 3600}, "skew_s"),
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from atoll.settings.section import DAY_S, Section
 
@@ -80,6 +80,7 @@ class ProviderSettings(Section):
     scopes_claim: str | None = Field(default=None, max_length=128)
     scope_prefix: str = Field(default="", max_length=128)
     clients: _List = ()
+    required_claims: dict[str, StrictBool | StrictInt | StrictStr] = Field(default={}, max_length=32)
     skew_s: float = Field(default=30.0, ge=0, le=300)
 
     @model_validator(mode="after")

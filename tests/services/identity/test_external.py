@@ -146,6 +146,23 @@ async def test_only_named_clients_may_have_asked_for_a_token(name: str) -> None:
             await world.external.authenticate(sign(claims(**wrong)))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "taken", "refused"),
+    [
+        ("org_1", ["org_1", ["org_0", "org_1"]], ["org_2", "", None, ["org_2"], [["org_1"]], {"org_1": True}, ...]),
+        (False, [False, [False]], [True, 0, "false", None, ...]),
+        (1, [1], [True, "1", 1.0, ...]),
+    ],
+)
+async def test_a_token_must_say_what_the_operator_requires(wanted: Any, taken: list[Any], refused: list[Any]) -> None:
+    world = World(required_claims=(("org", wanted),))
+    for said in taken:
+        assert await world.external.authenticate(sign(claims(org=said)))
+    for said in refused:
+        with pytest.raises(Unauthenticated):
+            await world.external.authenticate(sign(claims(org=said)))
+
+
 async def test_an_odd_name_is_no_name() -> None:
     world = World()
     for number, name in enumerate(["a\nb", "\ud800", "n" * 300, 7, {"a": 1}, None]):

@@ -115,7 +115,7 @@ class External:
             now = self._clock().timestamp()
             # The claims first: what has expired is not worth a look at the provider.
             verified = check_claims(token, provider.rules, now)
-            check_client(verified.claims, provider.clients)
+            check_admitted(verified.claims, provider)
             await self._check_signature(token, provider)
         except TokenRefused as refused:
             _log.info("token.refused", why=refused.why, provider=provider.name if provider else None)
@@ -157,11 +157,17 @@ class External:
         return checked
 
 
-def check_client(claims: Mapping[str, Any], clients: frozenset[str]) -> None:
-    """TokenRefused unless one of them asked for the token; without any, anybody may have."""
+def check_admitted(claims: Mapping[str, Any], provider: Provider) -> None:
+    """TokenRefused for a token of the provider's that the operator does not want: another client's, other people's."""
     asked = claims.get("azp", claims.get("client_id"))
-    if clients and (not isinstance(asked, str) or asked not in clients):
+    if provider.clients and (not isinstance(asked, str) or asked not in provider.clients):
         raise TokenRefused("azp is none of the provider's clients")
+    for name, wanted in provider.required_claims:
+        said = claims.get(name)
+        found = cast(list[Any], said) if isinstance(said, list) else [said]
+        # True is 1 in Python, and is not in JSON.
+        if not any(type(one) is type(wanted) and one == wanted for one in found):
+            raise TokenRefused(f"{name} is not what the provider's required_claims say")
 
 
 def _credential(issuer: str, subject: str) -> str:

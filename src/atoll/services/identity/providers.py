@@ -24,6 +24,7 @@ class Provider:
     scopes_claim: str | None = None  # where a token lists what it may do; None: each may do everything but administer
     scope_prefix: str = ""  # before each of ours in that list
     clients: frozenset[str] = frozenset()  # who may have asked for a token (azp, client_id); empty: anybody
+    required_claims: tuple[tuple[str, str | int | bool], ...] = ()  # what a token must say too, or list
 
     @property
     def issuer(self) -> str:
