@@ -348,7 +348,12 @@ class Application:
         await self.keys.start()
         await introduce(self.keys, bootstrap_texts(self.settings))
         may_mint = is_loopback(self.settings.server.host)
-        self.owner_key = await prepare(self.keys, self.settings.folder.owner_key, may_mint=may_mint)
+        self.owner_key = await prepare(
+            self.keys,
+            self.settings.folder.owner_key,
+            may_mint=may_mint,
+            administered=self.admin_key.configured,
+        )
 
     def _operations(self) -> list[tuple[Dialect, list[Operation]]]:
         """What is served, by how it speaks of errors."""

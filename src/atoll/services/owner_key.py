@@ -27,20 +27,21 @@ class OwnerKey:
     minted: bool
 
 
-async def prepare(keys: Keys, path: Path, *, may_mint: bool) -> OwnerKey | None:
+async def prepare(keys: Keys, path: Path, *, may_mint: bool, administered: bool = False) -> OwnerKey | None:
     """The key in the file, if it is good; else a new one, in the file before it can open anything.
 
-    `may_mint` is False where others can reach the server: then None, or Conflict when no key exists at all.
+    `may_mint` is False where others can reach the server: then None, or Conflict when no key exists at all. A server
+    that is `administered` has one in its settings, which makes others.
     """
     text = await asyncio.to_thread(_read, path)
     if text is not None and await _opens(keys, text):
         return OwnerKey(text, minted=False)
     if not may_mint:
-        if await keys.any_usable():
+        if administered or await keys.any_usable():
             return None
         raise Conflict(
             "no API key exists, and none is made by itself on an address that others can reach: "
-            "make one with `atoll keys create --name NAME`, or start once on 127.0.0.1"
+            "make one with `atoll keys create --name NAME`, set admin.api_key, or start once on 127.0.0.1"
         )
     text = new_key_text()
     # First the file: a start that is cut short here leaves a text that opens nothing, and the next makes another.

@@ -17,7 +17,7 @@ from pydantic.json_schema import models_json_schema
 from atoll.surfaces.operation import JSON, WEBSOCKET, Answer, Operation, Parameter
 
 REF = "#/components/schemas/{model}"
-SECURITY = "apiKey"
+SECURITY, KEY_HEADER, ADMIN_HEADER = "apiKey", "apiKeyHeader", "adminKeyHeader"
 ALWAYS = (401, 429, 500)  # what any protected operation may answer
 _TYPES = {str: "string", int: "integer", bool: "boolean"}
 _IN_PATH = re.compile(r"{([a-z]+)(?::[a-z]+)?}")
@@ -74,7 +74,11 @@ def document(operations: Iterable[Operation], error: type[BaseModel], *, version
         "paths": paths,
         "components": {
             "schemas": definitions.get("$defs", {}),
-            "securitySchemes": {SECURITY: {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                SECURITY: {"type": "http", "scheme": "bearer"},
+                KEY_HEADER: {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                ADMIN_HEADER: {"type": "apiKey", "in": "header", "name": "X-Admin-Key"},
+            },
         },
     }
 
@@ -102,7 +106,8 @@ def _operation(one: Operation, schemas: dict[type, Any], error: Any) -> Document
     if one.body is not None:
         content = {JSON: {"schema": schemas[one.body]}} if isinstance(one.body, type) else {one.body: _binary()}
         described["requestBody"] = {"required": one.body_required, "content": content}
-    described["security"] = [] if one.public else [{SECURITY: []}]
+    own = [] if one.header is None else [{ADMIN_HEADER: []}]
+    described["security"] = [] if one.public else [{SECURITY: []}, {KEY_HEADER: []}, *own]
     return described
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -102,3 +104,30 @@ async def test_c10_without_a_store_each_server_counts_alone_and_asks_again_later
     assert (await counters.spend("a", pace)).wait_s > 0
     clock.now += ALONE_S
     assert (await counters.spend("a", pace)).remaining == 1
+
+
+async def test_who_asks_at_once_waits_for_one_answer(stores: tuple[Records, Records]) -> None:
+    servers = [SharedCounters(store) for store in stores]
+    spent = await asyncio.gather(*(servers[n % 2].spend("a", SLOW) for n in range(60)))
+    assert sum(one.wait_s == 0 for one in spent) == 10
+    assert not any(server._asking for server in servers)
+
+
+async def test_who_gives_up_waiting_keeps_nobody_from_it() -> None:
+    store = MemoryRecords()
+    counters = SharedCounters(store)
+    gate = asyncio.Event()
+    take = store.take_tokens
+
+    async def slow(*args: Any) -> Any:
+        await gate.wait()
+        return await take(*args)
+
+    store.take_tokens = slow  # type: ignore[method-assign]
+    first, second = (asyncio.create_task(counters.spend("a", SLOW)) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.wait([first])
+    gate.set()
+    assert (await second).remaining == 9
+    assert not counters._asking

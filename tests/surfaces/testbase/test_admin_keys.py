@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from atoll.domain.errors import Conflict
+from atoll.services.keys import Keys
+from atoll.services.owner_key import prepare
 from atoll.surfaces.testbase import answers
+from atoll.testing.memory_records import MemoryRecords
 from tests.surfaces.testbase.conftest import ADMIN
 
 NO_KEY = {
@@ -189,3 +194,11 @@ async def test_a_standard_key_with_a_rate_of_its_own(office: Any) -> None:
     raised = await office.call("PATCH", f"/admin/keys/{made['id']}", json={"rate": {"perSecond": 50, "burst": 90}})
     assert raised.json()["rate"] == {"perSecond": 50, "burst": 90}
     assert (await office.call("GET", "/v1/sessions", made["key"])).status_code == 200
+
+
+async def test_a12_a_server_that_others_reach_starts_with_the_administrators_key_alone(tmp_path: Path) -> None:
+    file = tmp_path / "owner.key"
+    with pytest.raises(Conflict, match=r"admin\.api_key"):
+        await prepare(Keys(MemoryRecords()), file, may_mint=False)
+    assert await prepare(Keys(MemoryRecords()), file, may_mint=False, administered=True) is None
+    assert not file.exists()

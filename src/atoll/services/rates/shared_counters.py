@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
@@ -22,7 +23,7 @@ from atoll.services.rates.local_counters import NAMES_MAX, LocalCounters
 LEASE_OF_S = 0.1  # a lease is what flows in within this time, so an idle server holds that much of a rate back
 LEASE_MAX = 20
 LEASE_S = 1.0  # then what is left of one is forgotten
-ANSWER_S = 0.5  # for the database; after that this process counts alone
+ANSWER_S = 1.0  # for the database; after that this process counts alone
 ALONE_S = 5.0  # for so long, then the database is asked again
 PRUNE_EVERY = 4096  # asks
 KEPT_S = 2 * 86_400.0  # the longest window is shorter
@@ -41,9 +42,17 @@ class _Lease:
     refused_until: float = 0.0
 
 
+class _Asking:
+    """Those who wait for the store's word about one name: one of them asks, for all."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.waiting = 0
+
+
 class SharedCounters:
     """Never more in all than the pace, but for a lease that outlives its window by at most LEASE_S; at most a lease
-    less for each other server that holds one. Slow bounds (below 20 a second) have leases of one token: those are
+    less for each other server that holds one. Windows and rates below 20 a second have leases of one token: they are
     exact."""
 
     def __init__(self, records: Records, names_max: int = NAMES_MAX, clock: Callable[[], float] = monotonic) -> None:
@@ -54,9 +63,27 @@ class SharedCounters:
         self._alone_until = 0.0
         self._leases: OrderedDict[str, _Lease] = OrderedDict()
         self._asks = 0
+        self._asking: dict[str, _Asking] = {}
+        self._pruning: asyncio.Task[None] | None = None
 
     async def spend(self, name: str, pace: Pace) -> Spent:
         """See `Counters`."""
+        known = await self._known(name, pace)
+        if known is not None:
+            return known
+        asking = self._asking.setdefault(name, _Asking())
+        asking.waiting += 1
+        try:
+            async with asking.turn:
+                # whoever was before has asked for all who waited
+                return await self._known(name, pace) or await self._ask(name, pace, asking.waiting)
+        finally:
+            asking.waiting -= 1
+            if not asking.waiting:
+                self._asking.pop(name, None)
+
+    async def _known(self, name: str, pace: Pace) -> Spent | None:
+        """What can be said without the store; None: it has to be asked."""
         now = self._clock()
         lease = self._leases.get(name)
         if lease is not None:
@@ -65,15 +92,7 @@ class SharedCounters:
                 return self._told(pace, lease, now)
             if now < lease.refused_until:
                 return self._told(pace, lease, now, lease.refused_until - now)
-        if now < self._alone_until:
-            return await self._alone.spend(name, pace)
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                return await self._ask(name, pace)
-        except (AtollError, TimeoutError) as error:
-            self._alone_until = self._clock() + ALONE_S
-            _log.warning("rates.alone", seconds=ALONE_S, error=type(error).__name__)
-            return await self._alone.spend(name, pace)
+        return await self._alone.spend(name, pace) if now < self._alone_until else None
 
     def left(self, name: str, pace: Pace) -> int:
         """See `Counters`."""
@@ -83,11 +102,18 @@ class SharedCounters:
             return self._told(pace, lease, now, lease.refused_until - now).wait_s
         return self._alone.left(name, pace) if now < self._alone_until else 0
 
-    async def _ask(self, name: str, pace: Pace) -> Spent:
+    async def _ask(self, name: str, pace: Pace, waiting: int) -> Spent:
+        wanted = min(max(_lease_of(pace), waiting), pace.limit)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                taken = await self._records.take_tokens(name, pace, wanted)
+        except (AtollError, TimeoutError) as error:
+            self._alone_until = self._clock() + ALONE_S
+            _log.warning("rates.alone", seconds=ALONE_S, error=type(error).__name__)
+            return await self._alone.spend(name, pace)
         self._asks += 1
         if self._asks % PRUNE_EVERY == 0:
-            await self._records.prune_rates(KEPT_S)
-        taken = await self._records.take_tokens(name, pace, _lease_of(pace))
+            self._prune()
         now = self._clock()
         lease = _Lease(taken.tokens, now + LEASE_S, taken.spent, now - taken.age_s)
         self._remember(name, lease)
@@ -98,10 +124,15 @@ class SharedCounters:
         lease.tokens -= 1
         return self._told(pace, lease, now)
 
+    def _prune(self) -> None:
+        if self._pruning is None or self._pruning.done():
+            self._pruning = asyncio.create_task(self._forget(), name="prune rates")
+
+    async def _forget(self) -> None:
+        with suppress(AtollError):  # another time
+            await self._records.prune_rates(KEPT_S)
+
     def _remember(self, name: str, lease: _Lease) -> None:
-        before = self._leases.get(name)
-        if before is not None and before.tokens and self._clock() < before.until:
-            lease.tokens += before.tokens  # two requests asked at once
         self._leases[name] = lease
         self._leases.move_to_end(name)
         if len(self._leases) > self._names_max:
