@@ -51,7 +51,9 @@ async def secret(house: Any, tenant: Tenant) -> Ids:
 
 
 async def webhook(house: Any, tenant: Tenant) -> Ids:
-    return {"webhook": (await post(house, tenant, "/api/webhooks", {"url": "https://example.com/"}))["id"]}
+    """One that is told of nothing: nobody answers there."""
+    body = {"url": "https://example.com/", "events": ["none.such"]}
+    return {"webhook": (await post(house, tenant, "/api/webhooks", body))["id"]}
 
 
 async def user(house: Any, tenant: Tenant) -> Ids:

@@ -33,6 +33,7 @@ from atoll.records.rows import (
 from atoll.records.schema import api_key_usage, api_keys, sandboxes
 from atoll.records.sql_accounts import SqlAccounts
 from atoll.records.sql_audit import SqlAudit
+from atoll.records.sql_chain import append_event
 from atoll.records.sql_child_keys import SqlChildKeys
 from atoll.records.sql_chunks import SqlChunks
 from atoll.records.sql_groups import SqlGroups, hold_owner
@@ -42,7 +43,6 @@ from atoll.records.sql_rates import SqlRates
 from atoll.records.sql_revisions import SqlRevisions
 from atoll.records.sql_secrets import SqlSecrets
 from atoll.records.sql_store import (
-    ADD_EVENT,
     event_values,
     not_swapped,
     owned_by,
@@ -134,7 +134,7 @@ class SqlRecords(
                 _ADD_SANDBOX.run(connection, row)
             except IntegrityError as error:
                 raise Conflict(f"sandbox {sandbox.id} exists already") from error
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
             crash.point("records.write.before_commit")
             return used
 
@@ -157,7 +157,7 @@ class SqlRecords(
                 raise not_swapped(connection, sandboxes, "sandbox", sandbox.id)
             charge(connection, charges, now)
             if happened is not None:
-                ADD_EVENT.run(connection, happened)
+                append_event(connection, happened)
             crash.point("records.write.before_commit")
 
         await self._database.write(swap)
@@ -202,7 +202,7 @@ class SqlRecords(
                 _ADD_KEY.run(connection, row)
             except IntegrityError as error:
                 raise Conflict(f"key {key.id} exists already") from error
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
             crash.point("records.write.before_commit")
 
         await self._database.write(add, durable=True)
@@ -220,7 +220,7 @@ class SqlRecords(
             if swapped != 1:
                 raise not_swapped(connection, api_keys, "key", key.id)
             if happened is not None:
-                ADD_EVENT.run(connection, happened)
+                append_event(connection, happened)
             crash.point("records.write.before_commit")
             # Read back, for the `last_used_at` that the swap leaves alone.
             return key_of(_GET_KEY.first(connection, {"wanted": key.id}) or {})

@@ -19,8 +19,8 @@ from atoll.records.accounts import AccountRecords
 from atoll.records.prepared import Prepared
 from atoll.records.rows import key_of, key_row, sandbox_of
 from atoll.records.schema import accounts, api_key_usage, api_keys, quota_requests, sandboxes
+from atoll.records.sql_chain import append_event
 from atoll.records.sql_store import (
-    ADD_EVENT,
     SqlStore,
     event_values,
     lock_owner,
@@ -66,7 +66,7 @@ class SqlAccounts(SqlStore, AccountRecords):
                 raise NotFound(f"key {key_id} does not exist")
             connection.execute(delete(api_key_usage).where(api_key_usage.c.key_id == key_id))
             connection.execute(delete(accounts).where(accounts.c.id == key_id))
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(remove)
 
@@ -97,7 +97,7 @@ class SqlAccounts(SqlStore, AccountRecords):
         def add(connection: Connection) -> None:
             _insert(connection, row)
             if happened is not None:
-                ADD_EVENT.run(connection, happened)
+                append_event(connection, happened)
 
         await self._commit(add)
 
@@ -112,7 +112,7 @@ class SqlAccounts(SqlStore, AccountRecords):
                 raise Conflict("another account has that e-mail address") from error
             if swapped != 1:
                 raise not_swapped(connection, accounts, "account", account.id)
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
             return after
 
         return await self._commit(change)
@@ -134,7 +134,7 @@ class SqlAccounts(SqlStore, AccountRecords):
                 _ADD_KEY.run(connection, row)
             except IntegrityError as error:
                 raise Conflict(f"key {key.id} exists already") from error
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(add)
 
@@ -147,7 +147,7 @@ class SqlAccounts(SqlStore, AccountRecords):
             if connection.execute(pending).scalar_one() >= most:
                 raise QuotaExceeded(f"{most} requests wait for an answer already: try again another day")
             added = connection.execute(insert(quota_requests).values(row).returning(quota_requests.c.id)).scalar_one()
-            ADD_EVENT.run(connection, event_values(replace(event, target=f"quota_request_{added}")))
+            append_event(connection, event_values(replace(event, target=f"quota_request_{added}")))
             return replace(request, id=added)
 
         return await self._commit(add)

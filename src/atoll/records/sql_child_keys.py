@@ -12,7 +12,8 @@ from atoll.records.child_keys import ChildKeyRecords
 from atoll.records.prepared import Prepared
 from atoll.records.rows import key_of, key_row
 from atoll.records.schema import api_keys
-from atoll.records.sql_store import ADD_EVENT, SqlStore, event_values, storable
+from atoll.records.sql_chain import append_event
+from atoll.records.sql_store import SqlStore, event_values, storable
 
 _ADD = Prepared(insert(api_keys).inline())
 _HOLD = Prepared(select(api_keys).where(api_keys.c.id == bindparam("wanted")).with_for_update())
@@ -39,7 +40,7 @@ class SqlChildKeys(SqlStore, ChildKeyRecords):
                 _ADD.run(connection, row)
             except IntegrityError as error:
                 raise Conflict(f"key {key.id} exists already") from error
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(add)
 

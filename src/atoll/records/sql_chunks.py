@@ -19,7 +19,8 @@ from atoll.domain.workspace import Lineage, Pack, StoredChunk
 from atoll.records.owners import charge, stored_by
 from atoll.records.prepared import Prepared
 from atoll.records.schema import chunks, lineages, packs, revisions, snapshots, workspaces
-from atoll.records.sql_store import ADD_EVENT, SqlStore, event_values, pieces, put, storable
+from atoll.records.sql_chain import append_event
+from atoll.records.sql_store import SqlStore, event_values, pieces, put, storable
 from atoll.records.sql_workspaces import ADD_LINEAGE, hold_lineage
 from atoll.records.workspace_rows import chunk_rows, lineage_of, lineage_row, pack_of, pack_row
 from atoll.records.workspaces import WorkspaceRecords
@@ -83,7 +84,7 @@ class SqlChunks(SqlStore, WorkspaceRecords):
                 if _GET_LINEAGE.first(connection, {"wanted": lineage_id}) is None:
                     raise NotFound(f"lineage {lineage_id} does not exist")
                 raise StaleVersion(f"the key of lineage {lineage_id} changed since it was read")
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(change)
 

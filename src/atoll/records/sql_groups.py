@@ -20,8 +20,8 @@ from atoll.domain.user import USER_ID
 from atoll.records.groups import GROUP_PREFIX, GroupRecords
 from atoll.records.prepared import Prepared
 from atoll.records.schema import api_keys, group_members, groups, sandboxes, secrets, shares, users, workspaces
+from atoll.records.sql_chain import append_event
 from atoll.records.sql_store import (
-    ADD_EVENT,
     SqlStore,
     event_values,
     lock_owner,
@@ -61,7 +61,7 @@ class SqlGroups(SqlStore, GroupRecords):
             except IntegrityError as error:
                 raise Conflict(f"group {group.id} exists already") from error
             _PUT_MEMBER.run(connection, member)
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(add)
 
@@ -72,7 +72,7 @@ class SqlGroups(SqlStore, GroupRecords):
         def change(connection: Connection) -> None:
             if _SWAP.run(connection, row) != 1:
                 raise not_swapped(connection, groups, "group", group.id)
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(change)
         return after
@@ -90,7 +90,7 @@ class SqlGroups(SqlStore, GroupRecords):
             connection.execute(delete(shares).where(shares.c.principal == group_id))
             connection.execute(delete(group_members).where(group_members.c.group == group_id))
             connection.execute(delete(groups).where(groups.c.id == group_id))
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(forget)
 
@@ -108,7 +108,7 @@ class SqlGroups(SqlStore, GroupRecords):
                 _check_groups(connection, member.principal, groups_max)
             _PUT_MEMBER.run(connection, row)
             _check_admin(connection, member.group)
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(change)
 
@@ -121,7 +121,7 @@ class SqlGroups(SqlStore, GroupRecords):
             if _DELETE_MEMBER.run(connection, {"of": group_id, "who": principal}) != 1:
                 return False
             _check_admin(connection, group_id)
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
             return True
 
         return await self._commit(remove)

@@ -28,7 +28,8 @@ from atoll.domain.quota_rules import after_one_more, refusal
 from atoll.records.prepared import Prepared
 from atoll.records.quotas import QuotaRecords
 from atoll.records.schema import quota_overrides, quota_spent, sandboxes
-from atoll.records.sql_store import ADD_EVENT, SqlStore, event_values, lock_owner, pieces, storable
+from atoll.records.sql_chain import append_event
+from atoll.records.sql_store import SqlStore, event_values, lock_owner, pieces, storable
 
 Query = Any  # of several columns: SQLAlchemy types those by each
 SANDBOX_LOCK, SPEND_LOCK = 1, 9  # kinds of what one owner's requests wait for each other with
@@ -110,7 +111,7 @@ class SqlQuotas(SqlStore, QuotaRecords):
             lock_owner(connection, SPEND_LOCK, subject)
             _DROP_OVERRIDES.run(connection, {"of": subject})
             _ADD_OVERRIDE.run_many(connection, rows)
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(put)
 
@@ -162,7 +163,7 @@ class SqlQuotas(SqlStore, QuotaRecords):
 
     async def add_event(self, event: Event) -> None:
         happened = event_values(event)
-        await self._commit(lambda connection: ADD_EVENT.run(connection, happened), durable=False)
+        await self._commit(lambda connection: append_event(connection, happened), durable=False)
 
 
 _DROP_SPENT = Prepared(

@@ -13,8 +13,8 @@ from atoll.domain.event import Event
 from atoll.domain.workspace import Revision, RevisionState, Snapshot, Workspace
 from atoll.records.prepared import Prepared
 from atoll.records.schema import revisions, snapshots, workspaces
+from atoll.records.sql_chain import append_event
 from atoll.records.sql_store import (
-    ADD_EVENT,
     SqlStore,
     event_values,
     not_swapped,
@@ -68,7 +68,7 @@ class SqlRevisions(SqlStore, WorkspaceRecords):
                 ADD_REVISION.run(connection, new)
             except IntegrityError as error:
                 raise Conflict(f"workspace {workspace.id} has a revision {revision.number} already") from error
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(add)
         return after
@@ -106,7 +106,7 @@ class SqlRevisions(SqlStore, WorkspaceRecords):
         def change(connection: Connection) -> None:
             if _SET_STATE.run(connection, {"of": revision_id, "new_state": state.value}) != 1:
                 raise NotFound(f"revision {revision_id} does not exist")
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(change)
 
@@ -121,7 +121,7 @@ class SqlRevisions(SqlStore, WorkspaceRecords):
                 connection.execute(select(revisions.c.id).where(these).with_for_update())
                 gone += connection.execute(delete(revisions).where(these, ~_IS_HEAD, ~_IS_KEPT)).rowcount
             if gone:
-                ADD_EVENT.run(connection, happened)
+                append_event(connection, happened)
             return gone
 
         return await self._commit(forget)
@@ -139,7 +139,7 @@ class SqlRevisions(SqlStore, WorkspaceRecords):
                 _ADD_SNAPSHOT.run(connection, row)
             except IntegrityError as error:
                 raise Conflict(f"there is a snapshot {snapshot.name or snapshot.id!r} already") from error
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(add)
 
@@ -163,7 +163,7 @@ class SqlRevisions(SqlStore, WorkspaceRecords):
         def remove(connection: Connection) -> bool:
             there = _DELETE_SNAPSHOT.run(connection, {"of": owner, "wanted": snapshot_id}) == 1
             if there:
-                ADD_EVENT.run(connection, happened)
+                append_event(connection, happened)
             return there
 
         return await self._commit(remove)

@@ -15,9 +15,9 @@ from atoll.records.prepared import Prepared
 from atoll.records.schema import secrets
 from atoll.records.secret_rows import secret_of, secret_row
 from atoll.records.secrets import SecretRecords
+from atoll.records.sql_chain import append_event
 from atoll.records.sql_groups import hold_owner
 from atoll.records.sql_store import (
-    ADD_EVENT,
     SqlStore,
     event_values,
     lock_owner,
@@ -54,7 +54,7 @@ class SqlSecrets(SqlStore, SecretRecords):
                 _ADD.run(connection, row)
             except IntegrityError as error:
                 raise Conflict(f"a secret {secret.name} exists already") from error
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(add)
 
@@ -67,7 +67,7 @@ class SqlSecrets(SqlStore, SecretRecords):
             if _SWAP.run(connection, row) != 1:
                 raise not_swapped(connection, secrets, "secret", secret.id)
             if happened is not None:
-                ADD_EVENT.run(connection, happened)
+                append_event(connection, happened)
 
         await self._commit(change)
         return after
@@ -90,6 +90,6 @@ class SqlSecrets(SqlStore, SecretRecords):
         def remove(connection: Connection) -> None:
             if _DELETE.run(connection, {"of": secret.id, "read": secret.version}) != 1:
                 raise not_swapped(connection, secrets, "secret", secret.id)
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(remove)

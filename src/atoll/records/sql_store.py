@@ -17,13 +17,8 @@ from atoll.domain.event import Event
 from atoll.records.database import Database, Work
 from atoll.records.prepared import Prepared
 from atoll.records.rows import event_row
-from atoll.records.sql_chain import append_event
 
 T = TypeVar("T")
-
-
-class ADD_EVENT:
-    run = staticmethod(append_event)
 
 
 PIECE = 500  # values in one IN list: statements have a limit of them, and few forms are compiled
@@ -66,7 +61,7 @@ class SqlStore:
 
 
 def event_values(event: Event) -> dict[str, Any]:
-    """What ADD_EVENT stores."""
+    """What `append_event` takes."""
     return storable(event_row(event))
 
 

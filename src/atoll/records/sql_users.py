@@ -13,8 +13,9 @@ from atoll.domain.event import Event
 from atoll.domain.user import Login, RefreshToken, SigningKey, User
 from atoll.records.prepared import Prepared
 from atoll.records.schema import api_keys, logins, refresh_tokens, signing_keys, users
+from atoll.records.sql_chain import append_event
 from atoll.records.sql_groups import leave_groups, owned
-from atoll.records.sql_store import ADD_EVENT, SqlStore, event_values, lock_owner, not_swapped, storable, swap
+from atoll.records.sql_store import SqlStore, event_values, lock_owner, not_swapped, storable, swap
 from atoll.records.sql_store import swap_values as values_to_swap
 from atoll.records.user_rows import (
     login_of,
@@ -71,7 +72,7 @@ class SqlUsers(SqlStore, UserRecords):
                 _ADD_USER.run(connection, row)
             except IntegrityError as error:
                 raise _taken(user) from error
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(add)
 
@@ -90,7 +91,7 @@ class SqlUsers(SqlStore, UserRecords):
             if happened is not None:
                 if end_logins is not None:
                     _END_LOGINS.run(connection, {"of": user.id, "at": happened["at"], "why": end_logins})
-                ADD_EVENT.run(connection, happened)
+                append_event(connection, happened)
 
         await self._commit(change)
         return after
@@ -129,7 +130,7 @@ class SqlUsers(SqlStore, UserRecords):
                 .values(revoked_at=happened["at"], version=api_keys.c.version + 1)
             )
             connection.execute(delete(users).where(users.c.id == user.id))
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(remove)
 
@@ -157,7 +158,7 @@ class SqlUsers(SqlStore, UserRecords):
                 .where(lasting, logins.c.id.not_in(newest))
                 .values(ended_at=login.created_at, reason="evicted")
             )
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(add)
 
@@ -183,10 +184,10 @@ class SqlUsers(SqlStore, UserRecords):
             # The row's lock decides between those who come at once; the second finds it used.
             if _USE_TOKEN.run(connection, {"of": used, "at": at}) == 1:
                 _ADD_TOKEN.run(connection, row)
-                ADD_EVENT.run(connection, happened)
+                append_event(connection, happened)
                 return login
             if _END_LOGIN.run(connection, {"of": login.id, "at": at, "why": "replayed"}):
-                ADD_EVENT.run(connection, misused)
+                append_event(connection, misused)
             return None
 
         return await self._commit(rotate)
@@ -208,7 +209,7 @@ class SqlUsers(SqlStore, UserRecords):
         def end(connection: Connection) -> bool:
             if _END_LOGIN.run(connection, {"of": login_id, "at": at, "why": reason}) != 1:
                 return False
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
             return True
 
         return await self._commit(end)
@@ -243,7 +244,7 @@ class SqlUsers(SqlStore, UserRecords):
                 old = update(signing_keys).where(signing_keys.c.id == retires)
                 connection.execute(old.values(retired_at=key.created_at))
             _ADD_SIGNING_KEY.run(connection, row)
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
             return True
 
         return await self._commit(add)
@@ -258,7 +259,7 @@ class SqlUsers(SqlStore, UserRecords):
         def remove(connection: Connection) -> bool:
             if connection.execute(delete(signing_keys).where(signing_keys.c.id == key_id)).rowcount != 1:
                 return False
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
             return True
 
         return await self._commit(remove)

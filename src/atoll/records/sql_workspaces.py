@@ -12,9 +12,9 @@ from atoll.domain.event import Event
 from atoll.domain.workspace import Lineage, Permission, Revision, Share, Workspace
 from atoll.records.prepared import Prepared
 from atoll.records.schema import lineages, revisions, shares, snapshots, workspaces
+from atoll.records.sql_chain import append_event
 from atoll.records.sql_groups import hold_owner
 from atoll.records.sql_store import (
-    ADD_EVENT,
     SqlStore,
     event_values,
     lock_owner,
@@ -89,7 +89,7 @@ class SqlWorkspaces(SqlStore, WorkspaceRecords):
                 ADD_REVISION.run(connection, first)
             except IntegrityError as error:
                 raise name_taken(workspace) from error
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(add)
 
@@ -106,7 +106,7 @@ class SqlWorkspaces(SqlStore, WorkspaceRecords):
             if swapped != 1:
                 raise not_swapped(connection, workspaces, "workspace", workspace.id)
             if happened is not None:
-                ADD_EVENT.run(connection, happened)
+                append_event(connection, happened)
 
         await self._commit(change)
         return after
@@ -158,7 +158,7 @@ class SqlWorkspaces(SqlStore, WorkspaceRecords):
                 _PUT_SHARE.run(connection, row)
             except IntegrityError as error:
                 raise NotFound(f"workspace {share.workspace} does not exist") from error
-            ADD_EVENT.run(connection, happened)
+            append_event(connection, happened)
 
         await self._commit(change)
 
@@ -168,7 +168,7 @@ class SqlWorkspaces(SqlStore, WorkspaceRecords):
         def revoke(connection: Connection) -> bool:
             there = _DELETE_SHARE.run(connection, {"shared": workspace_id, "with_whom": principal}) == 1
             if there:
-                ADD_EVENT.run(connection, happened)
+                append_event(connection, happened)
             return there
 
         return await self._commit(revoke)

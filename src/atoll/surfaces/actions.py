@@ -1,6 +1,6 @@
 """What requests are called in the audit trail where no change of the records tells of them; the routes ask it.
 
-A command in a sandbox, or a file there, is nobody's record: that somebody started or changed it is an event all the same.
+A command in a sandbox, or a file there, is no record: that somebody started or changed it is an event all the same.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ ACTIONS = {
     "syncChunks": "workspace.chunks_stored",
 }
 # Their methods say otherwise, and they change nothing.
-READING = frozenset(
-    {"attachSession", "syncMissing", "syncFetch", "verifyWorkspace", "waitForProcess", "watchWorkspace"}
-)
+READING = frozenset({"attachSession", "syncMissing", "syncFetch", "verifyWorkspace"})
 
 
 def action_of(operation_id: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -151,7 +152,7 @@ def _chain(connection: sa.Connection) -> None:
         connection.execute(sa.insert(table).values(tenant=tenant, seq=seq, hash=digest))
 
 
-def _link(row: dict, heads: dict[str, tuple[int, bytes]]) -> dict:
+def _link(row: dict[str, Any], heads: dict[str, tuple[int, bytes]]) -> dict[str, Any]:
     seq, previous = heads.get(row["tenant"], (0, GENESIS))
     seq += 1
     columns = [

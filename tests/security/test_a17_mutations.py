@@ -1,0 +1,69 @@
+"""A17, O5: every route of the running application that changes something leaves one event, whatever became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from atoll.domain.event import Event
+from atoll.surfaces.operation import WEBSOCKET, Operation
+from tests.security.calling import knock, line
+from tests.security.routes import ADMIN, ADMIN_KEY, PERSON, PUBLIC
+from tests.security.test_tenancy import Town, open_house, town
+
+__all__ = ["open_house", "town"]
+
+# What the server does next, in the course of what was asked for.
+FOLLOWS = {
+    "sandbox.building": "sandbox.created",
+    "sandbox.started": "sandbox.created",
+    "sandbox.stopped": "sandbox.stopping",
+    "sandbox.suspended": "sandbox.suspending",
+    "sandbox.resumed": "sandbox.resuming",
+}
+# What goes with what was asked for: each such thing has an event of its own.
+WITH = {"deleteAgentWorkspace": {"sandbox.killed", "workspace.deleted", "snapshot.deleted"}}
+LAST = ("kill", "stop", "suspend", "delete", "remove", "revoke", "unshare", "logout", "leave")
+
+
+def key_of(town: Town, operation: Operation) -> str | None:
+    opens = line(operation).opens
+    if opens in (ADMIN, ADMIN_KEY):
+        return town.alice.admin
+    return None if opens == PUBLIC else town.alice.token if opens == PERSON else town.alice.key
+
+
+def order(operation: Operation) -> tuple[bool, bool, str]:
+    """Those that take away what others need come last, the sandbox before what it has mounted."""
+    name = operation.id.lower()
+    return (any(word in name for word in LAST), "workspace" in name or "filesystem" in name, operation.id)
+
+
+async def events_of(town: Town, request_id: str) -> list[Event]:
+    """Those of a request, without what only follows."""
+    found = [one for one in await town.house.records.list_events(limit=100_000) if one.request_id == request_id]
+    actions = {one.action for one in found}
+    return [one for one in found if FOLLOWS.get(one.action) not in actions]
+
+
+async def test_a17_each_change_leaves_one_event_and_so_does_each_refusal(town: Town) -> None:
+    asked: dict[str, int] = {}
+    for operation in sorted((one for one in town.operations() if one.changes), key=order):
+        if operation.method == WEBSOCKET:
+            more: dict[str, Any] = {"additional_headers": {"x-request-id": f"a17-{operation.id}"}}
+        else:
+            more = {"headers": {"x-request-id": f"a17-{operation.id}"}}
+        status, _ = await knock(town.house, operation, town.alice.has, key_of(town, operation), **more)
+        asked[operation.id] = status
+    await asyncio.sleep(1.2)  # what goes with no change is written beside the requests
+    wrong: dict[str, Any] = {}
+    for name, status in asked.items():
+        found = await events_of(town, f"a17-{name}")
+        expected = 0 if status in (400, 405, 413, 415, 426, 501) else 1
+        actions = [one.action for one in found]
+        if len(found) != expected and not (name in WITH and WITH[name] == set(actions)):
+            wrong[name] = status, [(one.action, one.target, one.outcome) for one in found]
+    assert not wrong, wrong
+    done = Counter(status < 400 for status in asked.values())
+    assert done[True] > done[False], f"too few were done to say much: {asked}"
