@@ -106,7 +106,7 @@ def _operation(one: Operation, schemas: dict[type, Any], error: Any) -> Document
     if one.body is not None:
         content = {JSON: {"schema": schemas[one.body]}} if isinstance(one.body, type) else {one.body: _binary()}
         described["requestBody"] = {"required": one.body_required, "content": content}
-    own = [] if one.header is None else [{ADMIN_HEADER: []}]
+    own: list[Document] = [] if one.header is None else [{ADMIN_HEADER: []}]
     described["security"] = [] if one.public else [{SECURITY: []}, {KEY_HEADER: []}, *own]
     return described
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 
-from atoll.domain.errors import Forbidden, Unavailable
+from atoll.domain.errors import Forbidden, Unauthenticated, Unavailable
 from atoll.domain.key import DEFAULT_SCOPES, KeyKind
 from atoll.domain.principal import Principal
 
@@ -39,8 +39,10 @@ class AdminKey:
         """Whether it is this key; takes as long for any text of its length."""
         return self._text is not None and hmac.compare_digest(self._text, text.encode())
 
-    async def authenticate(self, _text: str) -> Principal:
-        """Whom `recognises` let through."""
+    async def authenticate(self, text: str) -> Principal:
+        """Who holds it. Unauthenticated for any other text."""
+        if not self.recognises(text):
+            raise Unauthenticated
         return ADMIN
 
     def require(self, principal: Principal) -> None:
