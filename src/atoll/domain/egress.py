@@ -85,7 +85,8 @@ def _network(entry: str) -> IPv4Network | None:
 
 def _any_public(network: IPv4Network) -> bool:
     """Of a large network some may be: each address is looked at again when somebody wants to reach it."""
-    return network.prefixlen < 8 or is_public(network.network_address) or is_public(network.broadcast_address)
+    parts = network.subnets(new_prefix=8) if network.prefixlen < 8 else [network]
+    return any(is_public(part.network_address) or is_public(part.broadcast_address) for part in parts)
 
 
 def _bad(entry: str, why: str) -> InvalidInput:

@@ -1,0 +1,72 @@
+"""The name in the first bytes of a connection: read whole, or not passed on."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+
+from atoll.gateway.inspection import HEAD_BYTES_MAX, Inspected, NameRefused, named
+
+
+def hello(name: str | None) -> bytes:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname=name).do_handshake()
+    return outgoing.read()
+
+
+class Pieces:
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = list(pieces)
+
+    async def read(self, n: int = -1, /) -> bytes:
+        return self.pieces.pop(0) if self.pieces else b""
+
+
+def test_tls_and_http_say_their_host_and_others_say_none() -> None:
+    assert named(hello("Good.example")) == "good.example"
+    assert named(hello(None)) == ""
+    assert named(b"GET / HTTP/1.1\r\nHost: Good.example:8080\r\n\r\n") == "good.example"
+    for words in (b"SSH-2.0-x\r\n", b"\x00\x01\x02", b"EHLO me\r\n", b"hello"):
+        assert named(words) == ""
+
+
+@pytest.mark.parametrize("size", [1, 5, 20, 200])
+def test_more_is_awaited_while_a_name_may_come(size: int) -> None:
+    assert named(hello("good.example")[:size]) is None
+    assert named(b"GET / HTTP/1.1\r\nHost: good.example\r\n"[:size]) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"GET / HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost : a.example\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x00\x05hello",
+    ],
+)
+def test_what_hides_its_name_is_refused(words: bytes) -> None:
+    with pytest.raises(NameRefused):
+        assert named(words) is not None
+
+
+async def test_nothing_passes_before_the_name_is_allowed() -> None:
+    words = hello("bad.example")
+    asked: list[str] = []
+    with pytest.raises(NameRefused):
+        await Inspected(Pieces(words[:100], words[100:]), lambda name: bool(asked.append(name))).read(10)
+    assert asked == ["bad.example"]
+    reader = Inspected(Pieces(words[:100], words[100:], b"rest"), lambda _name: True)
+    assert await reader.read(50) + await reader.read(1000) + await reader.read(1000) == words + b"rest"
+
+
+async def test_a_head_without_an_end_is_refused() -> None:
+    endless = Pieces(b"GET / HTTP/1.1\r\n", *[b"X: " + b"y" * 8000 + b"\r\n"] * (HEAD_BYTES_MAX // 8000 + 2))
+    with pytest.raises(NameRefused):
+        await Inspected(endless, lambda _name: True).read(10)

@@ -1,0 +1,73 @@
+"""Questions for names and the addresses that they are answered with, without a sandbox."""
+
+from __future__ import annotations
+
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+
+from atoll.domain.egress import allow_list
+from atoll.domain.errors import Unavailable
+from atoll.gateway.questions import Questions
+from atoll.gateway.synthetic import NAMES_MAX, RANGE, SyntheticNames
+from tests.gateway.conftest import Internet
+
+ALLOW = allow_list(["good.example", "*.parent.example"])
+
+
+async def ask(internet: Internet, name: str, kind: str = "A") -> dns.message.Message:
+    names = SyntheticNames("sess_1", ["good.example"])
+    answer = await Questions(internet).answer(dns.message.make_query(name, kind).to_wire(), ALLOW, names)
+    assert answer is not None
+    return dns.message.from_wire(answer)
+
+
+async def test_allowed_names_have_a_synthetic_address_and_others_do_not_exist(internet: Internet) -> None:
+    internet.names |= {"good.example": ["93.184.216.34"], "bad.example": ["93.184.216.34"]}
+    told = await ask(internet, "GOOD.example.")
+    assert told.rcode() == dns.rcode.NOERROR
+    assert told.answer[0][0].to_text().startswith(("198.18.", "198.19."))
+    for name in ("bad.example", "parent.example", "good.example.evil.example", "unknown.parent.example"):
+        assert (await ask(internet, name)).rcode() == dns.rcode.NXDOMAIN, name
+    assert "bad.example" not in internet.asked  # what is not on the list is not asked of anybody
+
+
+@pytest.mark.parametrize("kind", ["AAAA", "HTTPS", "TXT", "MX", "SRV", "NS", "ANY"])
+async def test_nothing_but_ipv4_is_told(internet: Internet, kind: str) -> None:
+    internet.names["good.example"] = ["93.184.216.34"]
+    told = await ask(internet, "good.example", kind)
+    assert told.rcode() == dns.rcode.NOERROR and not told.answer
+
+
+async def test_a_name_server_that_is_away_is_no_answer(internet: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(name: str) -> list[object]:
+        raise Unavailable(name)
+
+    monkeypatch.setattr(internet, "resolve", away)
+    assert (await ask(internet, "good.example")).rcode() == dns.rcode.SERVFAIL
+
+
+async def test_what_is_no_question_is_not_answered(internet: Internet) -> None:
+    questions, names = Questions(internet), SyntheticNames("sess_1")
+    answer = dns.message.make_query("good.example", "A")
+    answer.flags |= dns.flags.QR
+    for words in (b"", b"x", bytes(11), bytes(12)[:2] + b"\xff" * 300, answer.to_wire()):
+        assert await questions.answer(words, ALLOW, names) in (None, b"") or words == b""
+
+
+def test_an_address_means_the_same_after_a_restart_and_something_else_in_another_sandbox() -> None:
+    first = SyntheticNames("sess_1", ["good.example"])
+    again = SyntheticNames("sess_1", ["other.example"])
+    other = SyntheticNames("sess_2", ["good.example"])
+    address = first.address_of("good.example")
+    assert address in RANGE and again.address_of("good.example") == address != other.address_of("good.example")
+    assert first.name_of(address) == "good.example" and first.name_of(RANGE.broadcast_address) is None
+
+
+def test_names_are_bounded_and_no_two_share_an_address() -> None:
+    names = SyntheticNames("sess_1")
+    given = [names.address_of(f"n{number}.example") for number in range(NAMES_MAX)]
+    assert len(set(given)) == NAMES_MAX
+    names.address_of("one.more")
+    assert names.name_of(given[0]) is None and names.name_of(given[1]) == "n1.example"

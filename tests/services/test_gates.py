@@ -1,0 +1,175 @@
+"""Gates: who serves what comes out of a sandbox, how much of it, and until when; and what capabilities open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from atoll.domain.errors import InvalidInput, Unauthenticated
+from atoll.domain.key import KeyKind, Scope
+from atoll.domain.principal import Principal
+from atoll.domain.sandbox import Grant, NetworkMode, Sandbox, SandboxSpec
+from atoll.services.gates import Nobody
+from atoll.services.identity.connected import Connected
+from atoll.services.identity.standing import Standing
+from atoll.services.keys import Keys
+from atoll.services.lives import Live
+from atoll.sidekick.client import GateStream
+
+from .conftest import ALICE, QUICK, READER, House
+
+READ = Grant(frozenset({Scope.READ}))
+
+
+class Servant(Nobody):
+    """Answers each line with the sandbox that it came from, until the program hangs up."""
+
+    def __init__(self) -> None:
+        self.serving = 0
+        self.most = 0
+        self.over: list[str] = []
+
+    async def serve(self, live: Live, stream: GateStream) -> None:
+        self.serving += 1
+        self.most = max(self.most, self.serving)
+        try:
+            while line := await stream.reader.readline():
+                stream.writer.write(live.sandbox.id.encode() + b" " + line)
+        finally:
+            self.serving -= 1
+
+    def ended(self, sandbox_id: str) -> None:
+        self.over.append(sandbox_id)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    made = House(tmp_path, limits=replace(QUICK, gate_streams_per_sandbox=3))
+    made.sandboxes.gates.servant = Servant()
+    await made.sandboxes.start()
+    yield made
+    await made.sandboxes.close()
+
+
+def servant(house: House) -> Servant:
+    found = house.sandboxes.gates.servant
+    assert isinstance(found, Servant)
+    return found
+
+
+async def create(house: House, principal: Principal = ALICE, **spec: object) -> Sandbox:
+    return await house.sandboxes.create(principal, SandboxSpec(**spec))  # type: ignore[arg-type]
+
+
+async def say(house: House, sandbox: Sandbox, words: bytes = b"hello\n") -> bytes:
+    reader, writer = await house.host.sandboxes[sandbox.id].connect("api")
+    try:
+        writer.write(words)
+        async with asyncio.timeout(5):
+            return await reader.readline()
+    finally:
+        writer.close()
+
+
+async def until(holds: object, within_s: float = 5.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not holds():  # type: ignore[operator]  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stream_is_served_with_the_sandbox_that_it_came_out_of(house: House) -> None:
+    one, two = await create(house, capability=READ), await create(house, network=NetworkMode.LISTED)
+    assert await say(house, one) == one.id.encode() + b" hello\n"
+    assert await say(house, two) == two.id.encode() + b" hello\n"
+
+
+async def test_streams_of_one_sandbox_are_bounded_and_the_others_wait(house: House) -> None:
+    sandbox = await create(house, capability=READ)
+    opened = [await house.host.sandboxes[sandbox.id].connect("api") for _ in range(8)]
+    await until(lambda: servant(house).serving >= 3)
+    # those that were awaited when it was full are taken too, and no more
+    await asyncio.sleep(0.1)
+    assert servant(house).most <= 3 + 4
+    for _, writer in opened:
+        writer.close()
+    await until(lambda: servant(house).serving == 0)
+    assert await say(house, sandbox)
+
+
+async def test_an_end_cuts_what_is_open(house: House) -> None:
+    sandbox = await create(house, capability=READ)
+    reader, writer = await house.host.sandboxes[sandbox.id].connect("api")
+    writer.write(b"hello\n")
+    await reader.readline()
+    await house.sandboxes.kill(ALICE, sandbox.id)
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    await until(lambda: servant(house).serving == 0)
+    assert servant(house).over == [sandbox.id]
+    writer.close()
+
+
+async def test_gates_are_open_again_after_a_restart(house: House) -> None:
+    sandbox = await create(house, capability=READ)
+    await house.sandboxes.close()
+    house.build()
+    house.sandboxes.gates.servant = Servant()
+    await house.sandboxes.start()
+    assert await say(house, sandbox) == sandbox.id.encode() + b" hello\n"
+
+
+async def test_what_was_given_is_kept_and_is_never_more_than_the_giver_has(house: House) -> None:
+    bounded = replace(ALICE, resources=frozenset({ALICE.id}), plan="free")
+    sandbox = await create(house, bounded, capability=READ)
+    assert sandbox.spec.capability == Grant(
+        READ.scopes, frozenset({ALICE.id}), KeyKind.STANDARD, "free", ALICE.credential
+    )
+    stored = await house.records.get_sandbox(sandbox.id)
+    assert stored is not None and stored.spec.capability == sandbox.spec.capability
+    for principal, grant in (
+        (replace(READER, scopes=frozenset({Scope.EXECUTE})), READ),
+        (bounded, Grant(READ.scopes, frozenset({"sess_other"}))),
+        (ALICE, Grant(frozenset())),
+        (ALICE, Grant(frozenset({Scope.ADMIN}))),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            await create(house, principal, capability=grant)
+        assert caught.value.field == "capability"
+
+
+async def test_a_capability_opens_what_it_says_until_its_sandbox_or_its_key_ends(house: House) -> None:
+    keys = Keys(house.records)
+    made = await keys.create("giver")
+    giver = await keys.authenticate(made.text)
+    connected = Connected(house.records, Standing(house.records), cache_s=0.0)
+    sandbox = await create(house, giver, capability=READ)
+    live = Live(sandbox)
+    name = connected.name(live)
+    assert connected.recognises(name) and connected.name(live) == name
+    principal = await connected.authenticate(name)
+    assert (principal.id, principal.scopes, principal.credential) == (giver.id, READ.scopes, sandbox.id)
+    assert not principal.admin
+    # one that a sandbox made falls with it
+    child = await create(house, replace(principal, scopes=giver.scopes), capability=READ)
+    assert child.spec.capability is not None and child.spec.capability.credential == sandbox.id
+    childs = connected.name(Live(child))
+    assert (await connected.authenticate(childs)).id == giver.id
+    await keys.revoke(giver.credential)
+    for one in (name, childs, name + "0", "atoll-conn:"):
+        with pytest.raises(Unauthenticated):
+            await connected.authenticate(one)
+
+
+async def test_a_name_means_nothing_once_its_sandbox_has_ended(house: House) -> None:
+    connected = Connected(house.records, Standing(house.records), cache_s=0.0)
+    sandbox = await create(house, capability=READ)
+    live = Live(sandbox)
+    name = connected.name(live)
+    live.sandbox = await house.sandboxes.kill(ALICE, sandbox.id)
+    with pytest.raises(Unauthenticated):
+        await connected.authenticate(name)
+    connected.forget(sandbox.id)
