@@ -60,8 +60,9 @@ class WorkspaceInfo:
 
     @property
     def full_name(self) -> str:
-        """What this key calls it: its name, or `OWNER/NAME` when it is another's."""
-        return self.name if self.permission == "owner" else f"{self.owner_name or self.owner}/{self.name}"
+        """What this key calls it: its name, or `OWNER/NAME` when it is another's or a group's."""
+        own = self.permission == "owner" and not self.owner.startswith("grp_")
+        return self.name if own else f"{self.owner_name or self.owner}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

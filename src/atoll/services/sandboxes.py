@@ -152,8 +152,9 @@ class Sandboxes:
 
         Its owner is the principal, or that group of theirs (NotFound for any other), which then needs the workspaces
         shared with it. Needs `execute`. InvalidInput names the field (`image`, `command`, `env`, `workDir`,
-        `resources.cpuMillis`, `resources.memoryMB`, `resources.timeoutMs`, ..., `network`, `ports`, `setup`, `files`, `name`, `workspaces`);
-        a failing setup line is InvalidInput with its log. QuotaExceeded: `concurrent session limit reached (n/m)`.
+        `resources.cpuMillis`, `resources.memoryMB`, `resources.timeoutMs`, ..., `network`, `ports`, `setup`, `files`,
+        `name`, `workspaces`); a failing setup line is InvalidInput with its log.
+        QuotaExceeded: `concurrent session limit reached (n/m)`.
         Unsupported, Unavailable, DeadlineExceeded as from the runtime. Conflict when it was killed meanwhile.
         On an error after it was recorded the record stays, FAILED, with the reason.
         When the caller is cancelled the sandbox is made all the same, and killed: nobody knows its id.
