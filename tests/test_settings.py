@@ -219,7 +219,8 @@ def test_an_endpoint_without_a_scheme_is_https_outside_of_one_s_own_network(
         ("[blobs]\nurl = 'file:///a'\ncopy_url = 'file:///b/../a/'\n", r"blobs: .*the store itself"),
         ("[blobs]\nurl = 's3://a/b'\ncopy_url = 's3://a//b/'\n", r"blobs: .*the store itself"),
         ("[blobs]\ncopy_url = 'there'\n", r"^blobs\.copy_url: a blobs URL is /FOLDER"),
-        ("[vault]\nkind = 'workos'\n", r"vault\.kind: "),
+        ("[vault]\nkind = 'cupboard'\n", r"vault\.kind: "),
+        ("[vault]\nkind = 'workos'\n", r"vault: kind workos needs workos\.api_key"),
         ("[workspaces]\nquota_inodes = 20_000_000\n", r"quota_inodes \(20000000\) is above max_quota_inodes"),
     ],
 )
