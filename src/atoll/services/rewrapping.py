@@ -16,6 +16,7 @@ from atoll.domain.wrapped_key import Wrapped, WrappedKey
 from atoll.records.base import Records
 from atoll.services.audit.signing import key_context as audit_key_context
 from atoll.services.secret_values import key_context as secret_context
+from atoll.services.webhooks.webhooks import secret_context as webhook_context
 from atoll.vaults.base import OtherMasterKey, Vault
 
 AT_ONCE = 16
@@ -91,7 +92,7 @@ async def context_of(records: Records, key: WrappedKey) -> str:
     if key.kind is Wrapped.AUDIT_KEY:
         return audit_key_context(key.id)
     if key.kind is Wrapped.WEBHOOK:
-        return f"webhook {key.id}"
+        return webhook_context(key.id)
     return key.id
 
 

@@ -20,6 +20,7 @@ class MemoryWrappedKeys(WrappedKeyRecords):
     _secrets: Any
     _signing_keys: Any
     _audit_keys: Any
+    _webhooks: Any
 
     async def count_wrapped_keys(self) -> Mapping[str, int]:
         return Counter(one.vault for one in await self.list_wrapped_keys())
@@ -44,7 +45,7 @@ class MemoryWrappedKeys(WrappedKeyRecords):
             *((Wrapped.SECRET, "key", row) for row in self._secrets.values()),
             *((Wrapped.SIGNING_KEY, "wrapped", row) for row in self._signing_keys.values()),
             *((Wrapped.AUDIT_KEY, "key", row) for row in self._audit_keys),
-            *((Wrapped.WEBHOOK, "secret", row) for row in getattr(self, "_webhooks", {}).values()),
+            *((Wrapped.WEBHOOK, "secret", row) for row in self._webhooks.values()),
         ]
 
     def _put_wrapped(self, kind: Wrapped, row: Any) -> None:
@@ -55,5 +56,6 @@ class MemoryWrappedKeys(WrappedKeyRecords):
             Wrapped.LINEAGE: self._lineages,
             Wrapped.SECRET: self._secrets,
             Wrapped.SIGNING_KEY: self._signing_keys,
+            Wrapped.WEBHOOK: self._webhooks,
         }
-        (rows[kind] if kind in rows else getattr(self, "_webhooks"))[row.id] = row  # noqa: B009
+        rows[kind][row.id] = row

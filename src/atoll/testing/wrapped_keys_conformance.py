@@ -16,6 +16,7 @@ from atoll.records.base import Records
 from atoll.testing.records_conformance import T0, event
 from atoll.testing.secrets_conformance import secret
 from atoll.testing.users_conformance import signing_key
+from atoll.testing.webhook_records_conformance import webhook
 from atoll.testing.workspace_records_examples import lineage
 
 
@@ -27,12 +28,15 @@ async def one_of_each(records: Records) -> list[WrappedKey]:
     await records.add_secret(kept, event(kept.id))
     await records.add_signing_key(signs, event(signs.id))
     await records.add_audit_key(proves, first=True, event=event(proves.id))
+    calls = webhook(vault="local")
+    await records.add_webhook(calls, event(calls.id), quota=10)
     assert own.key is not None
     return [
         WrappedKey(Wrapped.LINEAGE, own.id, own.vault, own.key),
         WrappedKey(Wrapped.SECRET, kept.id, kept.vault, kept.key),
         WrappedKey(Wrapped.SIGNING_KEY, signs.id, signs.vault, signs.wrapped),
         WrappedKey(Wrapped.AUDIT_KEY, proves.id, proves.vault, proves.key),
+        WrappedKey(Wrapped.WEBHOOK, calls.id, calls.vault, calls.secret),
     ]
 
 
