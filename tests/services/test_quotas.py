@@ -223,10 +223,12 @@ async def test_an_override_holds_in_place_of_the_plan_s_amount(shop: Shop) -> No
     await shop.create()
     await shop.overrides.clear(OWNER, USER_ID, ["concurrent_sandboxes"])
     await shop.create()
-    assert [e.action for e in await shop.records.list_events(target=USER_ID) if e.action.startswith("quota.c")] == [
-        "quota.changed",
-        "quota.changed",
-        "quota.changed",
+    assert [
+        e.action for e in await shop.records.list_events(target=USER_ID) if e.action in ("quota.set", "quota.cleared")
+    ] == [
+        "quota.set",
+        "quota.set",
+        "quota.set",
     ]
 
 

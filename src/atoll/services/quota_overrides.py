@@ -74,7 +74,7 @@ class QuotaOverrides:
         await self._check_known(subject)
         wanted = {_name(name): _amount(name, amount) for name, amount in amounts.items()}
         event = Event(
-            "quota.changed" if wanted else "quota.cleared",
+            "quota.set" if wanted else "quota.cleared",
             subject,
             subject,
             principal.id,

@@ -71,7 +71,7 @@ async def test_administrators_set_look_at_and_clear_anybody_s(open_house: Opener
         assert (await quotas(house))["concurrent_sandboxes"]["limit"] == 100
         actions = [event.action for event in await house.records.list_events(target=ALICE_ID)]
         assert [one for one in actions if one.startswith("quota.")] == [
-            "quota.changed",
+            "quota.set",
             "quota.warning",
             "quota.exceeded",
             "quota.warning",
