@@ -145,3 +145,15 @@ def test_rootless_sandboxes_outlive_the_server_and_end_with_down(rootless: Serve
 def status(pid: int, name: str) -> str:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(line.partition(":")[2] for line in lines if line.startswith(f"{name}:"))
+
+
+def test_rootless_gives_secrets_in_memory(rootless: Server) -> None:
+    server = rootless
+    server.http.post("/api/secrets", json={"name": "TOKEN", "value": "t0p"})
+    use = {"name": "TOKEN", "as": "file"}
+    sandbox = server.create(["sh", "-c", "sleep 1000"], secrets=["TOKEN", use])
+    assert server.sh(sandbox, "stat -c '%a %u' /run/secrets/TOKEN; cat /run/secrets/TOKEN") == "400 1000\nt0p"
+    assert "TOKEN" not in server.sh(sandbox, "env")
+    assert server.sh(sandbox, "grep -c '/run/secrets tmpfs rw,nosuid,nodev,noexec' /proc/mounts") == "1\n"
+    assert server.sh(sandbox, "echo $TOKEN", secrets=["TOKEN"]) == "t0p\n"
+    server.http.delete("/api/secrets/TOKEN")
