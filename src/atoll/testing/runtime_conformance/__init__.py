@@ -13,6 +13,7 @@ says how its own programs do what the suite needs (`flood_argv`, `echo_server_ar
 from atoll.testing.runtime_conformance.abilities import AbilityChecks
 from atoll.testing.runtime_conformance.deadlines import DeadlineChecks
 from atoll.testing.runtime_conformance.files import FileChecks
+from atoll.testing.runtime_conformance.gates import GateChecks
 from atoll.testing.runtime_conformance.given import GivenChecks
 from atoll.testing.runtime_conformance.lifecycle import LifecycleChecks
 from atoll.testing.runtime_conformance.output import OutputChecks
@@ -30,6 +31,7 @@ class RuntimeConformance(
     GivenChecks,
     DeadlineChecks,
     AbilityChecks,
+    GateChecks,
     TreeChecks,
 ):
     """All checks; a subclass gives the `machine` fixture."""
