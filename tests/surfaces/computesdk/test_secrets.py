@@ -137,3 +137,26 @@ async def test_each_route_needs_its_scope(house: Any, keys: Any) -> None:
     for (method, path, key), status in calls.items():
         body = {"name": "B", "value": "x"} if method == "POST" else {"value": "x"} if method == "PUT" else None
         assert (await house.call(method, path, key, json=body)).status_code == status, (method, path)
+
+
+async def test_a_groups_secret_outlives_its_new_name_and_leaves_with_the_member(house: Any, keys: Any) -> None:
+    """A16: what belongs to the group follows the group, under whatever name, and nobody who has left it."""
+    group = (await house.call("POST", "/api/groups", json={"name": "team"})).json()["id"]
+    bob = house.keys.principals[keys.BOB].id
+    added = await house.call("POST", f"/api/groups/{group}/members", json={"principal": bob, "role": "member"})
+    assert added.status_code in (200, 201), added.text
+    made = await create(house, group_id=group)
+    assert (made["owner_id"], made["group_id"]) == (group, group)
+    renamed = await house.call("PATCH", f"/api/groups/{group}", json={"name": "another"})
+    assert renamed.status_code == 200, renamed.text
+    assert (await house.call("GET", PATH, keys.BOB)).json() == {"secrets": [made]}
+    session = await house.create(keys.BOB)
+    done = await house.exec(session["id"], ["sh", "-c", "echo $TOKEN"], keys.BOB, secrets=[f"{group}/TOKEN"])
+    assert done["stdout"] == "t0p\n"
+    still = await house.call("DELETE", f"/api/groups/{group}")
+    assert (still.status_code, "1 secret" in still.text) == (409, True)
+    assert (await house.call("DELETE", f"/api/groups/{group}/members/{bob}")).status_code in (200, 204)
+    body = {"command": ["true"], "secrets": [f"{group}/TOKEN"]}
+    refused = await house.call("POST", f"/v1/sessions/{session['id']}/exec", keys.BOB, json=body)
+    assert (refused.status_code, refused.json()["error"]) == (404, "secret not found")
+    assert (await house.call("GET", f"{PATH}/{made['id']}", keys.BOB)).status_code == 404
