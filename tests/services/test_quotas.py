@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from atoll.domain.errors import Forbidden, InvalidInput, NotFound, QuotaExceeded
+from atoll.domain.errors import Forbidden, InvalidInput, NotFound, QuotaExceeded, Unavailable
 from atoll.domain.event import Event
 from atoll.domain.group import Group, Member, Role
 from atoll.domain.key import DEFAULT_SCOPES, ApiKey, KeyKind
@@ -303,6 +303,16 @@ async def test_a_sandbox_that_wakes_must_fit_too(shop: Shop) -> None:
     assert [bound.sandboxes for bound in await shop.quotas.bounds_of(sandbox)] == [3]
     await shop.records.put_quotas(OverridesOf(USER_ID, {QuotaName.SANDBOXES: 0}), Event("q", USER_ID, USER_ID, "t"))
     assert [bound.sandboxes for bound in await shop.quotas.bounds_of(sandbox)] == [0]
+
+
+async def test_c10_without_the_store_nobody_with_a_quota_gets_more_and_those_without_go_on(shop: Shop) -> None:
+    mine, owners = await shop.create(), await shop.create(OWNER)
+    shop.records.down = True
+    with pytest.raises(Unavailable):
+        await shop.run(mine)
+    await shop.run(owners, OWNER)
+    shop.records.down = False
+    await shop.run(mine)
 
 
 async def test_usage_tells_each_quota_with_what_is_left(shop: Shop) -> None:

@@ -30,5 +30,5 @@ class IdempotencyRecords(ABC):
         """It had no effect: its key is as if it had never been used. Only while it has no answer."""
 
     @abstractmethod
-    async def prune_requests(self, before: datetime) -> int:
-        """Forget those that were begun before; returns how many."""
+    async def prune_requests(self, before: datetime, *, kept: int | None = None) -> int:
+        """Forget those that were begun before, and of each principal all but the newest `kept`; returns how many."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from atoll.domain.idempotency import IdempotentRequest
 from atoll.records.idempotency import IdempotencyRecords
@@ -66,8 +66,23 @@ class SqlIdempotency(SqlStore, IdempotencyRecords):
     async def forget_request(self, request: IdempotentRequest) -> None:
         await self._database.write(lambda connection: _DROP.run(connection, _whose(request)))
 
-    async def prune_requests(self, before: datetime) -> int:
+    async def prune_requests(self, before: datetime, *, kept: int | None = None) -> int:
+        pruned = await self._forget(before)
+        if kept is None:
+            return pruned
+        crowded: Any = select(_table.principal).group_by(_table.principal).having(func.count() > kept)
+        for row in await self._all(crowded, dict):
+            newest = select(_table.created_at).where(_table.principal == row["principal"])
+            edge: Any = newest.order_by(_table.created_at.desc()).offset(kept).limit(1)
+            for last in await self._all(edge, dict):
+                pruned += await self._forget(last["created_at"] + timedelta(microseconds=1), row["principal"])
+        return pruned
+
+    async def _forget(self, before: datetime, principal: str | None = None) -> int:
+        """Those that were begun before, of everybody or of one."""
         old: Any = select(_table.principal, _table.key).where(_table.created_at < before).limit(PRUNE_ROWS)
+        if principal is not None:
+            old = old.where(_table.principal == principal)
         pruned = 0
         while True:
             rows = [

@@ -106,7 +106,7 @@ class Reconciler:
         now, limits = access.clock(), access.limits
         await access.records.prune_sandboxes(now - timedelta(seconds=limits.ended_kept_s))
         await access.records.prune_spent(now)
-        await access.records.prune_requests(now - timedelta(seconds=limits.requests_kept_s))
+        await access.records.prune_requests(now - timedelta(seconds=limits.requests_kept_s), kept=limits.requests_max)
         await access.records.prune_key_use(now - timedelta(seconds=limits.key_use_kept_s))
         logs = await asyncio.to_thread(saved_log.older, access.data, now.timestamp() - limits.ended_kept_s)
         for sandbox_id, paths in logs.items():  # one that rests may have written its log long ago, and needs it

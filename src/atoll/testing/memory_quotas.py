@@ -146,9 +146,12 @@ class MemoryQuotas(IdempotencyRecords, QuotaRecords):
         if known is not None and known.server == request.server and known.answer is None:
             del self._idempotent[request.principal, request.key]
 
-    async def prune_requests(self, before: datetime) -> int:
+    async def prune_requests(self, before: datetime, *, kept: int | None = None) -> int:
         self._check()
-        old = [key for key, one in self._idempotent.items() if one.created_at < before]
+        old = {key for key, one in self._idempotent.items() if one.created_at < before}
+        for principal in {who for who, _ in self._idempotent} if kept is not None else ():
+            mine = [key for key in self._idempotent if key[0] == principal]
+            old.update(sorted(mine, key=lambda key: self._idempotent[key].created_at, reverse=True)[kept:])
         for key in old:
             del self._idempotent[key]
         return len(old)

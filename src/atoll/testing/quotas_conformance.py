@@ -234,6 +234,16 @@ class QuotaRecordsConformance:
         assert await records.prune_requests(T0 + timedelta(hours=1)) == 1
         assert await records.prune_requests(T0 + timedelta(hours=1)) == 0
 
+    async def test_of_each_principal_the_newest_requests_are_kept(self, records: Records) -> None:
+        for n in range(5):
+            await records.begin_request(request(f"k{n}", at=T0 + timedelta(seconds=n)), forgotten=T0)
+        await records.begin_request(request("k0", who="key_1"), forgotten=T0)
+        assert await records.prune_requests(T0, kept=3) == 2
+        assert await records.prune_requests(T0, kept=3) == 0
+        assert await records.begin_request(request("k0"), forgotten=T0) is None
+        assert await records.begin_request(request("k2"), forgotten=T0) is not None
+        assert await records.begin_request(request("k0", who="key_1"), forgotten=T0) is not None
+
     # races
 
     async def test_b08_concurrent_creates_at_each_bound_make_exactly_what_fits(self, stores: Stores) -> None:
