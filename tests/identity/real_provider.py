@@ -9,6 +9,7 @@ import base64
 import fcntl
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -60,7 +61,7 @@ class RealProvider:
     def __init__(self, modules: Path) -> None:
         self._process = subprocess.Popen(
             ["node", str(HERE / "provider.mjs")],
-            env={"MODULES": str(modules), "PATH": "/usr/local/bin:/usr/bin:/bin"},
+            env={"MODULES": str(modules), "PATH": os.environ["PATH"]},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
