@@ -75,9 +75,5 @@ class AuditRecords(ABC):
         """`first`: Conflict when there is any."""
 
     @abstractmethod
-    async def swap_audit_key(self, key: AuditKey, wrapped: bytes, vault: str, event: Event) -> None:
-        """Store it wrapped by another vault. StaleVersion when the stored one is not `key`'s any more."""
-
-    @abstractmethod
     async def list_audit_keys(self) -> list[AuditKey]:
         """Oldest first."""

@@ -20,12 +20,11 @@ from sqlalchemy import (
     true,
     tuple_,
     union,
-    update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from atoll.domain.checkpoint import AuditKey, Checkpoint, Head
-from atoll.domain.errors import Conflict, StaleVersion
+from atoll.domain.errors import Conflict
 from atoll.domain.event import Event, EventQuery
 from atoll.domain.event_chain import Link, moment_text
 from atoll.records.audit import AuditRecords
@@ -179,17 +178,6 @@ class SqlAudit(SqlStore, AuditRecords):
             append_event(connection, happened)
 
         await self._commit(add)
-
-    async def swap_audit_key(self, key: AuditKey, wrapped: bytes, vault: str, event: Event) -> None:
-        happened = event_values(event)
-
-        def change(connection: Connection) -> None:
-            same = (audit_keys.c.id == key.id) & (audit_keys.c.key == key.key)
-            if connection.execute(update(audit_keys).where(same).values(key=wrapped, vault=vault)).rowcount != 1:
-                raise StaleVersion(f"the key {key.id} changed since it was read")
-            append_event(connection, happened)
-
-        await self._commit(change)
 
     async def list_audit_keys(self) -> list[AuditKey]:
         query = select(audit_keys).order_by(audit_keys.c.created_at, audit_keys.c.id)

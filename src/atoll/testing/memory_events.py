@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from atoll.domain.checkpoint import AuditKey, Checkpoint, Head
-from atoll.domain.errors import Conflict, StaleVersion
+from atoll.domain.errors import Conflict
 from atoll.domain.event import Event, EventQuery
 from atoll.domain.event_chain import GENESIS, HASHED, Link, event_hash, moment_text
 from atoll.records.audit import AuditRecords
@@ -126,15 +126,6 @@ class MemoryEvents(AuditRecords):
             raise Conflict("there is a key for checkpoints already")
         self._audit_keys.append(key)
         self._log(event)
-
-    async def swap_audit_key(self, key: AuditKey, wrapped: bytes, vault: str, event: Event) -> None:
-        self._check()
-        for place, stored in enumerate(self._audit_keys):
-            if stored.id == key.id and stored.key == key.key:
-                self._audit_keys[place] = replace(stored, key=wrapped, vault=vault)
-                self._log(event)
-                return
-        raise StaleVersion(f"the key {key.id} changed since it was read")
 
     async def list_audit_keys(self) -> list[AuditKey]:
         self._check()

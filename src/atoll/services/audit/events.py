@@ -101,9 +101,10 @@ class Events:
         quiet_s = 0.0
         while not self._ended:
             for tenant in sorted(grown):
-                if ear.tenants is not None and tenant not in await self._owners(principal, ear.tenants):
-                    continue
-                while page := await self._records.follow_events(tenant, places.get(tenant, 0), PAGE):
+                while await self._may_read(principal, tenant):
+                    page = await self._records.follow_events(tenant, places.get(tenant, 0), PAGE)
+                    if not page:
+                        break
                     for event in page:
                         yield event
                         quiet_s = 0.0
@@ -115,11 +116,9 @@ class Events:
                 yield None
             grown = ear.take()
 
-    async def _owners(self, principal: Principal, tenants: Collection[str]) -> Collection[str]:
-        """Those of the tenants that it may still read of."""
-        if principal.admin or not principal.groups:
-            return tenants
-        return {principal.id, *await self._memberships(principal.id)}
+    async def _may_read(self, principal: Principal, tenant: str) -> bool:
+        """Whether it still belongs to the group, if it is one that it belonged to."""
+        return tenant not in principal.groups or tenant in await self._memberships(principal.id)
 
 
 def _tenants(principal: Principal, asked: str | None) -> tuple[str, ...] | None:
