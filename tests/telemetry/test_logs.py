@@ -100,3 +100,8 @@ def test_a_query_string_of_a_websocket_is_not_logged() -> None:
     logs.configure("json", "info", stream)
     logging.getLogger("uvicorn.error").info('"WebSocket /v1/sessions/x/exec?env=TOKEN=hunter2" [accepted]')
     assert stream.getvalue() == ""
+
+
+def test_a_key_with_a_prefix_of_its_makers_is_masked_and_an_id_is_not() -> None:
+    line = f"key tb_user_{'a1' * 32} of workspace ws_{'b2' * 16}"
+    assert logs.mask(line) == f"key tb_user_{logs.MASK} of workspace ws_{'b2' * 16}"
