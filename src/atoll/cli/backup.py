@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from atoll.settings import Settings
 
 MASTER_KEY_BYTES = 32  # in a file of the local vault
+LOCAL = "local"  # the vault whose master key is a file here
 
 To = Annotated[
     str | None,
@@ -56,16 +57,18 @@ def backup(
     if (beside := _beside(settings, place)) is not None:
         typer.echo(f"warning: {beside}: what takes the one takes the other; --to names a place elsewhere", err=True)
     if as_json:
-        output.print_json(
-            {**_plain(made), "to": place, "removed": gone, "master_key_file": str(settings.master_key_file)}
-        )
+        key_file = str(settings.master_key_file) if settings.vault.kind == LOCAL else None
+        output.print_json({**_plain(made), "to": place, "removed": gone, "master_key_file": key_file})
         return
     typer.echo(f"backup {made.moment} in {place}: {output.size(made.records_bytes)} of records, {made.objects} new "
                f"objects of {output.size(made.bytes)}")  # fmt: skip
     if made.lost:
         typer.echo(f"{len(made.lost)} objects are in no store, and so not in the backup; `atoll workspace verify` says "
                    f"what they held: {', '.join(made.lost[:5])}", err=True)  # fmt: skip
-    typer.echo(f"keep a copy of {settings.master_key_file} elsewhere: it is not in the backup", err=True)
+    if settings.vault.kind == LOCAL:
+        typer.echo(f"keep a copy of {settings.master_key_file} elsewhere: it is not in the backup", err=True)
+    else:
+        typer.echo(f"it can be read with the vault {settings.vault.kind} alone, as the settings have it now", err=True)
 
 
 def restore(
@@ -194,7 +197,11 @@ def _read_master_key(file: Path) -> bytes:
 
 
 def _place_master_key(settings: Settings, given: bytes | None) -> bool:
-    """Whether it was not there before."""
+    """Whether it was not there before. Other vaults than the local one have theirs elsewhere."""
+    if settings.vault.kind != LOCAL:
+        if given is not None:
+            raise Failed(f"--master-key is for the local vault, and vault.kind is {settings.vault.kind}")
+        return False
     place = settings.master_key_file
     if given is None:
         if not place.exists():
