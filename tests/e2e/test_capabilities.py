@@ -140,3 +140,21 @@ def test_a_list_is_changed_over_http_and_shown(server: Server) -> None:
         assert refused.status_code == 400 and refused.json()["field"] == "network.allow", wrong
     plain = create(server)
     assert server.http.put(f"/v1/sessions/{plain}/network", json={"allow": []}).status_code == 409
+
+
+def test_a_brokered_secret_is_a_placeholder_inside_whose_programs_trust_their_gateway(server: Server) -> None:
+    value = "value-" + "9d1e7c44"
+    made = server.http.post("/api/secrets", json={"name": "BROKERED", "value": value, "hosts": ["api.example.org"]})
+    assert made.status_code in (200, 201), made.text
+    use = [{"name": "BROKERED", "as": "broker"}]
+    try:
+        refused = server.http.post("/v1/sessions", json={"image": "host", "network": "outgoing", "secrets": use})
+        assert refused.status_code == 400 and refused.json()["field"] == "secrets"
+        session = create(server, network={"allow": ["api.example.org"]}, secrets=use)
+        environment = server.sh(session, "env")
+        assert "BROKERED=atoll-secret-" in environment and value not in environment
+        assert server.sh(session, 'grep -c BEGIN "$SSL_CERT_FILE"').strip() >= "1"
+        assert "PRIVATE" not in server.sh(session, 'cat "$NODE_EXTRA_CA_CERTS"')
+        assert value not in server.log()
+    finally:
+        server.http.delete("/api/secrets/BROKERED")
