@@ -115,7 +115,7 @@ def test_it_runs_programs_as_its_own_user_and_shows_nothing_of_the_hosts(seen: d
 
 
 def test_it_keeps_every_rule_that_isolates(seen: dict[str, Any]) -> None:
-    assert (seen["tier"], seen["isolated"], seen["capabilities"]) == ("rootless", True, ["trees"])
+    assert (seen["tier"], seen["isolated"], seen["capabilities"]) == ("rootless", True, ["gates", "trees"])
 
 
 def test_the_doctor_says_what_it_cannot_hold_them_to_and_how_to_mend_that(seen: dict[str, Any]) -> None:
