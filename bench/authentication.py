@@ -36,8 +36,9 @@ def authentication(report: Report, up: Server, n: int) -> None:
         times: dict[str, list[float]] = {kind: [] for kind in kinds}
         for number in range(WARM_UP + n):
             _wrong_method(connection, OPEN, None)  # the first one after a pause is slow, whoever asks
-            for kind, (path, credential) in kinds.items():
-                taken = _wrong_method(connection, path, credential)
+            for turn in range(len(kinds)):  # each comes first as often as the others
+                kind = list(kinds)[(number + turn) % len(kinds)]
+                taken = _wrong_method(connection, *kinds[kind])
                 if number >= WARM_UP:
                     times[kind].append(taken)
             time.sleep(PAUSE_S)
