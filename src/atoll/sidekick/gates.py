@@ -36,6 +36,7 @@ _ORIGINAL_DESTINATION = 80  # SO_ORIGINAL_DST
 _ADDRESS = struct.Struct("!HH4s8x")
 _LENGTH = struct.Struct("!H")
 _PAUSE_S = 0.1
+_AT_ONCE = 64  # then the others' turn comes: a flood must not hold up the loop
 
 
 class Gates:
@@ -82,7 +83,9 @@ class Gates:
 
     def _take(self, name: str, listener: socket.socket) -> None:
         """A program has connected."""
-        while self._waiting:
+        for _ in range(_AT_ONCE):
+            if not self._waiting:
+                return
             try:
                 sock, _ = listener.accept()
             except BlockingIOError:
@@ -111,7 +114,9 @@ class Gates:
 
     def _ask(self, datagrams: socket.socket) -> None:
         """A program has asked for a name."""
-        while self._waiting:
+        for _ in range(_AT_ONCE):
+            if not self._waiting:
+                return
             try:
                 question, sender = datagrams.recvfrom(_QUESTION_BYTES)
             except OSError:
