@@ -228,6 +228,7 @@ class Application:
             records,
             kept_s=settings.quotas.idempotency_h * 3600,
             answer_bytes_max=settings.quotas.idempotency_answer_bytes,
+            shared=settings.database_url.startswith("postgresql"),
         )
         self.once = OnceOnly(requests, settings.server.body_bytes)
         served = [(dialect, self.once.around(operations)) for dialect, operations in self._operations()]

@@ -25,6 +25,7 @@ from atoll.services.clock import Clock, utc_now
 
 NONCE_BYTES = 12
 AGAIN_S = 1
+ELSEWHERE = timedelta(seconds=60)  # how long one is taken to be under way on another server, which may have ended
 TOO_LARGE = b""  # what is kept of an answer that was
 
 
@@ -52,8 +53,16 @@ class Idempotency:
     """Every server has a name of its own in each of its lives, by which it knows what it is at work on itself."""
 
     def __init__(
-        self, records: Records, *, kept_s: float = 24 * 3600.0, answer_bytes_max: int = 2**20, clock: Clock = utc_now
+        self,
+        records: Records,
+        *,
+        kept_s: float = 24 * 3600.0,
+        answer_bytes_max: int = 2**20,
+        shared: bool = False,
+        clock: Clock = utc_now,
     ) -> None:
+        """`shared`: other servers may have the same records."""
+        self._shared = shared
         self._records = records
         self._kept = timedelta(seconds=kept_s)
         self._answer_bytes_max = answer_bytes_max
@@ -96,6 +105,8 @@ class Idempotency:
 
     def _elsewhere(self, known: IdempotentRequest) -> Conflict:
         """One that another server, or an earlier life of this one, began."""
+        if self._shared and self._clock() - known.created_at < ELSEWHERE:
+            return UnderWay("the first request with this Idempotency-Key may be under way on another server")
         return Undecided(
             "the first request with this Idempotency-Key is under way on another server, or was cut short when its "
             f"server ended (it began at {known.created_at:%H:%M:%S} UTC): look whether it had its effect"
