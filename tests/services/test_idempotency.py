@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -49,8 +50,7 @@ async def test_an_answer_that_was_changed_in_the_records_is_not_repeated() -> No
     await servers.one.finish(begun, "k", b"answer")
     [(place, stored)] = servers.records._idempotent.items()
     assert stored.answer is not None
-    servers.records._idempotent[place] = type(stored)(
-        stored.principal, stored.key, stored.fingerprint, stored.server, stored.created_at, stored.answer[:-1] + b"\0"
-    )
+    flipped = stored.answer[:-1] + bytes([stored.answer[-1] ^ 1])
+    servers.records._idempotent[place] = replace(stored, answer=flipped)
     with pytest.raises(Corrupt):
         await servers.one.begin(ALICE, "k", PRINT)
