@@ -132,7 +132,7 @@ async def test_a01_only_the_public_list_opens_without_a_credential(town: Town) -
 
 
 async def test_a07_w01_a_dead_credential_opens_nothing(town: Town) -> None:
-    """Revoked, expired, of a parent that ended, and what never was one."""
+    """Revoked, expired, of a parent that ended, of a user who is disabled, and what never was one."""
     alice, records = town.alice, town.house.records
     revoked, expired = await town.keys.create("r", owner=alice.id), await town.keys.create("e", owner=alice.id)
     await town.keys.revoke(revoked.key.id)
@@ -142,8 +142,20 @@ async def test_a07_w01_a_dead_credential_opens_nothing(town: Town) -> None:
     parent = await town.keys.create("p", owner=alice.id)
     child = await town.keys.create("c", owner=alice.id, parent=parent.key.id)
     await town.keys.revoke(parent.key.id)
+    users = await town.keys.create("u", owner=alice.has["user"])
+    path = f"/api/users/{alice.has['user']}"
+    assert (await town.house.call("PATCH", path, alice.admin, json={"disabled": True})).status_code == 200
     before = await state(town)
-    for key in (revoked.text, expired.text, child.text, "sk_" + "0" * 64, "nonsense", "eyJhbGciOiJub25lIn0.e30."):
+    disabled = (users.text, alice.token)
+    for key in (
+        revoked.text,
+        expired.text,
+        child.text,
+        *disabled,
+        "sk_" + "0" * 64,
+        "nonsense",
+        "eyJhbGciOiJub25lIn0.e30.",
+    ):
         for operation in town.operations():
             opens = line(operation).opens
             if opens == PUBLIC:
