@@ -46,7 +46,8 @@ async def test_a_keys_request_stands_in_its_event(house: House, keys: Any) -> No
         json={"image": "host", "network": "none"},
         headers={"x-request-id": "mine-1"},
     )
-    (event,) = await listed(house, keys.ALICE, request_id="mine-1")
+    event, started = await listed(house, keys.ALICE, request_id="mine-1")
+    assert started["action"] == "sandbox.started"
     assert (event["action"], event["target"], event["actor"]) == ("sandbox.created", answer.json()["id"], ALICE)
     assert (event["credential"], event["address"], event["outcome"]) == (ALICE, "127.0.0.1", "ok")
 
