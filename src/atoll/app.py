@@ -1,6 +1,6 @@
 """The composition root: settings -> adapters -> services -> surfaces -> one ASGI application.
 
-The only module that names concrete adapters. `serve` runs what it makes; tests make it with fakes.
+`serve` runs what it makes; tests make it with fakes.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -19,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 import atoll
+from atoll.adapters import dump_of, open_blob_store, open_copy_store, open_runtime, open_store, open_vault
 from atoll.blobs.base import Blobs
-from atoll.blobs.opening import StoreAccess, open_blobs
-from atoll.domain.errors import AtollError, Conflict, InvalidInput, Unavailable
+from atoll.domain.errors import AtollError, Conflict, Unavailable
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import DEFAULT_NAME
 from atoll.gateway.api import ApiGateway
@@ -45,8 +43,7 @@ from atoll.limits import (
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
-from atoll.services.account_keys import AccountKeys
-from atoll.services.accounts import Accounts
+from atoll.served import served_by
 from atoll.services.audit.parts import Audit
 from atoll.services.authorities import Authorities
 from atoll.services.bootstrap_keys import introduce
@@ -61,75 +58,43 @@ from atoll.services.identity.identity import Identity
 from atoll.services.identity.memberships import Memberships
 from atoll.services.identity.parts import make_user_parts
 from atoll.services.identity.principals import Principals
-from atoll.services.key_admin import KeyAdmin
 from atoll.services.keys import Keys
 from atoll.services.outbound import Outbound
 from atoll.services.owner_key import OwnerKey, prepare
-from atoll.services.quota_overrides import QuotaOverrides
 from atoll.services.quotas import Quotas
 from atoll.services.rates.counters import Counters
 from atoll.services.rates.local_counters import LocalCounters
 from atoll.services.rates.shared_counters import SharedCounters
-from atoll.services.recovery.backup import Dump
 from atoll.services.recovery.copy_journal import CopyJournal
 from atoll.services.recovery.second_store import SecondStore
 from atoll.services.rewrapping import check_vault
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.secret_giving import SecretGiving
 from atoll.services.secrets import Secrets
-from atoll.services.signup import Signup
 from atoll.services.webhooks.delivering import Deliveries
 from atoll.services.webhooks.owners import Owners
 from atoll.services.webhooks.webhooks import Webhooks
 from atoll.services.workspaces.parts import make_parts
 from atoll.services.workspaces.storage.healing import Healer
-from atoll.services.workspaces.storage.packs import pack_key
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
-from atoll.settings.vault import TransitSettings
-from atoll.surfaces.computesdk.auth import operations as auth_operations
-from atoll.surfaces.computesdk.capabilities import operations as capability_operations
-from atoll.surfaces.computesdk.errors import ComputeDialect
 from atoll.surfaces.computesdk.events import event_answer
-from atoll.surfaces.computesdk.events import operations as event_operations
-from atoll.surfaces.computesdk.groups import operations as group_operations
-from atoll.surfaces.computesdk.quotas import operations as quota_operations
-from atoll.surfaces.computesdk.routes import operations as compute_operations
-from atoll.surfaces.computesdk.secrets import operations as secret_operations
-from atoll.surfaces.computesdk.user_keys import operations as user_key_operations
-from atoll.surfaces.computesdk.users import operations as user_operations
-from atoll.surfaces.computesdk.webhooks import operations as webhook_operations
 from atoll.surfaces.credentials import FOUND
 from atoll.surfaces.cut_short import CutShort
 from atoll.surfaces.door import Door, is_loopback
-from atoll.surfaces.execbox.account_routes import account_operations, signup_operations
 from atoll.surfaces.execbox.answers import Error
 from atoll.surfaces.execbox.errors import ExecboxDialect
-from atoll.surfaces.execbox.routes import operations as execbox_operations
 from atoll.surfaces.once import OnceOnly
 from atoll.surfaces.openapi import document
-from atoll.surfaces.operation import Operation
-from atoll.surfaces.ops.health import Health, Probe
-from atoll.surfaces.ops.pages import Pages
-from atoll.surfaces.ops.routes import operations as ops_operations
-from atoll.surfaces.routing import Dialect, PathRoute, routes
+from atoll.surfaces.routing import PathRoute, routes
 from atoll.surfaces.serving import http_config
-from atoll.surfaces.terminal_platform.errors import TerminalDialect
-from atoll.surfaces.terminal_platform.routes import operations as terminal_operations
-from atoll.surfaces.testbase.errors import AdminDialect
-from atoll.surfaces.testbase.routes import admin_operations
 from atoll.surfaces.transport import Http
-from atoll.surfaces.workspaces.routes import operations as workspace_operations
 from atoll.telemetry.identity_metrics import ProvidersUp
 from atoll.telemetry.metrics import Metrics
 from atoll.telemetry.trace import Tracing
 from atoll.vaults.base import Vault
-from atoll.vaults.local_key import LocalKey
-from atoll.vaults.transit import Transit, TransitAccess
-from atoll.vaults.workos import Workos
 
 _log = structlog.get_logger("atoll.app")
-NOBODY = "sess_000000000000"  # whether the runtime answers is found out by asking for a sandbox that cannot be
 START_S = 120.0  # for a part to get ready; migrations of a large database are the longest
 
 
@@ -196,7 +161,7 @@ class Application:
         )
         self.workspaces.join(self.sandboxes)
         self._unproved = ""  # the isolation rules that did not hold when this server started
-        self._dialect = ExecboxDialect()
+        self.dialect = ExecboxDialect()
         self.outbound = Outbound(outbound_limits(settings))
         memberships = Memberships(records, settings.keys.cache_s)
         self.groups = Groups(records, memberships, Principals(records))
@@ -231,13 +196,13 @@ class Application:
             shared=settings.database_url.startswith("postgresql"),
         )
         self.once = OnceOnly(requests, settings.server.body_bytes)
-        served = [(dialect, self.once.around(operations)) for dialect, operations in self._operations()]
+        served = [(dialect, self.once.around(operations)) for dialect, operations in served_by(self)]
         self.operations = [one for _, operations in served for one in operations]
         self.routes: list[BaseRoute] = [
             route for dialect, operations in served for route in routes(operations, self.door, dialect)
         ]
         router = Router(self.routes, redirect_slashes=False, default=self._not_found, lifespan=lambda _: self.running())
-        self._asgi = Tracing(CutShort(router, self._dialect), self.metrics)
+        self._asgi = Tracing(CutShort(router, self.dialect), self.metrics)
         api = ApiGateway(self, http_config(self, settings), Http, self.connected, FOUND)
         egress = Egress(
             NameServers(settings.network.resolvers),
@@ -341,7 +306,7 @@ class Application:
         """The server stops: what would never end by itself ends now."""
         self.audit.drain()
 
-    async def _isolation(self) -> None:
+    async def isolation(self) -> None:
         if self._unproved:
             raise Unavailable(f"isolation not proved: {self._unproved}")
 
@@ -356,59 +321,13 @@ class Application:
             administered=self.admin_key.configured,
         )
 
-    def _operations(self) -> list[tuple[Dialect, list[Operation]]]:
-        """What is served, by how it speaks of errors."""
-        probes: dict[str, Probe] = {
-            "records": lambda: self.records.ping(),
-            "runtime": lambda: self.runtime.find(NOBODY),
-            "blobs": lambda: self.blobs.ping(),
-            "isolation": self._isolation,
-        }
-        told = {} if self.second_store is None else {"second_store": self.second_store.describe}
-        health = Health(probes, self.metrics, atoll.__version__, told)
-        metrics = self.metrics if self.settings.api.metrics else None
-        key_admin = KeyAdmin(self.keys, self.records, self.admin_key)
-        pages = Pages(self.openapi) if self.settings.api.docs else None
-        return [
-            (self._dialect, execbox_operations(self.sandboxes, self.settings)),
-            (self._dialect, workspace_operations(self.workspaces, self.settings)),
-            (TerminalDialect(), terminal_operations(self.workspaces, self.settings)),
-            (ComputeDialect(), compute_operations(self.workspaces, self.settings)),
-            (ComputeDialect(), event_operations(self.audit.events)),
-            (ComputeDialect(), webhook_operations(self.webhooks, self.settings)),
-            (ComputeDialect(), auth_operations(self.auth, self.settings)),
-            (ComputeDialect(), user_key_operations(self.auth, self.settings)),
-            (ComputeDialect(), user_operations(self.auth, self.settings)),
-            (
-                ComputeDialect(),
-                quota_operations(self.quotas, QuotaOverrides(self.records, self.quotas), self.settings),
-            ),
-            (ComputeDialect(), group_operations(self.groups, self.settings)),
-            (ComputeDialect(), capability_operations(self.capabilities, self.settings)),
-            (ComputeDialect(), secret_operations(self.secrets, self.settings)),
-            (AdminDialect(configured=self.admin_key.configured), admin_operations(key_admin, self.settings)),
-            (self._dialect, self._account_operations()),
-            (self._dialect, ops_operations(health, metrics, pages)),
-        ]
-
-    def _account_operations(self) -> list[Operation]:
-        """Of accounts, and for strangers where the settings say so."""
-        accounts = Accounts(self.records, self.quotas)
-        keys = AccountKeys(self.records, self.keys, self.capabilities, self.quotas)
-        found = account_operations(accounts, keys, self.settings)
-        own = self.settings.accounts
-        if not own.waitlist:
-            return found
-        signup = Signup(self.records, keys_max=own.waitlist_max, requests_max=own.requests_max)
-        return [*found, *signup_operations(signup, self.settings)]
-
     def openapi(self) -> dict[str, Any]:
         """The document of the routes that this application serves."""
         served = [one for route in self.routes if isinstance(route, PathRoute) for one in route.operations]
         return document(served, Error, version=atoll.__version__)
 
     async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response: Response = self._dialect.not_found()
+        response: Response = self.dialect.not_found()
         if scope["type"] == "websocket":
             await WebSocket(scope, receive, send).send_denial_response(response)
         else:
@@ -433,125 +352,6 @@ async def _ended(task: asyncio.Task[None]) -> None:
 def create_app(settings: Settings, *, runtime: Runtime | None = None, records: Records | None = None) -> Application:
     """The application that the settings describe; a given runtime or store is used in place of theirs."""
     return Application(settings, records or open_store(settings), runtime or open_runtime(settings))
-
-
-def open_store(settings: Settings) -> Records:
-    """The store of the settings, not started."""
-    from atoll.records.sql import open_records
-
-    database = settings.database
-    return open_records(settings.database_url, connections=database.pool_connections, timeout_s=database.timeout_s)
-
-
-def open_runtime(settings: Settings) -> Runtime:
-    """The runtime of the settings, not started."""
-    if settings.runtime == "fake":
-        from atoll.testing.fake_runtime import FakeRuntime
-
-        return FakeRuntime()
-    from atoll.runtimes.local.runtime import LocalRuntime
-
-    defaults = settings.limits.defaults
-    return LocalRuntime(
-        settings.data,
-        resolvers=settings.network.resolvers,
-        network_bytes_per_s=settings.network.bytes_per_s,
-        ring_bytes=settings.limits.output_ring_bytes,
-        spares=settings.sandboxes.spares,
-        spare_disk_bytes=defaults.disk_bytes,
-        spare_inodes=defaults.inodes,
-        trees=settings.trees_folder,
-        keeper_idle_s=settings.workspaces.keeper_idle_s,
-    )
-
-
-def open_vault(settings: Settings, kind: str | None = None) -> Vault:
-    """The vault of the settings, or the one of that kind, not started. InvalidInput where they do not say enough."""
-    own, kind = settings.vault, kind or settings.vault.kind
-    if kind == Transit.name:
-        return Transit(_transit_access(own.transit))
-    if kind == Workos.name:
-        if own.workos.api_key is None:
-            raise InvalidInput("the vault workos needs vault.workos.api_key", field="vault.workos.api_key")
-        key, context = own.workos.api_key.get_secret_value(), own.workos.context
-        return Workos(own.workos.url, key, context, timeout_s=own.workos.timeout_s)
-    if kind == LocalKey.name:
-        return LocalKey(settings.master_key_file)
-    raise InvalidInput(f"there is no vault of the kind {kind!r}", field="vault.kind")
-
-
-def _transit_access(own: TransitSettings) -> TransitAccess:
-    if own.url is None:
-        raise InvalidInput("the vault transit needs vault.transit.url", field="vault.transit.url")
-    return TransitAccess(
-        url=own.url,
-        mount=own.mount,
-        key=own.key,
-        namespace=own.namespace,
-        token=own.token.get_secret_value() if own.token else None,
-        token_file=own.token_file,
-        role_id=own.role_id,
-        secret_id=own.secret_id.get_secret_value() if own.secret_id else None,
-        secret_id_file=own.secret_id_file,
-        approle_mount=own.approle_mount,
-        ca_file=own.ca_file,
-        timeout_s=own.timeout_s,
-    )
-
-
-def open_blob_store(settings: Settings) -> Blobs:
-    """The store of blobs of the settings, not started."""
-    return open_blobs(settings.blobs_url, _store_access(settings))
-
-
-def dump_of(settings: Settings) -> Dump:
-    """What writes a dump of the records of the settings for a backup."""
-
-    async def dump(file: Path) -> dict[str, int]:
-        from atoll.records.dump import dump_records, packs_in
-
-        await dump_records(settings.database_url, file)
-        packs = await asyncio.to_thread(packs_in, file)
-        return {pack_key(lineage, pack): size for lineage, pack, size in packs}
-
-    return dump
-
-
-def open_copy_store(settings: Settings, url: str | None = None, *, read_only: bool = False) -> Blobs | None:
-    """The second store, at `url` or as the settings have it; None where there is none."""
-    own = settings.blobs
-    url = url or own.copy_url
-    if url is None:
-        return None
-    secret = own.copy_secret_key or own.secret_key
-    return open_blobs(
-        url,
-        replace(
-            _store_access(settings),
-            endpoint=own.copy_endpoint,
-            region=own.copy_region or own.region,
-            access_key=own.copy_access_key or own.access_key,
-            secret_key=secret.get_secret_value() if secret else None,
-        ),
-        read_only=read_only,
-    )
-
-
-def _store_access(settings: Settings) -> StoreAccess:
-    """How the store of blobs is reached."""
-    own = settings.blobs
-    return StoreAccess(
-        endpoint=own.endpoint,
-        region=own.region,
-        path_style=own.path_style,
-        access_key=own.access_key,
-        secret_key=own.secret_key.get_secret_value() if own.secret_key else None,
-        timeout_s=own.timeout_s,
-        retries=own.retries,
-        backoff_s=own.backoff_s,
-        backoff_max_s=own.backoff_max_s,
-        concurrency=own.concurrency,
-    )
 
 
 async def _started(

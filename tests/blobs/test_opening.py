@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from atoll.app import open_blob_store
+from atoll.adapters import open_blob_store
 from atoll.blobs.local_disk import LocalDisk
 from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.domain.errors import InvalidInput, Unavailable

@@ -37,7 +37,13 @@ def test_an_old_or_foreign_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_both_twins_offer_the_same_calls_with_the_same_arguments() -> None:
-    pairs = ((Sandbox, AsyncSandbox), (Files, AsyncFiles), (Process, AsyncProcess), (Workspace, AsyncWorkspace), (Secrets, AsyncSecrets))
+    pairs = (
+        (Sandbox, AsyncSandbox),
+        (Files, AsyncFiles),
+        (Process, AsyncProcess),
+        (Workspace, AsyncWorkspace),
+        (Secrets, AsyncSecrets),
+    )
     for waits, awaits in pairs:
         names = [name for name in vars(waits) if not name.startswith("_")]
         assert names == [name for name in vars(awaits) if not name.startswith("_")]

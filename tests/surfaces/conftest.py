@@ -124,7 +124,11 @@ async def open_house(tmp_path: Path) -> AsyncIterator[Opener]:
         more_settings: dict[str, Any] | None = None,  # whose sections have the names of other arguments
         **settings: Any,
     ) -> AsyncIterator[House]:
-        tree = {"data": tmp_path, "runtime": "fake", "server": {"port": 0, "drain_s": 2}} | settings | (more_settings or {})
+        tree = (
+            {"data": tmp_path, "runtime": "fake", "server": {"port": 0, "drain_s": 2}}
+            | settings
+            | (more_settings or {})
+        )
         records, host, keys = records or MemoryRecords(), host or FakeHost(), keys or KeyRing()
         app = Application(
             Settings.model_validate(tree), records, FakeRuntime(host), keys, blobs or MemoryBlobs(), MemoryVault()

@@ -206,7 +206,7 @@ def _with_records(
 ) -> T:
     import asyncio
 
-    from atoll.app import open_store, open_vault
+    from atoll.adapters import open_store, open_vault
     from atoll.settings import load
 
     settings = load(overrides={"data": data})

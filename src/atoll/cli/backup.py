@@ -106,7 +106,7 @@ def restore(
 
 
 async def _back_up(settings: Settings, to: str | None, keep: int) -> tuple[Made, list[str]]:
-    from atoll.app import dump_of
+    from atoll.adapters import dump_of
 
     owner_key = settings.folder.owner_key
     text = owner_key.read_text() if owner_key.exists() else None
@@ -155,7 +155,7 @@ async def _stores(settings: Settings, url: str | None, *, read_only: bool = Fals
     """A backup between the settings' store and the one at `url`, which may be one that is only read."""
     from contextlib import AsyncExitStack
 
-    from atoll.app import open_blob_store, open_copy_store, open_vault
+    from atoll.adapters import open_blob_store, open_copy_store, open_vault
     from atoll.services.recovery.backup import Backup
 
     async with AsyncExitStack() as stack:

@@ -51,7 +51,7 @@ def doctor(as_json: output.Json = False) -> None:
 
 
 async def _examine(folder: str) -> Report:
-    from atoll.app import open_runtime
+    from atoll.adapters import open_runtime
     from atoll.domain.errors import AtollError
     from atoll.runtimes.local.doctor import unavailable
     from atoll.settings import load

@@ -198,7 +198,7 @@ def with_records(data: str | None, work: Callable[[Records], Awaitable[T]]) -> T
     """What `work` makes of the records of the installation in `data`."""
     import asyncio
 
-    from atoll.app import open_store
+    from atoll.adapters import open_store
     from atoll.settings import load
 
     settings = load(overrides={"data": data})

@@ -82,7 +82,7 @@ def unset(
 def _with_quotas(data: str | None, work: Callable[[QuotaOverrides], Awaitable[T]]) -> T:
     import asyncio
 
-    from atoll.app import open_store
+    from atoll.adapters import open_store
     from atoll.limits import quota_limits
     from atoll.services.quota_overrides import QuotaOverrides
     from atoll.services.quotas import Quotas

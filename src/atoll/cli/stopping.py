@@ -82,7 +82,7 @@ async def _end_sandboxes(settings: Settings) -> int:
 
     Nothing but the data folder is needed: neither the database nor the store of blobs is opened.
     """
-    from atoll.app import open_runtime
+    from atoll.adapters import open_runtime
 
     try:
         async with asyncio.timeout(ENDS_S):

@@ -148,7 +148,7 @@ def rotate_key(
     """Let another key sign access tokens from now on. The server does so by itself every auth.key_days."""
     import asyncio
 
-    from atoll.app import open_store, open_vault
+    from atoll.adapters import open_store, open_vault
     from atoll.services.identity.signing_keys import SigningKeys
     from atoll.settings import load
 
@@ -201,7 +201,7 @@ def _show_generated(password: str | None, generate: bool) -> None:
 def _with_users(data: str | None, work: Callable[[Users], Awaitable[T]]) -> T:
     import asyncio
 
-    from atoll.app import open_store
+    from atoll.adapters import open_store
     from atoll.services.identity.passwords import Passwords
     from atoll.services.identity.users import Users
     from atoll.settings import load

@@ -29,7 +29,7 @@ def status(data: options.DataFolder = None, as_json: output.Json = False) -> Non
     """How many keys each vault has wrapped, and which one the settings name."""
     import asyncio
 
-    from atoll.app import open_store
+    from atoll.adapters import open_store
 
     settings = _settings(data)
 
@@ -84,7 +84,7 @@ def rewrap(
 
 
 async def _rewrap(settings: Settings, old_key_file: Path | None) -> Mapping[str, int]:
-    from atoll.app import open_copy_store
+    from atoll.adapters import open_copy_store
     from atoll.services.recovery.ownership import hand_over
     from atoll.services.rewrapping import Rewrapping
 
@@ -109,7 +109,7 @@ class _Vaults:
         self._open: dict[str, Vault] = {}
 
     async def get(self, name: str) -> Vault:
-        from atoll.app import open_vault
+        from atoll.adapters import open_vault
 
         if name not in self._open:
             self._open[name] = await _started(self._stack, open_vault(self._settings, name))
@@ -120,7 +120,7 @@ class _Vaults:
 async def _opened(
     settings: Settings, old_key_file: Path | None
 ) -> AsyncGenerator[tuple[Records, Vault, _Vaults, Vault | None]]:
-    from atoll.app import open_store
+    from atoll.adapters import open_store
     from atoll.vaults.local_key import LocalKey
 
     async with AsyncExitStack() as stack:

@@ -82,7 +82,6 @@ class KeySettings(Section):
     token_in_query: bool = False
     """Take a credential from ?token= of a WebSocket too: a browser cannot set headers on one."""
 
-
     @field_validator("bootstrap", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:

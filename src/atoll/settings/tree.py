@@ -11,13 +11,13 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from atoll.domain.data_folder import DataFolder, default_data_folder
+from atoll.settings.accounts import AccountSettings
 from atoll.settings.audit import AuditSettings, WebhookSettings
 from atoll.settings.auth import AuthSettings
 from atoll.settings.identity import IdentitySettings
 from atoll.settings.outbound import OutboundSettings
-from atoll.settings.accounts import AccountSettings
-from atoll.settings.rates import Rates
 from atoll.settings.quotas import QuotaSettings
+from atoll.settings.rates import Rates
 from atoll.settings.sandboxes import Images, Limits, NetworkSettings, SandboxSettings
 from atoll.settings.section import Section
 from atoll.settings.server import Admin, Api, Database, KeySettings, Logs, Server, database_url

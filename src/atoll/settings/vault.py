@@ -50,7 +50,7 @@ class WorkosSettings(Section):
     api_key: SecretStr | None = None
     """API key (sk_...) of the environment whose keys are used."""
     context: dict[str, str] = Field(default={"service": "atoll"}, min_length=1)
-    """By what WorkOS chooses its key: your organization_id, say, to have its own. Environment: name=value, by commas."""
+    """By what WorkOS chooses its key, such as your organization_id. Environment: name=value, by commas."""
     timeout_s: float = Field(default=10.0, ge=0.1, le=120)
     """Longest wait for an answer, retries included."""
 

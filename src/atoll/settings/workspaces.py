@@ -183,5 +183,3 @@ class BlobSettings(Section):
         if self.copy_url is None or _place(self.copy_url) != _place(url):
             return False
         return url.startswith("file:") or self.copy_endpoint == self.endpoint
-
-

@@ -1,0 +1,96 @@
+"""What an application serves: the operations of every surface, with the dialect in which each speaks of errors.
+
+The composition root makes routes of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import atoll
+from atoll.services.account_keys import AccountKeys
+from atoll.services.accounts import Accounts
+from atoll.services.key_admin import KeyAdmin
+from atoll.services.quota_overrides import QuotaOverrides
+from atoll.services.signup import Signup
+from atoll.surfaces.computesdk.auth import operations as auth_operations
+from atoll.surfaces.computesdk.capabilities import operations as capability_operations
+from atoll.surfaces.computesdk.errors import ComputeDialect
+from atoll.surfaces.computesdk.events import operations as event_operations
+from atoll.surfaces.computesdk.groups import operations as group_operations
+from atoll.surfaces.computesdk.quotas import operations as quota_operations
+from atoll.surfaces.computesdk.routes import operations as compute_operations
+from atoll.surfaces.computesdk.secrets import operations as secret_operations
+from atoll.surfaces.computesdk.user_keys import operations as user_key_operations
+from atoll.surfaces.computesdk.users import operations as user_operations
+from atoll.surfaces.computesdk.webhooks import operations as webhook_operations
+from atoll.surfaces.execbox.account_routes import account_operations, signup_operations
+from atoll.surfaces.execbox.routes import operations as execbox_operations
+from atoll.surfaces.operation import Operation
+from atoll.surfaces.ops.health import Health, Probe
+from atoll.surfaces.ops.pages import Pages
+from atoll.surfaces.ops.routes import operations as ops_operations
+from atoll.surfaces.routing import Dialect
+from atoll.surfaces.terminal_platform.errors import TerminalDialect
+from atoll.surfaces.terminal_platform.routes import operations as terminal_operations
+from atoll.surfaces.testbase.errors import AdminDialect
+from atoll.surfaces.testbase.routes import admin_operations
+from atoll.surfaces.workspaces.routes import operations as workspace_operations
+
+if TYPE_CHECKING:
+    from atoll.app import Application
+
+NOBODY = "sess_000000000000"  # whether the runtime answers is found out by asking for a sandbox that cannot be
+
+
+def served_by(app: Application) -> list[tuple[Dialect, list[Operation]]]:
+    """What is served, by how it speaks of errors."""
+    probes: dict[str, Probe] = {
+        "records": lambda: app.records.ping(),
+        "runtime": lambda: app.runtime.find(NOBODY),
+        "blobs": lambda: app.blobs.ping(),
+        "isolation": app.isolation,
+    }
+    told = {} if app.second_store is None else {"second_store": app.second_store.describe}
+    health = Health(probes, app.metrics, atoll.__version__, told)
+    metrics = app.metrics if app.settings.api.metrics else None
+    key_admin = KeyAdmin(app.keys, app.records, app.admin_key)
+    pages = Pages(app.openapi) if app.settings.api.docs else None
+    return [
+        (app.dialect, execbox_operations(app.sandboxes, app.settings)),
+        (app.dialect, workspace_operations(app.workspaces, app.settings)),
+        (TerminalDialect(), terminal_operations(app.workspaces, app.settings)),
+        (ComputeDialect(), _compute(app)),
+        (AdminDialect(configured=app.admin_key.configured), admin_operations(key_admin, app.settings)),
+        (app.dialect, _accounts(app)),
+        (app.dialect, ops_operations(health, metrics, pages)),
+    ]
+
+
+def _compute(app: Application) -> list[Operation]:
+    """All that stands below /auth and /api."""
+    settings = app.settings
+    return [
+        *compute_operations(app.workspaces, settings),
+        *event_operations(app.audit.events),
+        *webhook_operations(app.webhooks, settings),
+        *auth_operations(app.auth, settings),
+        *user_key_operations(app.auth, settings),
+        *user_operations(app.auth, settings),
+        *quota_operations(app.quotas, QuotaOverrides(app.records, app.quotas), settings),
+        *group_operations(app.groups, settings),
+        *capability_operations(app.capabilities, settings),
+        *secret_operations(app.secrets, settings),
+    ]
+
+
+def _accounts(app: Application) -> list[Operation]:
+    """Of accounts, and for strangers where the settings say so."""
+    accounts = Accounts(app.records, app.quotas)
+    keys = AccountKeys(app.records, app.keys, app.capabilities, app.quotas)
+    found = account_operations(accounts, keys, app.settings)
+    own = app.settings.accounts
+    if not own.waitlist:
+        return found
+    signup = Signup(app.records, keys_max=own.waitlist_max, requests_max=own.requests_max)
+    return [*found, *signup_operations(signup, app.settings)]
