@@ -22,12 +22,14 @@ GOOD, OWNERS = "sk_" + "9" * 64, "sk_" + "8" * 64
 class KeyRing:
     looks = 0
 
+    def __init__(self) -> None:
+        self.kinds = {GOOD: KeyKind.STANDARD, OWNERS: KeyKind.OWNER}
+
     async def authenticate(self, text: str) -> Principal:
         self.looks += 1
-        kinds = {GOOD: KeyKind.STANDARD, OWNERS: KeyKind.OWNER}
-        if text not in kinds:
+        if text not in self.kinds:
             raise Unauthenticated
-        return Principal("key_000000000000", kinds[text], DEFAULT_SCOPES)
+        return Principal("key_000000000000", self.kinds[text], DEFAULT_SCOPES)
 
     def log_use(self, *_: Any, **__: Any) -> None: ...
 
@@ -116,6 +118,20 @@ async def test_a15_many_addresses_cannot_share_the_guesses_at_one_prefix() -> No
     )
     assert found.count("unauthorized") == 5
     assert keys.looks <= 6
+
+
+@pytest.mark.parametrize("texts", ["eyJhbGciOiJFZERTQSJ9.e30.{:043x}", "atoll-conn:0{:063x}"])
+async def test_a15_guesses_from_many_addresses_at_what_all_tokens_begin_with_keep_nobody_out(texts: str) -> None:
+    keys, fresh = KeyRing(), texts.format(10**9)
+    door = Door(keys, DoorLimits(refused_per_s=0.001, refused_burst=5))
+    guesses = [scope(texts.format(n), f"203.0.{n // 250}.{n % 250}") for n in range(500)]
+    assert await outcomes(door, *guesses) == ["unauthorized"] * 500
+    keys.kinds[fresh] = KeyKind.STANDARD
+    assert await outcomes(door, scope(fresh, "198.51.100.1")) == ["in"]
+    # from one address they run out as any other guesses do
+    assert (await outcomes(door, *[scope(texts.format(n), "198.51.100.2") for n in range(7)])).count(
+        "unauthorized"
+    ) == 5
 
 
 async def test_a15_requests_without_any_key_count_as_refused() -> None:

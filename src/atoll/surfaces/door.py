@@ -20,6 +20,8 @@ from atoll.domain.key import KEY_PREFIX_CHARS, KeyKind
 from atoll.domain.principal import Principal
 from atoll.domain.rate import Rate
 from atoll.services.audit.requests import RequestEvents
+from atoll.services.identity.connected import PREFIX as CONNECTED
+from atoll.services.identity.jwt_checks import looks_like_token
 from atoll.services.rates.local_counters import LocalCounters
 from atoll.surfaces.actions import action_of
 from atoll.surfaces.credentials import NO_QUERY, QueryWays, credential
@@ -206,7 +208,7 @@ class Door:
 
     async def _authenticate(self, text: str, peer: str) -> Principal:
         known = hash(text)
-        guesser = (f"address {network_of(peer)}", f"prefix {text[:KEY_PREFIX_CHARS]}")
+        guesser = _guesser(text, peer)
         if known not in self._good:
             self._rates.check_guesser(guesser)
         try:
@@ -220,6 +222,15 @@ class Door:
                 del self._good[next(iter(self._good))]
             self._good[known] = None
         return principal
+
+
+def _guesser(text: str, peer: str) -> tuple[str, ...]:
+    """Under what a refusal counts. Of a key, the prefix too: many addresses may try the rest of one. Tokens and
+    connections' names begin alike whosever they are: by their prefix, a stranger would keep everybody out."""
+    address = f"address {network_of(peer)}"
+    if looks_like_token(text) or text.startswith(CONNECTED):
+        return (address,)
+    return (address, f"prefix {text[:KEY_PREFIX_CHARS]}")
 
 
 def is_proxied(scope: Scope) -> bool:
