@@ -248,6 +248,21 @@ async def test_a_password_is_hashed_anew_when_the_costs_have_changed(pair: Pair)
     await pair.here.login()
 
 
+async def test_a11_a_vault_that_is_down_uses_no_refresh_token_up_and_excuses_no_replay(pair: Pair) -> None:
+    await pair.here.user()
+    used, kept = await pair.here.login(), await pair.here.login()
+    second = await refresh(pair.here, used)
+    pair.vault.available = False
+    with pytest.raises(Unavailable):
+        await refresh(pair.there, kept)  # it has not opened the signing key yet
+    with pytest.raises(WrongRefreshToken):
+        await refresh(pair.there, used)
+    pair.vault.available = True
+    assert await opens(pair.there, await refresh(pair.there, kept))
+    with pytest.raises(WrongRefreshToken):
+        await refresh(pair.there, second)
+
+
 async def test_a_vault_that_is_down_begins_no_login(pair: Pair) -> None:
     user = await pair.here.user()
     pair.vault.available = False

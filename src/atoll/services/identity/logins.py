@@ -110,9 +110,11 @@ class Logins:
         found = None if used is None else await self._records.find_refresh_token(used)
         if used is None or found is None or not found[2].usable:
             raise WrongRefreshToken
-        _, login, user = found
+        token_before, login, user = found
         now = self._clock()
         text, token = self._new_token(login)
+        # First: a vault that is down must not use the old one up. For a replay there is none.
+        access = await self._tokens.issue(user, login) if token_before.used_at is None else None
         rotated = await self._records.rotate_refresh_token(
             used,
             token,
@@ -120,11 +122,11 @@ class Logins:
             self._event("login.refreshed", login),
             self._event("login.ended", login, {"reason": "replayed"}, outcome="refused"),
         )
-        if rotated is None:
+        if rotated is None or access is None:
             self._standing.forget(user.id)
             raise WrongRefreshToken
         self._throttle.succeed_unnamed(address)
-        return TokenPair(await self._tokens.issue(user, rotated), text)
+        return TokenPair(access, text)
 
     async def logout(self, *, refresh_token: str | None = None, access_token: str | None = None, address: str) -> None:
         """End the login of either token: both are refused from now on, on other servers within two seconds.
