@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from atoll.domain.errors import Unauthenticated, Unavailable
 from atoll.domain.group import Role
+from atoll.domain.key import DEFAULT_SCOPES, Scope
 from atoll.surfaces import key_watch
 from atoll.surfaces.transport import END
 from atoll.telemetry.trace import Trace
@@ -47,16 +48,28 @@ async def test_a07_a_stream_is_closed_and_its_process_goes_on(house: Any, keys: 
     assert process in [found["id"] for found in listed.json()["processes"] if found["running"]]
 
 
-async def test_a07_a_stream_is_closed_when_its_principal_is_less_in_a_group(
-    house: Any, keys: Any, session: Any
+LESS: dict[str, dict[str, Any]] = {
+    "role": {"groups": {"grp_1": Role.MEMBER, "grp_2": Role.VIEWER}},
+    "group": {"groups": {"grp_1": Role.ADMIN}},
+    "scope": {"scopes": DEFAULT_SCOPES - {Scope.WRITE}},
+    "bounds": {"resources": frozenset({"sess_1"})},
+    "administrator": {"admin": False},
+}
+
+
+@pytest.mark.parametrize("lost", LESS)
+async def test_a07_a_stream_is_closed_when_its_principal_may_do_less(
+    house: Any, keys: Any, session: Any, lost: str
 ) -> None:
-    alice = house.keys.principals[keys.ALICE]
-    house.keys.principals[keys.ALICE] = replace(alice, groups={"grp_1": Role.ADMIN, "grp_2": Role.VIEWER})
+    groups = {"grp_1": Role.ADMIN, "grp_2": Role.VIEWER}
+    alice = replace(house.keys.principals[keys.ALICE], scopes=DEFAULT_SCOPES, groups=groups, admin=True)
+    house.keys.principals[keys.ALICE] = alice
     async with house.socket(f"/v1/sessions/{session['id']}/attach") as socket:
-        house.keys.principals[keys.ALICE] = replace(alice, groups={"grp_1": Role.ADMIN, "grp_2": Role.VIEWER, "g": 1})
+        more = {"grp_1": Role.ADMIN, "grp_2": Role.MEMBER, "grp_3": Role.VIEWER}
+        house.keys.principals[keys.ALICE] = replace(alice, groups=more)
         await asyncio.sleep(3 * LOOK_S)
         assert socket.close_code is None  # more is no reason
-        house.keys.principals[keys.ALICE] = replace(alice, groups={"grp_1": Role.MEMBER, "grp_2": Role.VIEWER})
+        house.keys.principals[keys.ALICE] = replace(alice, **LESS[lost])
         await everything(socket)
     assert socket.close_code == 1008
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from atoll.domain.errors import Forbidden, NotFound
 from atoll.domain.group import Role
+from atoll.domain.ids import KEY_ID
 from atoll.domain.key import KeyKind, Scope
 from atoll.domain.rate import Rate
 
@@ -27,10 +28,15 @@ class Principal:
     plan: str = ""  # whose quotas hold, where `kind` has any; empty: a key's
     rate: Rate | None = None  # of its credential; None: as the settings say
     admin: bool = False  # whether it may administer this server: users, everybody's keys, groups and quotas
+    lineage: tuple[str, ...] = ()  # the key that it came with, or from, and those that this one comes from: what is
+    # set for one of them bounds it too
+    rated_as: str = ""  # under whose name its requests count; empty: its credential's
 
     def __post_init__(self) -> None:
         if not self.credential:
             object.__setattr__(self, "credential", self.id)
+        if not self.lineage and KEY_ID.match(self.credential):
+            object.__setattr__(self, "lineage", (self.credential,))
 
     @property
     def owners(self) -> tuple[str, ...]:
@@ -52,6 +58,20 @@ class Principal:
     def sees(self, owner: str, resource: str) -> bool:
         """Whether a thing of `owner`'s exists for it; what does not, is to be answered as an unknown id is."""
         return self.reaches(owner, resource) and (owner == self.id or owner in self.groups)
+
+    def covers(self, before: Principal) -> bool:
+        """Whether it may still do all that it might `before`: what was begun then may go on."""
+        return (
+            self.id == before.id
+            and self.scopes >= before.scopes
+            and (self.admin or not before.admin)
+            and (self.resources is None or (before.resources is not None and self.resources >= before.resources))
+            and all(self._rank(group) >= role.rank for group, role in before.groups.items())
+        )
+
+    def _rank(self, group: str) -> int:
+        role = self.groups.get(group)
+        return -1 if role is None else role.rank
 
     def owning(self, scope: Scope, group: str | None = None) -> str:
         """Whose a thing is that it makes: its own, or the group's that it names. Needs `scope`, of the role too.

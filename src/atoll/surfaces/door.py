@@ -133,14 +133,14 @@ class Door:
 
     def watch(self, scope: Scope) -> AbstractContextManager[None]:
         """While it is open, the request's connection is ended once its key is revoked or has expired, or its principal
-        is less in a group than when it was admitted."""
+        may do less than when it was admitted."""
 
         async def look() -> None:
             if ADMITTED not in scope:  # let in otherwise than by a credential: whoever did that watches
                 return
             text, before = scope[ADMITTED]
             now = await self._keys.authenticate(text)
-            if not before.groups.items() <= now.groups.items():
+            if not now.covers(before):
                 raise Unauthenticated
 
         return watched(scope, look)
