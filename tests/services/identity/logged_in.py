@@ -51,7 +51,7 @@ class Server:
         self.standing = Standing(records, cache_s=2, **clocks)
         self.users = Users(records, passwords, self.standing, welcome=welcome, clock=time.clock)
         self.signing_keys = SigningKeys(records, vault, algorithm=algorithm, outlived_s=900, **clocks)
-        self.tokens = Tokens(self.signing_keys, self.standing, issuer=issuer, audience="atoll", **clocks)
+        self.tokens = Tokens(self.signing_keys, self.standing, issuer=issuer, audience="atoll", clock=time.clock)
         self.throttle = LoginThrottle(tries, time.monotonic)
         self.logins = Logins(
             records, self.users, passwords, self.tokens, self.standing, self.throttle, limits, time.clock

@@ -64,7 +64,6 @@ def make_user_parts(
         issuer=limits.issuer,
         audience=limits.audience,
         access_ttl_s=limits.access_ttl_s,
-        cache_s=limits.cache_s,
     )
     throttle = LoginThrottle(limits.tries)
     logins = Logins(records, users, passwords, tokens, standing, throttle, limits.logins)

@@ -5,9 +5,7 @@ One is a JWT (RFC 9068) of a few minutes, good only while its login lasts and it
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import jwt
@@ -45,7 +43,7 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    until_s: float  # by the monotonic clock: look at the signature again then
+    key_id: str | None  # whose signature it has, for good; whether that key verifies is asked each time
     expires_at_s: float
     user: str
     login: str
@@ -63,17 +61,13 @@ class Tokens:
         issuer: str,
         audience: str,
         access_ttl_s: float = 900.0,
-        cache_s: float = 2.0,
         clock: Clock = utc_now,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keys = signing_keys
         self._standing = standing
         self._audience = audience
         self._access_ttl_s = access_ttl_s
-        self._cache_s = cache_s
         self._clock = clock
-        self._monotonic = monotonic
         self._rules = Rules(
             issuer, frozenset({audience}), frozenset({TYPE}), skew_s=SKEW_S, lifetime_s_max=access_ttl_s + SKEW_S
         )
@@ -113,9 +107,13 @@ class Tokens:
     async def authenticate(self, text: str) -> Principal:
         """The user, who came with this login. Unauthenticated for whatever is wrong with it."""
         verified = self._verified.get(text)
-        if verified is None or self._monotonic() >= verified.until_s:
+        if verified is None:
             verified = await self._verify(text)
+        elif await self._keys.public(verified.key_id) is None:
+            self._verified.pop(text, None)
+            raise TokenRefused("its key verifies no more")
         if self._clock().timestamp() >= verified.expires_at_s + SKEW_S:
+            self._verified.pop(text, None)
             raise Unauthenticated
         login = await self._standing.login(verified.login)
         if login.owner != verified.user:
@@ -124,7 +122,6 @@ class Tokens:
         return principal_of(user, login.id, verified.scopes)
 
     async def _verify(self, text: str) -> _Verified:
-        self._verified.pop(text, None)
         token = take_apart(text)
         found = await self._keys.public(token.key_id)
         if found is None:
@@ -139,7 +136,7 @@ class Tokens:
             raise TokenRefused("it is of no login")
         words = scope.split() if isinstance(scope, str) else []
         scopes = frozenset(one for one in DEFAULT_SCOPES if one.value in words)
-        verified = _Verified(self._monotonic() + self._cache_s, good.expires_at_s, good.subject, login, scopes)
+        verified = _Verified(token.key_id, good.expires_at_s, good.subject, login, scopes)
         self._verified[text] = verified
         if len(self._verified) > VERIFIED_MAX:
             self._verified.popitem(last=False)
