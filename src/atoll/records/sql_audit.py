@@ -198,7 +198,14 @@ def _links(connection: Connection, after: tuple[str, int] | None, limit: int, te
     compiled = query.compile(dialect=connection.dialect)
     values = [compiled.params[name] for name in compiled.positiontup or ()]
     driver: Any = connection.connection.driver_connection
-    return [_link(row, f"{row[3]}".replace(" ", "T") + "+00:00") for row in driver.execute(compiled.string, values)]
+    return [_link(row, _moment(row[3])) for row in driver.execute(compiled.string, values)]
+
+
+def _moment(stored: Any) -> str:
+    """What the text that stands for a moment says; any other text than the program's says something else: queries
+    compare that text."""
+    at = str(stored)
+    return at if "T" in at else at.replace(" ", "T") + "+00:00"
 
 
 def _link(row: Any, at: str) -> Link:

@@ -82,6 +82,10 @@ CHANGES = [
             ("hash", "x"),
         )
     ),
+    # the same moment in another form: it sorts elsewhere
+    ("UPDATE events SET at = replace(at, ' ', 'T') WHERE id = 8", "event 3 (id 8.* was changed"),
+    ("UPDATE events SET actor = CAST(actor AS BLOB) WHERE id = 8", "event 3 (id 8.* cannot be read"),
+    ("UPDATE events SET at = CAST(at AS BLOB) WHERE id = 8", "event 3 (id 8.* was changed"),
     ("UPDATE events SET previous = zeroblob(32) WHERE id = 8", "event 3 .id 8.*replaced or moved"),
     ("UPDATE events SET tenant = 'key_9' WHERE id = 8", "tenant key_.: event 3 is missing"),
     ("DELETE FROM events WHERE id = 8", "tenant key_.: event 3 is missing"),
