@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from atoll.domain.brokering import Substitution, placeholder
+from atoll.domain.errors import Conflict
 from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxSpec, SandboxState
 from atoll.gateway.egress import Egress
 from atoll.services.authorities import Authorities
 from atoll.services.giving import NoGiving
 from atoll.services.lives import Live
 from atoll.sidekick.client import GateStream
+from atoll.telemetry.metrics import Metrics
 from tests.gateway.conftest import Internet
 
 HOST, OTHER, ADDRESS = "api.example", "other.example", "93.184.216.34"
@@ -30,8 +32,11 @@ STANDS = placeholder(ID, "sec_1")
 class Giving(NoGiving):
     def __init__(self, value: bytes = VALUE) -> None:
         self.value = value
+        self.gone = False
 
     async def brokered(self, sandbox: Sandbox, host: str) -> tuple[Substitution, ...]:
+        if self.gone:
+            raise Conflict
         return (Substitution(STANDS.encode(), self.value),) if host == HOST else ()
 
 
@@ -41,7 +46,11 @@ class World:
     internet: Internet
     authorities: Authorities
     live: Live
+    metrics: Metrics
     heard: list[bytes] = field(default_factory=list[bytes])
+
+    def refused(self, reason: str) -> float | None:
+        return self.metrics.registry.get_sample_value("egress_refused_total", {"reason": reason})
 
     async def say(self, words: bytes, *, host: str = HOST, port: int = 80, tls: ssl.SSLContext | None = None) -> bytes:
         """What a program inside that connects to `host` and says this is answered, until the other side hangs up."""
@@ -88,14 +97,20 @@ class World:
 def world(tmp_path: Path, internet: Internet) -> World:
     internet.names |= {HOST: [ADDRESS], OTHER: [ADDRESS]}
     authorities = Authorities(tmp_path / "seed")
+    metrics = Metrics()
     egress = Egress(
-        internet, internet.connect, giving=Giving(), authorities=authorities, ca_file=tmp_path / "outer.pem"
+        internet,
+        internet.connect,
+        giving=Giving(),
+        authorities=authorities,
+        ca_file=tmp_path / "outer.pem",
+        metrics=metrics,
     )
     outer = Authorities(tmp_path / "outer-seed")
     (tmp_path / "outer.pem").write_bytes(outer.bundle("outside"))
     spec = SandboxSpec(network=NetworkMode.LISTED, allow=(HOST, OTHER))
     live = Live(Sandbox(ID, "key_1", spec, "fake", datetime.now(UTC), state=SandboxState.RUNNING))
-    return World(egress, internet, authorities, live)
+    return World(egress, internet, authorities, live, metrics)
 
 
 def request(host: str, *headers: str, target: str = "/") -> bytes:
@@ -224,6 +239,49 @@ async def test_bodies_pass_both_ways_and_connections_are_used_again(world: World
     writer.close()
     await asyncio.gather(serving, return_exceptions=True)
     assert world.live.gateway_bytes > 2 * len(body)
+
+
+async def test_each_request_of_a_connection_has_the_value_of_that_moment_and_none_after_its_end(world: World) -> None:
+    async def keep_alive(reader: StreamReader, writer: StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            world.heard.append(head)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    await world.internet.listen(ADDRESS, 80, keep_alive)
+    giving = world.egress._giving = Giving()
+    reader, writer, serving = await world.connect(HOST, 80)
+
+    async def ask() -> bytes:
+        writer.write(request(HOST, f"X-Key: {STANDS}"))
+        async with asyncio.timeout(10):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"HTTP/1.1 200"):
+                assert await reader.readexactly(2) == b"ok"
+            return head.split(b"\r\n")[0]
+
+    assert await ask() == b"HTTP/1.1 200 OK"
+    giving.value = b"rotated-meanwhile"
+    assert await ask() == b"HTTP/1.1 200 OK"
+    giving.gone = True
+    assert await ask() == b"HTTP/1.1 403 "
+    async with asyncio.timeout(10):
+        await reader.read()  # and the connection is over
+    assert [VALUE in head for head in world.heard] == [True, False]
+    assert b"rotated-meanwhile" in world.heard[1] and len(world.heard) == 2
+    assert world.refused("secret") == 1
+    writer.close()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_what_follows_an_upgrade_counts_as_sent(world: World) -> None:
+    async def upgrade(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await reader.readexactly(50_000)
+
+    await world.internet.listen(ADDRESS, 80, upgrade)
+    await world.say(request(HOST, "Connection: Upgrade", "Upgrade: websocket") + bytes(50_000))
+    assert world.live.gateway_bytes > 50_000
 
 
 async def test_websockets_pass_after_their_upgrade(world: World) -> None:

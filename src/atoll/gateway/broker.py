@@ -20,6 +20,7 @@ from urllib.parse import quote_from_bytes
 import h11
 
 from atoll.domain.brokering import Substitution
+from atoll.domain.errors import AtollError, Conflict
 from atoll.gateway.inspection import clean_host
 from atoll.services.joining import HELD_BYTES, Readable, Stream, join
 
@@ -31,7 +32,8 @@ HALF_CLOSED_S = 60.0
 MASKED_BYTES_MIN = 8  # shorter values are parts of anything
 
 Headers = list[tuple[bytes, bytes]]
-Reach = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
+Values = Callable[[], Awaitable[Sequence[Substitution]]]
+Sent = Callable[[int], Awaitable[None]]
 
 
 class BrokerRefused(ConnectionError):
@@ -50,6 +52,20 @@ class Prefixed:
             first, self._first = self._first, b""
             return first
         return await self._reader.read(n)
+
+
+class Passed:
+    """A reader of what a program sends: `sent` agrees to each piece before it is passed on."""
+
+    def __init__(self, reader: Readable, sent: Sent) -> None:
+        self._reader = reader
+        self._sent = sent
+
+    async def read(self, n: int = -1, /) -> bytes:
+        data = await self._reader.read(n)
+        if data:
+            await self._sent(len(data))
+        return data
 
 
 async def end_tls(stream: Stream, context: ssl.SSLContext) -> tuple[Stream, asyncio.Task[None]]:
@@ -90,7 +106,7 @@ class _Side:
 
     stream: Stream
     http: h11.Connection
-    sent: Callable[[int], None] | None = None
+    sent: Sent | None = None
 
     async def event(self) -> object:
         """The next one; `h11.PAUSED` when what comes belongs to the next request."""
@@ -105,7 +121,7 @@ class _Side:
         data = self.http.send(event)
         if data:
             if self.sent is not None:
-                self.sent(len(data))
+                await self.sent(len(data))
             self.stream.writer.write(data)
             async with asyncio.timeout(IDLE_S):
                 await self.stream.writer.drain()
@@ -114,10 +130,14 @@ class _Side:
 class Exchange:
     """Requests of one connection, one after the other, to one host."""
 
-    def __init__(self, host: str, substitutions: Sequence[Substitution], sent: Callable[[int], None]) -> None:
+    def __init__(self, host: str, values: Values, sent: Sent, idle_s: float | None = None) -> None:
+        """`values` are asked for with each request: a connection lives longer than a secret may. `sent` agrees to each
+        piece before it goes; `idle_s` is of what follows an upgrade."""
         self._host = host
-        self._substitutions = substitutions
+        self._values = values
         self._sent = sent
+        self._idle_s = idle_s
+        self._substitutions: Sequence[Substitution] = ()
 
     async def run(self, program: Stream, outside: Stream) -> None:
         """Until either side is done. BrokerRefused for what is no proper HTTP/1.1, or names another host."""
@@ -144,6 +164,13 @@ class Exchange:
         names = [name for name, _ in request.headers]
         if b"content-length" in names and b"transfer-encoding" in names:  # one of them lies to one of its readers
             await _refuse(inside, 400, "a request has a length or is chunked, not both")
+            return False
+        try:
+            self._substitutions = await self._values()
+        except AtollError as error:
+            gone = isinstance(error, Conflict)
+            why = "a secret of this sandbox is gone" if gone else "the secrets cannot be read now"
+            await _refuse(inside, 403 if gone else 503, why)
             return False
         await beyond.send(self._with_values(request))
         body = asyncio.create_task(_copy_body(inside, beyond))
@@ -190,9 +217,10 @@ class Exchange:
     async def _switch(self, inside: _Side, beyond: _Side) -> None:
         """WebSockets and the like: bytes, as they come."""
         first, second = inside.http.trailing_data[0], beyond.http.trailing_data[0]
-        program = Stream(Prefixed(first, inside.stream.reader), inside.stream.writer)
+        told = Passed(Prefixed(first, inside.stream.reader), self._sent)
+        program = Stream(told, inside.stream.writer)
         outside = Stream(Prefixed(second, beyond.stream.reader), beyond.stream.writer)
-        await join(program, outside, half_closed_s=HALF_CLOSED_S)
+        await join(program, outside, half_closed_s=HALF_CLOSED_S, idle_s=self._idle_s)
 
     def _with_values(self, request: h11.Request) -> h11.Request:
         headers = [(name, self._with_value(name, value)) for name, value in request.headers.raw_items()]

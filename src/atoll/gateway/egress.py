@@ -21,8 +21,9 @@ import structlog
 from atoll.domain.addresses import is_public
 from atoll.domain.brokering import Substitution
 from atoll.domain.egress import AllowList, allow_list
-from atoll.domain.errors import Forbidden, NotFound, Unavailable
-from atoll.gateway.broker import PIECE_BYTES, Exchange, Prefixed, begin_tls, end_tls
+from atoll.domain.errors import Conflict, Forbidden, NotFound, Unavailable
+from atoll.gateway.allowance import Allowance, Left, unbounded
+from atoll.gateway.broker import PIECE_BYTES, BrokerRefused, Exchange, Passed, Prefixed, begin_tls, end_tls
 from atoll.gateway.inspection import Inspected
 from atoll.gateway.questions import Questions
 from atoll.gateway.resolver import Resolver
@@ -33,6 +34,7 @@ from atoll.services.joining import HELD_BYTES, Readable, Stream, join
 from atoll.services.lives import Live
 from atoll.sidekick.client import GateStream
 from atoll.sidekick.gates import DNS
+from atoll.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
 
@@ -40,6 +42,7 @@ DNS_PORT = 53
 CONNECT_S = 10.0  # to all of a name's addresses together
 TRIES = 4
 HALF_CLOSED_S = 60.0
+IDLE_S = 3600.0  # in which neither side of a connection says anything
 CLOSE_S = 2.0
 FIRST_BYTES_S = 2.0  # in which a program that speaks HTTP has begun; where the server speaks first it says nothing
 TLS_HANDSHAKE = b"\x16"
@@ -70,6 +73,7 @@ class _Policy:
     listed: tuple[str, ...]
     allow: AllowList
     names: SyntheticNames
+    allowance: Allowance
     open: dict[asyncio.Task[None], Target] = field(default_factory=dict[asyncio.Task[None], Target])
 
 
@@ -84,9 +88,15 @@ class Egress:
         giving: Giving | None = None,
         authorities: Authorities | None = None,
         ca_file: Path | None = None,
+        left: Left = unbounded,
+        metrics: Metrics | None = None,
+        idle_s: float = IDLE_S,
     ) -> None:
         """`giving` knows the brokered secrets, `authorities` those whom sandboxes with such trust; `ca_file`: whom
-        the gateway trusts besides the host's own when it speaks for them."""
+        the gateway trusts besides the host's own when it speaks for them. `left` knows the quotas of what is sent."""
+        self._left = left
+        self._metrics = (metrics or Metrics()).gateway
+        self._idle_s = idle_s
         self._resolver = resolver
         self._giving = giving or NoGiving()
         self._authorities = authorities
@@ -97,23 +107,39 @@ class Egress:
         self._policies: dict[str, _Policy] = {}
 
     async def serve(self, live: Live, stream: GateStream) -> None:
-        """Until the connection, or the question, is over. Forbidden for what the list does not have."""
+        """Until the connection, or the question, is over. Forbidden for what the list does not have, EgressSpent when
+        its owner's quota is used up."""
         policy = self._policy(live)
         if stream.gate == DNS or stream.port == DNS_PORT:
             await self._questions.serve(stream.reader, stream.writer, policy.allow, policy.names)
             return
-        target = _target(policy, stream)
+        try:
+            target = _target(policy, stream)
+        except (Forbidden, NotFound):
+            self._metrics.refused("list")
+            raise
         task = asyncio.current_task()
         assert task is not None
         policy.open[task] = target
         try:
-            values = () if target.name is None else await self._giving.brokered(live.sandbox, target.name)
-            if values:
-                await self._broker(live, target, stream, values)
-            else:
-                await self._relay(live, target, stream.reader, stream.writer)
+            await policy.allowance.check()
+            await self._pass(live, target, stream)
         finally:
             policy.open.pop(task, None)
+
+    async def _pass(self, live: Live, target: Target, stream: GateStream) -> None:
+        try:
+            values = () if target.name is None else await self._giving.brokered(live.sandbox, target.name)
+            if values:
+                await self._broker(live, target, stream)
+            else:
+                await self._relay(live, target, stream.reader, stream.writer)
+        except Conflict:
+            self._metrics.refused("secret")
+            raise
+        except BrokerRefused:
+            self._metrics.refused("request")
+            raise
 
     def changed(self, live: Live) -> None:
         """Its list is another one: what that does not have is cut."""
@@ -133,7 +159,9 @@ class Egress:
             return known
         allow = allow_list(listed)
         if known is None:
-            known = self._policies[sandbox.id] = _Policy(listed, allow, SyntheticNames(sandbox.id, sorted(allow.names)))
+            names = SyntheticNames(sandbox.id, sorted(allow.names))
+            allowance = Allowance(live, self._left, self._metrics)
+            known = self._policies[sandbox.id] = _Policy(listed, allow, names, allowance)
         else:
             known.listed, known.allow = listed, allow
         return known
@@ -141,6 +169,16 @@ class Egress:
     async def _reach(self, target: Target, tls: ssl.SSLContext | None = None) -> Stream:
         """NotFound for a name that nobody knows, Forbidden when it leads inside, Unavailable when nobody answers, or
         has no certificate of that name."""
+        try:
+            return await self._try(target, tls)
+        except Forbidden:
+            self._metrics.refused("inside")
+            raise
+        except (NotFound, Unavailable):
+            self._metrics.refused("unreachable")
+            raise
+
+    async def _try(self, target: Target, tls: ssl.SSLContext | None) -> Stream:
         found = [target.address] if target.name is None else await self._resolver.resolve(target.name)
         addresses = [address for address in found if is_public(address) and not is_own(address)]
         if not addresses:
@@ -160,14 +198,18 @@ class Egress:
     async def _relay(self, live: Live, target: Target, source: Readable, writer: StreamWriter) -> None:
         """Bytes both ways, once the first ones name nobody else."""
         outside = await self._reach(target)
+        inspected: Inspected | None = None
         try:
             if target.name is not None and not self._policy(live).allow.everything:
-                source = Inspected(source, lambda name: self._said(live, target, name))
-            await join(Stream(_Counted(source, live), writer), outside, half_closed_s=HALF_CLOSED_S)
+                source = inspected = Inspected(source, lambda name: self._said(live, target, name))
+            program = Stream(Passed(source, self._policy(live).allowance.sent), writer)
+            await join(program, outside, half_closed_s=HALF_CLOSED_S, idle_s=self._idle_s)
         finally:
             outside.writer.transport.abort()
+            if inspected is not None and inspected.refused:
+                self._metrics.refused("name")
 
-    async def _broker(self, live: Live, target: Target, stream: GateStream, values: tuple[Substitution, ...]) -> None:
+    async def _broker(self, live: Live, target: Target, stream: GateStream) -> None:
         """HTTP, with TLS or without: the values are put in. What else is spoken gets none."""
         assert target.name is not None and self._authorities is not None
         first = b""
@@ -190,7 +232,8 @@ class Egress:
             await self._relay(live, target, source, stream.writer)
             return
         try:
-            await Exchange(target.name, values, lambda size: _count(live, size)).run(program, outside)
+            sent = self._policy(live).allowance.sent
+            await Exchange(target.name, lambda: self._values(live, target), sent, self._idle_s).run(program, outside)
         finally:
             outside.writer.transport.abort()
             if carrying is not None:
@@ -199,6 +242,14 @@ class Egress:
                     async with asyncio.timeout(CLOSE_S):
                         await carrying
                 carrying.cancel()
+
+    async def _values(self, live: Live, target: Target) -> tuple[Substitution, ...]:
+        """As they are now, for each request."""
+        try:
+            return await self._giving.brokered(live.sandbox, target.name or "")
+        except Conflict:
+            self._metrics.refused("secret")
+            raise
 
     async def _trusting(self) -> ssl.SSLContext:
         """Made once: reading the host's authorities takes milliseconds."""
@@ -215,23 +266,6 @@ class Egress:
             return True
         _log.info("egress.name_refused", sandbox_id=live.sandbox.id, target=str(target))
         return False
-
-
-class _Counted:
-    """What a sandbox sends counts as what it sent out."""
-
-    def __init__(self, reader: Readable, live: Live) -> None:
-        self._reader = reader
-        self._live = live
-
-    async def read(self, n: int = -1, /) -> bytes:
-        data = await self._reader.read(n)
-        _count(self._live, len(data))
-        return data
-
-
-def _count(live: Live, size: int) -> None:
-    live.gateway_bytes += size
 
 
 def _target(policy: _Policy, stream: GateStream) -> Target:

@@ -33,10 +33,15 @@ class Inspected:
         self._reader = reader
         self._allowed = allowed
         self._held: bytes | None = None
+        self.refused = False
 
     async def read(self, n: int = -1, /) -> bytes:
         if self._held is None:
-            self._held = await self._first()
+            try:
+                self._held = await self._first()
+            except NameRefused:
+                self.refused = True
+                raise
         if self._held:
             given = self._held if n < 0 else self._held[:n]
             self._held = self._held[len(given) :]

@@ -19,6 +19,7 @@ from atoll.runtimes.base import Runtime
 from atoll.services.limits import Limits
 from atoll.services.lives import Live
 from atoll.sidekick.client import GateStream
+from atoll.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
 
@@ -68,10 +69,11 @@ class _Watch:
 class Gates:
     """`servant` is set by the composition root; nothing of a sandbox outlives `close`."""
 
-    def __init__(self, runtime: Runtime, limits: Limits) -> None:
+    def __init__(self, runtime: Runtime, limits: Limits, metrics: Metrics | None = None) -> None:
         self.servant: Servant = Nobody()
         self._runtime = runtime
         self._limits = limits
+        self._metrics = (metrics or Metrics()).gateway
         self._watches: dict[str, _Watch] = {}
         self._streams = Counter[str]()  # by owner
         self._ending: set[asyncio.Task[None]] = set()
@@ -132,6 +134,7 @@ class Gates:
         if self._streams[owner] >= self._limits.gate_streams_per_owner or (
             self._streams.total() >= self._limits.gate_streams_max
         ):
+            self._metrics.refused("streams")
             stream.writer.transport.abort()
             return
         self._streams[owner] += 1

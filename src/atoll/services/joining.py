@@ -28,29 +28,34 @@ class Stream(NamedTuple):
     writer: StreamWriter
 
 
-async def join(one: Stream, other: Stream, *, half_closed_s: float) -> None:
+async def join(one: Stream, other: Stream, *, half_closed_s: float, idle_s: float | None = None) -> None:
     """Copy both ways until both sides have said all, and close both; an end on one side is passed on as a half-close.
 
     A side that after the other's end says nothing for `half_closed_s`, or then does not read what is left for it, is
-    given up: a program that never closes would else keep the places of all the clients that have left it. Cancelled, it
-    cuts both at once.
+    given up: a program that never closes would else keep the places of all the clients that have left it. So are both
+    when neither says anything for `idle_s`. Cancelled, it cuts both at once.
     """
     try:
-        await _copy_all(one, other, half_closed_s)
+        await _copy_all(one, other, half_closed_s, idle_s)
         await _let_finish(one.writer, other.writer, within_s=half_closed_s)
     finally:
         for side in (one, other):
             side.writer.transport.abort()
 
 
-async def _copy_all(one: Stream, other: Stream, half_closed_s: float) -> None:
+async def _copy_all(one: Stream, other: Stream, half_closed_s: float, idle_s: float | None) -> None:
     flow = _Flow()
     for side in (one, other):
         side.writer.transport.set_write_buffer_limits(high=HELD_BYTES)
     copies = (flow.copy(one.reader, other.writer), flow.copy(other.reader, one.writer))
     left = {asyncio.create_task(copy) for copy in copies}
     try:
-        _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        ended: set[asyncio.Task[None]] = set()
+        while not ended:
+            before = flow.pieces
+            ended, left = await asyncio.wait(left, timeout=idle_s, return_when=asyncio.FIRST_COMPLETED)
+            if not ended and flow.pieces == before:
+                return
         while left:
             before = flow.pieces
             _, left = await asyncio.wait(left, timeout=half_closed_s)

@@ -73,6 +73,11 @@ class Live:
         """Whether the record lacks some of the counters."""
         return self._counted != self.counted()
 
+    @property
+    def uncounted_egress_bytes(self) -> int:
+        """What the server sent on for it and the record lacks."""
+        return self.gateway_bytes - self._counted[3]
+
     def usage(self, measured: Usage | None) -> Usage:
         """The record's figures, the runtime's newer ones (of this life), and the counters that the record lacks."""
         known = self.sandbox.usage

@@ -24,6 +24,7 @@ from atoll.services.access import Access
 from atoll.services.background import Background
 from atoll.services.clock import Clock, utc_now
 from atoll.services.deadline import deadline
+from atoll.services.egress_quota import EgressQuota
 from atoll.services.endings import Endings
 from atoll.services.files import Files
 from atoll.services.gates import Gates
@@ -87,7 +88,7 @@ class Sandboxes:
             background=Background(),
             metrics=metrics,
             quotas=quotas,
-            gates=Gates(runtime, limits),
+            gates=Gates(runtime, limits, metrics),
             vanished=lambda live: self._endings.lost(live),
             mounting=workspaces or NoMounting(),
             giving=secrets or NoGiving(),
@@ -105,6 +106,7 @@ class Sandboxes:
         self._makings = Makings(access, self._endings, self.templates, self._listeners, self._watching.adopt)
         self._suspensions = Suspensions(access, self._endings, self._makings, self._listeners)
         self.metering = Metering(access, self._endings)
+        self.egress_quota = EgressQuota(access.lives, quotas)
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
