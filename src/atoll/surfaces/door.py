@@ -210,7 +210,7 @@ class Door:
         known = hash(text)
         guesser = _guesser(text, peer)
         if known not in self._good:
-            self._rates.check_guesser(guesser)
+            await self._rates.check_guesser(guesser)
         try:
             principal = await self._keys.authenticate(text)
         except Unauthenticated:

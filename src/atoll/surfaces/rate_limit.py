@@ -66,6 +66,7 @@ class RateLimits:
         self._by_surface = counters_of(settings.addresses)
         # Refusals count by the credential's prefix too: many addresses may try the rest of one key.
         self._refused = counters_of(2 * settings.addresses)
+        self._looks = LocalCounters(2 * settings.addresses)
 
     async def spend(self, trace: Trace, network: str, principal: Principal, classes: Sequence[str]) -> None:
         """One request of somebody known. RateLimited with the wait."""
@@ -88,11 +89,14 @@ class RateLimits:
         if spent:
             trace.headers = headers_of(min(spent, key=lambda one: one.remaining))
 
-    def check_guesser(self, names: Sequence[str]) -> None:
-        """RateLimited when one of them was refused too often; before any look at the records."""
+    async def check_guesser(self, names: Sequence[str]) -> None:
+        """Before a look at the records. When one of them was refused too often there are still as many looks as an
+        address has requests: who has a valid credential is not kept out by who shares the address. RateLimited after."""
         if not self._settings.enabled:
             return
-        wait_s = max(self._refused.left(f"refused {name}", self._settings.refused) for name in names)
+        if not any(self._refused.left(f"refused {name}", self._settings.refused) for name in names):
+            return
+        wait_s = max([(await self._looks.spend(name, self._settings.address)).wait_s for name in names])
         if wait_s:
             raise RateLimited(TOO_MANY_REFUSED, retry_after_s=wait_s)
 
@@ -109,7 +113,7 @@ class RateLimits:
             await self._windows(trace, network, classes)
 
     def _key_pace(self, principal: Principal, classes: Sequence[str]) -> tuple[str, Rate]:
-        credential = principal.credential
+        credential = principal.rated_as or principal.credential
         if principal.rate is not None:
             return f"key {credential}", principal.rate
         for one in classes:
