@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atoll.app import create_app
+from atoll.domain.data_folder import DataFolder, default_data_folder
 from atoll.domain.errors import AtollError
 from atoll.domain.mounts import MOUNTS_MAX
 from atoll.domain.tree import DEPTH_MAX, PATH_BYTES_MAX
@@ -21,7 +23,7 @@ from atoll.surfaces.statuses import TABLE
 from atoll.telemetry.metrics import Metrics
 from atoll.testing.fake_runtime import FakeRuntime
 from atoll.testing.memory_records import MemoryRecords
-from tests.docs.blocks import PAGES, ROOT
+from tests.docs.blocks import PAGES, ROOT, Block, runnable
 
 DOCS = ROOT / "docs"
 WORKSPACES, OF_THEM = Settings().workspaces, WorkspaceLimits()
@@ -69,6 +71,25 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_names_a_path_of_somebodys_machine(page: Path) -> None:
     assert not re.search(r"/(work|home/(?!user\b)\w+|Users)/", page.read_text())
+
+
+@pytest.mark.parametrize(
+    "block", [one for page in PAGES for one in runnable(page) if "owner.key" in one.code], ids=lambda one: one.name
+)
+@pytest.mark.parametrize("xdg", [False, True])
+def test_the_owner_key_is_looked_for_where_it_lies_when_atoll_data_is_unset(
+    block: Block, xdg: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ATOLL_DATA", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if xdg:
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    said = re.search(r"^data=.*$", block.code, re.MULTILINE)
+    assert said is not None and 'cat "$data/owner.key"' in block.code
+    shell = ["bash", "-euc", said[0] + '; echo "$data/owner.key"']
+    printed = subprocess.run(shell, capture_output=True, text=True, timeout=10, check=True).stdout
+    assert Path(printed.strip()) == DataFolder(default_data_folder()).owner_key
 
 
 def commands() -> dict[str, list[str]]:

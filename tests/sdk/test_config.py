@@ -51,8 +51,21 @@ def test_the_owners_key_is_not_sent_to_whoever_listens_at_the_usual_place(data: 
     assert resolve("http://127.0.0.1:5").api_key == "sk_own"
 
 
-def test_a_key_alone_is_for_the_usual_place(data: Path) -> None:
+def test_a_key_alone_is_for_the_usual_place_where_there_never_was_a_server(data: Path) -> None:
+    (data / "owner.key").unlink()
     assert resolve(api_key="sk_other").url == DEFAULT_URL
+
+
+@pytest.mark.parametrize("left", ["owner.key", "server.lock", "atoll.db"])
+def test_a_key_is_not_sent_elsewhere_when_this_machines_own_server_is_down(data: Path, left: str) -> None:
+    (data / "owner.key").unlink()
+    resolve(api_key="sk_other")
+    note(data, alive=True)
+    (data / left).write_text("")
+    assert resolve(api_key="sk_other").url == "http://127.0.0.1:4321"
+    (data / "server.json").unlink()
+    with pytest.raises(ConnectionFailed, match="is not running"):
+        resolve(api_key="sk_other")
 
 
 def test_a_folder_that_this_user_may_not_read_is_said(data: Path) -> None:

@@ -42,13 +42,14 @@ def resolve(url: str | None = None, api_key: str | None = None) -> Config:
     api_key = api_key or os.environ.get("ATOLL_API_KEY")
     note = _stamp(data.root / NOTE) if url is None else None
     key = _stamp(data.owner_key) if api_key is None else None
-    return _resolve(url, api_key, data, note, key)
+    usual = url is None and note is None and bool(api_key) and not _is_used(data)
+    return _resolve(url or (DEFAULT_URL if usual else None), api_key, data, note, key)
 
 
 @lru_cache(maxsize=64)
 def _resolve(url: str | None, api_key: str | None, data: DataFolder, note: object, key: object) -> Config:
     if url is None:
-        url = _own_url(data, with_key=bool(api_key))
+        url = _own_url(data)
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidInput(f"ATOLL_URL must look like http://host:port, not {url!r}", field="url")
@@ -66,13 +67,11 @@ def _resolve(url: str | None, api_key: str | None, data: DataFolder, note: objec
     )
 
 
-def _own_url(data: DataFolder, *, with_key: bool) -> str:
-    """Where this machine's own server is. Where there never was one a key that is given may be for the usual place."""
+def _own_url(data: DataFolder) -> str:
+    """Where this machine's own server is."""
     server = read_note(data.root)
     if server is not None and server.alive:
         return server.url
-    if server is None and with_key:
-        return DEFAULT_URL
     if not _may_read(data.root / NOTE):
         raise Unauthenticated(
             f"this user may not read {data.root} (permission denied): ATOLL_URL with ATOLL_API_KEY names a server"
@@ -108,6 +107,12 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_used(data: DataFolder) -> bool:
+    """Whether there ever was a server of this folder; where there was none, a key that is given is for the usual
+    place."""
+    return any(_stamp(path) is not None for path in (data.lock, data.owner_key, data.database))
 
 
 def _may_read(path: Path) -> bool:
