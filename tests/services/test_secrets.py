@@ -186,6 +186,12 @@ async def test_each_use_needs_its_scope(secrets: Secrets, sandboxes: Sandboxes) 
     assert given.spec.secrets
 
 
+async def test_a_credential_with_bounds_lists_its_secret_however_many_stand_before_it(secrets: Secrets) -> None:
+    mine = [await secrets.create(ALICE, f"S{number}", b"x") for number in range(4)][-1]
+    bound = replace(ALICE, resources=frozenset({mine.id}))
+    assert await secrets.list(bound, limit=1) == [mine]
+
+
 async def test_a_credential_with_bounds_reaches_its_secrets_alone_and_makes_none(secrets: Secrets) -> None:
     mine, other = await secrets.create(ALICE, "MINE", b"x"), await secrets.create(ALICE, "OTHER", b"x")
     bound = replace(ALICE, resources=frozenset({mine.id}))

@@ -28,8 +28,16 @@ class SecretRecords(ABC):
     async def find_secret(self, owner: str, name: str) -> Secret | None: ...
 
     @abstractmethod
-    async def list_secrets(self, *, owners: Collection[str] | None = None, limit: int = 1000) -> list[Secret]:
-        """Oldest first; of those owners, or (None) of all."""
+    async def list_secrets(
+        self,
+        *,
+        owners: Collection[str] | None = None,
+        within: Collection[str] | None = None,
+        after: tuple[str, str] | None = None,
+        limit: int = 1000,
+    ) -> list[Secret]:
+        """By name, then id, behind the name and id of `after`; of those owners, or (None) of all. `within` are the ids
+        of secrets, or of owners, that none is outside of."""
 
     @abstractmethod
     async def delete_secret(self, secret: Secret, event: Event) -> None:

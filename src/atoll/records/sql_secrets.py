@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from atoll.domain.errors import Conflict, QuotaExceeded
@@ -78,10 +78,21 @@ class SqlSecrets(SqlStore, SecretRecords):
     async def find_secret(self, owner: str, name: str) -> Secret | None:
         return await self._one(_FIND, secret_of, of=owner, wanted=name)
 
-    async def list_secrets(self, *, owners: Collection[str] | None = None, limit: int = 1000) -> list[Secret]:
-        query = select(secrets).order_by(secrets.c.created_at, secrets.c.id).limit(limit)
+    async def list_secrets(
+        self,
+        *,
+        owners: Collection[str] | None = None,
+        within: Collection[str] | None = None,
+        after: tuple[str, str] | None = None,
+        limit: int = 1000,
+    ) -> list[Secret]:
+        query = select(secrets).order_by(secrets.c.name, secrets.c.id).limit(limit)
         if owners is not None:
             query = query.where(secrets.c.owner.in_(list(owners)))
+        if within is not None:
+            query = query.where(secrets.c.id.in_(list(within)) | secrets.c.owner.in_(list(within)))
+        if after is not None:
+            query = query.where(tuple_(secrets.c.name, secrets.c.id) > after)
         return await self._all(query, secret_of)
 
     async def delete_secret(self, secret: Secret, event: Event) -> None:

@@ -23,6 +23,7 @@ from atoll.vaults.base import Vault
 
 VALUE_BYTES_MAX = 64 * 2**10
 SECRETS_PER_OWNER = 1_000
+LISTED_MAX = 1_000
 HOSTS_MAX = 32
 DESCRIPTION_CHARS_MAX = 1_000
 CHANGE_ATTEMPTS = 5
@@ -81,12 +82,17 @@ class Secrets:
         await self._records.add_secret(secret, event, quota=SECRETS_PER_OWNER)
         return secret
 
-    async def list(self, principal: Principal, *, group: str | None = None, limit: int = 1_000) -> list[Secret]:
-        """One's own and one's groups', or the group's alone, by name. Needs `read`."""
+    async def list(
+        self, principal: Principal, *, group: str | None = None, after: str | None = None, limit: int = LISTED_MAX
+    ) -> list[Secret]:
+        """One's own and one's groups', or the group's alone, by name; behind `after`, the `place` of the last that was
+        listed before. Needs `read`."""
         principal.require(Scope.READ)
         owners = principal.owners if group is None else (self._owner(principal, group),)
-        found = await self._records.list_secrets(owners=owners, limit=limit)
-        return sorted((one for one in found if principal.sees(one.owner, one.id)), key=lambda one: one.name)
+        found = await self._records.list_secrets(
+            owners=owners, within=principal.resources, after=None if after is None else _place(after), limit=limit
+        )
+        return [one for one in found if principal.sees(one.owner, one.id)]
 
     async def get(self, principal: Principal, ref: str, *, group: str | None = None) -> Secret:
         """Everything but its value. Needs `read`."""
@@ -165,6 +171,18 @@ class Secrets:
     def _event(self, action: str, secret: Secret, principal: Principal, **detail: object) -> Event:
         told: dict[str, object] = {"name": secret.name, "revision": secret.revision, **detail}
         return Event(action, secret.id, tenant=secret.owner, actor=principal.id, detail=told, at=self._clock())
+
+
+def place(secret: Secret) -> str:
+    """Where it stands in a list, whatever becomes of it."""
+    return f"{secret.name}:{secret.id}"
+
+
+def _place(text: str) -> tuple[str, str]:
+    name, _, secret_id = text.partition(":")
+    if not SECRET_NAME.fullmatch(name) or not SECRET_ID.fullmatch(secret_id):
+        raise InvalidInput("after must be what an answer said is next", field="after")
+    return name, secret_id
 
 
 def _check_value(value: bytes) -> None:

@@ -45,10 +45,23 @@ class MemorySecrets(SecretRecords):
         found = (known for known in self._secrets.values() if (known.owner, known.name) == (owner, name))
         return next(found, None)
 
-    async def list_secrets(self, *, owners: Collection[str] | None = None, limit: int = 1000) -> list[Secret]:
+    async def list_secrets(
+        self,
+        *,
+        owners: Collection[str] | None = None,
+        within: Collection[str] | None = None,
+        after: tuple[str, str] | None = None,
+        limit: int = 1000,
+    ) -> list[Secret]:
         self._check()
-        found = [known for known in self._secrets.values() if owners is None or known.owner in owners]
-        return sorted(found, key=lambda known: (known.created_at, known.id))[:limit]
+        found = [
+            known
+            for known in self._secrets.values()
+            if (owners is None or known.owner in owners)
+            and (within is None or known.id in within or known.owner in within)
+            and (after is None or (known.name, known.id) > after)
+        ]
+        return sorted(found, key=lambda known: (known.name, known.id))[:limit]
 
     async def delete_secret(self, secret: Secret, event: Event) -> None:
         self._check()

@@ -61,14 +61,28 @@ class SecretRecordsConformance:
             await added(records)
         assert len(await records.list_events(tenant="key_0")) == 2  # nothing of the refused one
 
-    async def test_the_oldest_comes_first(self, records: Records) -> None:
-        new, old = await added(records, "B"), await added(records, "A", age_s=9)
+    async def test_they_are_listed_by_name_in_pages(self, records: Records) -> None:
+        second, first = await added(records, "B"), await added(records, "A", age_s=9)
         other = await added(records, "C", "key_1", age_s=5)
-        assert await records.list_secrets(owners=["key_0"]) == [old, new]
-        assert await records.list_secrets(owners=["key_0", "key_1", "key_2"]) == [old, other, new]
-        assert await records.list_secrets() == [old, other, new]
-        assert await records.list_secrets(limit=1) == [old]
+        assert await records.list_secrets(owners=["key_0"]) == [first, second]
+        assert await records.list_secrets(owners=["key_0", "key_1", "key_2"]) == [first, second, other]
+        assert await records.list_secrets() == [first, second, other]
         assert await records.list_secrets(owners=[]) == []
+        same = sorted([await added(records, "B", f"key_{number}") for number in (1, 2, 3)] + [second], key=_id)
+        walked: list[Secret] = []
+        while page := await records.list_secrets(after=_place(walked), limit=2):
+            assert len(page) <= 2
+            walked += page
+        assert walked == [first, *same, other]
+
+    async def test_a_list_within_bounds_is_bounded_before_it_is_cut_off(self, records: Records) -> None:
+        for name in ("A", "B", "C"):
+            await added(records, name)
+        wanted, other = await added(records, "Z"), await added(records, "Y", "key_1")
+        assert await records.list_secrets(within=[wanted.id], limit=1) == [wanted]
+        assert await records.list_secrets(within=[wanted.id, "key_1"]) == [other, wanted]
+        assert await records.list_secrets(owners=["key_0"], within=[other.id]) == []
+        assert await records.list_secrets(within=[]) == []
 
     async def test_a_swap_needs_the_version_that_was_read(self, records: Records) -> None:
         one = await added(records)
@@ -116,3 +130,11 @@ class SecretRecordsConformance:
         results = await together(*adds)
         assert sum(isinstance(result, QuotaExceeded) for result in results) == 7
         assert len(await stores[0].list_secrets(owners=["key_0"])) == 5
+
+
+def _id(one: Secret) -> str:
+    return one.id
+
+
+def _place(walked: list[Secret]) -> tuple[str, str] | None:
+    return (walked[-1].name, walked[-1].id) if walked else None

@@ -26,7 +26,7 @@ async def test_create_list_get_rotate_change_and_delete(house: Any) -> None:
     assert tuple(made[key] for key in ("name", "version", "hosts", "description", "group_id", "rotated_at")) == expected
     for ref in ("TOKEN", made["id"]):
         assert (await house.call("GET", f"{PATH}/{ref}")).json() == made
-    assert (await house.call("GET", PATH)).json() == {"secrets": [made]}
+    assert (await house.call("GET", PATH)).json() == {"secrets": [made], "next": None}
     rotated = (await house.call("PUT", f"{PATH}/TOKEN", json={"value": "second"})).json()
     assert (rotated["version"], rotated["hosts"]) == (2, ["api.example.org"])
     changed = (await house.call("PATCH", f"{PATH}/{made['id']}", json={"hosts": [], "value": "third"})).json()
@@ -34,6 +34,19 @@ async def test_create_list_get_rotate_change_and_delete(house: Any) -> None:
     assert (await house.call("DELETE", f"{PATH}/TOKEN")).json() == {"deleted": True}
     gone = await house.call("GET", f"{PATH}/TOKEN")
     assert (gone.status_code, gone.json()) == (404, {"error": "not_found", "message": "secret not found"})
+
+
+async def test_the_list_goes_on_where_a_page_ended_though_what_stood_there_is_gone(house: Any) -> None:
+    for name in ("C", "A", "B"):
+        await create(house, name)
+    first = (await house.call("GET", f"{PATH}?limit=2")).json()
+    assert [one["name"] for one in first["secrets"]] == ["A", "B"]
+    await house.call("DELETE", f"{PATH}/B")
+    rest = (await house.call("GET", f"{PATH}?limit=2&after={first['next']}")).json()
+    assert ([one["name"] for one in rest["secrets"]], rest["next"]) == (["C"], None)
+    assert (await house.call("GET", f"{PATH}?limit=1")).json()["next"] == f"A:{first['secrets'][0]['id']}"
+    wrong = await house.call("GET", f"{PATH}?after=A")
+    assert (wrong.status_code, "after" in wrong.json()["message"]) == (400, True)
 
 
 async def test_no_answer_has_the_value(house: Any, keys: Any) -> None:
@@ -89,7 +102,7 @@ async def test_a_wrong_body_is_told_in_the_envelope(house: Any, body: dict[str, 
     answer = await house.call("POST", PATH, json=body)
     assert (answer.status_code, answer.json()["error"]) == (400, "bad_request"), answer.text
     assert set(answer.json()) == {"error", "message"}
-    assert (await house.call("GET", PATH)).json() == {"secrets": []}
+    assert (await house.call("GET", PATH)).json() == {"secrets": [], "next": None}
 
 
 async def test_a_name_is_taken_once_and_a_value_has_an_end(house: Any) -> None:
@@ -108,7 +121,7 @@ async def test_anothers_secret_answers_as_an_unknown_one(house: Any, keys: Any) 
             for ref in (made["id"], "sec_" + "0" * 24, "TOKEN", "NOWHERE")
         ]
         assert {(one.status_code, one.content) for one in answers} == {(404, answers[0].content)}
-    assert (await house.call("GET", PATH, keys.BOB)).json() == {"secrets": []}
+    assert (await house.call("GET", PATH, keys.BOB)).json() == {"secrets": [], "next": None}
     assert (await house.call("GET", f"{PATH}/TOKEN")).json() == made
 
 
@@ -149,7 +162,7 @@ async def test_a_groups_secret_outlives_its_new_name_and_leaves_with_the_member(
     assert (made["owner_id"], made["group_id"]) == (group, group)
     renamed = await house.call("PATCH", f"/api/groups/{group}", json={"name": "another"})
     assert renamed.status_code == 200, renamed.text
-    assert (await house.call("GET", PATH, keys.BOB)).json() == {"secrets": [made]}
+    assert (await house.call("GET", PATH, keys.BOB)).json() == {"secrets": [made], "next": None}
     session = await house.create(keys.BOB)
     done = await house.exec(session["id"], ["sh", "-c", "echo $TOKEN"], keys.BOB, secrets=[f"{group}/TOKEN"])
     assert done["stdout"] == "t0p\n"

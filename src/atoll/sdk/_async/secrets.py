@@ -45,8 +45,14 @@ class AsyncSecrets:
 
     async def list(self) -> Sequence[SecretInfo]:
         """One's own and one's groups', or the group's, by name."""
-        answer = await self._api.call("GET", target_of(BASE, group_id=self._group))
-        return [secret_of(value) for value in answer["secrets"]]
+        found: Sequence[SecretInfo] = ()
+        following: str | None = None
+        while True:
+            answer = await self._api.call("GET", target_of(BASE, group_id=self._group, after=following))
+            found = [*found, *map(secret_of, answer["secrets"])]
+            following = answer.get("next")
+            if following is None:
+                return found
 
     async def delete(self, name: str) -> None:
         """Forget it; NotFound. Processes that have it keep it."""

@@ -46,8 +46,14 @@ class Secrets:
 
     def list(self) -> Sequence[SecretInfo]:
         """One's own and one's groups', or the group's, by name."""
-        answer = self._api.call("GET", target_of(BASE, group_id=self._group))
-        return [secret_of(value) for value in answer["secrets"]]
+        found: Sequence[SecretInfo] = ()
+        following: str | None = None
+        while True:
+            answer = self._api.call("GET", target_of(BASE, group_id=self._group, after=following))
+            found = [*found, *map(secret_of, answer["secrets"])]
+            following = answer.get("next")
+            if following is None:
+                return found
 
     def delete(self, name: str) -> None:
         """Forget it; NotFound. Processes that have it keep it."""

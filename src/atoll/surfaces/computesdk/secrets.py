@@ -14,7 +14,7 @@ from starlette.responses import Response
 from atoll.domain.errors import InvalidInput
 from atoll.domain.principal import Principal
 from atoll.domain.secret import Secret
-from atoll.services.secrets import DESCRIPTION_CHARS_MAX, HOSTS_MAX, Secrets
+from atoll.services.secrets import DESCRIPTION_CHARS_MAX, HOSTS_MAX, LISTED_MAX, Secrets, place
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.errors import ComputeError
@@ -23,6 +23,8 @@ from atoll.surfaces.operation import Answer, Operation, Parameter
 SECRETS = "/api/secrets"
 SECRET = SECRETS + "/{secret}"
 GROUP = Parameter("group_id", "of this group, instead of one's own", max_chars=128)
+AFTER = Parameter("after", "only secrets behind what the page before said is `next`", max_chars=192)
+LIMIT = Parameter("limit", "at most so many", int, minimum=1, maximum=LISTED_MAX)
 _Value = Annotated[SecretStr, Field(min_length=1, max_length=100_000, description="at most 64 KiB")]
 _Encoding = Literal["utf8", "base64"]
 _Hosts = Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=HOSTS_MAX)]
@@ -78,6 +80,7 @@ class SecretAnswer(BaseModel):
 
 class SecretsAnswer(BaseModel):
     secrets: list[SecretAnswer]
+    next: str | None = Field(description="the `after` of the next page; null: this was the last one")
 
 
 class SecretDeletedAnswer(BaseModel):
@@ -104,8 +107,12 @@ class SecretHandlers:
         return json_response(_secret(made), 201)
 
     async def list(self, request: Request, principal: Principal) -> Response:
-        found = await self._secrets.list(principal, group=GROUP.text(request))
-        return json_response({"secrets": [_secret(one) for one in found]})
+        limit = LIMIT.number(request) or LISTED_MAX
+        found = await self._secrets.list(
+            principal, group=GROUP.text(request), after=AFTER.text(request), limit=limit + 1
+        )
+        following = place(found[limit - 1]) if len(found) > limit else None
+        return json_response({"secrets": [_secret(one) for one in found[:limit]], "next": following})
 
     async def get(self, request: Request, principal: Principal) -> Response:
         found = await self._secrets.get(principal, request.path_params["secret"], group=GROUP.text(request))
@@ -150,7 +157,7 @@ def operations(secrets: Secrets, settings: Settings) -> list[Operation]:
         Operation(
             "GET", SECRETS, of.list, "listSecrets", "Your secrets and your groups', by name, without their values",
             answers=(Answer(200, "the secrets", SecretsAnswer),),
-            parameters=(GROUP,), errors=(400, *lost), tag=tag, error=error,
+            parameters=(GROUP, AFTER, LIMIT), errors=(400, *lost), tag=tag, error=error,
         ),
         Operation(
             "GET", SECRET, of.get, "getSecret", "Look at a secret, by id or name",
