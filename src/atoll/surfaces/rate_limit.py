@@ -91,7 +91,7 @@ class RateLimits:
 
     async def check_guesser(self, names: Sequence[str]) -> None:
         """Before a look at the records. When one of them was refused too often there are still as many looks as an
-        address has requests: who has a valid credential is not kept out by who shares the address. RateLimited after."""
+        address has requests: who has a valid credential is not kept out by a neighbour. RateLimited after those."""
         if not self._settings.enabled:
             return
         if not any(self._refused.left(f"refused {name}", self._settings.refused) for name in names):
