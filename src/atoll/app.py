@@ -58,6 +58,7 @@ from atoll.services.identity.identity import Identity
 from atoll.services.identity.memberships import Memberships
 from atoll.services.identity.parts import make_user_parts
 from atoll.services.identity.principals import Principals
+from atoll.services.identity.throttling import NAMES_MAX as LOGINS_COUNTED
 from atoll.services.keys import Keys
 from atoll.services.outbound import Outbound
 from atoll.services.owner_key import OwnerKey, prepare
@@ -167,10 +168,11 @@ class Application:
         self.groups = Groups(records, memberships, Principals(records))
         self.groups.left = self.workspaces.left
         self.capabilities = Capabilities(records, self.keys, self.workspaces.access)
-        self.auth = make_user_parts(records, self.vault, self.keys, auth_limits(settings), self._welcome)
+        tries = self._counters(LOGINS_COUNTED)
+        self.auth = make_user_parts(records, self.vault, self.keys, auth_limits(settings), self._welcome, tries)
         self.external = self._external()
         self.metrics.registry.register(ProvidersUp(self.external.answering))
-        self.connected = Connected(records, self.auth.standing, cache_s=settings.keys.cache_s)
+        self.connected = Connected(records, self.auth.standing, self.keys, cache_s=settings.keys.cache_s)
         self.identity = Identity(
             self.keys,
             self.connected,
@@ -186,7 +188,7 @@ class Application:
         self.door.requests = self.audit.requests
         per_owner = settings.webhooks.max_per_owner
         self.webhooks = Webhooks(records, self.vault, self.outbound, per_owner=per_owner)
-        told, stands = event_answer, Owners(records).why_not
+        told, stands = event_answer, Owners(records, Principals(records), self.connected.scopes_left).why_not
         deliveries = delivery_limits(settings)
         self.deliveries = Deliveries(records, self.vault, self.outbound, told, stands, self.metrics, deliveries)
         requests = Idempotency(
@@ -209,6 +211,8 @@ class Application:
             giving=self.giving,
             authorities=authorities,
             ca_file=settings.network.ca_file,
+            left=self.sandboxes.egress_quota.left,
+            metrics=self.metrics,
         )
         self.gateway = self.sandboxes.gates.servant = Gateway(api, egress, self.connected)
 

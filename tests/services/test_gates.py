@@ -145,7 +145,7 @@ async def test_a_capability_opens_what_it_says_until_its_sandbox_or_its_key_ends
     keys = Keys(house.records)
     made = await keys.create("giver")
     giver = await keys.authenticate(made.text)
-    connected = Connected(house.records, Standing(house.records), cache_s=0.0)
+    connected = Connected(house.records, Standing(house.records), Keys(house.records, cache_s=0.0), cache_s=0.0)
     sandbox = await create(house, giver, capability=READ)
     live = Live(sandbox)
     name = connected.name(live)
@@ -165,7 +165,7 @@ async def test_a_capability_opens_what_it_says_until_its_sandbox_or_its_key_ends
 
 
 async def test_a_name_means_nothing_once_its_sandbox_has_ended(house: House) -> None:
-    connected = Connected(house.records, Standing(house.records), cache_s=0.0)
+    connected = Connected(house.records, Standing(house.records), Keys(house.records, cache_s=0.0), cache_s=0.0)
     sandbox = await create(house, capability=READ)
     live = Live(sandbox)
     name = connected.name(live)

@@ -9,6 +9,7 @@ import stat
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,11 +55,11 @@ class CountingRecords(MemoryRecords):
         self.logged += uses
         self.wrote.set()
 
-    async def swap_key(self, key: ApiKey, event: Event | None) -> ApiKey:
+    async def swap_key(self, key: ApiKey, event: Event | None, **more: Any) -> ApiKey:
         if self.stale_swaps:
             self.stale_swaps -= 1
             raise StaleVersion
-        return await super().swap_key(key, event)
+        return await super().swap_key(key, event, **more)
 
 
 class Time:

@@ -133,6 +133,20 @@ class OverridesOf:
     amounts: Overrides = field(default_factory=dict[QuotaName, int | None], hash=False)
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaChange:
+    """What is to be set for one subject, and what no more; what it does not name stays as it is."""
+
+    subject: str
+    amounts: Overrides = field(default_factory=dict[QuotaName, int | None], hash=False)
+    cleared: frozenset[QuotaName] = frozenset()
+
+    def applied(self, before: Overrides) -> Overrides:
+        """What is set afterwards."""
+        kept = {name: most for name, most in before.items() if name not in self.cleared}
+        return {**kept, **self.amounts}
+
+
 def minute_of(moment: datetime) -> int:
     """The minutes since 1970: what is counted by the hour is kept by the minute."""
     return int(moment.timestamp()) // 60

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from atoll.domain.errors import QuotaExceeded
+from atoll.domain.event import Event
+from atoll.domain.ids import KEY_ID
 from atoll.domain.quota import (
     WINDOW_MINUTES,
     Bound,
+    Overrides,
     QuotaName,
     QuotaUse,
     SandboxUse,
@@ -46,6 +51,21 @@ def after_one_more(bound: Bound, has: SandboxUse, memory_bytes: int, *, new: boo
         if limit is not None:
             used.append(QuotaUse(name, bound.subject, amount, limit))
     return used
+
+
+def with_quotas(event: Event, after: Overrides) -> Event:
+    """The event that says what is set after it: nobody knows that before the transaction."""
+    quotas = {name.value: most for name, most in sorted(after.items())}
+    return replace(event, detail={**(event.detail or {}), "quotas": quotas})
+
+
+def charged(charges: Iterable[Spend], made_by: Callable[[str], Sequence[str]]) -> list[Spend]:
+    """The same, counted against the keys too that a key comes from (`made_by`); each subject once."""
+    found = {(one.subject, one.name): one for one in charges}
+    for one in list(found.values()):
+        for above in made_by(one.subject) if one.amount and KEY_ID.match(one.subject) else ():
+            found.setdefault((above, one.name), replace(one, subject=above, limit=None))
+    return list(found.values())
 
 
 def _full(what: str, name: QuotaName, bound: Bound, used: int, limit: int) -> QuotaExceeded:

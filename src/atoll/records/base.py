@@ -12,7 +12,7 @@ from datetime import datetime
 
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
-from atoll.domain.quota import Bound, QuotaUse, Spend
+from atoll.domain.quota import Bound, Overrides, QuotaChange, QuotaUse, Spend
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.accounts import AccountRecords
 from atoll.records.audit import AuditRecords
@@ -118,12 +118,17 @@ class Records(
     # keys
 
     @abstractmethod
-    async def add_key(self, key: ApiKey, event: Event) -> None:
-        """Insert. Conflict when the id or the hash exists."""
+    async def add_key(
+        self, key: ApiKey, event: Event, *, most: int | None = None, quotas: Overrides | None = None
+    ) -> None:
+        """Insert, with quotas of its own, which the event tells. Conflict when the id or the hash exists. QuotaExceeded
+        when its owner has `most` keys without a parent that are neither revoked nor expired at `key.created_at`,
+        counted in the same atomic step."""
 
     @abstractmethod
-    async def swap_key(self, key: ApiKey, event: Event | None) -> ApiKey:
-        """As `swap_sandbox`, for a key; its `last_used_at` is the use log's and stays as stored."""
+    async def swap_key(self, key: ApiKey, event: Event | None, *, quotas: QuotaChange | None = None) -> ApiKey:
+        """As `swap_sandbox`, for a key; its `last_used_at` is the use log's and stays as stored. With a change of its
+        quotas, which the event tells."""
 
     @abstractmethod
     async def find_key(self, key_hash: str) -> ApiKey | None:

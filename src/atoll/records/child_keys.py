@@ -6,14 +6,18 @@ from abc import ABC, abstractmethod
 
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
+from atoll.domain.quota import Overrides
 
 
 class ChildKeyRecords(ABC):
     """Keys with a `parent`, which bounds their number and what they may spend."""
 
     @abstractmethod
-    async def add_child_key(self, key: ApiKey, event: Event, *, siblings_max: int) -> None:
-        """Insert a key that has a parent. Conflict when the id or the hash exists, or the parent is gone or revoked.
+    async def add_child_key(
+        self, key: ApiKey, event: Event, *, siblings_max: int, quotas: Overrides | None = None
+    ) -> None:
+        """Insert a key that has a parent, with quotas of its own, which the event tells. Conflict when the id or the
+        hash exists, or the parent is gone or revoked.
 
         QuotaExceeded when the parent has `siblings_max` children that are neither revoked nor expired at
         `key.created_at`; and when the parent has a budget, and all that it ever gave its children, ended ones too, is

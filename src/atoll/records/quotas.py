@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from atoll.domain.event import Event
-from atoll.domain.quota import Bound, OverridesOf, QuotaName, QuotaUse, SandboxUse, Spend
+from atoll.domain.quota import Bound, OverridesOf, QuotaChange, QuotaName, QuotaUse, SandboxUse, Spend
 
 
 class QuotaRecords(ABC):
@@ -26,11 +26,18 @@ class QuotaRecords(ABC):
 
     @abstractmethod
     async def put_quotas(self, overrides: OverridesOf, event: Event) -> None:
-        """Set all of them in place of what was set; empty ones take that away."""
+        """Set all of them in place of what was set; empty ones take that away. NotFound when the subject is a group or
+        a user who is gone."""
+
+    @abstractmethod
+    async def change_quotas(self, change: QuotaChange, event: Event) -> None:
+        """Set what it names and leave the others, in one atomic step: of two concurrent changes none is lost. The
+        event's detail gets `quotas`, what is set then. NotFound as `put_quotas`."""
 
     @abstractmethod
     async def sandbox_use(self, bound: Bound) -> SandboxUse:
-        """What the bound's subject has now; `made` since its moment, 0 without one."""
+        """What the bound's subject has now; `made` since its moment, 0 without one. A key has what those keys have too
+        that come from it."""
 
     @abstractmethod
     async def spend(self, spends: Sequence[Spend], now: datetime) -> list[QuotaUse]:

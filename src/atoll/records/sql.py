@@ -19,7 +19,8 @@ from atoll.domain import crash
 from atoll.domain.errors import Conflict, InvalidInput
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
-from atoll.domain.quota import Bound, QuotaUse, Spend
+from atoll.domain.quota import Bound, QuotaChange, QuotaUse, Spend
+from atoll.domain.quota_rules import with_quotas
 from atoll.domain.sandbox import LIVE, Sandbox, SandboxState
 from atoll.records.base import KeyUse, Records
 from atoll.records.prepared import Prepared
@@ -38,7 +39,7 @@ from atoll.records.sql_child_keys import SqlChildKeys
 from atoll.records.sql_chunks import SqlChunks
 from atoll.records.sql_groups import SqlGroups, hold_owner
 from atoll.records.sql_idempotency import SqlIdempotency
-from atoll.records.sql_quotas import SqlQuotas, charge, check_bounds
+from atoll.records.sql_quotas import SqlQuotas, change_overrides, charge, check_bounds
 from atoll.records.sql_rates import SqlRates
 from atoll.records.sql_revisions import SqlRevisions
 from atoll.records.sql_secrets import SqlSecrets
@@ -75,7 +76,6 @@ def open_records(url: str, *, connections: int = 8, timeout_s: float = 5.0) -> S
 
 
 _ADD_SANDBOX = Prepared(insert(sandboxes).inline())
-_ADD_KEY = Prepared(insert(api_keys).inline())
 _ADD_KEY_USE = Prepared(insert(api_key_usage).inline())
 _LIVE = select(func.count().label("live")).select_from(sandboxes).where(sandboxes.c.live)
 _COUNT_LIVE = Prepared(_LIVE)
@@ -194,23 +194,8 @@ class SqlRecords(
 
     # keys
 
-    async def add_key(self, key: ApiKey, event: Event) -> None:
-        row, happened = storable(key_row(key)), event_values(event)
-
-        def add(connection: Connection) -> None:
-            try:
-                _ADD_KEY.run(connection, row)
-            except IntegrityError as error:
-                raise Conflict(f"key {key.id} exists already") from error
-            append_event(connection, happened)
-            crash.point("records.write.before_commit")
-
-        await self._database.write(add, durable=True)
-        crash.point("records.write.after_commit")
-
-    async def swap_key(self, key: ApiKey, event: Event | None) -> ApiKey:
+    async def swap_key(self, key: ApiKey, event: Event | None, *, quotas: QuotaChange | None = None) -> ApiKey:
         row = swap_values(key_row(replace(key, version=key.version + 1)), key.version)
-        happened = None if event is None else event_values(event)
 
         def swap(connection: Connection) -> ApiKey:
             try:
@@ -219,8 +204,9 @@ class SqlRecords(
                 raise Conflict("another key has that hash") from error
             if swapped != 1:
                 raise not_swapped(connection, api_keys, "key", key.id)
-            if happened is not None:
-                append_event(connection, happened)
+            after = None if quotas is None else change_overrides(connection, quotas)
+            if event is not None:
+                append_event(connection, event_values(event if after is None else with_quotas(event, after)))
             crash.point("records.write.before_commit")
             # Read back, for the `last_used_at` that the swap leaves alone.
             return key_of(_GET_KEY.first(connection, {"wanted": key.id}) or {})

@@ -1,33 +1,58 @@
-"""Keys that other keys made, in SQL: a part of `SqlRecords`."""
+"""How keys are added, those of an owner and those that other keys made, in SQL: a part of `SqlRecords`."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, bindparam, func, insert, select
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from atoll.domain.errors import Conflict, QuotaExceeded
+from atoll.domain.errors import Conflict
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
+from atoll.domain.key_bounds import check_child, check_own
+from atoll.domain.quota import Overrides, QuotaChange
+from atoll.domain.quota_rules import with_quotas
 from atoll.records.child_keys import ChildKeyRecords
 from atoll.records.prepared import Prepared
 from atoll.records.rows import key_of, key_row
 from atoll.records.schema import api_keys
 from atoll.records.sql_chain import append_event
-from atoll.records.sql_store import SqlStore, event_values, storable
+from atoll.records.sql_quotas import change_overrides
+from atoll.records.sql_store import SqlStore, event_values, lock_owner, storable
 
+KEY_LOCK = 12  # 1 to 11 are of others
 _ADD = Prepared(insert(api_keys).inline())
 _HOLD = Prepared(select(api_keys).where(api_keys.c.id == bindparam("wanted")).with_for_update())
 
 
 class SqlChildKeys(SqlStore, ChildKeyRecords):
-    """See `ChildKeyRecords` for what each method does."""
+    """See `ChildKeyRecords`, and `Records`, for what each method does."""
 
-    async def add_child_key(self, key: ApiKey, event: Event, *, siblings_max: int) -> None:
-        row, happened = storable(key_row(key)), event_values(event)
+    async def add_key(
+        self, key: ApiKey, event: Event, *, most: int | None = None, quotas: Overrides | None = None
+    ) -> None:
+        row = storable(key_row(key))
+        own = (api_keys.c.owner == key.owner) & api_keys.c.parent.is_(None) & _usable(key.created_at)
+
+        def add(connection: Connection) -> None:
+            if most is not None:
+                lock_owner(connection, KEY_LOCK, key.owner)
+                check_own(connection.execute(select(func.count()).select_from(api_keys).where(own)).scalar_one(), most)
+            try:
+                _ADD.run(connection, row)
+            except IntegrityError as error:
+                raise Conflict(f"key {key.id} exists already") from error
+            append_event(connection, event_values(_bounded(connection, key, event, quotas)))
+
+        await self._commit(add)
+
+    async def add_child_key(
+        self, key: ApiKey, event: Event, *, siblings_max: int, quotas: Overrides | None = None
+    ) -> None:
+        row = storable(key_row(key))
         of = api_keys.c.parent == key.parent
-        usable = api_keys.c.revoked_at.is_(None) & (
-            api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > key.created_at)
-        )
+        usable = _usable(key.created_at)
 
         def add(connection: Connection) -> None:
             parent = _HOLD.first(connection, {"wanted": key.parent})
@@ -40,7 +65,7 @@ class SqlChildKeys(SqlStore, ChildKeyRecords):
                 _ADD.run(connection, row)
             except IntegrityError as error:
                 raise Conflict(f"key {key.id} exists already") from error
-            append_event(connection, happened)
+            append_event(connection, event_values(_bounded(connection, key, event, quotas)))
 
         await self._commit(add)
 
@@ -49,9 +74,10 @@ class SqlChildKeys(SqlStore, ChildKeyRecords):
         return await self._all(query.order_by(api_keys.c.created_at, api_keys.c.id), key_of)
 
 
-def check_child(key: ApiKey, siblings: int, siblings_max: int, budget: int | None, given: int) -> None:
-    """QuotaExceeded when a parent with that budget, of which so much is given away, cannot have one more."""
-    if siblings >= siblings_max:
-        raise QuotaExceeded(f"this credential has its maximum of keys that it made ({siblings}/{siblings_max})")
-    if budget is not None and (key.budget_micro_usd is None or given + key.budget_micro_usd > budget):
-        raise QuotaExceeded(f"budget_micro_usd must be at most {max(0, budget - given)}: what is left to give away")
+def _usable(moment: datetime) -> ColumnElement[bool]:
+    return api_keys.c.revoked_at.is_(None) & (api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > moment))
+
+
+def _bounded(connection: Connection, key: ApiKey, event: Event, quotas: Overrides | None) -> Event:
+    """The event that tells of the quotas with which a key was added, after they are set."""
+    return with_quotas(event, change_overrides(connection, QuotaChange(key.id, quotas))) if quotas else event

@@ -9,13 +9,15 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, String, bindparam, cast, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from atoll.domain.event import Event
 from atoll.domain.quota import (
     Bound,
+    Overrides,
     OverridesOf,
+    QuotaChange,
     QuotaName,
     QuotaUse,
     SandboxUse,
@@ -24,11 +26,12 @@ from atoll.domain.quota import (
     told,
     window_start,
 )
-from atoll.domain.quota_rules import after_one_more, refusal
+from atoll.domain.quota_rules import after_one_more, charged, refusal, with_quotas
 from atoll.records.prepared import Prepared
 from atoll.records.quotas import QuotaRecords
-from atoll.records.schema import quota_overrides, quota_spent, sandboxes
+from atoll.records.schema import api_keys, quota_overrides, quota_spent, sandboxes
 from atoll.records.sql_chain import append_event
+from atoll.records.sql_groups import hold_owner
 from atoll.records.sql_store import SqlStore, event_values, lock_owner, pieces, storable
 
 Query = Any  # of several columns: SQLAlchemy types those by each
@@ -80,10 +83,25 @@ def _made(by_credential: bool) -> Prepared:
 def _whose(query: Query, by_credential: bool) -> Query:
     table = sandboxes.c
     if by_credential:  # the second condition is the partial index's
-        return query.where(table.credential == bindparam("of"), table.credential != "")
+        return query.where(table.credential.in_(_below()), table.credential != "")
     return query.where(table.owner == bindparam("of"))
 
 
+def _below() -> Query:
+    """A key, and all that come from it: what is set for it bounds them together."""
+    below = select(cast(bindparam("of"), String).label("id")).cte("below", recursive=True)
+    below = below.union(select(api_keys.c.id).where(api_keys.c.parent == below.c.id))
+    return select(below.c.id)
+
+
+def _above() -> Query:
+    """The keys that one comes from."""
+    above = select(api_keys.c.parent.label("id")).where(api_keys.c.id == bindparam("of")).cte("above", recursive=True)
+    above = above.union(select(api_keys.c.parent).where(api_keys.c.id == above.c.id))
+    return select(above.c.id).where(above.c.id.is_not(None))
+
+
+_ABOVE = _above()
 _LIVE = {(by, memory): _live(by, memory) for by in (False, True) for memory in (False, True)}
 _MADE = {by: _made(by) for by in (False, True)}
 
@@ -109,11 +127,19 @@ class SqlQuotas(SqlStore, QuotaRecords):
 
         def put(connection: Connection) -> None:
             lock_owner(connection, SPEND_LOCK, subject)
+            hold_owner(connection, subject)
             _DROP_OVERRIDES.run(connection, {"of": subject})
             _ADD_OVERRIDE.run_many(connection, rows)
             append_event(connection, happened)
 
         await self._commit(put)
+
+    async def change_quotas(self, change: QuotaChange, event: Event) -> None:
+        def alter(connection: Connection) -> None:
+            after = change_overrides(connection, change)
+            append_event(connection, event_values(with_quotas(event, after)))
+
+        await self._commit(alter)
 
     async def sandbox_use(self, bound: Bound) -> SandboxUse:
         return await self._database.read(lambda connection: _use(connection, bound, with_memory=True))
@@ -175,6 +201,21 @@ _DROP_SPENT = Prepared(
 )
 
 
+def change_overrides(connection: Connection, change: QuotaChange) -> Overrides:
+    """What is set for the subject after the change; nobody else sets anything for it until the transaction ends."""
+    subject = change.subject
+    lock_owner(connection, SPEND_LOCK, subject)
+    hold_owner(connection, subject)
+    rows = connection.execute(select(quota_overrides).where(quota_overrides.c.subject == subject)).mappings()
+    after = change.applied({QuotaName(row["name"]): row["amount"] for row in rows})
+    _DROP_OVERRIDES.run(connection, {"of": subject})
+    wanted = sorted(after.items())
+    _ADD_OVERRIDE.run_many(
+        connection, [storable({"subject": subject, "name": name.value, "amount": most}) for name, most in wanted]
+    )
+    return after
+
+
 def check_bounds(connection: Connection, bounds: Iterable[Bound], memory_bytes: int, *, new: bool) -> list[QuotaUse]:
     """What the bounds' subjects have with one more live sandbox of that memory; QuotaExceeded where that is too much.
 
@@ -193,7 +234,11 @@ def check_bounds(connection: Connection, bounds: Iterable[Bound], memory_bytes: 
 def charge(connection: Connection, charges: Iterable[Spend], now: datetime) -> None:
     """Count what was used, whatever the limits; in one order, so that no two transactions wait in a circle."""
     minute = minute_of(now)
-    for one in sorted(charges, key=lambda one: (one.subject, one.name)):
+
+    def made_by(key: str) -> list[str]:
+        return list(connection.execute(_ABOVE, {"of": key}).scalars())
+
+    for one in sorted(charged(charges, made_by), key=lambda one: (one.subject, one.name)):
         if one.amount:
             row = {"subject": one.subject, "name": one.name.value, "minute": minute, "amount": one.amount}
             _COUNT.run(connection, row)

@@ -12,11 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from atoll.domain.errors import Conflict, Forbidden, InvalidInput, NotFound
-from atoll.domain.event import Event
 from atoll.domain.ids import KEY_ID
 from atoll.domain.key import ApiKey, Scope
 from atoll.domain.principal import Principal
-from atoll.domain.quota import AMOUNT_MAX, Overrides, OverridesOf, QuotaName
+from atoll.domain.quota import AMOUNT_MAX, Overrides, OverridesOf, QuotaChange, QuotaName
 from atoll.records.base import Records
 from atoll.services.accounts import require
 from atoll.services.clock import Clock, utc_now
@@ -55,7 +54,7 @@ class KeyWishes:
 
 
 class AccountKeys:
-    """Keys that the credential may see: all of the account's for its own key and for a user, else what it made."""
+    """Keys that are the credential's business, as `Capabilities` says."""
 
     def __init__(
         self, records: Records, keys: Keys, capabilities: Capabilities, quotas: Quotas, *, clock: Clock = utc_now
@@ -69,13 +68,9 @@ class AccountKeys:
     async def list(self, principal: Principal) -> builtins.list[AccountKey]:
         """Those that are not revoked, oldest first, the one that asks among them."""
         self._require(principal, Scope.READ)
-        own = await self._keys.get(principal.credential)
-        if own is None or own.parent is None:
-            found = await self._keys.list(owner=principal.id)
-        else:
-            found = [own, *await self._capabilities.list(principal)]
+        found = await self._capabilities.all(principal)
         overrides = await self._records.get_quotas([key.id for key in found])
-        return [AccountKey(key, _bounds(overrides.get(key.id))) for key in found if key.revoked_at is None]
+        return [AccountKey(key, _bounds(overrides.get(key.id))) for key in found]
 
     async def get(self, principal: Principal, key_id: str) -> AccountKey:
         """NotFound, always the same, for any other than those."""
@@ -92,19 +87,22 @@ class AccountKeys:
             name,
             description=wishes.given.get("description") or "",
             expires_in_days=self._days(wishes.expires_at),
+            quotas={BOUNDS[name]: most for name, most in bounds.items() if most is not None},
         )
-        if bounds:
-            await self._bound(principal, made.key, bounds)
         return made, AccountKey(made.key, {name: most for name, most in bounds.items() if most is not None})
 
     async def change(self, principal: Principal, key_id: str, wishes: KeyWishes) -> AccountKey:
-        """InvalidInput for more than what made it has; Forbidden for bounds or the end of the key that asks."""
+        """InvalidInput for more than what made it has; Forbidden for bounds or the end of the key that asks, and for a
+        key that may do more."""
         self._require(principal, Scope.WRITE)
         key = await self._find(principal, key_id)
         given, bounds = wishes.given, _checked(wishes.bounds)
         check_key(name=given.get("name"), description=given.get("description"))
         if key.id == principal.credential and (bounds or "expires_at" in given):
             raise Forbidden("a key does not change its own limits or end: set those of the account")
+        if bounds and key.id == key.owner:
+            raise Forbidden("the limits of an account's own key are the account's")
+        self._check_narrower(principal, key)
         parent = await self._keys.get(key.parent) if key.parent else None
         if "expires_at" in given:
             self._check_end(wishes.expires_at, parent)
@@ -120,9 +118,10 @@ class AccountKeys:
                 after = replace(after, expires_at=parent.expires_at if end is None and parent is not None else end)
             return after
 
-        changed = await self._keys.change(key.id, altered, "key.changed", actor=principal.credential)
-        if bounds:
-            await self._bound(principal, key, bounds)
+        changed = await self._keys.change(
+            key.id, altered, "key.changed", actor=principal.credential, quotas=_change_of(key.id, bounds)
+        )
+        self._quotas.forget(key.id)
         return AccountKey(changed, _bounds(await self._quotas.overrides(key.id)))
 
     async def end(self, principal: Principal, key_id: str) -> None:
@@ -134,36 +133,24 @@ class AccountKeys:
         await self._keys.revoke(key.id, actor=principal.credential)
 
     async def rotate(self, principal: Principal, key_id: str) -> tuple[NewKey, AccountKey]:
-        """Another text in place of the one that it has."""
+        """Another text in place of the one that it has. Forbidden for a key that may do more than the one that asks."""
         self._require(principal, Scope.WRITE)
         key = await self._find(principal, key_id)
         if not key.usable(self._clock()):
             raise Conflict("the key is revoked or has expired")
+        self._check_narrower(principal, key)
         made = await self._keys.rotate(key.id, actor=principal.credential)
         return made, AccountKey(made.key, _bounds(await self._quotas.overrides(key.id)))
 
     async def _find(self, principal: Principal, key_id: str) -> ApiKey:
-        own = await self._keys.get(principal.credential)
-        if own is None or own.parent is None or key_id == own.id:
-            found = await self._keys.get(key_id)
-        else:
-            found = await self._capabilities.get(principal, key_id)
-        if found is None or found.owner != principal.id or found.revoked_at is not None:
+        found = await self._capabilities.find(principal, key_id)
+        if found.revoked_at is not None:
             raise NotFound("key not found")
         return found
 
-    async def _bound(self, principal: Principal, key: ApiKey, bounds: Mapping[str, int | None]) -> None:
-        if key.id == key.owner:
-            raise Forbidden("the limits of an account's own key are the account's")
-        overrides = dict((await self._quotas.overrides(key.id)).amounts)
-        for name, most in bounds.items():
-            overrides.pop(BOUNDS[name], None)
-            if most is not None:
-                overrides[BOUNDS[name]] = most
-        detail = {"quotas": {name.value: most for name, most in overrides.items()}}
-        event = Event("quota.set", key.id, principal.id, principal.credential, detail=detail, at=self._clock())
-        await self._records.put_quotas(OverridesOf(key.id, overrides), event)
-        self._quotas.forget(key.id)
+    def _check_narrower(self, principal: Principal, key: ApiKey) -> None:
+        if key.id != principal.credential:
+            self._capabilities.check_narrower(principal, key)
 
     def _days(self, expires_at: datetime | None) -> float | None:
         if expires_at is None:
@@ -190,6 +177,13 @@ def _checked(bounds: Mapping[str, int | None]) -> Mapping[str, int | None]:
         if most is not None and not 1 <= most <= AMOUNT_MAX:
             raise InvalidInput(f"{name} must be at least 1", field=name)
     return bounds
+
+
+def _change_of(key_id: str, bounds: Mapping[str, int | None]) -> QuotaChange | None:
+    if not bounds:
+        return None
+    wanted = {BOUNDS[name]: most for name, most in bounds.items() if most is not None}
+    return QuotaChange(key_id, wanted, frozenset(BOUNDS[name] for name in bounds) - wanted.keys())
 
 
 def _bounds(overrides: OverridesOf | None) -> dict[str, int]:

@@ -17,6 +17,7 @@ from atoll.domain.event import Event
 from atoll.domain.ids import KEY_ID, bootstrap_key_id, new_key_id
 from atoll.domain.key import DEFAULT_SCOPES, KEY_PREFIX_CHARS, ApiKey, KeyKind, Scope, hash_key, new_key_text
 from atoll.domain.principal import Principal
+from atoll.domain.quota import QuotaChange
 from atoll.domain.rate import Rate
 from atoll.records.base import KeyUse, Records
 from atoll.services.clock import Clock, utc_now
@@ -39,6 +40,17 @@ class NewKey:
 
     key: ApiKey
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a key still gives, after what those lost that it comes from."""
+
+    key: ApiKey
+    scopes: frozenset[Scope]
+    lineage: tuple[str, ...]  # itself, what made it, and so on
+    rate: Rate | None
+    rated_as: str  # under whose name its requests count
 
 
 class Keys:
@@ -163,19 +175,20 @@ class Keys:
         *,
         actor: str = "system",
         request_id: str | None = None,
+        quotas: QuotaChange | None = None,
     ) -> ApiKey:
-        """Store what `alter` makes of a key; nothing when that is the key itself. NotFound for an unknown one."""
+        """Store what `alter` makes of a key, and a change of its quotas, in one; nothing when both change nothing.
+        NotFound for an unknown one."""
         for _ in range(CHANGE_ATTEMPTS):
             key = await self.get(key_id)
             if key is None:
                 raise NotFound(f"key {key_id} not found")
             altered = alter(key)
-            if altered == key:
+            if altered == key and quotas is None:
                 return key
+            event = self._event(action, key, actor, request_id, {"name": altered.name})
             try:
-                return await self._records.swap_key(
-                    altered, self._event(action, key, actor, request_id, {"name": altered.name})
-                )
+                return await self._records.swap_key(altered, event, quotas=quotas)
             except StaleVersion:
                 continue
             finally:
@@ -212,28 +225,41 @@ class Keys:
             raise Unauthenticated
         if not key.usable(self._clock()):
             raise ExpiredKey
+        left = await self._left(key)
         return Principal(
             id=key.owner,
             kind=key.kind,
-            scopes=key.scopes if key.parent is None else await self._scopes_left(key),
+            scopes=left.scopes,
             name=key.name,
             credential=key.id,
             resources=key.resources,
             plan=key.plan,
-            rate=key.rate,
+            rate=left.rate,
             admin=key.kind is KeyKind.OWNER,
+            lineage=left.lineage,
+            rated_as=left.rated_as,
         )
 
-    async def _scopes_left(self, key: ApiKey) -> frozenset[Scope]:
-        """What those left it that it comes from. Unauthenticated when one of them has ended."""
-        scopes, parent_id, now = key.scopes, key.parent, self._clock()
+    async def left(self, key_id: str) -> Left:
+        """What a key gives now to what comes from it. Unauthenticated when it, or one that it comes from, has ended."""
+        key = await self._cache.get(key_id, self._records.get_key)
+        if key is None or not self._stands(key) or not key.usable(self._clock()):
+            raise Unauthenticated
+        return await self._left(key)
+
+    async def _left(self, key: ApiKey) -> Left:
+        scopes, rate, rated_as, lineage = key.scopes, key.rate, key.id, [key.id]
+        parent_id, now = key.parent, self._clock()
         for _ in range(DEPTH_MAX):
             if parent_id is None:
-                return scopes
+                return Left(key, scopes, tuple(lineage), rate, rated_as)
             parent = await self._cache.get(parent_id, self._records.get_key)
             if parent is None or not self._stands(parent) or not parent.usable(now):
                 break
+            if rate is None:  # it counts with what made it, unless it was given a rate itself
+                rate, rated_as = parent.rate, parent.id
             scopes, parent_id = scopes & parent.scopes, parent.parent
+            lineage.append(parent.id)
         raise Unauthenticated
 
     async def any_usable(self) -> bool:

@@ -13,7 +13,8 @@ from atoll.domain.event import Event
 from atoll.domain.ids import GROUP_ID, KEY_ID
 from atoll.domain.key import KeyKind, Scope
 from atoll.domain.principal import Principal
-from atoll.domain.quota import AMOUNT_MAX, OverridesOf, QuotaName, QuotaUse
+from atoll.domain.quota import AMOUNT_MAX, OverridesOf, QuotaChange, QuotaName, QuotaUse
+from atoll.domain.quota_rules import with_quotas
 from atoll.domain.user import USER_ID
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
@@ -73,14 +74,8 @@ class QuotaOverrides:
         _check_admin(principal)
         await self._check_known(subject)
         wanted = {_name(name): _amount(name, amount) for name, amount in amounts.items()}
-        event = Event(
-            "quota.set" if wanted else "quota.cleared",
-            subject,
-            subject,
-            principal.id,
-            detail={"quotas": {name.value: amount for name, amount in wanted.items()}},
-            at=self._clock(),
-        )
+        event = self._event("quota.set" if wanted else "quota.cleared", subject, principal)
+        event = with_quotas(event, wanted)
         await self._records.put_quotas(OverridesOf(subject, wanted), event)
         self._quotas.forget(subject)
         return await self._standing(subject)
@@ -88,17 +83,25 @@ class QuotaOverrides:
     async def change(self, principal: Principal, subject: str, amounts: Mapping[str, int | None]) -> Standing:
         """Set some of them and leave the others."""
         _check_admin(principal)
-        known = (await self._quotas.overrides(subject)).amounts
-        return await self.put(principal, subject, {**{what.value: most for what, most in known.items()}, **amounts})
+        wanted = {_name(name): _amount(name, amount) for name, amount in amounts.items()}
+        return await self._change(principal, QuotaChange(subject, wanted))
 
     async def clear(self, principal: Principal, subject: str, names: Sequence[str] = ()) -> Standing:
         """Back to what the plan says: some of them, or all."""
         _check_admin(principal)
         if not names:
             return await self.put(principal, subject, {})
-        known, cleared = (await self._quotas.overrides(subject)).amounts, {_name(name) for name in names}
-        kept = {what.value: most for what, most in known.items() if what not in cleared}
-        return await self.put(principal, subject, kept)
+        cleared = frozenset(_name(name) for name in names)
+        return await self._change(principal, QuotaChange(subject, cleared=cleared))
+
+    async def _change(self, principal: Principal, change: QuotaChange) -> Standing:
+        await self._check_known(change.subject)
+        await self._records.change_quotas(change, self._event("quota.set", change.subject, principal))
+        self._quotas.forget(change.subject)
+        return await self._standing(change.subject)
+
+    def _event(self, action: str, subject: str, principal: Principal) -> Event:
+        return Event(action, subject, subject, principal.id, at=self._clock())
 
     async def _standing(self, subject: str, *, unbounded: bool = False) -> Standing:
         allotment = await self._quotas.look_up(subject)

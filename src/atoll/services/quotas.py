@@ -41,6 +41,7 @@ from atoll.telemetry.metrics import Metrics
 
 REMEMBERED_MAX = 10_000
 LISTED_MAX = 1_000
+LINEAGE_MAX = 8  # keys of which each made the next: `keys.DEPTH_MAX`
 UNBOUNDED = "unlimited"  # the plan of those who have no quotas
 _METERED = (QuotaName.CPU, QuotaName.EGRESS)
 
@@ -123,12 +124,12 @@ class Quotas:
         return sorted(self._limits.plans)
 
     async def holding(self, principal: Principal, owner: str) -> list[Allotment]:
-        """What holds when the principal does something with what `owner` has: the owner's, then its own key's."""
+        """What holds when the principal does something with what `owner` has: the owner's, then those of its key
+        and of the keys that this one comes from."""
         if principal.kind is not KeyKind.STANDARD or principal.admin:
             return []
         found = [await self.of(owner)]
-        if principal.credential != owner and KEY_ID.match(principal.credential):
-            found.append(await self._of_credential(principal.credential))
+        found += [await self._of_credential(key_id) for key_id in principal.lineage if key_id != owner]
         return [one for one in found if one.bounded]
 
     async def _of_credential(self, credential: str) -> Allotment:
@@ -142,6 +143,14 @@ class Quotas:
             return replace(found, amounts={what: most for what, most in amounts.items() if most is not None})
 
         return await self._remembered(f"credential {credential}", look_up)
+
+    async def _lineage(self, key_id: str) -> list[str]:
+        found: list[str] = []
+        while key_id and len(found) < LINEAGE_MAX:
+            found.append(key_id)
+            key = await self._records.get_key(key_id)
+            key_id = "" if key is None else key.parent or ""
+        return found
 
     async def _remembered(self, name: str, look_up: Callable[[], Awaitable[Allotment]]) -> Allotment:
         now = self._monotonic()
@@ -201,13 +210,42 @@ class Quotas:
 
     async def bounds_of(self, sandbox: Sandbox) -> list[Bound]:
         """The same for one that wakes, whoever woke it."""
+        allotments = await self._holding_of(sandbox)
+        await self._check_metered(allotments, sandbox.owner, sandbox.owner)
+        return [bound for one in allotments if (bound := _bound(one, None)).holds]
+
+    async def bounds_egress(self, sandbox: Sandbox) -> bool:
+        """Whether anything bounds what it sends."""
+        return any(QuotaName.EGRESS in one.amounts for one in await self._holding_of(sandbox))
+
+    async def egress_left(self, sandbox: Sandbox, uncounted_bytes: int = 0) -> int | None:
+        """How much more it may send, whoever sends; None: anything. QuotaExceeded when nothing is left."""
+        spends = [one for one in _metered(await self._holding_of(sandbox)) if one.name is QuotaName.EGRESS]
+        left: int | None = None
+        for use in await self._spend(spends, sandbox.owner, sandbox.owner):
+            remaining = (use.remaining or 0) - uncounted_bytes
+            if remaining <= 0:
+                used, most = use.used + uncounted_bytes, use.limit or 0
+                error = QuotaExceeded(
+                    f"{use.name.value} limit reached ({used}/{most})",
+                    quota=use.name,
+                    subject=use.subject,
+                    used=used,
+                    limit=most,
+                )
+                await self.refused(error, sandbox.owner, sandbox.owner)
+                raise error
+            left = remaining if left is None else min(left, remaining)
+        return left
+
+    async def _holding_of(self, sandbox: Sandbox) -> list[Allotment]:
+        """What holds for what a sandbox does by itself, whoever asked for it."""
         allotments = [await self.of(sandbox.owner)]
         if allotments[0].plan == UNBOUNDED:
             return []
-        if sandbox.credential:
-            allotments.append(await self._of_credential(sandbox.credential))
-        await self._check_metered(allotments, sandbox.owner, sandbox.owner)
-        return [bound for one in allotments if (bound := _bound(one, None)).holds]
+        lineage = await self._lineage(sandbox.credential)
+        allotments += [await self._of_credential(key_id) for key_id in lineage if key_id != sandbox.owner]
+        return allotments
 
     async def execution(self, principal: Principal, sandbox: Sandbox) -> None:
         """Count a command that is about to start. QuotaExceeded when there were too many, or too much was used."""
@@ -238,15 +276,16 @@ class Quotas:
     async def _check_metered(self, allotments: list[Allotment], owner: str, actor: str) -> None:
         await self._spend(_metered(allotments), owner, actor)
 
-    async def _spend(self, spends: list[Spend], owner: str, actor: str) -> None:
+    async def _spend(self, spends: list[Spend], owner: str, actor: str) -> list[QuotaUse]:
         if not spends:
-            return
+            return []
         try:
             uses = await self._records.spend(spends, self._clock())
         except QuotaExceeded as error:
             await self.refused(error, owner, actor)
             raise
         await self.notices.used(uses, owner, actor)
+        return uses
 
     # looking
 
@@ -287,8 +326,10 @@ class Quotas:
 
 
 def credential_of(principal: Principal, owner: str) -> str:
-    """The key that a sandbox counts against besides its owner; empty for the owner's own, and for what is no key."""
-    return principal.credential if principal.credential != owner and KEY_ID.match(principal.credential) else ""
+    """The key that a sandbox counts against besides its owner, with all that this one comes from; empty for the
+    owner's own, and where no key has anything to do with it."""
+    nearest = next(iter(principal.lineage), "")
+    return nearest if nearest != owner else ""
 
 
 def plans_with(sandboxes_per_key: int, stored_bytes: int = 0) -> dict[str, Amounts]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 from atoll.domain.errors import Conflict
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
+from atoll.domain.key_bounds import check_child
+from atoll.domain.quota import Overrides, QuotaChange
+from atoll.domain.quota_rules import with_quotas
 from atoll.records.child_keys import ChildKeyRecords
-from atoll.records.sql_child_keys import check_child
 
 
 class MemoryChildKeys(ChildKeyRecords):
@@ -16,7 +19,9 @@ class MemoryChildKeys(ChildKeyRecords):
 
     _keys: dict[str, ApiKey]
 
-    async def add_child_key(self, key: ApiKey, event: Event, *, siblings_max: int) -> None:
+    async def add_child_key(
+        self, key: ApiKey, event: Event, *, siblings_max: int, quotas: Overrides | None = None
+    ) -> None:
         self._check()
         parent = None if key.parent is None else self._keys.get(key.parent)
         if parent is None or parent.revoked_at is not None:
@@ -28,13 +33,17 @@ class MemoryChildKeys(ChildKeyRecords):
         if key.id in self._keys or any(known.hash == key.hash for known in self._keys.values()):
             raise Conflict(f"key {key.id} exists")
         self._keys[key.id] = key
-        self._log(event)
+        self._log(self._with_quotas(event, key, quotas))
 
     async def list_child_keys(self, parent: str) -> list[ApiKey]:
         self._check()
         return sorted(
             (one for one in self._keys.values() if one.parent == parent), key=lambda one: (one.created_at, one.id)
         )
+
+    def _with_quotas(self, event: Event, key: ApiKey, quotas: Overrides | None) -> Event:
+        whole: Any = self
+        return with_quotas(event, whole._change_overrides(QuotaChange(key.id, quotas))) if quotas else event
 
     @abstractmethod
     def _check(self) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from atoll.domain.event import Event
 from atoll.domain.idempotency import IdempotentRequest
+from atoll.domain.key import ApiKey
 from atoll.domain.quota import (
     Bound,
+    Overrides,
     OverridesOf,
+    QuotaChange,
     QuotaName,
     QuotaUse,
     SandboxUse,
@@ -19,7 +23,7 @@ from atoll.domain.quota import (
     told,
     window_start,
 )
-from atoll.domain.quota_rules import after_one_more, refusal
+from atoll.domain.quota_rules import after_one_more, charged, refusal, with_quotas
 from atoll.domain.sandbox import Sandbox
 from atoll.records.idempotency import IdempotencyRecords
 from atoll.records.quotas import QuotaRecords
@@ -29,6 +33,7 @@ class MemoryQuotas(IdempotencyRecords, QuotaRecords):
     """Nothing is awaited inside a method, so each is one transaction."""
 
     _sandboxes: dict[str, Sandbox]
+    _keys: dict[str, ApiKey]
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,11 +59,26 @@ class MemoryQuotas(IdempotencyRecords, QuotaRecords):
 
     async def put_quotas(self, overrides: OverridesOf, event: Event) -> None:
         self._check()
+        whole: Any = self
+        whole._hold_owner(overrides.subject)
         if overrides.amounts:
             self._overrides[overrides.subject] = overrides
         else:
             self._overrides.pop(overrides.subject, None)
         self._log(event)
+
+    async def change_quotas(self, change: QuotaChange, event: Event) -> None:
+        self._check()
+        self._log(with_quotas(event, self._change_overrides(change)))
+
+    def _change_overrides(self, change: QuotaChange) -> Overrides:
+        whole: Any = self
+        whole._hold_owner(change.subject)
+        known = self._overrides.pop(change.subject, OverridesOf(change.subject))
+        after = change.applied(known.amounts)
+        if after:
+            self._overrides[change.subject] = OverridesOf(change.subject, after)
+        return after
 
     async def sandbox_use(self, bound: Bound) -> SandboxUse:
         self._check()
@@ -97,10 +117,18 @@ class MemoryQuotas(IdempotencyRecords, QuotaRecords):
         return [use for bound in bounds for use in after_one_more(bound, self._has(bound), memory_bytes, new=new)]
 
     def _charge(self, charges: Iterable[Spend], now: datetime) -> None:
-        for one in charges:
+        for one in charged(charges, self._above):
             if one.amount:
                 key = (one.subject, one.name, minute_of(now))
                 self._spent[key] = self._spent.get(key, 0) + one.amount
+
+    def _above(self, key_id: str) -> list[str]:
+        found: list[str] = []
+        key = self._keys.get(key_id)
+        while key is not None and key.parent is not None:
+            found.append(key.parent)
+            key = self._keys.get(key.parent)
+        return found
 
     def _minutes(self, subject: str, name: QuotaName, now: datetime) -> dict[int, int]:
         first = window_start(now)
@@ -114,7 +142,12 @@ class MemoryQuotas(IdempotencyRecords, QuotaRecords):
         mine = [
             one
             for one in self._sandboxes.values()
-            if bound.subject and bound.subject == (one.credential if bound.by_credential else one.owner)
+            if bound.subject
+            and (
+                bound.subject in (one.credential, *self._above(one.credential)) and one.credential != ""
+                if bound.by_credential
+                else bound.subject == one.owner
+            )
         ]
         live = [one for one in mine if one.live]
         made = [

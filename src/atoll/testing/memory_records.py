@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from atoll.domain.errors import Conflict, NotFound, StaleVersion, Unavailable
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
-from atoll.domain.quota import Bound, QuotaUse, Spend
+from atoll.domain.key_bounds import check_own
+from atoll.domain.quota import Bound, Overrides, QuotaChange, QuotaUse, Spend
+from atoll.domain.quota_rules import with_quotas
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.base import KeyUse, Records
 from atoll.testing.memory_accounts import MemoryAccounts
@@ -124,14 +126,19 @@ class MemoryRecords(
 
     # keys
 
-    async def add_key(self, key: ApiKey, event: Event) -> None:
+    async def add_key(
+        self, key: ApiKey, event: Event, *, most: int | None = None, quotas: Overrides | None = None
+    ) -> None:
         self._check()
+        if most is not None:
+            own = [one for one in self._keys.values() if one.owner == key.owner and one.parent is None]
+            check_own(sum(one.usable(key.created_at) for one in own), most)
         if key.id in self._keys or any(known.hash == key.hash for known in self._keys.values()):
             raise Conflict(f"key {key.id} exists")
         self._keys[key.id] = key
-        self._log(event)
+        self._log(self._with_quotas(event, key, quotas))
 
-    async def swap_key(self, key: ApiKey, event: Event | None) -> ApiKey:
+    async def swap_key(self, key: ApiKey, event: Event | None, *, quotas: QuotaChange | None = None) -> ApiKey:
         self._check()
         stored = self._keys.get(key.id)
         if stored is None:
@@ -139,6 +146,9 @@ class MemoryRecords(
         if stored.version != key.version:
             raise StaleVersion()
         after = self._keys[key.id] = replace(key, version=key.version + 1, last_used_at=stored.last_used_at)
+        if quotas is not None:
+            told = self._change_overrides(quotas)
+            event = None if event is None else with_quotas(event, told)
         self._log(event)
         return after
 
@@ -183,7 +193,11 @@ class MemoryRecords(
             ("keys", sum(one.owner == owner and one.revoked_at is None for one in self._keys.values())),
         ]
 
-    def _unshare_all(self, principal: str) -> None:
+    def _forget_leavings(self, principal: str) -> None:
+        hooks = [one.id for one in self._webhooks.values() if one.owner == principal]
+        self._webhooks = {name: one for name, one in self._webhooks.items() if name not in hooks}
+        self._cursors = {key: seq for key, seq in self._cursors.items() if key[0] not in hooks}
+        self._overrides.pop(principal, None)
         self._shares = {key: one for key, one in self._shares.items() if one.principal != principal}
 
     def _live(self, owner: str | None) -> int:

@@ -15,6 +15,7 @@ from atoll.domain.event import Event
 from atoll.domain.ids import GROUP_ID, KEY_ID, SANDBOX_ID, new_key_id, workspace_id_of
 from atoll.domain.key import KEY_PREFIX_CHARS, ApiKey, KeyKind, Scope, hash_key, new_key_text
 from atoll.domain.principal import Principal
+from atoll.domain.quota import Overrides
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
 from atoll.services.identity.users import is_in_person
@@ -22,7 +23,7 @@ from atoll.services.key_rules import check_key
 from atoll.services.keys import DEPTH_MAX, Keys, NewKey
 from atoll.services.workspaces.access import WorkspaceAccess
 
-CHILDREN_MAX = 100  # that one key made and that have not ended
+CHILDREN_MAX = 100  # that one key, or one user in person, made and that have not ended
 RESOURCES_MAX = 100
 BUDGET_MAX_MICRO_USD = 2**53
 
@@ -46,8 +47,10 @@ class Capabilities:
         budget_micro_usd: int | None = None,
         expires_in_days: float | None = None,
         description: str = "",
+        quotas: Overrides | None = None,
     ) -> NewKey:
         """A key with no more than the credential of who asks has; what is left out is as that one's.
+        `quotas` bound it besides those of what it comes from.
 
         InvalidInput names the field that asks for more, or for a resource that is nothing of one's own. QuotaExceeded
         for too many, and for a budget beyond what is left. Forbidden for credentials that can have no children.
@@ -74,14 +77,13 @@ class Capabilities:
             budget_micro_usd=_budget(parent, budget_micro_usd),
             plan=principal.plan,
             description=description,
-            rate=None if parent is None else parent.rate,
         )
         event = Event("key.created", key.id, key.owner, principal.id, detail=_told(key), at=now)
         try:
             if parent is None:
-                await self._records.add_key(key, event)
+                await self._records.add_key(key, event, most=CHILDREN_MAX, quotas=quotas)
             else:
-                await self._records.add_child_key(key, event, siblings_max=CHILDREN_MAX)
+                await self._records.add_child_key(key, event, siblings_max=CHILDREN_MAX, quotas=quotas)
         except Conflict:
             raise Unauthenticated from None  # the parent ended in this moment
         return NewKey(key, text)
@@ -109,6 +111,35 @@ class Capabilities:
         """As `get`; the next request with it is refused, and so is the next with any key that it made."""
         key = await self.get(principal, key_id)
         return await self._keys.revoke(key.id, actor=principal.id)
+
+    def sees_all(self, principal: Principal) -> bool:
+        """Whether all keys of its owner are the credential's business: a user's in person, and an account's own key's.
+        Everybody else's are those that it made, and those that these made."""
+        return is_in_person(principal) or principal.credential == principal.id
+
+    async def all(self, principal: Principal) -> builtins.list[ApiKey]:
+        """Those that are its business and not revoked, oldest first, the one that asks among them."""
+        parent = await self._parent(principal)
+        if parent is None or self.sees_all(principal):
+            return await self._keys.list(owner=principal.id)
+        return [parent, *await self.list(principal)]
+
+    async def find(self, principal: Principal, key_id: str) -> ApiKey:
+        """One of those, or of those that they made, or the one that asks. NotFound, always the same, for any other."""
+        if self.sees_all(principal) or key_id == principal.credential:
+            key = await self._keys.get(key_id)
+        else:
+            key = await self.get(principal, key_id)
+        if key is None or key.owner != principal.id:
+            raise NotFound("key not found")
+        return key
+
+    def check_narrower(self, principal: Principal, key: ApiKey) -> None:
+        """Forbidden for a key that may more than who asks: its text, or a later end, would give them that."""
+        beyond = key.scopes - principal.scopes - {Scope.ADMIN}
+        bounds = principal.resources
+        if beyond or (bounds is not None and (key.resources is None or not key.resources <= bounds)):
+            raise Forbidden("that key may do more than the credential that asks")
 
     async def _parent(self, principal: Principal) -> ApiKey | None:
         """The key that asks; None for a user in person."""

@@ -9,38 +9,49 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from atoll.domain.errors import InvalidInput, Unauthenticated
 from atoll.domain.ids import KEY_ID, SANDBOX_ID
-from atoll.domain.key import ApiKey, Scope
+from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
+from atoll.domain.rate import Rate
 from atoll.domain.sandbox import Grant, Sandbox, SandboxState
 from atoll.domain.user import USER_ID
 from atoll.records.base import Records
-from atoll.services.clock import Clock, utc_now
 from atoll.services.identity.standing import Remembered, Standing
+from atoll.services.keys import Keys
 from atoll.services.lives import Live
 
 PREFIX = "atoll-conn:"  # no key and no token begins so
 RESOURCES_MAX = 1_000
-CHAIN_MAX = 8  # keys made by keys, sandboxes made by sandboxes
+CHAIN_MAX = 8  # sandboxes made by sandboxes
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a grant comes from, as it is now."""
+
+    scopes: frozenset[Scope] = frozenset(Scope)
+    lineage: tuple[str, ...] = ()
+    rate: Rate | None = None
+    rated_as: str = ""
 
 
 class Connected:
-    """`cache_s` is how long a capability may outlive the key that it came from."""
+    """`cache_s` is how long a capability may outlive the sandbox that it came from; of keys, `Keys` says it."""
 
     def __init__(
         self,
         records: Records,
         standing: Standing,
+        keys: Keys,
         *,
         cache_s: float = 2.0,
-        clock: Clock = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._standing = standing
-        self._clock = clock
-        self._keys: Remembered[ApiKey | None] = Remembered(records.get_key, cache_s, monotonic)
+        self._keys = keys
         self._sandboxes: Remembered[Sandbox | None] = Remembered(records.get_sandbox, cache_s, monotonic)
         self._names: dict[str, str] = {}  # by sandbox
         self._lives: dict[str, Live] = {}  # by name
@@ -73,36 +84,43 @@ class Connected:
         if grant is None or sandbox.state not in (SandboxState.RUNNING, SandboxState.STOPPING, SandboxState.SUSPENDING):
             self.forget(sandbox.id)
             raise Unauthenticated
-        await self._check(grant.credential, sandbox.owner, CHAIN_MAX)
+        source = await self._source(grant.credential, sandbox.owner, CHAIN_MAX)
         resources = grant.resources
         return Principal(
             id=sandbox.owner,
             kind=grant.kind,
-            scopes=grant.scopes,
+            scopes=grant.scopes & source.scopes,
             name=sandbox.name or sandbox.id,
             credential=sandbox.id,
             resources=None if resources is None else resources | {sandbox.id},
             plan=grant.plan,
+            rate=source.rate,
+            lineage=source.lineage,
+            rated_as=source.rated_as,
         )
 
-    async def _check(self, credential: str, owner: str, left: int) -> None:
-        """Unauthenticated when it opens nothing any more. A user who was disabled takes all with them."""
+    async def scopes_left(self, credential: str, owner: str) -> frozenset[Scope]:
+        """What a credential that made something lasting (`lasting_credential`) opens now. Unauthenticated: nothing."""
+        return (await self._source(credential, owner, CHAIN_MAX)).scopes
+
+    async def _source(self, credential: str, owner: str, left: int) -> _Source:
+        """What it opens now. Unauthenticated when that is nothing. A user who was disabled takes all with them."""
         for one in {owner, credential}:
             if USER_ID.match(one):
                 await self._standing.user(one)
         if KEY_ID.match(credential):
-            key = await self._keys.get(credential)
-            if key is None or left == 0 or not key.usable(self._clock()):
-                raise Unauthenticated
-            if USER_ID.match(key.owner):
-                await self._standing.user(key.owner)
-            if key.parent is not None:
-                await self._check(key.parent, owner, left - 1)
-        elif SANDBOX_ID.match(credential):
+            found = await self._keys.left(credential)
+            if USER_ID.match(found.key.owner):
+                await self._standing.user(found.key.owner)
+            return _Source(found.scopes, found.lineage, found.rate, found.rated_as)
+        if SANDBOX_ID.match(credential):
             sandbox = await self._sandboxes.get(credential)
             if sandbox is None or left == 0 or sandbox.ended or sandbox.spec.capability is None:
                 raise Unauthenticated
-            await self._check(sandbox.spec.capability.credential, sandbox.owner, left - 1)
+            grant = sandbox.spec.capability
+            source = await self._source(grant.credential, sandbox.owner, left - 1)
+            return replace(source, scopes=source.scopes & grant.scopes, rated_as=source.rated_as or credential)
+        return _Source()
 
 
 def grant_of(principal: Principal, scopes: Collection[Scope], resources: Collection[str] | None) -> Grant:
@@ -119,10 +137,13 @@ def grant_of(principal: Principal, scopes: Collection[Scope], resources: Collect
         if bounds is not None and (beyond := frozenset(resources) - bounds):
             raise _bad(f"capability.resources beyond your own: {', '.join(sorted(beyond)[:8])}")
         bounds = frozenset(resources)
+    return Grant(wanted, bounds, principal.kind, principal.plan, lasting_credential(principal))
+
+
+def lasting_credential(principal: Principal) -> str:
+    """With what ends what a principal makes. A token lasts minutes: what is made with it lasts as long as its user."""
     by_itself = KEY_ID.match(principal.credential) or SANDBOX_ID.match(principal.credential)
-    # a token lasts minutes: what it gives lasts as long as its user
-    credential = principal.credential if by_itself else principal.id
-    return Grant(wanted, bounds, principal.kind, principal.plan, credential)
+    return principal.credential if by_itself else principal.id
 
 
 def _bad(message: str) -> InvalidInput:
