@@ -49,6 +49,17 @@ async def test_a07_a_logout_at_one_is_one_at_the_other_within_two_seconds_stream
         assert (await here.status(other["access_token"]), await there.status(other["access_token"])) == (200, 200)
 
 
+async def test_a15_wrong_passwords_at_both_count_together(postgres_url: str, tmp_path: Path) -> None:
+    async with pair(tmp_path, postgres_url) as (here, there):
+        await here.app.auth.users.create(OPERATOR, "ann", PASSWORD)
+        found: list[int] = []
+        for server in (here, there) * 6:
+            body = {"username": "ann", "password": "wrong horse battery"}
+            answer = await server.http.post("/auth/login", json=body, timeout=30)
+            found.append(answer.status_code)
+        assert found == [401] * 10 + [429] * 2
+
+
 async def test_both_sign_with_one_key_and_a_new_one_is_known_to_both_at_once(postgres_url: str, tmp_path: Path) -> None:
     async with pair(tmp_path, postgres_url) as (here, there):
         await here.app.auth.users.create(OPERATOR, "ann", PASSWORD)

@@ -16,5 +16,9 @@ class RateRecords(ABC):
         allows is given."""
 
     @abstractmethod
+    async def give_back_token(self, name: str) -> None:
+        """One that was taken counts as not taken."""
+
+    @abstractmethod
     async def prune_rates(self, unused_s: float) -> None:
         """Forget what was not asked for within so many seconds."""

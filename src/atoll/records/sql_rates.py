@@ -34,6 +34,7 @@ RETURNING spent, {now} - since AS age_s"""
 # After a power cut the count may begin anew: nobody waits for the disk.
 _NOT_DURABLE = text("SET LOCAL synchronous_commit TO off")
 _LOOK = "SELECT spent, {now} - since AS age_s FROM rates WHERE name = :name"
+_GIVE_BACK = "UPDATE rates SET spent = {greatest}(0.0, spent - 1.0) WHERE name = :name"
 _PRUNE = "DELETE FROM rates WHERE since < {now} - :unused_s"
 
 
@@ -58,6 +59,16 @@ class SqlRates(SqlStore, RateRecords):
             return Taken(0, *_now(pace, found["spent"], max(0.0, found["age_s"])))
 
         return await self._database.write(take)
+
+    async def give_back_token(self, name: str) -> None:
+        values = storable({"name": name})
+
+        def give_back(connection: Connection) -> None:
+            if connection.dialect.name == "postgresql":
+                connection.execute(_NOT_DURABLE)
+            connection.execute(text(_GIVE_BACK.format(**_WORDS[connection.dialect.name])), values)
+
+        await self._database.write(give_back)
 
     async def prune_rates(self, unused_s: float) -> None:
         def prune(connection: Connection) -> None:

@@ -28,6 +28,12 @@ class MemoryRates(RateRecords):
         self._rates[name] = (spent + taken, since)
         return Taken(taken, spent + taken, now - since)
 
+    async def give_back_token(self, name: str) -> None:
+        self._check()
+        if name in self._rates:
+            spent, since = self._rates[name]
+            self._rates[name] = (max(0.0, spent - 1.0), since)
+
     async def prune_rates(self, unused_s: float) -> None:
         self._check()
         kept = monotonic() - unused_s

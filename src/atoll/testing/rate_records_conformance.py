@@ -49,6 +49,16 @@ class RateRecordsConformance:
             asked = (stores[n % 2].take_tokens(f"{pace}", pace, 1 + n % 3) for n in range(40))
             assert sum(one.tokens for one in await asyncio.gather(*asked)) == 10
 
+    async def test_what_is_given_back_can_be_taken_again_and_no_more_than_that(self, stores: Stores) -> None:
+        await stores[0].give_back_token("a")  # of which nothing is known
+        assert [(await stores[0].take_tokens("a", SLOW)).tokens for _ in range(11)] == [1] * 10 + [0]
+        for _ in range(2):
+            await stores[1].give_back_token("a")
+        assert [(await stores[0].take_tokens("a", SLOW)).tokens for _ in range(3)] == [1, 1, 0]
+        for _ in range(20):
+            await stores[0].give_back_token("a")
+        assert [(await stores[1].take_tokens("a", SLOW)).tokens for _ in range(11)] == [1] * 10 + [0]
+
     async def test_what_nobody_asked_for_lately_is_forgotten(self, stores: Stores) -> None:
         window = Window(1, 3600.0)
         await stores[0].take_tokens("old", window)

@@ -18,6 +18,7 @@ from atoll.services.identity.throttling import LoginThrottle, TryLimits
 from atoll.services.identity.tokens import Tokens
 from atoll.services.identity.users import OPERATOR, Users
 from atoll.services.keys import Keys
+from atoll.services.rates.local_counters import LocalCounters
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.memory_vault import MemoryVault
 from tests.services.identity.clocks import Time, cheap_passwords
@@ -52,7 +53,7 @@ class Server:
         self.users = Users(records, passwords, self.standing, welcome=welcome, clock=time.clock)
         self.signing_keys = SigningKeys(records, vault, algorithm=algorithm, outlived_s=900, **clocks)
         self.tokens = Tokens(self.signing_keys, self.standing, issuer=issuer, audience="atoll", clock=time.clock)
-        self.throttle = LoginThrottle(tries, time.monotonic)
+        self.throttle = LoginThrottle(tries, LocalCounters(clock=time.monotonic))
         self.logins = Logins(
             records, self.users, passwords, self.tokens, self.standing, self.throttle, limits, time.clock
         )

@@ -50,6 +50,20 @@ async def test_a_window_begins_with_its_first_request() -> None:
     assert (await counters.spend("a", pace)).remaining == 1
 
 
+async def test_what_is_given_back_can_be_spent_again_and_no_more_than_that() -> None:
+    clock = Clock()
+    counters = LocalCounters(clock=clock)
+    for pace in (Rate(1.0, 2), Window(2, 60.0)):
+        name = str(pace)
+        await counters.give_back(name)  # of which nothing is known
+        assert await waits(counters, name, pace, 2) == [0, 0]
+        await counters.give_back(name)
+        assert [wait == 0 for wait in await waits(counters, name, pace, 2)] == [True, False]
+        for _ in range(5):
+            await counters.give_back(name)
+        assert [wait == 0 for wait in await waits(counters, name, pace, 3)] == [True, True, False]
+
+
 async def test_what_is_refused_costs_nothing() -> None:
     clock = Clock()
     counters, pace = LocalCounters(clock=clock), Rate(1.0, 1)

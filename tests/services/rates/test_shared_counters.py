@@ -54,6 +54,26 @@ async def test_a15_two_servers_give_exactly_what_one_would(
     assert all(0 < one.reset_s <= 10_000 for one in spent)
 
 
+async def test_what_one_server_gives_back_another_may_spend(stores: tuple[Records, Records]) -> None:
+    here, there = (SharedCounters(store) for store in stores)
+    spent = [await here.spend("a", SLOW) for _ in range(11)]
+    assert spent[-1].wait_s > 0 and here.left("a", SLOW) > 0
+    for _ in range(2):
+        await here.give_back("a")
+    assert here.left("a", SLOW) == 0
+    assert [(await one.spend("a", SLOW)).wait_s == 0 for one in (there, here, there)] == [True, True, False]
+
+
+async def test_c10_without_a_store_what_is_given_back_is_this_servers_own() -> None:
+    store = MemoryRecords()
+    counters, pace = SharedCounters(store, clock=Clock()), Rate(0.001, 1)
+    store.down = True
+    await counters.give_back("a")
+    assert [(await counters.spend("a", pace)).wait_s == 0 for _ in range(2)] == [True, False]
+    await counters.give_back("a")
+    assert (await counters.spend("a", pace)).wait_s == 0
+
+
 async def test_fast_rates_are_taken_some_at_a_time_and_never_above_the_burst(stores: tuple[Records, Records]) -> None:
     pace = Rate(100.0, 400)
     clock = Clock()  # nothing flows in here, and little in the store while this runs

@@ -85,13 +85,13 @@ class Logins:
     async def login(self, username: str, password: str, *, address: str) -> TokenPair:
         """Log in. WrongLogin, in the same time for whatever is wrong; RateLimited after too many of those."""
         username = username.lower()[:256]
-        self._throttle.begin(username, address)
+        await self._throttle.begin(username, address)
         user = await self._records.find_user(username) if USERNAME.fullmatch(username) else None
         matches = await self._passwords.verify(None if user is None else user.password_hash, password)
         if user is None or not matches or not user.usable:
             _log.info("login.refused", address=address, user=None if user is None else user.id)
             raise WrongLogin
-        self._throttle.succeed(username, address)
+        await self._throttle.succeed(username, address)
         user = await self._users.welcome(await self._rehashed(user, password))
         return await self._begin(user)
 
@@ -99,13 +99,13 @@ class Logins:
         """Make oneself a user and log in. NotFound where the settings do not let everybody."""
         if not self._limits.registration:
             raise NotFound("users are made by an administrator here")
-        self._throttle.begin_registration(address)
+        await self._throttle.begin_registration(address)
         user = await self._users.register(username, password, name=name)
         return await self._begin(await self._users.welcome(user))
 
     async def refresh(self, refresh_token: str, *, address: str) -> TokenPair:
         """The next pair. WrongRefreshToken; for one that was used before it ends the login too."""
-        self._throttle.begin_unnamed(address)
+        await self._throttle.begin_unnamed(address)
         used = _hash(refresh_token)
         found = None if used is None else await self._records.find_refresh_token(used)
         if used is None or found is None or not found[2].usable:
@@ -125,15 +125,15 @@ class Logins:
         if rotated is None or access is None:
             self._standing.forget(user.id)
             raise WrongRefreshToken
-        self._throttle.succeed_unnamed(address)
+        await self._throttle.succeed_unnamed(address)
         return TokenPair(access, text)
 
     async def logout(self, *, refresh_token: str | None = None, access_token: str | None = None, address: str) -> None:
         """End the login of either token: both are refused from now on, on other servers within two seconds.
         Unauthenticated when neither is of a login that lasts."""
-        self._throttle.begin_unnamed(address)
+        await self._throttle.begin_unnamed(address)
         login = await self._login_of(refresh_token, access_token)
-        self._throttle.succeed_unnamed(address)
+        await self._throttle.succeed_unnamed(address)
         try:
             await self._records.end_login(
                 login.id, self._clock(), "logout", self._event("login.ended", login, {"reason": "logout"})
@@ -146,10 +146,10 @@ class Logins:
         wrong, RateLimited after too many such attempts."""
         require_in_person(principal)
         user = await self._standing.user(principal.id)
-        self._throttle.begin(user.username, address)
+        await self._throttle.begin(user.username, address)
         if not await self._passwords.verify(user.password_hash, old):
             raise Forbidden("the old password is wrong")
-        self._throttle.succeed(user.username, address)
+        await self._throttle.succeed(user.username, address)
         await self._users.replace_password(user, new)
 
     async def me(self, principal: Principal) -> User | None:

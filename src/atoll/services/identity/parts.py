@@ -14,6 +14,7 @@ from atoll.services.identity.throttling import LoginThrottle, TryLimits
 from atoll.services.identity.tokens import SKEW_S, Tokens
 from atoll.services.identity.users import Users, Welcome
 from atoll.services.keys import Keys
+from atoll.services.rates.counters import Counters
 from atoll.vaults.base import Vault
 
 
@@ -43,9 +44,14 @@ class UserParts:
 
 
 def make_user_parts(
-    records: Records, vault: Vault, keys: Keys, limits: AuthLimits | None = None, welcome: Welcome | None = None
+    records: Records,
+    vault: Vault,
+    keys: Keys,
+    limits: AuthLimits | None = None,
+    welcome: Welcome | None = None,
+    tries: Counters | None = None,
 ) -> UserParts:
-    """`welcome` gives a user their default workspace at the first login."""
+    """`welcome` gives a user their default workspace at the first login; `tries` count logins that fail."""
     limits = limits or AuthLimits()
     standing = Standing(records, cache_s=limits.cache_s)
     passwords = Passwords(chars_min=limits.password_chars)
@@ -65,6 +71,6 @@ def make_user_parts(
         audience=limits.audience,
         access_ttl_s=limits.access_ttl_s,
     )
-    throttle = LoginThrottle(limits.tries)
+    throttle = LoginThrottle(limits.tries, tries)
     logins = Logins(records, users, passwords, tokens, standing, throttle, limits.logins)
     return UserParts(standing, users, signing_keys, tokens, logins, OwnKeys(records, keys))

@@ -5,15 +5,16 @@ A stranger who guesses uses up what strangers have. Who has logged in from an ad
 
 from __future__ import annotations
 
-import math
-import time
+import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from atoll.domain.errors import RateLimited
+from atoll.domain.rate import Rate
+from atoll.services.rates.counters import Counters
+from atoll.services.rates.local_counters import LocalCounters
 
-NAMES_MAX = 10_000
+NAMES_MAX = 30_000  # that are counted at a time
 KNOWN_MAX = 10_000
 
 
@@ -30,78 +31,63 @@ class TryLimits:
 
 
 class LoginThrottle:
-    """Counts in this process; several servers give as many times as much."""
+    """Counts with `counters`: with shared ones, several servers give no more than one would. Where somebody has
+    succeeded is known to the server that saw it."""
 
-    def __init__(self, limits: TryLimits | None = None, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: TryLimits | None = None, counters: Counters | None = None) -> None:
         limits = limits or TryLimits()
-        self._pairs = _Tries(limits.pair_burst, limits.pair_every_s, monotonic)
-        self._addresses = _Tries(limits.address_burst, limits.address_every_s, monotonic)
-        self._usernames = _Tries(limits.username_burst, limits.username_every_s, monotonic)
+        self._counters = counters or LocalCounters(NAMES_MAX)
+        self._pair = Rate(1 / limits.pair_every_s, limits.pair_burst)
+        self._address = Rate(1 / limits.address_every_s, limits.address_burst)
+        self._username = Rate(1 / limits.username_every_s, limits.username_burst)
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()  # where each username has succeeded
 
-    def begin(self, username: str, address: str) -> None:
+    async def begin(self, username: str, address: str) -> None:
         """Count an attempt as failed until `succeed` takes that back. RateLimited with the wait."""
-        self._begin(self._counts(username, address))
+        await self._begin(self._counts(username, address))
 
-    def begin_unnamed(self, address: str) -> None:
+    async def begin_unnamed(self, address: str) -> None:
         """Likewise, for an attempt that names nobody: only its address counts."""
-        self._begin([(self._addresses, address)])
+        await self._begin([self._of_address(address)])
 
-    def succeed_unnamed(self, address: str) -> None:
-        self._addresses.give_back(address)
+    async def succeed_unnamed(self, address: str) -> None:
+        await self._give_back([self._of_address(address)])
 
-    def begin_registration(self, address: str) -> None:
+    async def begin_registration(self, address: str) -> None:
         """Likewise, for who becomes somebody: one address makes only so many, and nothing is taken back."""
-        self._begin([(self._pairs, address), (self._addresses, address)])
+        await self._begin([(f"registration {address}", self._pair), self._of_address(address)])
 
-    def _begin(self, counts: list[tuple[_Tries, str]]) -> None:
-        if wait_s := max(tries.wait_s(name) for tries, name in counts):
-            raise RateLimited("too many failed logins: try again later", retry_after_s=wait_s)
-        for tries, name in counts:
-            tries.take(name)
-
-    def succeed(self, username: str, address: str) -> None:
+    async def succeed(self, username: str, address: str) -> None:
         """It was no guess."""
-        for tries, name in self._counts(username, address):
-            tries.give_back(name)
+        await self._give_back(self._counts(username, address))
         self._known[username, address] = None
         self._known.move_to_end((username, address))
         if len(self._known) > KNOWN_MAX:
             self._known.popitem(last=False)
 
-    def _counts(self, username: str, address: str) -> list[tuple[_Tries, str]]:
-        counts = [(self._pairs, f"{username} {address}"), (self._addresses, address)]
+    async def _begin(self, counts: list[tuple[str, Rate]]) -> None:
+        wait_s = max(self._counters.left(name, pace) for name, pace in counts)
+        taken: list[tuple[str, Rate]] = []
+        for name, pace in counts if not wait_s else []:
+            wait_s = (await self._counters.spend(name, pace)).wait_s
+            if wait_s:
+                await self._give_back(taken)  # what is refused costs nothing
+                break
+            taken.append((name, pace))
+        if wait_s:
+            raise RateLimited("too many failed logins: try again later", retry_after_s=wait_s)
+
+    async def _give_back(self, counts: list[tuple[str, Rate]]) -> None:
+        for name, _ in counts:
+            await self._counters.give_back(name)
+
+    def _counts(self, username: str, address: str) -> list[tuple[str, Rate]]:
+        # What somebody typed as a username may be their password: no store is to hold it.
+        hashed = hashlib.sha256(username.encode(errors="surrogatepass")).hexdigest()[:32]
+        counts = [(f"login {hashed} {address}", self._pair), self._of_address(address)]
         if (username, address) not in self._known:
-            counts.append((self._usernames, username))
+            counts.append((f"login {hashed}", self._username))
         return counts
 
-
-class _Tries:
-    """What is left for each name: `burst`, filled up by one every `every_s`."""
-
-    def __init__(self, burst: int, every_s: float, monotonic: Callable[[], float]) -> None:
-        self._burst = burst
-        self._every_s = every_s
-        self._monotonic = monotonic
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # name -> (left, when)
-
-    def wait_s(self, name: str) -> int:
-        """0 when there is one, else the seconds until there is."""
-        left = self._now(name)
-        return 0 if left >= 1 else max(1, math.ceil((1 - left) * self._every_s))
-
-    def take(self, name: str) -> None:
-        self._put(name, self._now(name) - 1)
-
-    def give_back(self, name: str) -> None:
-        self._put(name, min(self._burst, self._now(name) + 1))
-
-    def _now(self, name: str) -> float:
-        left, since = self._left.get(name, (float(self._burst), 0.0))
-        return min(self._burst, left + (self._monotonic() - since) / self._every_s)
-
-    def _put(self, name: str, left: float) -> None:
-        self._left[name] = (left, self._monotonic())
-        self._left.move_to_end(name)
-        if len(self._left) > NAMES_MAX:
-            self._left.popitem(last=False)  # the one untouched for longest has had the most time to fill up
+    def _of_address(self, address: str) -> tuple[str, Rate]:
+        return f"login address {address}", self._address

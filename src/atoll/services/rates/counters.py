@@ -14,6 +14,10 @@ class Counters(Protocol):
         """Take one token; nothing is taken when there is none. Never raises because a store is down."""
         ...
 
+    async def give_back(self, name: str) -> None:
+        """One token that was taken counts as not taken. Never raises because a store is down."""
+        ...
+
     def left(self, name: str, pace: Pace) -> int:
         """0 while there is a token, as far as this process knows, else the seconds until there is; takes nothing."""
         ...

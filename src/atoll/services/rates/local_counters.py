@@ -37,6 +37,12 @@ class LocalCounters:
             self._found.popitem(last=False)
         return spent_of(pace, spent, since, now, wait_s=wait_s)
 
+    async def give_back(self, name: str) -> None:
+        """See `Counters`."""
+        found = self._found.get(name)
+        if found is not None:  # it flows the same whether one is taken off before or after
+            self._found[name] = (max(0.0, found[0] - 1.0), found[1])
+
     def left(self, name: str, pace: Pace) -> int:
         """0 while there is a token, as far as this process knows, else the seconds until there is; takes nothing."""
         found = self._found.get(name)

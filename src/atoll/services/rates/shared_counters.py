@@ -94,6 +94,20 @@ class SharedCounters:
                 return self._told(pace, lease, now, lease.refused_until - now)
         return await self._alone.spend(name, pace) if now < self._alone_until else None
 
+    async def give_back(self, name: str) -> None:
+        """See `Counters`. Another server that was refused meanwhile learns of it when its wait is over."""
+        if self._clock() < self._alone_until:
+            return await self._alone.give_back(name)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._records.give_back_token(name)
+        except (AtollError, TimeoutError) as error:
+            _log.warning("rates.not_given_back", error=type(error).__name__)
+        lease = self._leases.get(name)
+        if lease is not None:
+            lease.refused_until = 0.0
+        return None
+
     def left(self, name: str, pace: Pace) -> int:
         """See `Counters`."""
         now = self._clock()
