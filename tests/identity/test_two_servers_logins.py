@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from atoll.services.identity.users import OPERATOR
+from atoll.services.identity.users import OPERATOR, UserChanges
 from tests.identity.test_two_servers import CUT_S, REFUSED_S, SLACK_S, Server, pair
 from tests.records.postgres import postgres_server, postgres_url
 
@@ -47,6 +47,23 @@ async def test_a07_a_logout_at_one_is_one_at_the_other_within_two_seconds_stream
                     async for _ in stream.aiter_bytes():
                         pass
         assert (await here.status(other["access_token"]), await there.status(other["access_token"])) == (200, 200)
+
+
+async def test_a07_who_administers_no_more_loses_the_stream_of_everybodys_events(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    async with pair(tmp_path, postgres_url) as (here, there):
+        await here.app.auth.users.create(OPERATOR, "ann", PASSWORD, admin=True)
+        access = (await post(there, "/auth/login", {"username": "ann", "password": PASSWORD}))["access_token"]
+        headers, everybodys = {"authorization": f"Bearer {access}"}, "/api/events/stream?tenant=*"
+        async with there.http.stream("GET", everybodys, headers=headers) as stream:
+            assert stream.status_code == 200
+            await here.app.auth.users.change(OPERATOR, "ann", UserChanges(admin=False))
+            async with asyncio.timeout(CUT_S + SLACK_S):
+                with pytest.raises(httpx2.RemoteProtocolError):
+                    async for _ in stream.aiter_bytes():
+                        pass
+        assert await there.status(access) == 200  # the login itself goes on
 
 
 async def test_a15_wrong_passwords_at_both_count_together(postgres_url: str, tmp_path: Path) -> None:
