@@ -11,12 +11,15 @@ from sqlalchemy.exc import IntegrityError
 from atoll.domain.errors import Conflict, NotFound, StaleVersion
 from atoll.domain.event import Event
 from atoll.domain.user import Login, RefreshToken, SigningKey, User
+from atoll.domain.workspace import Workspace
 from atoll.records.prepared import Prepared
 from atoll.records.schema import api_keys, logins, refresh_tokens, signing_keys, users
 from atoll.records.sql_chain import append_event
 from atoll.records.sql_groups import leave_groups, owned
+from atoll.records.sql_leavings import forget_leavings
 from atoll.records.sql_store import SqlStore, event_values, lock_owner, not_swapped, storable, swap
 from atoll.records.sql_store import swap_values as values_to_swap
+from atoll.records.sql_workspaces import SWAP_WORKSPACE
 from atoll.records.user_rows import (
     login_of,
     login_row,
@@ -28,6 +31,7 @@ from atoll.records.user_rows import (
     user_row,
 )
 from atoll.records.users import UserRecords
+from atoll.records.workspace_rows import workspace_row
 
 OWNER_LOCK = 5  # 1 to 4 are of sandboxes, workspaces and what belongs to them
 PRUNE_ROWS = 200
@@ -109,8 +113,9 @@ class SqlUsers(SqlStore, UserRecords):
         query = select(users).where(users.c.username > after).order_by(users.c.username).limit(limit)
         return await self._all(query, user_of)
 
-    async def delete_user(self, user: User, event: Event) -> None:
+    async def delete_user(self, user: User, event: Event, *, takes: tuple[Workspace, Event] | None = None) -> None:
         happened = event_values(event)
+        taken = None if takes is None else event_values(takes[1])
         their_logins = select(logins.c.id).where(logins.c.owner == user.id)
 
         def remove(connection: Connection) -> None:
@@ -119,9 +124,16 @@ class SqlUsers(SqlStore, UserRecords):
                 raise NotFound(f"user {user.id} not found")
             if found["version"] != user.version:
                 raise StaleVersion(f"user {user.id} changed since it was read")
+            if takes is not None and taken is not None:
+                gone = replace(takes[0], version=takes[0].version + 1)
+                row = values_to_swap(workspace_row(gone), takes[0].version)
+                if SWAP_WORKSPACE.run(connection, row) != 1:
+                    raise StaleVersion(f"workspace {gone.id} changed since it was read")
+                append_event(connection, taken)
             if theirs := owned(connection, user.id, keys=False):
                 raise Conflict(f"user {user.id} owns {theirs}: end or delete those first, or disable the user")
             leave_groups(connection, user.id)
+            forget_leavings(connection, user.id)
             connection.execute(delete(refresh_tokens).where(refresh_tokens.c.login.in_(their_logins)))
             connection.execute(delete(logins).where(logins.c.owner == user.id))
             connection.execute(

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from atoll.domain.event import Event
 from atoll.domain.user import Login, RefreshToken, SigningKey, User
+from atoll.domain.workspace import Workspace
 
 
 class UserRecords(ABC):
@@ -39,10 +40,11 @@ class UserRecords(ABC):
         """In the order of their usernames, those behind `after`."""
 
     @abstractmethod
-    async def delete_user(self, user: User, event: Event) -> None:
+    async def delete_user(self, user: User, event: Event, *, takes: tuple[Workspace, Event] | None = None) -> None:
         """Remove it with its logins and refresh tokens. StaleVersion when it changed, NotFound when it is gone,
         Conflict while it owns a sandbox that has not ended, a workspace or a secret, or is a group's only admin.
-        Its keys are revoked, and it belongs to no group any more."""
+        Its keys are revoked, and it belongs to no group any more. `takes` is a workspace of theirs that goes with them,
+        as it is to be stored, and the event of that; StaleVersion when that changed."""
 
     # logins
 

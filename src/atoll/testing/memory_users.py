@@ -9,6 +9,7 @@ from typing import Any
 from atoll.domain.errors import Conflict, NotFound, StaleVersion
 from atoll.domain.event import Event
 from atoll.domain.user import Login, RefreshToken, SigningKey, User
+from atoll.domain.workspace import Workspace
 from atoll.records.users import UserRecords
 
 
@@ -62,17 +63,21 @@ class MemoryUsers(UserRecords):
         found = sorted(self._users.values(), key=lambda user: user.username)
         return [user for user in found if user.username > after][:limit]
 
-    async def delete_user(self, user: User, event: Event) -> None:
+    async def delete_user(self, user: User, event: Event, *, takes: tuple[Workspace, Event] | None = None) -> None:
         self._check()
         self._current(user)
         whole: Any = self
-        if theirs := [f"{count} {what}" for what, count in whole._owned(user.id) if count and what != "keys"]:
+        if takes is not None:
+            whole._check_version(takes[0])
+        goes = None if takes is None else "1 workspaces"
+        theirs = [f"{count} {what}" for what, count in whole._owned(user.id) if count and what != "keys"]
+        if theirs := [one for one in theirs if one != goes]:
             raise Conflict(f"user {user.id} owns {', '.join(theirs)}")
-        groups = [one.group for one in whole._members.values() if one.principal == user.id]
-        for group in groups:
-            whole._check_admin(group, whole._members_of(group, but=user.id))
-        for group in groups:
-            del whole._members[group, user.id]
+        whole._leave_groups(user.id)
+        if takes is not None:
+            whole._workspaces[takes[0].id] = replace(takes[0], version=takes[0].version + 1)
+            self._log(takes[1])
+        whole._forget_leavings(user.id)
         for key in [one for one in whole._keys.values() if one.owner == user.id and one.revoked_at is None]:
             whole._keys[key.id] = replace(key, revoked_at=event.at, version=key.version + 1)
         for login in [one.id for one in self._logins.values() if one.owner == user.id]:

@@ -13,10 +13,14 @@ from atoll.domain.event import Event
 from atoll.domain.group import Group, Member, Role
 from atoll.domain.ids import new_id, new_key_id, new_sandbox_id
 from atoll.domain.key import DEFAULT_SCOPES, ApiKey, KeyKind
+from atoll.domain.quota import OverridesOf, QuotaName
 from atoll.domain.sandbox import Sandbox, SandboxSpec
 from atoll.domain.user import Login, RefreshToken, SigningKey, User
+from atoll.domain.workspace import Permission, Share
 from atoll.records.base import Records
 from atoll.testing.records_conformance import together
+from atoll.testing.webhook_records_conformance import webhook
+from atoll.testing.workspace_records_examples import made
 
 T0 = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 LATER = T0 + timedelta(days=1)
@@ -135,11 +139,51 @@ class UserRecordsConformance:
             await records.delete_user(someone, happened("user.deleted"))
         assert [event.action for event in await records.list_events(target=someone.id)][-1] == "user.deleted"
 
+    async def test_a_deleted_user_leaves_neither_webhooks_quotas_nor_shares(
+        self, stores: tuple[Records, Records], someone: User
+    ) -> None:
+        records, own = stores[0], await made(stores[0])
+        hook, other = webhook(someone.id), webhook("key_0")
+        for one in (hook, other):
+            await records.add_webhook(one, happened(target=one.id), quota=10)
+        quotas = OverridesOf(someone.id, {QuotaName.SANDBOXES: 1})
+        share = Share(own.id, someone.id, Permission.READ, T0)
+        await records.put_quotas(quotas, happened())
+        await records.put_share(share, happened())
+        await records.delete_user(someone, happened("user.deleted"))
+        assert await records.get_webhook(hook.id) is None
+        assert await records.get_webhook(other.id) == other
+        assert await records.get_quotas((someone.id,)) == {}
+        assert await records.list_shares(own.id) == []
+        for late in (
+            records.add_webhook(webhook(someone.id), happened(), quota=10),
+            records.put_quotas(quotas, happened()),
+            records.put_share(share, happened()),
+        ):
+            with pytest.raises(NotFound):
+                await late
+
     async def test_who_owns_something_is_not_deleted(self, records: Records, someone: User) -> None:
         await records.add_sandbox(Sandbox(new_sandbox_id(), someone.id, SandboxSpec(), "local", T0), happened())
         with pytest.raises(Conflict):
             await records.delete_user(someone, happened("user.deleted"))
         assert await records.get_user(someone.id) == someone
+
+    async def test_a_workspace_that_goes_with_its_user_goes_in_the_same_transaction(
+        self, records: Records, someone: User
+    ) -> None:
+        own, other = await made(records, "default", someone.id), await made(records, "code", someone.id)
+        gone = replace(own, deleted_at=T0), Event("workspace.deleted", own.id, someone.id, "cli", at=T0)
+        with pytest.raises(Conflict):  # the other one stays theirs
+            await records.delete_user(someone, happened("user.deleted"), takes=gone)
+        assert await records.get_workspace(own.id) == own
+        await records.swap_workspace(replace(other, deleted_at=T0), None)
+        with pytest.raises(StaleVersion):
+            await records.delete_user(someone, happened("user.deleted"), takes=(replace(gone[0], version=7), gone[1]))
+        await records.delete_user(someone, happened("user.deleted"), takes=gone)
+        assert await records.get_user(someone.id) is None
+        assert await records.get_workspace(own.id) == replace(own, deleted_at=T0, version=2)
+        assert [one.action for one in await records.list_events(target=own.id)][-1] == "workspace.deleted"
 
     async def test_nobody_s_sandbox_is_made_for_a_user_who_is_gone(self, records: Records) -> None:
         made = Sandbox(new_sandbox_id(), new_id("user"), SandboxSpec(), "local", T0)

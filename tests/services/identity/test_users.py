@@ -22,9 +22,11 @@ from atoll.domain.event import Event
 from atoll.domain.key import DEFAULT_SCOPES, KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.user import User
-from atoll.services.identity import own_keys
+from atoll.domain.workspace import DEFAULT_NAME, Permission, Reason, Share
+from atoll.services.identity import capabilities
 from atoll.services.identity.users import OPERATOR, UserChanges, is_in_person, principal_of
 from atoll.testing.memory_records import MemoryRecords
+from atoll.testing.workspace_records_examples import event, lineage, revision, snapshot, workspace
 from tests.services.identity.logged_in import PASSWORD, Pair
 
 STANDARD = Principal("key_a11ce0000000", KeyKind.STANDARD, DEFAULT_SCOPES, "alice")
@@ -71,6 +73,44 @@ async def test_a_wrong_field_is_named(pair: Pair, field: str, arguments: dict[st
         await pair.here.users.create(OPERATOR, **arguments)
     assert refused.value.field == field
     assert await pair.here.users.list(OPERATOR) == []
+
+
+async def test_the_default_workspace_goes_with_its_user_while_nothing_was_done_with_it(pair: Pair) -> None:
+    user, records = await pair.here.user(), pair.records
+    own = lineage(owner=user.id)
+    new = workspace(own, DEFAULT_NAME, user.id)
+    first = revision(new, reason=Reason.CREATED)
+    await records.add_workspace(new, first, own, event(new.id, "workspace.created"))
+    share = Share(new.id, "key_0", Permission.READ, first.created_at)
+    named = snapshot(first, owner=user.id)
+    await records.put_share(share, event())
+    with pytest.raises(Conflict, match="1 workspaces"):
+        await pair.here.users.delete(OPERATOR, "ann")
+    await records.delete_share(new.id, "key_0", event())
+    await records.add_snapshot(named, event())
+    with pytest.raises(Conflict):
+        await pair.here.users.delete(OPERATOR, "ann")
+    await records.delete_snapshot(user.id, named.id, event())
+    assert await records.get_workspace(new.id) == new
+    await pair.here.users.delete(OPERATOR, "ann")
+    gone = await records.get_workspace(new.id)
+    assert gone is not None and gone.deleted_at is not None
+    assert await records.get_user(user.id) is None
+
+
+@pytest.mark.parametrize("changes", [{"tree_id": "tree", "runtime": "local"}, {"name": "kept"}, {"head": "second"}])
+async def test_a_workspace_that_was_used_keeps_its_user(pair: Pair, changes: dict[str, str]) -> None:
+    user, records = await pair.here.user(), pair.records
+    own = lineage(owner=user.id)
+    new = workspace(own, DEFAULT_NAME, user.id)
+    await records.add_workspace(new, revision(new, reason=Reason.CREATED), own, event(new.id, "workspace.created"))
+    if "head" in changes:
+        await records.add_revision(revision(new, 2), new, event())
+    else:
+        await records.swap_workspace(replace(new, **changes), None)
+    with pytest.raises(Conflict):
+        await pair.here.users.delete(OPERATOR, "ann")
+    assert await records.get_user(user.id) == user
 
 
 async def test_a_username_is_taken_in_any_case_also_at_once(pair: Pair) -> None:
@@ -176,7 +216,7 @@ async def test_a_key_of_a_user_has_their_plan_and_no_more_than_their_scopes(pair
 
 
 async def test_keys_of_a_user_are_bounded_and_others_are_unknown(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_keys, "KEYS_MAX", 2)
+    monkeypatch.setattr(capabilities, "CHILDREN_MAX", 2)
     ann = principal_of(await pair.here.user(), "login_" + "0" * 24)
     ben = principal_of(await pair.here.user("ben"), "login_" + "1" * 24)
     made = [await pair.here.own_keys.create(ann, "ci") for _ in range(2)]

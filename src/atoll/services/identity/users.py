@@ -18,6 +18,7 @@ from atoll.domain.ids import new_id
 from atoll.domain.key import DEFAULT_SCOPES, KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.user import USER_ID, USERNAME, User
+from atoll.domain.workspace import DEFAULT_NAME, Reason, Workspace
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
 from atoll.services.identity.passwords import Passwords
@@ -113,12 +114,15 @@ class Users:
         return await self._set_password(user.id, password, user.id)
 
     async def delete(self, principal: Principal, ref: str) -> User:
-        """Remove a user with their logins; their keys are revoked. Conflict while they own a sandbox or workspace."""
+        """Remove a user with their logins, webhooks, quotas and what was shared with them; their keys are revoked.
+        Conflict while they own a sandbox, a workspace or a secret; the default workspace goes with them while nothing
+        was ever done with it."""
         _administers(principal)
         for _ in range(ATTEMPTS):
             user = await self._find(ref)
             try:
-                await self._records.delete_user(user, self._event("user.deleted", user, principal.id))
+                takes = await self._untouched(user, principal.id)
+                await self._records.delete_user(user, self._event("user.deleted", user, principal.id), takes=takes)
             except StaleVersion:
                 continue
             finally:
@@ -163,6 +167,25 @@ class Users:
             return await self._records.swap_user(replace(user, welcomed_at=self._clock()), None)
         except (StaleVersion, NotFound):
             return user
+
+    async def _untouched(self, user: User, actor: str) -> tuple[Workspace, Event] | None:
+        """The default workspace, deleted, where it is as it was made: one revision, no tree, no snapshot, no share."""
+        found = await self._records.find_workspace(user.id, DEFAULT_NAME)
+        if found is None or found.tree_id or found.sandbox_id or found.sandbox_config:
+            return None
+        head = await self._records.get_revision(found.head)
+        if (
+            head is None
+            or head.number != 1
+            or head.reason is not Reason.CREATED
+            or await self._records.list_snapshots(workspace=found.id, limit=1)
+            or await self._records.list_shares(found.id)
+        ):
+            return None
+        now = self._clock()
+        told = {"name": found.name}
+        event = Event("workspace.deleted", found.id, user.id, actor, detail=told, at=now)
+        return replace(found, deleted_at=now, updated_at=now), event
 
     async def _add(self, username: str, password: str | None, name: str, admin: bool, actor: str | None) -> User:
         username = username_of(username)
