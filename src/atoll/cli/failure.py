@@ -67,7 +67,7 @@ def explain(error: Exception, code: int | None = None) -> int:
         say(str(error))
         return code if code is not None else error.code
     if isinstance(error, AtollError):
-        say(_in_our_words(error) + _advice(error))
+        say(_login_over(error) or _in_our_words(error) + _advice(error))
         return code if code is not None else MISUSED if isinstance(error, InvalidInput) else FAILED
     if isinstance(error, OSError):
         say(str(error))
@@ -100,6 +100,14 @@ def _in_our_words(error: AtollError) -> str:
 
     message = _WITHIN.sub(bounds, error.message)
     return option + message[len(field) :] if message.startswith(field) else message
+
+
+def _login_over(error: AtollError) -> str:
+    """What to say where the credential is a login's token: it is no key, and was good for minutes."""
+    key = os.environ.get("ATOLL_API_KEY", "")
+    if not isinstance(error, Unauthenticated) or not key.startswith("ey") or key.count(".") != 2:
+        return ""
+    return "your login has expired or was ended: log in again, or use a key (ATOLL_API_KEY has a token)"
 
 
 def _advice(error: AtollError) -> str:

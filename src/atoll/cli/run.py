@@ -46,6 +46,9 @@ def run(
             help="What its programs may do with this API, without a key: read, write, execute; repeatable.",
         ),
     ] = None,
+    capability_expires: Annotated[
+        str | None, typer.Option("--capability-expires", help="... for so long, such as 10m; default: while it lives.")
+    ] = None,
     env: options.Environment = None,
     secret: options.Secrets = None,
     publish: Annotated[
@@ -94,7 +97,7 @@ def run(
         "timeout": amounts.seconds(timeout, "--timeout"),
         "idle_timeout": amounts.seconds(idle, "--idle"),
         "network": allow or network,
-        "capability": capability or None,
+        "capability": _capability(capability or [], amounts.seconds(capability_expires, "--capability-expires")),
         "env": amounts.environment(env or []),
         "ports": publish,
         "cwd": workdir,
@@ -136,6 +139,9 @@ async def _run(
         outcome = await session.follow(sandbox, process, tty=terminal, reads_stdin=reads_stdin, keep=keep)
         if keep is not None:
             output.print_json(await keep.report(sandbox, process, outcome))
+    except Exception as error:
+        await _end(sandbox, remove, said=error)
+        raise
     except BaseException:
         await _end(sandbox, remove)
         raise
@@ -150,13 +156,20 @@ async def _run(
     return outcome.code or (OURS if process.lost_bytes and not terminal else 0)
 
 
-async def _end(sandbox: AsyncSandbox, remove: bool) -> None:
+async def _end(sandbox: AsyncSandbox, remove: bool, said: Exception | None = None) -> None:
     from atoll.domain.errors import AtollError
 
     try:
         await sandbox.kill(remove=remove)
     except AtollError as error:
-        explain(error)
+        if type(error) is not type(said):  # it will be told, once
+            explain(error)
+
+
+def _capability(scopes: list[str], expires_in: float | None) -> dict[str, Any] | None:
+    if expires_in is not None and not scopes:
+        raise Failed("--capability-expires needs --capability", MISUSED)
+    return {"scopes": scopes, "expires_in": expires_in} if scopes else None
 
 
 def _print_made(sandbox: AsyncSandbox, as_json: bool) -> None:
