@@ -49,3 +49,20 @@ def test_what_is_no_public_name_or_address_is_refused(entry: str) -> None:
 def test_names_are_compared_in_one_form() -> None:
     assert clean_name("BÜCHER.example.") == "xn--bcher-kva.example" == clean_name("xn--bcher-kva.EXAMPLE")
     assert clean_name("1.2.3.4") is None and clean_name("a.0x1") is None and clean_name("a\n.org") is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (["a.example.org"], ["b.example.org", "a.example.org"], True),
+        (["a.example.org"], ["*.example.org"], True),
+        (["*.a.example.org"], ["*.example.org"], True),
+        (["a.example.org"], ["*"], True),
+        (["a.example.org"], ["b.example.org", "1.1.1.1"], False),
+        (["example.org"], ["*.example.org"], False),
+        (["*.a.example.org"], ["*.b.example.org"], False),
+        (["a.example.org"], [], False),
+    ],
+)
+def test_two_lists_meet_where_a_name_is_on_both(one: list[str], other: list[str], both: bool) -> None:
+    assert allow_list(one).meets(allow_list(other)) is allow_list(other).meets(allow_list(one)) is both

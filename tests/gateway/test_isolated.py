@@ -293,3 +293,11 @@ async def test_a_brokered_secret_needs_a_list(world: World) -> None:
     with pytest.raises(InvalidInput) as caught:
         await world.sandboxes.create(ALICE, SandboxSpec(secrets=(SecretUse("TOKEN", GivenAs.BROKER),)))
     assert caught.value.field == "secrets"
+
+
+async def test_a_brokered_secret_needs_its_host_on_the_list(world: World) -> None:
+    await world.secrets.create(ALICE, "TOKEN", b"value", hosts=["api.example"])
+    uses = (SecretUse("TOKEN", GivenAs.BROKER),)
+    with pytest.raises(InvalidInput, match=r"for api\.example, .*other\.example") as caught:
+        await world.create("other.example", secrets=uses)
+    assert caught.value.field == "secrets"

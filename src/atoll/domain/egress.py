@@ -34,6 +34,13 @@ class AllowList:
         """`name` as `clean_name` gives it."""
         return self.everything or name in self.names or any(name.endswith(parent) for parent in self.parents)
 
+    def meets(self, other: AllowList) -> bool:
+        """Whether there is a name that both allow."""
+        if self.everything or other.everything:
+            return True
+        below = any(one.endswith(two) or two.endswith(one) for one in self.parents for two in other.parents)
+        return below or any(map(other.allows_name, self.names)) or any(map(self.allows_name, other.names))
+
     def allows_address(self, address: Address) -> bool:
         """Whether it may be reached by itself, without a name."""
         return self.everything or any(address in network for network in self.networks)

@@ -16,11 +16,17 @@ class Giving(Protocol):
     """Secrets for processes. A sandbox's record has the resolved uses, never a value."""
 
     async def resolve(
-        self, principal: Principal, uses: Sequence[SecretUse], sandbox_owner: str
+        self,
+        principal: Principal,
+        uses: Sequence[SecretUse],
+        sandbox_owner: str,
+        *,
+        allow: Sequence[str] | None = None,
     ) -> tuple[SecretUse, ...]:
-        """The uses with ids and targets filled in. InvalidInput, with the field `secrets`, for a use that cannot be;
-        NotFound, always the same, for a secret that is not there or that the principal does not see; Forbidden when
-        it may not use it."""
+        """The uses with ids and targets filled in; `allow` is the list of hosts that the sandbox is to reach, if that
+        is what its network is. InvalidInput, with the field `secrets`, for a use that cannot be, such as a brokered
+        one without a host on that list; NotFound, always the same, for a secret that is not there or that the
+        principal does not see; Forbidden when it may not use it."""
         ...
 
     async def give(self, uses: Sequence[SecretUse], sandbox_owner: str, sandbox_id: str) -> Given:
@@ -38,7 +44,12 @@ class NoGiving:
     """There is no secrets service."""
 
     async def resolve(
-        self, principal: Principal, uses: Sequence[SecretUse], sandbox_owner: str
+        self,
+        principal: Principal,
+        uses: Sequence[SecretUse],
+        sandbox_owner: str,
+        *,
+        allow: Sequence[str] | None = None,
     ) -> tuple[SecretUse, ...]:
         if uses:
             raise Unsupported("this server keeps no secrets")

@@ -29,7 +29,8 @@ from atoll.services.endings import Endings
 from atoll.services.files import Files
 from atoll.services.gates import Gates
 from atoll.services.giving import Giving, NoGiving
-from atoll.services.identity.connected import grant_of
+from atoll.services.identity.connected import budget_of, grant_of
+from atoll.services.identity.group_names import group_meant
 from atoll.services.limits import Limits
 from atoll.services.listeners import Listeners
 from atoll.services.lives import Live, Lives
@@ -162,7 +163,7 @@ class Sandboxes:
         When the caller is cancelled the sandbox is made all the same, and killed: nobody knows its id.
         """
         access, limits = self._access, self._access.limits
-        owner = principal.owning(Scope.EXECUTE, group)
+        owner = principal.owning(Scope.EXECUTE, await group_meant(access.records, principal, group))
         check_sandbox_spec(spec, limits)
         check_name(name, limits)
         if spec.resources.max_age_s is None and limits.max_age_s_max is not None:
@@ -172,7 +173,8 @@ class Sandboxes:
         access.runtime.check_network(spec.network)
         spec = replace(spec, workspaces=await access.mounting.resolve(principal, spec.workspaces, owner))
         if spec.secrets:
-            spec = replace(spec, secrets=await access.giving.resolve(principal, spec.secrets, owner))
+            allow = spec.allow if spec.network is NetworkMode.LISTED else None
+            spec = replace(spec, secrets=await access.giving.resolve(principal, spec.secrets, owner, allow=allow))
             brokered = any(use.given_as is GivenAs.BROKER for use in spec.secrets)
             if brokered and spec.network is not NetworkMode.LISTED:
                 message = "secrets: brokered ones need a network that is a list, with their hosts on it"
@@ -181,8 +183,8 @@ class Sandboxes:
         if spec.capability is not None:
             if Capability.GATES not in access.runtime.capabilities:
                 raise Unsupported(f"the {access.runtime.name} runtime gives no capabilities to sandboxes")
-            grant = spec.capability
-            spec = replace(spec, capability=grant_of(principal, grant.scopes, grant.resources))
+            budget = await budget_of(access.records, principal)
+            spec = replace(spec, capability=grant_of(principal, spec.capability, budget))
         plan = self.templates.plan(spec)
         if len(access.lives) >= limits.sandboxes_max:
             raise QuotaExceeded(f"this server holds its maximum of {limits.sandboxes_max} live sandboxes")

@@ -21,7 +21,7 @@ from atoll.domain.secret import FILES_FOLDER, SECRET_NAME, Given, GivenAs, Secre
 from atoll.records.base import Records
 from atoll.services.authorities import Authorities
 from atoll.services.secret_values import opened
-from atoll.services.secrets import Secrets
+from atoll.services.secrets import NoSecret, Secrets
 
 USES_MAX = 64  # secrets of one sandbox, or of one process
 FILE_BYTES_MAX = 2**20  # of all files of one request
@@ -38,15 +38,25 @@ class SecretGiving:
         self._authorities = authorities
 
     async def resolve(
-        self, principal: Principal, uses: Sequence[SecretUse], sandbox_owner: str
+        self,
+        principal: Principal,
+        uses: Sequence[SecretUse],
+        sandbox_owner: str,
+        *,
+        allow: Sequence[str] | None = None,
     ) -> tuple[SecretUse, ...]:
         if len(uses) > USES_MAX:
             raise _bad(f"secrets must be at most {USES_MAX}")
         resolved: list[SecretUse] = []
         for use in uses:
-            secret = await self._secrets.find(principal, use.secret, Scope.EXECUTE)
+            try:
+                secret = await self._secrets.find(principal, use.secret, Scope.EXECUTE)
+            except NoSecret:
+                raise NoSecret(use.secret) from None  # of several, which one
             if secret.owner != sandbox_owner and sandbox_owner != principal.id:
                 raise _bad(f"secrets: a sandbox of a group is given that group's secrets only, not {secret.name}")
+            if allow is not None and use.given_as is GivenAs.BROKER:
+                _check_listed(secret, allow)
             resolved.append(self._resolved(use, secret))
         targets = [use.target for use in resolved]
         for target in targets:
@@ -102,6 +112,14 @@ class SecretGiving:
         if secret is None:
             raise Conflict(f"the secret for {use.target} is gone, or may not be used here any more")
         return secret
+
+
+def _check_listed(secret: Secret, allow: Sequence[str]) -> None:
+    if secret.hosts and not allow_list(allow).meets(allow_list(secret.hosts)):
+        raise _bad(
+            f"secrets: {secret.name} is for {', '.join(secret.hosts)}, and no such host is on the network's list "
+            f"({', '.join(allow) or 'it is empty'})"
+        )
 
 
 def _resolved(use: SecretUse, secret: Secret) -> SecretUse:

@@ -18,6 +18,7 @@ from atoll.domain.principal import Principal
 from atoll.domain.secret import SECRET_ID, SECRET_NAME, Secret
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
+from atoll.services.identity.group_names import group_meant
 from atoll.services.secret_values import SecretValues
 from atoll.vaults.base import Vault
 
@@ -26,6 +27,7 @@ SECRETS_PER_OWNER = 1_000
 LISTED_MAX = 1_000
 HOSTS_MAX = 32
 DESCRIPTION_CHARS_MAX = 1_000
+REF_CHARS_SHOWN = 256
 CHANGE_ATTEMPTS = 5
 _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -33,12 +35,13 @@ _HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z
 class NoSecret(NotFound):
     """There is none of that name or id, or it is somebody else's."""
 
-    def __init__(self) -> None:
-        super().__init__("secret not found")
+    def __init__(self, ref: str = "") -> None:
+        super().__init__("secret not found" + (f": {ref[:REF_CHARS_SHOWN]!r}" if ref else ""))
 
 
 class Secrets:
-    """Use cases of secrets. A secret is called by its id, by its name where it is one's own, or as `GROUP/NAME`."""
+    """Use cases of secrets. A secret is called by its id, by its name where it is one's own, or as `GROUP/NAME`; GROUP
+    is the group's id or name, as it is wherever a group is asked for."""
 
     def __init__(self, records: Records, vault: Vault, clock: Clock = utc_now) -> None:
         self._records = records
@@ -60,7 +63,7 @@ class Secrets:
         InvalidInput names the field (`name`, `value`, `hosts`, `description`); NotFound for a group that it does not
         belong to; Conflict when there is one of that name; QuotaExceeded.
         """
-        owner = principal.owning(Scope.WRITE, group)
+        owner = principal.owning(Scope.WRITE, await group_meant(self._records, principal, group))
         if not SECRET_NAME.fullmatch(name):
             raise InvalidInput(
                 "name must be letters, digits and underscores, at most 128, and not begin with a digit", field="name"
@@ -88,7 +91,7 @@ class Secrets:
         """One's own and one's groups', or the group's alone, by name; behind `after`, the `place` of the last that was
         listed before. Needs `read`."""
         principal.require(Scope.READ)
-        owners = principal.owners if group is None else (self._owner(principal, group),)
+        owners = principal.owners if group is None else (await self._owner(principal, group),)
         found = await self._records.list_secrets(
             owners=owners, within=principal.resources, after=None if after is None else _place(after), limit=limit
         )
@@ -153,15 +156,16 @@ class Secrets:
             secret = await self._records.get_secret(ref)
         else:
             within, slash, name = ref.rpartition("/")
-            owner = self._owner(principal, within if slash else group, wrong=NoSecret)
+            owner = await self._owner(principal, within if slash else group, wrong=NoSecret)
             secret = await self._records.find_secret(owner, name) if SECRET_NAME.fullmatch(name) else None
         if secret is None or not principal.sees(secret.owner, secret.id):
             raise NoSecret
         principal.require(scope, secret.owner)
         return secret
 
-    def _owner(self, principal: Principal, group: str | None, *, wrong: type[NotFound] = NotFound) -> str:
+    async def _owner(self, principal: Principal, group: str | None, *, wrong: type[NotFound] = NotFound) -> str:
         """Whose: the principal's, or those of a group that it belongs to."""
+        group = await group_meant(self._records, principal, group)
         if group is None or group == principal.id:
             return principal.id
         if group not in principal.groups:

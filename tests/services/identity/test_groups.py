@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from atoll.domain.errors import AtollError, Conflict, Forbidden, InvalidInput, NotFound, QuotaExceeded
+from atoll.domain.event import Event
 from atoll.domain.group import Role
 from atoll.domain.key import KeyKind, Scope
 from atoll.domain.principal import Principal
+from atoll.domain.user import User
 from atoll.services.identity.groups import GroupLimits, Groups
 from atoll.services.identity.memberships import Memberships
 from atoll.services.identity.principals import Principals
@@ -162,11 +165,21 @@ async def test_a_group_has_a_name_that_can_stand_before_a_slash(town: Town, name
     assert isinstance(error, InvalidInput) and error.field == "name"
 
 
-async def test_a_principal_belongs_to_so_many_groups() -> None:
-    records = MemoryRecords()
-    town = Town(records, GroupLimits(groups_max=1))
+async def test_a_principal_makes_so_many_groups() -> None:
+    town = Town(MemoryRecords(), GroupLimits(groups_max=1))
     await town.groups.create(ALICE, "a")
     assert isinstance(await refused(town.groups.create(ALICE, "b")), QuotaExceeded)
+
+
+async def test_whoever_adds_somebody_to_groups_unasked_keeps_them_from_no_group_of_their_own(town: Town) -> None:
+    town = Town(town.records, GroupLimits(groups_max=2, joined_max=2))
+    for name in ("a", "b"):
+        made = await town.groups.create(BOB, name)
+        await town.groups.add(await town.now(BOB), made.group.id, ALICE.id, Role.ADMIN)
+        await town.groups.remove(await town.now(BOB), made.group.id, BOB.id)
+    assert isinstance(await refused(town.groups.create(BOB, "c")), QuotaExceeded)
+    for name in ("a", "b"):
+        await town.groups.create(ALICE, name)
 
 
 async def test_a_credential_with_bounds_sees_the_groups_that_they_name_and_makes_none(town: Town) -> None:
@@ -200,3 +213,14 @@ async def test_each_change_writes_one_event_in_the_groups_tenant(town: Town) -> 
         )
     ]  # fmt: skip
     assert await town.groups.list(await town.now(ALICE)) == []
+
+
+async def test_a_member_leaves_by_username_as_by_id(town: Town) -> None:
+    user = User("user_" + "c" * 24, "cher", datetime.now(UTC))
+    await town.records.add_user(user, Event("user.created", user.id, user.id, "system"))
+    cher = Principal(user.id, KeyKind.STANDARD, frozenset(Scope), "cher")
+    ours = await group(town, bob=Role.MEMBER)
+    await town.groups.add(await town.now(ALICE), ours, "cher", Role.VIEWER)
+    assert isinstance(await refused(town.groups.remove(await town.now(BOB), ours, "cher")), Forbidden)
+    await town.groups.remove(await town.now(cher), ours, "cher")
+    assert await town.groups.list(await town.now(cher)) == []

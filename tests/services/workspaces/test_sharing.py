@@ -27,7 +27,7 @@ async def share(shop: Workshop, *targets: str) -> None:
 async def test_only_a_key_of_this_server_can_be_shared_with(shop: Workshop, target: str) -> None:
     await shop.create()
     with pytest.raises(
-        InvalidInput, match="principal must be the id of a key, a user or a group of yours on this server"
+        InvalidInput, match="principal must be the name or id of a user or a group of yours, or the id of a key"
     ) as refused:
         await share(shop, BOB.id, target)
     assert refused.value.field == "principal"

@@ -219,7 +219,8 @@ async def test_sharing_is_the_owners_and_admins(house: Any, keys: Any) -> None:
     made = await create(house)
     path = f"/workspaces/{made['workspace_id']}"
     nobody = await house.call("POST", path + "/share", json={"target_agent_ids": [BOB, "agent-7"]})
-    said = "principal must be the id of a key, a user or a group of yours on this server, not 'agent-7'"
+    said = "principal must be the name or id of a user or a group of yours, or the id of a key, on this server"
+    said += ", not 'agent-7'"
     assert (nobody.status_code, [one["loc"] for one in nobody.json()["detail"]]) == (
         422,
         [["body", "target_agent_ids"]],

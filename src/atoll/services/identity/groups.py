@@ -10,7 +10,7 @@ import builtins
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from atoll.domain.errors import Conflict, Forbidden, InvalidInput, NotFound, StaleVersion
+from atoll.domain.errors import Forbidden, InvalidInput, NotFound, StaleVersion
 from atoll.domain.event import Event
 from atoll.domain.group import Group, Member, Membership, Role
 from atoll.domain.ids import GROUP_ID, new_id
@@ -30,7 +30,8 @@ SWAPS_MAX = 8
 class GroupLimits:
     """How many there may be."""
 
-    groups_max: int = 100  # that one principal belongs to
+    groups_max: int = 100  # that one principal made
+    joined_max: int = 1_000  # made by others, that one principal belongs to: whoever adds one asks nobody
     members_max: int = 1_000  # of one group
 
 
@@ -59,7 +60,7 @@ class Groups:
         if GROUP_ID.match(owner):
             raise Forbidden("a group belongs to no other group: use the credential of one of its members")
         now = self._clock()
-        group = Group(new_id("grp"), name, now, now, description or None)
+        group = Group(new_id("grp"), name, now, now, description or None, creator=owner)
         _check(group)
         member = Member(group.id, owner, Role.ADMIN, now)
         event = self._event("group.created", group.id, principal, name=name)
@@ -118,9 +119,7 @@ class Groups:
         """Make a user, or a key's owner, a member. Needs `write`, as an admin. Conflict when it is one already."""
         await self._find(principal, group_id, Scope.WRITE, Role.ADMIN)
         target = await self._principals.named(principal, who)
-        if await self._records.get_member(group_id, target) is not None:
-            raise Conflict(f"{target} is a member already")
-        return await self._put(principal, group_id, target, role, "member.added")
+        return await self._put(principal, group_id, target, role, "member.added", new=True)
 
     async def set_role(self, principal: Principal, group_id: str, who: str, role: Role) -> Member:
         """Needs `write`, as an admin. NotFound for somebody who is no member; Conflict for the last admin."""
@@ -135,9 +134,9 @@ class Groups:
 
     async def remove(self, principal: Principal, group_id: str, who: str) -> None:
         """Needs `write`, and to be an admin, but for leaving by oneself. Conflict for the last admin."""
-        role = Role.VIEWER if who == principal.id else Role.ADMIN
-        await self._find(principal, group_id, Scope.WRITE, role)
-        member = await self._member(group_id, who)
+        oneself = who == principal.id or await self._principals.id_of(who) == principal.id
+        await self._find(principal, group_id, Scope.WRITE, Role.VIEWER if oneself else Role.ADMIN)
+        member = await self._member(group_id, principal.id if oneself else who)
         event = self._event("member.removed", group_id, principal, principal=member.principal)
         if not await self._records.delete_member(group_id, member.principal, event):
             raise _no_member(who)
@@ -163,11 +162,15 @@ class Groups:
             raise _no_member(who)
         return member
 
-    async def _put(self, principal: Principal, group_id: str, target: str, role: Role, action: str) -> Member:
+    async def _put(
+        self, principal: Principal, group_id: str, target: str, role: Role, action: str, *, new: bool = False
+    ) -> Member:
         member = Member(group_id, target, role, self._clock())
         event = self._event(action, group_id, principal, principal=target, role=role.value)
         limits = self._limits
-        put = self._records.put_member(member, event, members_max=limits.members_max, groups_max=limits.groups_max)
+        put = self._records.put_member(
+            member, event, new=new, members_max=limits.members_max, groups_max=limits.joined_max
+        )
         await self._gone(put)
         self._memberships.forget(target)
         return await self._records.get_member(group_id, target) or member

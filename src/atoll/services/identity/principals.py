@@ -5,12 +5,15 @@ Groups and shares ask it; it never tells of groups that the asker does not belon
 
 from __future__ import annotations
 
-from atoll.domain.errors import InvalidInput
+from atoll.domain.errors import Conflict, InvalidInput
 from atoll.domain.ids import GROUP_ID, KEY_ID
+from atoll.domain.key import KeyKind
 from atoll.domain.principal import Principal
 from atoll.domain.user import USER_ID, USERNAME
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
+from atoll.services.identity.admin_key import ADMIN_ID
+from atoll.services.identity.group_names import groups_called
 
 CHARS_MAX = 128  # of one that nobody has, in the error
 
@@ -24,12 +27,19 @@ class Principals:
 
     async def named(self, asker: Principal, text: str, *, groups: bool = False, field: str = "principal") -> str:
         """The id of the principal that can be used now: of a user by id or username, of a key by id (of its owner),
-        and with `groups` of a group of the asker's. InvalidInput, naming `field`, for anything else."""
+        and with `groups` of a group of the asker's by id or name. InvalidInput, naming `field`, for anything else;
+        Conflict when several go by that name."""
         found = await self._find(asker, text, groups) if len(text) <= CHARS_MAX and _plain(text) else None
+        called = await groups_called(self._records, asker, text) if groups and not GROUP_ID.match(text) else []
+        if len(called) + (found is not None) > 1:
+            raise Conflict(f"{field} {text!r} may mean a user or a group, or several groups, of yours: use an id")
+        found = found or next(iter(called), None)
         if found is None:
-            kinds = "a key, a user or a group of yours" if groups else "a key or a user"
+            kinds = "a user or a group of yours" if groups else "a user"
             raise InvalidInput(
-                f"{field} must be the id of {kinds} on this server, not {text[:CHARS_MAX]!r}", field=field
+                f"{field} must be the name or id of {kinds}, or the id of a key, on this server, "
+                f"not {text[:CHARS_MAX]!r}",
+                field=field,
             )
         return found
 
@@ -46,10 +56,10 @@ class Principals:
         return user.id if user is not None and user.usable else None
 
     async def has_ended(self, owner: str) -> bool:
-        """Whether nothing is to be done in an owner's name any more: a user who is disabled, or a key that is dead and
-        has no successor."""
+        """Whether nothing is to be done in an owner's name any more: a group that is gone, a user who is disabled, or a
+        key that is dead and has no successor; keys that it made are none."""
         if GROUP_ID.match(owner):
-            return False
+            return await self._records.get_group(owner) is None
         if USER_ID.match(owner):
             user = await self._records.get_user(owner)
             return user is None or not user.usable
@@ -58,7 +68,18 @@ class Principals:
         if key is not None and key.usable(now):
             return False
         keys = await self._records.list_keys(owner=owner, include_revoked=True)
-        return bool(keys) and not any(one.usable(now) and one.parent is None for one in keys)
+        known = bool(keys) or KEY_ID.match(owner) is not None  # a key can be deleted: what it owned stays
+        return known and not any(one.usable(now) and one.parent is None for one in keys)
+
+    async def administers(self, owner: str) -> bool:
+        """Whether an owner may administer this server now: a user with that flag, or whoever has an owner key."""
+        if owner == ADMIN_ID:  # the settings keep that one
+            return True
+        if USER_ID.match(owner):
+            user = await self._records.get_user(owner)
+            return user is not None and user.usable and user.admin
+        now, keys = self._clock(), await self._records.list_keys(owner=owner)
+        return any(key.kind is KeyKind.OWNER and key.parent is None and key.usable(now) for key in keys)
 
     async def id_of(self, name: str) -> str | None:
         """Of a user by username, or of a key's owner by the key's id, whether they can be used or not."""

@@ -11,6 +11,7 @@ from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import Permission, Reason, Revision, Workspace
 from atoll.records.base import Records
+from atoll.services.identity.group_names import group_meant
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.adding import Adding
 from atoll.services.workspaces.copying import Copying
@@ -54,7 +55,7 @@ class Forks:
         """A new workspace, one's own or a group's, with that revision's files (None: as they are now). Needs `write`,
         and of a collaborator `read`. NotFound for the revision, Corrupt, Conflict for the name, QuotaExceeded.
         """
-        owner = principal.owning(Scope.WRITE, group)
+        owner = principal.owning(Scope.WRITE, await group_meant(self._records, principal, group))
         found = await self._access.find(principal, ref, Permission.READ)
         # Held, so that a deletion of the source cannot shred the key that both will have.
         async with self._locks.hold(found.workspace.id):

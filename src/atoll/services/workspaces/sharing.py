@@ -65,9 +65,10 @@ class Sharing:
     async def revoke(self, principal: Principal, ref: str, target: str) -> None:
         """Take it back; live sandboxes whose owners may have the workspace mounted no more end. Needs `admin`; a
         collaborator may give up its own. NotFound when it has none."""
-        need = Permission.READ if target == principal.id else Permission.ADMIN
+        named = await self._principals.id_of(target)
+        need = Permission.READ if principal.id in (target, named) else Permission.ADMIN
         workspace = (await self._access.find(principal, ref, need)).workspace
-        for meant in dict.fromkeys((target, await self._principals.id_of(target))):
+        for meant in dict.fromkeys((target, named)):
             if meant is None:
                 continue
             event = self._access.event("workspace.unshared", workspace, principal.id, collaborator=meant)

@@ -16,6 +16,7 @@ from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.tree import Entry, EntryKind
 from atoll.domain.workspace import Permission, Quota, Reason, Revision, Workspace
+from atoll.services.identity.group_names import group_meant
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.adding import taken
 from atoll.services.workspaces.evicting import Evicting
@@ -97,7 +98,7 @@ class Workspaces:
         group; Conflict when its owner has that name; QuotaExceeded for too many, or for too many bytes as of
         `Allowance.check`."""
         parts, limits = self._parts, self._parts.limits
-        owner = principal.owning(Scope.WRITE, group)
+        owner = principal.owning(Scope.WRITE, await group_meant(parts.records, principal, group))
         now = parts.access.clock()
         workspace = Workspace(
             id=new_workspace_id(),

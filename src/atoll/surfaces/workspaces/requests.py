@@ -69,7 +69,7 @@ class WorkspaceBody(_Body):
     quotaBytes: Amount | None = Field(None, description="what its files may hold")
     quotaInodes: Amount | None = Field(None, description="files and directories")
     automatic: bool = Field(True, description="take revisions after processes and daily")
-    group: GroupId | None = Field(None, description="the id of a group that it is to belong to")
+    group: GroupId | None = Field(None, description="a group of yours whose it is: its id or name")
 
 
 class ChangesBody(_Body):
@@ -105,7 +105,7 @@ class ForkBody(_Body):
 
     name: Name
     revision: Ref | None = Field(None, description="default: the state now")
-    group: GroupId | None = Field(None, description="the id of a group that it is to belong to")
+    group: GroupId | None = Field(None, description="a group of yours whose it is: its id or name")
 
 
 class MergeBody(_Body):
