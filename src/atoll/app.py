@@ -169,7 +169,7 @@ class Application:
         self.groups.left = self.workspaces.left
         self.capabilities = Capabilities(records, self.keys, self.workspaces.access)
         tries = self._counters(LOGINS_COUNTED)
-        self.auth = make_user_parts(records, self.vault, self.keys, auth_limits(settings), self._welcome, tries)
+        self.auth = make_user_parts(records, self.vault, self.capabilities, auth_limits(settings), self._welcome, tries)
         self.external = self._external()
         self.metrics.registry.register(ProvidersUp(self.external.answering))
         self.connected = Connected(records, self.auth.standing, self.keys, cache_s=settings.keys.cache_s)

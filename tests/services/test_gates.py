@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from atoll.domain.errors import InvalidInput, Unauthenticated
-from atoll.domain.key import KeyKind, Scope
+from atoll.domain.ids import bootstrap_key_id
+from atoll.domain.key import DEFAULT_SCOPES, KeyKind, Scope, hash_key
 from atoll.domain.principal import Principal
+from atoll.domain.rate import Rate
 from atoll.domain.sandbox import Grant, NetworkMode, Sandbox, SandboxSpec
 from atoll.services.gates import Nobody
 from atoll.services.identity.connected import Connected
@@ -162,6 +165,70 @@ async def test_a_capability_opens_what_it_says_until_its_sandbox_or_its_key_ends
     for one in (name, childs, name + "0", "atoll-conn:"):
         with pytest.raises(Unauthenticated):
             await connected.authenticate(one)
+
+
+async def test_a_capability_ends_when_it_was_to_and_so_does_what_was_made_with_it(house: House) -> None:
+    now = datetime.now(UTC)
+    keys = Keys(house.records, cache_s=0.0)
+    giver = await keys.authenticate((await keys.create("giver")).text)
+    connected = Connected(house.records, Standing(house.records), keys, cache_s=0.0, clock=lambda: now)
+    sandbox = await create(house, giver, capability=replace(READ, lasts_s=600.0))
+    stored = await house.records.get_sandbox(sandbox.id)
+    assert stored is not None and stored.spec.capability is not None and stored.spec.capability.lasts_s == 600.0
+    name = connected.name(Live(sandbox))
+    principal = await connected.authenticate(name)
+    child = await create(house, replace(principal, scopes=giver.scopes), capability=READ)
+    childs = connected.name(Live(child))
+    now = sandbox.created_at + timedelta(seconds=599)
+    assert (await connected.authenticate(childs)).id == (await connected.authenticate(name)).id == giver.id
+    now = sandbox.created_at + timedelta(seconds=600)
+    for one in (name, childs):
+        with pytest.raises(Unauthenticated):
+            await connected.authenticate(one)
+    for never in (0.0, -1.0, float("nan"), 1e300):
+        with pytest.raises(InvalidInput, match="expiresInMs"):
+            await create(house, giver, capability=replace(READ, lasts_s=never))
+
+
+async def test_a_capabilitys_budget_is_its_givers_or_less(house: House) -> None:
+    keys = Keys(house.records)
+    giver = await keys.authenticate((await keys.create("giver", budget_micro_usd=10)).text)
+    connected = Connected(house.records, Standing(house.records), keys, cache_s=0.0)
+    for asked, kept in ((None, 10), (10, 10), (4, 4)):
+        sandbox = await create(house, giver, capability=replace(READ, budget_micro_usd=asked))
+        stored = await house.records.get_sandbox(sandbox.id)
+        assert stored is not None and stored.spec.capability is not None
+        assert stored.spec.capability.budget_micro_usd == kept
+    inside = replace(await connected.authenticate(connected.name(Live(sandbox))), scopes=ALICE.scopes)
+    for principal, beyond in ((giver, 11), (inside, 5), (ALICE, -1)):
+        with pytest.raises(InvalidInput, match="budgetMicroUsd"):
+            await create(house, principal, capability=replace(READ, budget_micro_usd=beyond))
+
+
+async def test_a_capability_loses_what_its_key_loses(house: House) -> None:
+    keys = Keys(house.records, bootstrap=["sk_" + "b" * 64], cache_s=0.0)
+    without = Keys(house.records, cache_s=0.0)  # a server whose settings name that key no more
+    made = await keys.create("giver", rate=Rate(5, 5))
+    giver = await keys.authenticate(made.text)
+    child = await keys.create("child", owner=giver.id, parent=giver.credential)
+    connected = Connected(house.records, Standing(house.records), keys, cache_s=0.0)
+    wide = Grant(DEFAULT_SCOPES)
+    name = connected.name(Live(await create(house, await keys.authenticate(child.text), capability=wide)))
+    inside = await connected.authenticate(name)
+    assert inside.scopes == DEFAULT_SCOPES
+    # it counts as what it comes from does
+    assert inside.lineage == (child.key.id, giver.id)
+    assert (inside.rate, inside.rated_as) == (Rate(5, 5), giver.id)
+    await keys.change(giver.id, lambda key: replace(key, scopes=frozenset({Scope.READ})), "key.changed")
+    assert (await connected.authenticate(name)).scopes == {Scope.READ}
+    boot = await keys.create(
+        "boot", text="sk_" + "b" * 64, key_id=bootstrap_key_id(hash_key("sk_" + "b" * 64)), kind=KeyKind.OWNER
+    )
+    live = Live(await create(house, await keys.authenticate(boot.text), capability=wide))
+    assert (await connected.authenticate(connected.name(live))).id == boot.key.id
+    later = Connected(house.records, Standing(house.records), without, cache_s=0.0)
+    with pytest.raises(Unauthenticated):
+        await later.authenticate(later.name(live))
 
 
 async def test_a_name_means_nothing_once_its_sandbox_has_ended(house: House) -> None:

@@ -251,6 +251,41 @@ async def test_a_key_s_own_bound_holds_besides_its_owner_s(shop: Shop) -> None:
     await shop.run(made)
 
 
+async def test_b08_what_bounds_a_key_bounds_all_that_come_from_it(shop: Shop) -> None:
+    key = await add_key(shop.records, "key_aaaaaaaaaaaa", owner=USER_ID)
+    child = await add_key(shop.records, "key_bbbbbbbbbbbb", owner=USER_ID, parent=key.credential)
+    child = replace(child, lineage=(child.credential, key.credential))
+    # a sandbox that the child gave a capability
+    inside = replace(child, credential="sess_" + "0" * 12)
+    amounts = {"concurrent_sandboxes": 2, "executions_per_hour": 2, "cpu_s_per_hour": 3}
+    await shop.overrides.put(OWNER, key.credential, amounts)
+    made = [await shop.create(child), await shop.create(inside)]
+    assert {one.credential for one in made} == {child.credential}
+    for principal in (key, child, inside):
+        with pytest.raises(QuotaExceeded, match="2/2") as raised:
+            await shop.create(principal)
+        assert raised.value.subject == key.credential
+    await shop.create()  # the user has one more
+    for _ in range(2):
+        await shop.run(made[0], child)
+    with pytest.raises(QuotaExceeded, match="2/2"):
+        await shop.run(made[0], inside)
+    shop.now = datetime.now(UTC)
+    await shop.use(made[1], cpu_s=4.0)
+    with pytest.raises(QuotaExceeded, match="cpu_s_per_hour"):
+        await shop.run(made[1], key)
+    with pytest.raises(QuotaExceeded, match="cpu_s_per_hour"):
+        await shop.quotas.bounds_of(made[0])  # waking one
+
+
+async def test_of_changes_at_once_none_is_lost(shop: Shop) -> None:
+    names = ("concurrent_sandboxes", "executions_per_hour", "memory_bytes", "cpu_s_per_hour")
+    await asyncio.gather(*(shop.overrides.change(OWNER, USER_ID, {name: 7}) for name in names))
+    assert {name.value for name in (await shop.quotas.overrides(USER_ID)).amounts} == set(names)
+    await asyncio.gather(*(shop.overrides.clear(OWNER, USER_ID, [name]) for name in names[:3]))
+    assert {name.value for name in (await shop.quotas.overrides(USER_ID)).amounts} == set(names[3:])
+
+
 async def test_tiers_bound_a_day_s_sessions_their_age_and_their_memory(shop: Shop) -> None:
     key = await add_key(shop.records, "key_bbbbbbbbbbbb", plan="anonymous")
     shop.now = datetime.now(UTC)

@@ -10,6 +10,7 @@ import jwt
 from atoll.domain.principal import Principal
 from atoll.domain.user import User
 from atoll.records.base import Records
+from atoll.services.identity.capabilities import Capabilities
 from atoll.services.identity.logins import LoginLimits, Logins, TokenPair
 from atoll.services.identity.own_keys import OwnKeys
 from atoll.services.identity.signing_keys import EDDSA, SigningKeys
@@ -19,6 +20,7 @@ from atoll.services.identity.tokens import Tokens
 from atoll.services.identity.users import OPERATOR, Users
 from atoll.services.keys import Keys
 from atoll.services.rates.local_counters import LocalCounters
+from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.memory_vault import MemoryVault
 from tests.services.identity.clocks import Time, cheap_passwords
@@ -58,7 +60,7 @@ class Server:
             records, self.users, passwords, self.tokens, self.standing, self.throttle, limits, time.clock
         )
         self.keys = Keys(records, **clocks)
-        self.own_keys = OwnKeys(records, self.keys)
+        self.own_keys = OwnKeys(Capabilities(records, self.keys, WorkspaceAccess(records), clock=time.clock))
 
     async def user(self, username: str = "ann", **more: Any) -> User:
         return await self.users.create(OPERATOR, username, PASSWORD, **more)

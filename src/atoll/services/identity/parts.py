@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from atoll.records.base import Records
+from atoll.services.identity.capabilities import Capabilities
 from atoll.services.identity.logins import LoginLimits, Logins
 from atoll.services.identity.own_keys import OwnKeys
 from atoll.services.identity.passwords import Passwords
@@ -13,7 +14,6 @@ from atoll.services.identity.standing import Standing
 from atoll.services.identity.throttling import LoginThrottle, TryLimits
 from atoll.services.identity.tokens import SKEW_S, Tokens
 from atoll.services.identity.users import Users, Welcome
-from atoll.services.keys import Keys
 from atoll.services.rates.counters import Counters
 from atoll.vaults.base import Vault
 
@@ -46,7 +46,7 @@ class UserParts:
 def make_user_parts(
     records: Records,
     vault: Vault,
-    keys: Keys,
+    capabilities: Capabilities,
     limits: AuthLimits | None = None,
     welcome: Welcome | None = None,
     tries: Counters | None = None,
@@ -73,4 +73,4 @@ def make_user_parts(
     )
     throttle = LoginThrottle(limits.tries, tries)
     logins = Logins(records, users, passwords, tokens, standing, throttle, limits.logins)
-    return UserParts(standing, users, signing_keys, tokens, logins, OwnKeys(records, keys))
+    return UserParts(standing, users, signing_keys, tokens, logins, OwnKeys(capabilities))

@@ -1,0 +1,37 @@
+"""The bounds of keys on every store: SQLite, PostgreSQL, and the one in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atoll.records.base import Records
+from atoll.testing.key_bounds_conformance import KeyBoundsConformance
+from atoll.testing.memory_records import MemoryRecords
+from tests.records.test_conformance import opened_twice
+
+Stores = tuple[Records, Records]
+
+
+class TestSqlite(KeyBoundsConformance):
+    @pytest.fixture
+    async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
+            yield stores
+
+
+@pytest.mark.postgres
+class TestPostgres(KeyBoundsConformance):
+    @pytest.fixture
+    async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(postgres_url):
+            yield stores
+
+
+class TestMemory(KeyBoundsConformance):
+    @pytest.fixture
+    async def stores(self) -> Stores:
+        store = MemoryRecords()
+        return store, store
