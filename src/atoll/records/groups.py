@@ -31,14 +31,22 @@ class GroupRecords(ABC):
 
     @abstractmethod
     async def delete_group(self, group_id: str, event: Event) -> None:
-        """Forget it with its memberships and shares. NotFound when it is gone; Conflict, saying what, while it owns
-        sandboxes that have not ended, workspaces that are not deleted, keys that are not revoked, or secrets."""
+        """Forget it with its memberships, shares, webhooks and quotas. NotFound when it is gone; Conflict, saying
+        what, while it owns sandboxes that have not ended, workspaces that are not deleted, keys that are not revoked,
+        or secrets."""
 
     @abstractmethod
     async def put_member(
-        self, member: Member, event: Event, *, members_max: int | None = None, groups_max: int | None = None
+        self,
+        member: Member,
+        event: Event,
+        *,
+        new: bool = False,
+        members_max: int | None = None,
+        groups_max: int | None = None,
     ) -> None:
-        """Insert or replace. NotFound when the group is gone; Conflict when that would leave it without an admin;
+        """Insert or replace. NotFound when the group is gone; Conflict when that would leave it without an admin, or
+        for a `new` one who is a member already;
         QuotaExceeded for a new one, when the group has `members_max` already, or the principal `groups_max` groups."""
 
     @abstractmethod

@@ -19,8 +19,9 @@ from atoll.domain.sandbox import ENDED
 from atoll.domain.user import USER_ID
 from atoll.records.groups import GROUP_PREFIX, GroupRecords
 from atoll.records.prepared import Prepared
-from atoll.records.schema import api_keys, group_members, groups, sandboxes, secrets, shares, users, workspaces
+from atoll.records.schema import api_keys, group_members, groups, sandboxes, secrets, users, workspaces
 from atoll.records.sql_chain import append_event
+from atoll.records.sql_leavings import forget_leavings
 from atoll.records.sql_store import (
     SqlStore,
     event_values,
@@ -87,7 +88,7 @@ class SqlGroups(SqlStore, GroupRecords):
             _hold(connection, group_id)
             if theirs := owned(connection, group_id):
                 raise Conflict(f"the group still owns {theirs}: end, delete or revoke those first")
-            connection.execute(delete(shares).where(shares.c.principal == group_id))
+            forget_leavings(connection, group_id)
             connection.execute(delete(group_members).where(group_members.c.group == group_id))
             connection.execute(delete(groups).where(groups.c.id == group_id))
             append_event(connection, happened)
@@ -95,13 +96,21 @@ class SqlGroups(SqlStore, GroupRecords):
         await self._commit(forget)
 
     async def put_member(
-        self, member: Member, event: Event, *, members_max: int | None = None, groups_max: int | None = None
+        self,
+        member: Member,
+        event: Event,
+        *,
+        new: bool = False,
+        members_max: int | None = None,
+        groups_max: int | None = None,
     ) -> None:
         row, happened = storable(_member_row(member)), event_values(event)
 
         def change(connection: Connection) -> None:
             _hold(connection, member.group)
             before = _GET_MEMBER.first(connection, {"of": member.group, "who": member.principal})
+            if new and before is not None:
+                raise Conflict(f"{member.principal} is a member already")
             if before is None:
                 if members_max is not None and (there := _count(connection, member.group)) >= members_max:
                     raise QuotaExceeded(f"the group has its maximum of members ({there}/{members_max})")

@@ -13,6 +13,7 @@ from atoll.domain.event import Event
 from atoll.domain.webhook import Webhook
 from atoll.records.schema import event_heads, webhook_cursors, webhooks
 from atoll.records.sql_chain import append_event
+from atoll.records.sql_groups import hold_owner
 from atoll.records.sql_store import SqlStore, event_values, lock_owner, not_swapped, put, storable
 from atoll.records.webhooks import WebhookRecords
 
@@ -37,6 +38,7 @@ class SqlWebhooks(SqlStore, WebhookRecords):
 
         def add(connection: Connection) -> None:
             lock_owner(connection, OWNER_LOCK, webhook.owner)
+            hold_owner(connection, webhook.owner)
             own = select(func.count()).select_from(webhooks).where(webhooks.c.owner == webhook.owner)
             have: int = connection.execute(own).scalar_one()
             if have >= quota:

@@ -154,6 +154,7 @@ class SqlWorkspaces(SqlStore, WorkspaceRecords):
         row, happened = storable(share_row(share)), event_values(event)
 
         def change(connection: Connection) -> None:
+            hold_owner(connection, share.principal)
             try:
                 _PUT_SHARE.run(connection, row)
             except IntegrityError as error:

@@ -19,7 +19,7 @@ class WebhookRecords(ABC):
     @abstractmethod
     async def add_webhook(self, webhook: Webhook, event: Event, *, quota: int) -> None:
         """Insert; it will be told of what happens from now on, `event` first. QuotaExceeded when its owner has
-        `quota` of them."""
+        `quota` of them; NotFound when its owner is a group or a user who is gone."""
 
     @abstractmethod
     async def swap_webhook(self, webhook: Webhook, event: Event) -> Webhook:

@@ -15,10 +15,12 @@ from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, StaleVersion
 from atoll.domain.event import Event
 from atoll.domain.group import Group, Member, Membership, Role
 from atoll.domain.ids import new_id
+from atoll.domain.quota import OverridesOf, QuotaName
 from atoll.domain.sandbox import SandboxState
 from atoll.domain.workspace import Permission, Share
 from atoll.records.base import Records
 from atoll.testing.records_conformance import T0, event, key, sandbox, together
+from atoll.testing.webhook_records_conformance import webhook
 from atoll.testing.workspace_records_examples import made
 
 
@@ -133,6 +135,34 @@ class GroupRecordsConformance:
         assert await actions(records, one) == ["group.created", "group.deleted"]
         with pytest.raises(NotFound):
             await records.delete_group(one.id, event(one.id))
+
+    async def test_a_group_s_webhooks_and_quotas_go_with_it(self, records: Records) -> None:
+        one = await added(records)
+        hook = webhook(one.id)
+        await records.add_webhook(hook, event(hook.id), quota=10)
+        await records.put_quotas(OverridesOf(one.id, {QuotaName.SANDBOXES: 1}), event(one.id, "quota.set"))
+        await records.delete_group(one.id, event(one.id))
+        assert await records.get_webhook(hook.id) is None
+        assert await records.get_quotas((one.id,)) == {}
+        with pytest.raises(NotFound):
+            await records.add_webhook(hook, event(hook.id), quota=10)
+        with pytest.raises(NotFound):
+            await records.put_quotas(OverridesOf(one.id, {QuotaName.SANDBOXES: 1}), event(one.id))
+
+    async def test_a_new_member_is_no_member_yet_also_for_two_who_add_it_at_once(
+        self, stores: tuple[Records, Records]
+    ) -> None:
+        one = await added(stores[0])
+        roles = Role.ADMIN, Role.VIEWER
+        puts = [
+            store.put_member(member(one, "key_1", role), event(one.id, "member.added"), new=True)
+            for store, role in zip(stores, roles, strict=True)
+        ]
+        outcomes = await together(*puts)
+        assert [isinstance(outcome, Conflict) for outcome in outcomes].count(True) == 1
+        stored = await stores[0].get_member(one.id, "key_1")
+        assert stored is not None and stored.role is roles[outcomes.index(None)]
+        assert (await actions(stores[0], one)).count("member.added") == 1
 
     async def test_a_group_stays_while_it_owns_something(self, records: Records) -> None:
         one = await added(records)

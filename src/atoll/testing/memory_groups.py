@@ -49,17 +49,25 @@ class MemoryGroups(GroupRecords):
         self._group(group_id)
         if owned := ", ".join(f"{count} {what}" for what, count in self._owned(group_id) if count):
             raise Conflict(f"the group still owns {owned}: end, delete or revoke those first")
-        self._unshare_all(group_id)
+        self._forget_leavings(group_id)
         self._members = {key: one for key, one in self._members.items() if one.group != group_id}
         del self._groups[group_id]
         self._log(event)
 
     async def put_member(
-        self, member: Member, event: Event, *, members_max: int | None = None, groups_max: int | None = None
+        self,
+        member: Member,
+        event: Event,
+        *,
+        new: bool = False,
+        members_max: int | None = None,
+        groups_max: int | None = None,
     ) -> None:
         self._check()
         self._group(member.group)
         before = self._members.get((member.group, member.principal))
+        if new and before is not None:
+            raise Conflict(f"{member.principal} is a member already")
         if before is None:
             there = len(self._members_of(member.group))
             if members_max is not None and there >= members_max:
@@ -133,5 +141,5 @@ class MemoryGroups(GroupRecords):
         """What is somebody's, and how many of each kind."""
 
     @abstractmethod
-    def _unshare_all(self, principal: str) -> None:
-        """Forget what is shared with somebody."""
+    def _forget_leavings(self, principal: str) -> None:
+        """Forget the shares, webhooks and quotas of somebody."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from atoll.domain.errors import NotFound, QuotaExceeded, StaleVersion
 from atoll.domain.event import Event
@@ -24,6 +25,8 @@ class MemoryWebhooks(MemoryEvents, WebhookRecords):
 
     async def add_webhook(self, webhook: Webhook, event: Event, *, quota: int) -> None:
         self._check()
+        whole: Any = self
+        whole._hold_owner(webhook.owner)
         have = sum(one.owner == webhook.owner for one in self._webhooks.values())
         if have >= quota:
             raise QuotaExceeded(f"webhook limit reached ({have}/{quota})")

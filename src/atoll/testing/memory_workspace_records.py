@@ -209,6 +209,7 @@ class MemoryWorkspaceRecords(MemoryChunkRecords):
         self._check()
         if share.workspace not in self._workspaces:
             raise NotFound(f"workspace {share.workspace} does not exist")
+        self._hold_owner(share.principal)
         self._shares[share.workspace, share.principal] = share
         self._log(event)
 

@@ -185,14 +185,14 @@ class QuotaRecordsConformance:
         assert await records.get_quotas(["user_1"]) == {}
         wanted = OverridesOf("user_1", {QuotaName.SANDBOXES: 3, QuotaName.MEMORY: None, QuotaName.STORED: 2**50})
         await records.put_quotas(wanted, event("quota.changed"))
-        await records.put_quotas(OverridesOf("grp_1", {QuotaName.CPU: 0}), event("quota.changed"))
+        await records.put_quotas(OverridesOf("key_1", {QuotaName.CPU: 0}), event("quota.changed"))
         found = await records.get_quotas(["user_1", "nobody"])
         assert {name: dict(one.amounts) for name, one in found.items()} == {"user_1": dict(wanted.amounts)}
         await records.put_quotas(OverridesOf("user_1", {QuotaName.MEMORY: 7}), event("quota.changed"))
         assert dict((await records.get_quotas(["user_1"]))["user_1"].amounts) == {QuotaName.MEMORY: 7}
-        assert [one.subject for one in await records.list_quotas()] == ["grp_1", "user_1"]
+        assert [one.subject for one in await records.list_quotas()] == ["key_1", "user_1"]
         await records.put_quotas(OverridesOf("user_1"), event("quota.cleared"))
-        assert [one.subject for one in await records.list_quotas()] == ["grp_1"]
+        assert [one.subject for one in await records.list_quotas()] == ["key_1"]
         assert [one.action for one in await records.list_events()] == ["quota.changed"] * 3 + ["quota.cleared"]
 
     async def test_an_event_of_its_own_is_stored(self, records: Records) -> None:

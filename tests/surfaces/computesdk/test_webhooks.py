@@ -15,6 +15,7 @@ from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from atoll.domain.event import Event
+from atoll.services.identity.principals import Principals
 from atoll.services.webhooks.delivering import Deliveries, DeliveryLimits
 from atoll.services.webhooks.owners import Owners
 from atoll.surfaces.computesdk.events import event_answer
@@ -163,9 +164,8 @@ async def test_what_was_not_told_is_told_after_a_restart(open_house: Opener, key
         receiver.pause_s = 0
         await happen(house, "c")
         limits = DeliveryLimits()
-        again = Deliveries(
-            app.records, app.vault, app.outbound, event_answer, Owners(app.records).why_not, app.metrics, limits
-        )
+        stands = Owners(app.records, Principals(app.records), app.connected.scopes_left).why_not
+        again = Deliveries(app.records, app.vault, app.outbound, event_answer, stands, app.metrics, limits)
         again.start()
         assert await receiver.has(3) == ["a", "b", "c"]
         await again.close()
@@ -215,6 +215,22 @@ async def test_a_receiver_that_hangs_holds_up_nobody_else(open_house: Opener, ke
 async def test_a_revoked_owner_is_told_of_nothing(open_house: Opener, keys: Any) -> None:
     async with open_house(outbound=OUTBOUND) as house, receiving() as receiver:
         hook = await made(house, receiver.url, keys.ALICE)
+        stored = await house.records.get_key(ALICE)
+        assert stored is not None
+        revoked = replace(stored, revoked_at=stored.created_at + timedelta(seconds=1))
+        await house.records.swap_key(revoked, Event("key.revoked", ALICE, ALICE, "cli"))
+        await happen(house, "a")
+        await seen(house, hook, lambda one: not one["enabled"])
+        assert receiver.calls == []
+
+
+async def test_a_revoked_owner_is_told_of_nothing_although_a_key_that_it_made_is_left(
+    open_house: Opener, keys: Any
+) -> None:
+    async with open_house(outbound=OUTBOUND) as house, receiving() as receiver:
+        hook = await made(house, receiver.url, keys.ALICE)
+        child = await house.call("POST", "/api/keys", keys.ALICE, json={"name": "child", "scopes": ["read"]})
+        assert child.status_code == 201
         stored = await house.records.get_key(ALICE)
         assert stored is not None
         revoked = replace(stored, revoked_at=stored.created_at + timedelta(seconds=1))
