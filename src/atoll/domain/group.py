@@ -38,6 +38,7 @@ class Group:
     updated_at: datetime
     description: str | None = None
     version: int = 1
+    creator: str = ""  # a principal's id: it counts among their groups while it exists, whoever is in it
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ class GroupRecords(ABC):
 
     @abstractmethod
     async def add_group(self, group: Group, first: Member, event: Event, *, quota: int | None = None) -> None:
-        """Insert it with its first member. Conflict when the id exists; QuotaExceeded when that principal belongs to
-        `quota` groups already, counted in the same atomic step."""
+        """Insert it with its first member. Conflict when the id exists; QuotaExceeded when its creator has made
+        `quota` groups that still exist, counted in the same atomic step."""
 
     @abstractmethod
     async def swap_group(self, group: Group, event: Event) -> Group:
@@ -47,7 +47,8 @@ class GroupRecords(ABC):
     ) -> None:
         """Insert or replace. NotFound when the group is gone; Conflict when that would leave it without an admin, or
         for a `new` one who is a member already;
-        QuotaExceeded for a new one, when the group has `members_max` already, or the principal `groups_max` groups."""
+        QuotaExceeded for a new one, when the group has `members_max` already, or the principal belongs to
+        `groups_max` groups that others made."""
 
     @abstractmethod
     async def delete_member(self, group_id: str, principal: str, event: Event) -> bool:

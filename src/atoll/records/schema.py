@@ -382,6 +382,8 @@ groups = Table(
     Column("updated_at", Utc, nullable=False),
     Column("description", Text),
     Column("version", Integer, nullable=False),
+    Column("creator", String, nullable=False),
+    Index(None, "creator"),
 )
 
 group_members = Table(

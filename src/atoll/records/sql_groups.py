@@ -42,7 +42,7 @@ _HOLD_USER = Prepared(
     select(users.c.id).where(users.c.id == bindparam("wanted")).with_for_update(read=True, key_share=True)
 )
 _HOLD_SHARED = Prepared(select(groups).where(groups.c.id == bindparam("wanted")).with_for_update(read=True))
-_SWAP = swap(groups, {"created_at"})
+_SWAP = swap(groups, {"created_at", "creator"})
 _MEMBER = group_members.c.group == bindparam("of"), group_members.c.principal == bindparam("who")
 _GET_MEMBER = Prepared(select(group_members).where(*_MEMBER))
 _PUT_MEMBER = put(group_members, "role")
@@ -56,7 +56,7 @@ class SqlGroups(SqlStore, GroupRecords):
         row, member, happened = storable(_group_row(group)), storable(_member_row(first)), event_values(event)
 
         def add(connection: Connection) -> None:
-            _check_groups(connection, first.principal, quota)
+            _check_made(connection, group.creator, quota)
             try:
                 _ADD.run(connection, row)
             except IntegrityError as error:
@@ -114,7 +114,7 @@ class SqlGroups(SqlStore, GroupRecords):
             if before is None:
                 if members_max is not None and (there := _count(connection, member.group)) >= members_max:
                     raise QuotaExceeded(f"the group has its maximum of members ({there}/{members_max})")
-                _check_groups(connection, member.principal, groups_max)
+                _check_joined(connection, member.principal, groups_max)
             _PUT_MEMBER.run(connection, row)
             _check_admin(connection, member.group)
             append_event(connection, happened)
@@ -205,13 +205,26 @@ def _check_admin(connection: Connection, group_id: str) -> None:
         raise Conflict("a group keeps at least one admin: make another member admin first, or delete the group")
 
 
-def _check_groups(connection: Connection, principal: str, most: int | None) -> None:
+def _check_made(connection: Connection, creator: str, most: int | None) -> None:
+    if most is None:
+        return
+    lock_owner(connection, MEMBER_LOCK, creator)
+    query = select(func.count()).select_from(groups).where(groups.c.creator == creator)
+    if (there := connection.execute(query).scalar_one()) >= most:
+        raise QuotaExceeded(f"{creator} has made its maximum of groups ({there}/{most})")
+
+
+def _check_joined(connection: Connection, principal: str, most: int | None) -> None:
     if most is None:
         return
     lock_owner(connection, MEMBER_LOCK, principal)
-    query = select(func.count()).select_from(group_members).where(group_members.c.principal == principal)
+    query = (
+        select(func.count())
+        .select_from(group_members.join(groups, groups.c.id == group_members.c.group))
+        .where(group_members.c.principal == principal, groups.c.creator != principal)
+    )
     if (there := connection.execute(query).scalar_one()) >= most:
-        raise QuotaExceeded(f"{principal} belongs to its maximum of groups ({there}/{most})")
+        raise QuotaExceeded(f"{principal} belongs to its maximum of groups that others made ({there}/{most})")
 
 
 def _count(connection: Connection, group_id: str) -> int:
@@ -227,6 +240,7 @@ def _group_row(group: Group) -> dict[str, Any]:
         "updated_at": group.updated_at,
         "description": group.description,
         "version": group.version,
+        "creator": group.creator,
     }
 
 

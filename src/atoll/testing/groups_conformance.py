@@ -34,7 +34,7 @@ def member(of: Group, principal: str = "key_0", role: Role = Role.ADMIN, *, afte
 
 
 async def added(records: Records, name: str = "g", principal: str = "key_0", **changes: Any) -> Group:
-    one = group(name, **changes)
+    one = group(name, creator=principal, **changes)
     await records.add_group(one, member(one, principal), event(one.id, "group.created"))
     return one
 
@@ -68,15 +68,28 @@ class GroupRecordsConformance:
         assert await actions(records, one) == ["group.created"]
         assert await records.list_members(one.id) == [member(one)]
 
-    async def test_a_principal_belongs_to_so_many_groups_at_most(self, records: Records) -> None:
-        one, others = await added(records), await added(records, "h", "key_1")
-        another = group()
+    async def test_a_principal_makes_so_many_groups_at_most_also_after_it_has_left_them(self, records: Records) -> None:
+        one = await added(records)
+        await records.put_member(member(one, "key_1"), event(one.id, "member.added"))
+        await records.delete_member(one.id, "key_0", event(one.id, "member.removed"))
+        another = group(creator="key_0")
         with pytest.raises(QuotaExceeded):
             await records.add_group(another, member(another), event(another.id), quota=1)
-        with pytest.raises(QuotaExceeded):
-            await records.put_member(member(others), event(others.id), groups_max=1)
         assert await records.get_group(another.id) is None
-        assert await records.list_memberships("key_0") == [Membership(one, Role.ADMIN)]
+        await records.delete_group(one.id, event(one.id))
+        await records.add_group(another, member(another), event(another.id), quota=1)
+
+    async def test_groups_that_others_made_take_no_place_of_one_s_own_and_are_bounded_apart(
+        self, records: Records
+    ) -> None:
+        theirs = [await added(records, name, "key_1") for name in ("g", "h", "i")]
+        for one in theirs[:2]:
+            await records.put_member(member(one), event(one.id), groups_max=2)
+        with pytest.raises(QuotaExceeded):
+            await records.put_member(member(theirs[2]), event(theirs[2].id), groups_max=2)
+        own = group(creator="key_0")
+        await records.add_group(own, member(own), event(own.id), quota=1)
+        assert {one.group.id for one in await records.list_memberships("key_0")} == {theirs[0].id, theirs[1].id, own.id}
 
     async def test_a_swap_of_a_group_changes_it_and_an_old_version_is_refused(self, records: Records) -> None:
         one = await added(records)

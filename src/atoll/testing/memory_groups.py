@@ -26,7 +26,9 @@ class MemoryGroups(GroupRecords):
         self._check()
         if group.id in self._groups:
             raise Conflict(f"group {group.id} exists already")
-        self._check_groups_max(first.principal, quota)
+        made = sum(one.creator == group.creator for one in self._groups.values())
+        if quota is not None and made >= quota:
+            raise QuotaExceeded(f"{group.creator} has made its maximum of groups ({made}/{quota})")
         self._groups[group.id] = group
         self._members[group.id, first.principal] = first
         self._log(event)
@@ -72,7 +74,7 @@ class MemoryGroups(GroupRecords):
             there = len(self._members_of(member.group))
             if members_max is not None and there >= members_max:
                 raise QuotaExceeded(f"the group has its maximum of members ({there}/{members_max})")
-            self._check_groups_max(member.principal, groups_max)
+            self._check_joined(member.principal, groups_max)
         after = member if before is None else replace(before, role=member.role)
         self._check_admin(member.group, [*self._members_of(member.group, but=member.principal), after])
         self._members[member.group, member.principal] = after
@@ -123,10 +125,20 @@ class MemoryGroups(GroupRecords):
         if all(one.role is not Role.ADMIN for one in members):
             raise Conflict("a group keeps at least one admin: make another member admin first, or delete the group")
 
-    def _check_groups_max(self, principal: str, most: int | None) -> None:
-        there = sum(one.principal == principal for one in self._members.values())
+    def _leave_groups(self, principal: str) -> None:
+        groups = [one.group for one in self._members.values() if one.principal == principal]
+        for group in groups:
+            self._check_admin(group, self._members_of(group, but=principal))
+        for group in groups:
+            del self._members[group, principal]
+
+    def _check_joined(self, principal: str, most: int | None) -> None:
+        there = sum(
+            one.principal == principal and self._groups[one.group].creator != principal
+            for one in self._members.values()
+        )
         if most is not None and there >= most:
-            raise QuotaExceeded(f"{principal} belongs to its maximum of groups ({there}/{most})")
+            raise QuotaExceeded(f"{principal} belongs to its maximum of groups that others made ({there}/{most})")
 
     @abstractmethod
     def _check(self) -> None:

@@ -30,7 +30,8 @@ SWAPS_MAX = 8
 class GroupLimits:
     """How many there may be."""
 
-    groups_max: int = 100  # that one principal belongs to
+    groups_max: int = 100  # that one principal made
+    joined_max: int = 1_000  # made by others, that one principal belongs to: whoever adds one asks nobody
     members_max: int = 1_000  # of one group
 
 
@@ -59,7 +60,7 @@ class Groups:
         if GROUP_ID.match(owner):
             raise Forbidden("a group belongs to no other group: use the credential of one of its members")
         now = self._clock()
-        group = Group(new_id("grp"), name, now, now, description or None)
+        group = Group(new_id("grp"), name, now, now, description or None, creator=owner)
         _check(group)
         member = Member(group.id, owner, Role.ADMIN, now)
         event = self._event("group.created", group.id, principal, name=name)
@@ -133,9 +134,9 @@ class Groups:
 
     async def remove(self, principal: Principal, group_id: str, who: str) -> None:
         """Needs `write`, and to be an admin, but for leaving by oneself. Conflict for the last admin."""
-        role = Role.VIEWER if who == principal.id else Role.ADMIN
-        await self._find(principal, group_id, Scope.WRITE, role)
-        member = await self._member(group_id, who)
+        oneself = who == principal.id or await self._principals.id_of(who) == principal.id
+        await self._find(principal, group_id, Scope.WRITE, Role.VIEWER if oneself else Role.ADMIN)
+        member = await self._member(group_id, principal.id if oneself else who)
         event = self._event("member.removed", group_id, principal, principal=member.principal)
         if not await self._records.delete_member(group_id, member.principal, event):
             raise _no_member(who)
@@ -168,7 +169,7 @@ class Groups:
         event = self._event(action, group_id, principal, principal=target, role=role.value)
         limits = self._limits
         put = self._records.put_member(
-            member, event, new=new, members_max=limits.members_max, groups_max=limits.groups_max
+            member, event, new=new, members_max=limits.members_max, groups_max=limits.joined_max
         )
         await self._gone(put)
         self._memberships.forget(target)

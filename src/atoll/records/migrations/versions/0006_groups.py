@@ -16,8 +16,10 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("description", sa.Text),
         sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("creator", sa.String, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_groups"),
     )
+    op.create_index("ix_groups_creator", "groups", ["creator"])
     op.create_table(
         "group_members",
         sa.Column("group", sa.String, nullable=False),
