@@ -23,7 +23,8 @@ class AccountRecords(ABC):
 
     @abstractmethod
     async def delete_key(self, key_id: str, event: Event) -> None:
-        """Forget a key, its account and its use log. NotFound when it is gone."""
+        """Forget a key, its account and its use log, and what only an owner has that exists: memberships of groups,
+        shares, webhooks, quotas. NotFound when it is gone; Conflict while it is the only admin of a group."""
 
     @abstractmethod
     async def key_stats(self, key_id: str, since: datetime | None = None) -> KeyStats:

@@ -20,6 +20,8 @@ from atoll.records.prepared import Prepared
 from atoll.records.rows import key_of, key_row, sandbox_of
 from atoll.records.schema import accounts, api_key_usage, api_keys, quota_requests, sandboxes
 from atoll.records.sql_chain import append_event
+from atoll.records.sql_groups import leave_groups
+from atoll.records.sql_leavings import forget_leavings
 from atoll.records.sql_store import (
     SqlStore,
     event_values,
@@ -64,6 +66,8 @@ class SqlAccounts(SqlStore, AccountRecords):
         def remove(connection: Connection) -> None:
             if connection.execute(delete(api_keys).where(api_keys.c.id == key_id)).rowcount != 1:
                 raise NotFound(f"key {key_id} does not exist")
+            leave_groups(connection, key_id)
+            forget_leavings(connection, key_id)
             connection.execute(delete(api_key_usage).where(api_key_usage.c.key_id == key_id))
             connection.execute(delete(accounts).where(accounts.c.id == key_id))
             append_event(connection, happened)

@@ -203,7 +203,8 @@ class Keys:
         return await self._records.get_key(key_id) if KEY_ID.match(key_id) else None
 
     async def delete(self, key_id: str, *, actor: str = "system", request_id: str | None = None) -> None:
-        """Forget a key and what it was used for. NotFound for an unknown one."""
+        """Forget a key and what it was used for. NotFound for an unknown one; Conflict while it is the only admin of
+        a group."""
         key = await self.get(key_id)
         if key is None:
             raise NotFound(f"key {key_id} not found")

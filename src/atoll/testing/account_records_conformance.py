@@ -11,8 +11,10 @@ import pytest
 from atoll.domain.account import Account, QuotaRequest
 from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, StaleVersion
 from atoll.domain.event import Event
-from atoll.domain.ids import new_key_id, new_sandbox_id
+from atoll.domain.group import Group, Member, Role
+from atoll.domain.ids import new_id, new_key_id, new_sandbox_id
 from atoll.domain.key import DEFAULT_SCOPES, ApiKey, KeyKind, hash_key, new_key_text
+from atoll.domain.quota import OverridesOf, QuotaName
 from atoll.domain.rate import Rate
 from atoll.domain.sandbox import Sandbox, SandboxSpec
 from atoll.records.base import KeyUse, Records
@@ -75,6 +77,22 @@ class AccountRecordsConformance:
         with pytest.raises(NotFound):
             await stores[1].delete_key(key.id, event("key.deleted", key.id))
         assert [one.action for one in await stores[1].list_events(target=key.id)] == ["key.created", "key.deleted"]
+
+    async def test_a_deleted_key_leaves_its_groups_and_stays_while_it_is_the_only_admin_of_one(
+        self, stores: Stores
+    ) -> None:
+        key, group = a_key(), Group(new_id("grp"), "g", NOW, NOW)
+        await stores[0].add_key(key, event("key.created", key.id))
+        await stores[0].add_group(group, Member(group.id, key.id, Role.ADMIN, NOW), event("group.created", group.id))
+        await stores[0].put_quotas(OverridesOf(key.id, {QuotaName.SANDBOXES: 1}), event("quota.set", key.id))
+        with pytest.raises(Conflict, match="at least one admin"):
+            await stores[1].delete_key(key.id, event("key.deleted", key.id))
+        assert await stores[0].get_key(key.id) is not None
+        assert set(await stores[0].get_quotas((key.id,))) == {key.id}
+        await stores[0].put_member(Member(group.id, "key_0", Role.ADMIN, NOW), event("member.added", group.id))
+        await stores[1].delete_key(key.id, event("key.deleted", key.id))
+        assert [one.principal for one in await stores[0].list_members(group.id)] == ["key_0"]
+        assert await stores[0].get_quotas((key.id,)) == {}
 
     async def test_what_a_key_was_used_for_is_counted(self, stores: Stores) -> None:
         key = a_key()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from atoll.domain.account import Account, KeyStats, QuotaRequest
 from atoll.domain.errors import Conflict, NotFound, QuotaExceeded, StaleVersion
@@ -45,8 +46,12 @@ class MemoryAccounts(AccountRecords):
 
     async def delete_key(self, key_id: str, event: Event) -> None:
         self._check()
-        if self._keys.pop(key_id, None) is None:
+        if key_id not in self._keys:
             raise NotFound(f"key {key_id} does not exist")
+        whole: Any = self
+        whole._leave_groups(key_id)
+        whole._forget_leavings(key_id)
+        del self._keys[key_id]
         self._uses = [use for use in self._uses if use.key_id != key_id]
         self._accounts.pop(key_id, None)
         self._log(event)

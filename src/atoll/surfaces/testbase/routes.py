@@ -50,7 +50,7 @@ def admin_operations(admin: KeyAdmin, settings: Settings) -> list[Operation]:
         ),
         Operation(
             "DELETE", KEY, of.delete, "adminDeleteKey", "Delete a key for good, with what it was used for",
-            answers=(Answer(200, "that it is gone", answers.AdminKeyDoneAnswer),), errors=(404, 503),
+            answers=(Answer(200, "that it is gone", answers.AdminKeyDoneAnswer),), errors=(404, 409, 503),
         ),
         Operation(
             "POST", KEY + "/revoke", of.revoke, "adminRevokeKey", "End a key; it stays in the records",
