@@ -56,6 +56,24 @@ async def test_who_has_logged_in_from_there_is_not_kept_out_by_strangers(throttl
     await throttle.begin("ann", "home")
 
 
+async def test_who_has_logged_in_from_there_is_not_kept_out_by_who_shares_the_address(throttle: LoginThrottle) -> None:
+    await throttle.begin("ann", "home")
+    await throttle.succeed("ann", "home")
+    for number in range(9):
+        await tries(throttle, f"u{number}", "home")
+    assert await tries(throttle, "ben", "home") == 0
+    assert await tries(throttle, "ann", "home") == 3
+
+
+async def test_attempts_that_name_nobody_run_out_apart_from_those_with_a_username(throttle: LoginThrottle) -> None:
+    for _ in range(5):
+        await throttle.fail_unnamed("a")
+    with pytest.raises(RateLimited):
+        await throttle.fail_unnamed("a")
+    await throttle.fail_unnamed("b")
+    assert await tries(throttle, "ann", "a") == 3
+
+
 async def test_successes_cost_nothing(throttle: LoginThrottle) -> None:
     for _ in range(50):
         await throttle.begin("ann", "a")
@@ -106,8 +124,8 @@ async def test_a15_guesses_at_several_servers_count_together_and_successes_cost_
     await here.begin("ann", "home")
     assert await tries(there, "ann", "home") == 2
     assert await tries(here, "ann", "home") == 0
-    assert await tries(here, "ben", "home") == 2
-    assert await tries(there, "cat", "home") == 0
+    assert await tries(here, "ben", "home") == 3
+    assert await tries(there, "cat", "home") == 2
 
 
 async def test_no_store_holds_what_was_typed_as_a_username(time: Time) -> None:

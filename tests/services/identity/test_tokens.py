@@ -16,7 +16,7 @@ from atoll.services.identity import tokens as module
 from atoll.services.identity.signing_keys import RS256
 from atoll.services.identity.users import OPERATOR, UserChanges
 from tests.services.identity.forging import ec_key, ed_key, part, rsa_key, sign, sign_raw, sign_with_secret
-from tests.services.identity.logged_in import HOME, Pair, Server, forged
+from tests.services.identity.logged_in import Pair, Server, forged
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ async def test_a_token_expires_to_the_second_however_fresh_the_cache_is(pair: Pa
 async def test_a07_what_was_ended_is_refused_here_at_once_and_elsewhere_within_two_seconds(pair: Pair) -> None:
     await pair.here.user()
     ends = {
-        "logout": lambda tokens: pair.here.logins.logout(refresh_token=tokens.refresh, address=HOME),
+        "logout": lambda tokens: pair.here.logins.logout(refresh_token=tokens.refresh),
         "disable": lambda _: pair.here.users.change(OPERATOR, "ann", UserChanges(disabled=True)),
         "enable": lambda _: pair.here.users.change(OPERATOR, "ann", UserChanges(disabled=False)),
         "password": lambda _: pair.here.users.set_password(OPERATOR, "ann", "correct horse battery"),

@@ -104,11 +104,12 @@ class Logins:
         return await self._begin(await self._users.welcome(user))
 
     async def refresh(self, refresh_token: str, *, address: str) -> TokenPair:
-        """The next pair. WrongRefreshToken; for one that was used before it ends the login too."""
-        await self._throttle.begin_unnamed(address)
+        """The next pair. WrongRefreshToken, or RateLimited after many of those; for one that was used before it ends
+        the login too. Only failures count: a right token is good however many wrong ones come from its address."""
         used = _hash(refresh_token)
         found = None if used is None else await self._records.find_refresh_token(used)
         if used is None or found is None or not found[2].usable:
+            await self._throttle.fail_unnamed(address)
             raise WrongRefreshToken
         token_before, login, user = found
         now = self._clock()
@@ -124,16 +125,14 @@ class Logins:
         )
         if rotated is None or access is None:
             self._standing.forget(user.id)
+            await self._throttle.fail_unnamed(address)
             raise WrongRefreshToken
-        await self._throttle.succeed_unnamed(address)
         return TokenPair(access, text)
 
-    async def logout(self, *, refresh_token: str | None = None, access_token: str | None = None, address: str) -> None:
+    async def logout(self, *, refresh_token: str | None = None, access_token: str | None = None) -> None:
         """End the login of either token: both are refused from now on, on other servers within two seconds.
-        Unauthenticated when neither is of a login that lasts."""
-        await self._throttle.begin_unnamed(address)
+        Unauthenticated when neither is of a login that lasts. Never refused for how often: it only takes away."""
         login = await self._login_of(refresh_token, access_token)
-        await self._throttle.succeed_unnamed(address)
         try:
             await self._records.end_login(
                 login.id, self._clock(), "logout", self._event("login.ended", login, {"reason": "logout"})

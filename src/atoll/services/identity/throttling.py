@@ -46,12 +46,14 @@ class LoginThrottle:
         """Count an attempt as failed until `succeed` takes that back. RateLimited with the wait."""
         await self._begin(self._counts(username, address))
 
-    async def begin_unnamed(self, address: str) -> None:
-        """Likewise, for an attempt that names nobody: only its address counts."""
-        await self._begin([self._of_address(address)])
+    async def fail_unnamed(self, address: str) -> None:
+        """Count an attempt that named nobody and failed. RateLimited when there were too many; whoever logs in with a
+        password there is not concerned."""
+        await self._begin([(f"unnamed {address}", self._address)])
 
-    async def succeed_unnamed(self, address: str) -> None:
-        await self._give_back([self._of_address(address)])
+    def knows(self, username: str, address: str) -> bool:
+        """Whether that username has logged in from there before."""
+        return (username, address) in self._known
 
     async def begin_registration(self, address: str) -> None:
         """Likewise, for who becomes somebody: one address makes only so many, and nothing is taken back."""
@@ -84,10 +86,10 @@ class LoginThrottle:
     def _counts(self, username: str, address: str) -> list[tuple[str, Rate]]:
         # What somebody typed as a username may be their password: no store is to hold it.
         hashed = hashlib.sha256(username.encode(errors="surrogatepass")).hexdigest()[:32]
-        counts = [(f"login {hashed} {address}", self._pair), self._of_address(address)]
-        if (username, address) not in self._known:
-            counts.append((f"login {hashed}", self._username))
-        return counts
+        pair = (f"login {hashed} {address}", self._pair)
+        if self.knows(username, address):
+            return [pair]
+        return [pair, self._of_address(address), (f"login {hashed}", self._username)]
 
     def _of_address(self, address: str) -> tuple[str, Rate]:
         return f"login address {address}", self._address

@@ -126,7 +126,7 @@ class AuthHandlers:
         body = await read_model(request, LogoutBody, self._body_bytes, optional=True)
         header = request.headers.get("authorization")
         access = None if header is None else bearer_text(header.encode("latin-1"))
-        await self._logins.logout(refresh_token=body.refresh_token, access_token=access, address=_address(request))
+        await self._logins.logout(refresh_token=body.refresh_token, access_token=access)
         return json_response({"logged_out": True})
 
     async def password(self, request: Request, principal: Principal) -> Response:
