@@ -298,7 +298,9 @@ async def test_a03_a_route_opens_with_its_scopes_and_without_one_of_them_does_no
 
 async def test_a03_what_administers_the_server_takes_an_owner_key_or_the_admin_key(town: Town) -> None:
     owner, before = await town.key(kind=KeyKind.OWNER), await state(town)
-    for operation in sorted(town.operations(), key=lambda one: (one.id == "adminRevokeKey", one.id == "adminDeleteKey")):
+    for operation in sorted(
+        town.operations(), key=lambda one: (one.id == "adminRevokeKey", one.id == "adminDeleteKey")
+    ):
         opens = line(operation).opens
         if opens not in (ADMIN, ADMIN_KEY):
             continue

@@ -1,4 +1,4 @@
-"""What a group, a user or a key of its own leaves behind that is nobody's any more: shares, webhooks, quotas of their own.
+"""What a group, a user or a key leaves behind that is nobody's any more: shares, webhooks, quotas of their own.
 
 `sql_groups.py`, `sql_users.py` and `sql_accounts.py` take it away in the transaction that deletes the owner.
 """

@@ -5,7 +5,7 @@ Groups and shares ask it; it never tells of groups that the asker does not belon
 
 from __future__ import annotations
 
-from atoll.domain.errors import InvalidInput
+from atoll.domain.errors import Conflict, InvalidInput
 from atoll.domain.ids import GROUP_ID, KEY_ID
 from atoll.domain.key import KeyKind
 from atoll.domain.principal import Principal
@@ -13,6 +13,7 @@ from atoll.domain.user import USER_ID, USERNAME
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
 from atoll.services.identity.admin_key import ADMIN_ID
+from atoll.services.identity.group_names import groups_called
 
 CHARS_MAX = 128  # of one that nobody has, in the error
 
@@ -26,12 +27,19 @@ class Principals:
 
     async def named(self, asker: Principal, text: str, *, groups: bool = False, field: str = "principal") -> str:
         """The id of the principal that can be used now: of a user by id or username, of a key by id (of its owner),
-        and with `groups` of a group of the asker's. InvalidInput, naming `field`, for anything else."""
+        and with `groups` of a group of the asker's by id or name. InvalidInput, naming `field`, for anything else;
+        Conflict when several go by that name."""
         found = await self._find(asker, text, groups) if len(text) <= CHARS_MAX and _plain(text) else None
+        called = await groups_called(self._records, asker, text) if groups and not GROUP_ID.match(text) else []
+        if len(called) + (found is not None) > 1:
+            raise Conflict(f"{field} {text!r} may mean a user or a group, or several groups, of yours: use an id")
+        found = found or next(iter(called), None)
         if found is None:
-            kinds = "a key, a user or a group of yours" if groups else "a key or a user"
+            kinds = "a user or a group of yours" if groups else "a user"
             raise InvalidInput(
-                f"{field} must be the id of {kinds} on this server, not {text[:CHARS_MAX]!r}", field=field
+                f"{field} must be the name or id of {kinds}, or the id of a key, on this server, "
+                f"not {text[:CHARS_MAX]!r}",
+                field=field,
             )
         return found
 
