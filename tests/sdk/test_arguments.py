@@ -103,11 +103,17 @@ def test_ports_expose_unless_a_network_was_named(server: StandIn) -> None:
 
 def test_a_list_is_a_network_and_a_capability_may_have_bounds(server: StandIn) -> None:
     bounded = {"scopes": ["read"], "resources": ["sess_1"]}
-    for capability, sent in ((["read"], {"scopes": ["read"]}), (bounded, bounded), (None, None)):
+    mortal = {"scopes": ["read"], "expires_in": 1.5, "budget_micro_usd": 7}
+    told = {"scopes": ["read"], "expiresInMs": 1500, "budgetMicroUsd": 7}
+    pairs = ((["read"], {"scopes": ["read"]}), (bounded, bounded), (mortal, told), (None, None))
+    for capability, sent in pairs:
         with Sandbox.create(network=["pypi.org"], ports=[8000], capability=capability) as sandbox:
             body = server.routes.boxes[sandbox.id].body
             assert body["network"] == {"allow": ["pypi.org"]}
             assert body.get("capability") == sent
+    for never in (0, -1, "soon"):
+        with pytest.raises(InvalidInput, match="expires_in"):
+            Sandbox.create(capability={"scopes": ["read"], "expires_in": never})
     for wrong in ({"network": [1]}, {"capability": "read"}):
         with pytest.raises(InvalidInput, match="a list"):
             Sandbox.create(**wrong)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ compare-and-set on `version`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -104,6 +104,12 @@ class Grant:
     kind: KeyKind = KeyKind.STANDARD  # of its giver, like the next two
     plan: str = ""
     credential: str = ""  # while this is good the grant is
+    lasts_s: float | None = None  # since its sandbox was created; None: as long as that
+    budget_micro_usd: int | None = None  # what it may spend of its giver's in all; None: no bound of its own
+
+    def over(self, created_at: datetime, now: datetime) -> bool:
+        """Whether the grant of a sandbox that was created then has ended."""
+        return self.lasts_s is not None and now >= created_at + timedelta(seconds=self.lasts_s)
 
 
 @dataclass(frozen=True, slots=True)

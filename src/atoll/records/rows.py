@@ -133,6 +133,8 @@ def _grant_value(grant: Grant) -> dict[str, Any]:
         "kind": grant.kind.value,
         "plan": grant.plan,
         "credential": grant.credential,
+        "lasts_s": grant.lasts_s,
+        "budget_micro_usd": grant.budget_micro_usd,
     }
 
 
@@ -144,6 +146,8 @@ def _grant_of(value: dict[str, Any]) -> Grant:
         kind=KeyKind(value["kind"]),
         plan=value["plan"],
         credential=value["credential"],
+        lasts_s=value.get("lasts_s"),
+        budget_micro_usd=value.get("budget_micro_usd"),
     )
 
 

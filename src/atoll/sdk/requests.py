@@ -16,6 +16,7 @@ Command = str | Sequence[str]
 _PORTS = "a list of port numbers, such as [8000]"
 _ALLOWED = "none, outgoing, exposed, or a list of names such as pypi.org and *.example.org"
 _SCOPES = "a list of scopes, such as ['read'], or a dict of scopes and resources"
+_BOUNDS = ("expires_in", "budget_micro_usd")
 _FOLDER = "a path in the sandbox as a string"
 
 
@@ -65,7 +66,7 @@ def create_body(
     workspaces: Sequence[Mount | Named | str] | None,
     secrets: Sequence[SecretUse | str] | None = None,
     group: str | None = None,
-    capability: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    capability: Sequence[str] | Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What `POST /v1/sessions` takes; arguments that are None are left to the server. Times are seconds."""
     resources = {
@@ -146,11 +147,16 @@ def _network(network: str | Sequence[str] | None) -> str | dict[str, Any] | None
     return {"allow": texts(network, "network", _ALLOWED) or []}
 
 
-def _capability(capability: Sequence[str] | Mapping[str, Sequence[str]] | None) -> dict[str, Any] | None:
+def _capability(capability: Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any] | None:
     if capability is None:
         return None
     asked = capability if isinstance(capability, Mapping) else {"scopes": capability}
-    return {name: texts(listed, "capability", _SCOPES) for name, listed in asked.items()}
+    bounds = {
+        "expiresInMs": millis(asked.get("expires_in"), "capability.expires_in"),
+        "budgetMicroUsd": whole(asked.get("budget_micro_usd"), "capability.budget_micro_usd", "a whole number"),
+    }
+    told = {name: texts(listed, "capability", _SCOPES) for name, listed in asked.items() if name not in _BOUNDS}
+    return {**told, **{name: value for name, value in bounds.items() if value is not None}}
 
 
 def _mounted(mount: Mount | Named | str) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class AsyncSandbox:
         workspaces: Sequence[Mount | Named | str] | None = None,
         secrets: Sequence[SecretUse | str] | None = None,
         group: str | None = None,
-        capability: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        capability: Sequence[str] | Mapping[str, Any] | None = None,
         url: str | None = None,
         api_key: str | None = None,
     ) -> AsyncSandbox:
@@ -92,7 +92,8 @@ class AsyncSandbox:
         Commands start in `cwd`; without it in the first workspace, else in /.
         `secrets` are for the main process; without one, for each command.
         `group` is the id of a group that it belongs to, instead of to who makes it. `capability` lets its programs use
-        this API without a key: scopes that you have (`["read"]`), or a dict of `scopes` and `resources`.
+        this API without a key: scopes that you have (`["read"]`), or a dict of `scopes`, `resources`,
+        `expires_in` (seconds) and `budget_micro_usd`.
         Errors: InvalidInput, QuotaExceeded, Unauthenticated, Unsupported, Unavailable, ConnectionFailed.
         """
         api = connect(url, api_key)

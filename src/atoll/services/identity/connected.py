@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from atoll.domain.errors import InvalidInput, Unauthenticated
@@ -19,12 +19,15 @@ from atoll.domain.rate import Rate
 from atoll.domain.sandbox import Grant, Sandbox, SandboxState
 from atoll.domain.user import USER_ID
 from atoll.records.base import Records
+from atoll.services.clock import Clock, utc_now
 from atoll.services.identity.standing import Remembered, Standing
 from atoll.services.keys import Keys
 from atoll.services.lives import Live
 
 PREFIX = "atoll-conn:"  # no key and no token begins so
 RESOURCES_MAX = 1_000
+LASTS_S_MAX = 3_650 * 24 * 3_600
+BUDGET_MAX = 2**53
 CHAIN_MAX = 8  # sandboxes made by sandboxes
 
 
@@ -48,10 +51,12 @@ class Connected:
         keys: Keys,
         *,
         cache_s: float = 2.0,
+        clock: Clock = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._standing = standing
         self._keys = keys
+        self._clock = clock
         self._sandboxes: Remembered[Sandbox | None] = Remembered(records.get_sandbox, cache_s, monotonic)
         self._names: dict[str, str] = {}  # by sandbox
         self._lives: dict[str, Live] = {}  # by name
@@ -83,6 +88,8 @@ class Connected:
         sandbox, grant = live.sandbox, live.sandbox.spec.capability
         if grant is None or sandbox.state not in (SandboxState.RUNNING, SandboxState.STOPPING, SandboxState.SUSPENDING):
             self.forget(sandbox.id)
+            raise Unauthenticated
+        if grant.over(sandbox.created_at, self._clock()):
             raise Unauthenticated
         source = await self._source(grant.credential, sandbox.owner, CHAIN_MAX)
         resources = grant.resources
@@ -118,14 +125,27 @@ class Connected:
             if sandbox is None or left == 0 or sandbox.ended or sandbox.spec.capability is None:
                 raise Unauthenticated
             grant = sandbox.spec.capability
+            if grant.over(sandbox.created_at, self._clock()):
+                raise Unauthenticated
             source = await self._source(grant.credential, sandbox.owner, left - 1)
             return replace(source, scopes=source.scopes & grant.scopes, rated_as=source.rated_as or credential)
         return _Source()
 
 
-def grant_of(principal: Principal, scopes: Collection[Scope], resources: Collection[str] | None) -> Grant:
-    """What a principal gives to a sandbox that it makes. InvalidInput, naming `capability`, for more than it has."""
-    wanted = frozenset(scopes) - {Scope.ADMIN}
+async def budget_of(records: Records, principal: Principal) -> int | None:
+    """What the principal's credential may spend in all; None: nothing bounds it."""
+    if KEY_ID.match(principal.credential):
+        key = await records.get_key(principal.credential)
+        return None if key is None else key.budget_micro_usd
+    sandbox = await records.get_sandbox(principal.credential) if SANDBOX_ID.match(principal.credential) else None
+    grant = None if sandbox is None else sandbox.spec.capability
+    return None if grant is None else grant.budget_micro_usd
+
+
+def grant_of(principal: Principal, asked: Grant, budget_micro_usd: int | None = None) -> Grant:
+    """What a principal, who has that budget, gives to a sandbox that it makes. InvalidInput, naming `capability`, for
+    more than it has. It lies within the giver's budget, which is whole all the same until something is spent."""
+    wanted, resources = asked.scopes - {Scope.ADMIN}, asked.resources
     if not wanted:
         raise _bad("capability.scopes must be some of execute, read, write")
     if beyond := wanted - principal.scopes:
@@ -137,7 +157,13 @@ def grant_of(principal: Principal, scopes: Collection[Scope], resources: Collect
         if bounds is not None and (beyond := frozenset(resources) - bounds):
             raise _bad(f"capability.resources beyond your own: {', '.join(sorted(beyond)[:8])}")
         bounds = frozenset(resources)
-    return Grant(wanted, bounds, principal.kind, principal.plan, lasting_credential(principal))
+    if asked.lasts_s is not None and not 0 < asked.lasts_s <= LASTS_S_MAX:
+        raise _bad(f"capability.expiresInMs must be above 0, and at most {LASTS_S_MAX * 1000}")
+    budget = budget_micro_usd if asked.budget_micro_usd is None else asked.budget_micro_usd
+    if budget is not None and not 0 <= budget <= (BUDGET_MAX if budget_micro_usd is None else budget_micro_usd):
+        raise _bad("capability.budgetMicroUsd must be at least 0, and not beyond your own")
+    giver = lasting_credential(principal)
+    return Grant(wanted, bounds, principal.kind, principal.plan, giver, asked.lasts_s, budget)
 
 
 def lasting_credential(principal: Principal) -> str:

@@ -106,8 +106,20 @@ class CapabilityBody(_Body):
         None, max_length=1000, description="the only ids that it reaches, besides its own; absent: all that you reach"
     )
 
+    expiresInMs: Amount | None = Field(
+        None, description="it ends so long after the session was created; absent: with the session"
+    )
+    budgetMicroUsd: Annotated[int, Field(ge=0, le=2**53)] | None = Field(
+        None, description="what it may spend in all, within your own budget; absent: what you may"
+    )
+
     def grant(self) -> Grant:
-        return Grant(frozenset(map(Scope, self.scopes)), None if self.resources is None else frozenset(self.resources))
+        return Grant(
+            frozenset(map(Scope, self.scopes)),
+            None if self.resources is None else frozenset(self.resources),
+            lasts_s=None if self.expiresInMs is None else self.expiresInMs / 1000,
+            budget_micro_usd=self.budgetMicroUsd,
+        )
 
 
 class NetworkBody(_Body):
@@ -182,7 +194,7 @@ class CreateBody(_Body):
     capability: CapabilityBody | None = Field(
         None, description="lets the session use this API, at the address in its ATOLL_URL, without any key"
     )
-    group: str | None = Field(None, max_length=128, description="the id of a group that it is to belong to")
+    group: str | None = Field(None, max_length=128, description="a group of yours whose it is: its id or name")
     tty: bool | None = Field(None, description="give the main process a terminal")
     cols: TerminalSize | None = None
     rows: TerminalSize | None = None
