@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
+from atoll.cli import users
+from atoll.domain.user import User
 from tests.cli.conftest import Atoll
 
 PASSWORD = "correct horse battery"
+LOGIN = {"username": "ann", "password": PASSWORD}
 
 
 @pytest.fixture
@@ -44,11 +48,26 @@ def test_a_user_made_here_logs_in_there_and_their_token_is_a_key_until_they_are_
     until = time.monotonic() + 10
     while (done := ann("ps")).returncode == 0:
         assert time.monotonic() < until
-    assert "API key" in done.stderr
+    assert "your login has expired or was ended" in done.stderr
     assert post(url + "/auth/login", {"username": "ann", "password": PASSWORD})[0] == 401
     assert atoll("users", "enable", "ann").returncode == 0
     assert post(url + "/auth/login", {"username": "ann", "password": PASSWORD})[0] == 200
-    assert atoll("users", "delete", "ann").returncode == 1  # owns the default workspace
+    kept = Atoll(atoll.environment | {"ATOLL_API_KEY": post(url + "/auth/login", LOGIN)[1]["access_token"]})
+    assert kept("workspace", "create", "kept").returncode == 0
+    assert atoll("users", "delete", "ann").returncode == 1
+    assert kept("workspace", "rm", "kept").returncode == 0
+    assert atoll("users", "delete", "ann").stdout == made.stdout  # the default workspace goes with her
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_who_logs_in_elsewhere_is_known_by_their_subject(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = User("user_1", "user_1", datetime.now(UTC), issuer="https://i.example", subject="auth0|17")
+    monkeypatch.setattr(users, "_with_users", lambda _data, _work: [made])
+    users.list_(None, as_json)
+    printed = capsys.readouterr().out
+    assert "auth0|17" in printed and "https://i.example" in printed
 
 
 def test_users_are_made_listed_and_deleted_before_the_first_start(atoll: Atoll) -> None:

@@ -92,12 +92,15 @@ def list_(data: options.DataFolder = None, as_json: output.Json = False) -> None
             user.name,
             "admin" if user.admin else "",
             user.issuer or ("password" if user.password_hash else "no password"),
+            user.subject or "",
             output.age(user.created_at),
             "active" if user.usable else "disabled",
         )
         for user in found
     ]
-    output.print_table(("ID", "USERNAME", "NAME", "ROLE", "LOGS IN BY", "AGE", "STATE"), rows, empty="no users")
+    output.print_table(
+        ("ID", "USERNAME", "NAME", "ROLE", "LOGS IN BY", "SUBJECT", "AGE", "STATE"), rows, empty="no users"
+    )
 
 
 def passwd(
@@ -228,5 +231,6 @@ def _shown(user: User) -> dict[str, object]:
         "admin": user.admin,
         "disabled": not user.usable,
         "issuer": user.issuer,
+        "subject": user.subject,
         "created_at": user.created_at,
     }

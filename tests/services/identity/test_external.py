@@ -163,6 +163,19 @@ async def test_a_token_must_say_what_the_operator_requires(wanted: Any, taken: l
             await world.external.authenticate(sign(claims(org=said)))
 
 
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ({"email": "a@example.com", "preferred_username": "alice"}, "a@example.com"),
+        ({"name": "bad\nname", "preferred_username": "alice"}, "alice"),
+        ({"name": "Alice", "email": "a@example.com"}, "Alice"),
+    ],
+)
+async def test_a_name_is_taken_from_the_claim_that_has_one(said: dict[str, str], name: str) -> None:
+    world = World()
+    assert (await world.external.authenticate(sign(claims(**said)))).name == name
+
+
 async def test_an_odd_name_is_no_name() -> None:
     world = World()
     for number, name in enumerate(["a\nb", "\ud800", "n" * 300, 7, {"a": 1}, None]):

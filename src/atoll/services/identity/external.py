@@ -29,12 +29,13 @@ from atoll.services.identity.jwt_checks import (
 from atoll.services.identity.providers import Provider
 from atoll.services.identity.published_keys import PublishedKeys
 from atoll.services.identity.standing import Standing
-from atoll.services.identity.users import Users, principal_of
+from atoll.services.identity.users import Users, is_name, principal_of
 from atoll.services.identity.verification_keys import VerificationKey
 from atoll.services.outbound import Outbound
 
 _log = structlog.get_logger("atoll.identity")
 REMEMBERED_MAX = 10_000
+NAME_CLAIMS = ("name", "email", "preferred_username")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +177,9 @@ def _credential(issuer: str, subject: str) -> str:
 
 
 def _name(verified: Verified, claim: str) -> str:
-    value = verified.claims.get(claim)
-    return value if isinstance(value, str) else ""
+    """What people call them: as the operator's claim says, else as the usual ones do."""
+    said = (verified.claims.get(one) for one in (claim, *NAME_CLAIMS))
+    return next((one for one in said if isinstance(one, str) and one.strip() and is_name(one)), "")
 
 
 def _scopes(claims: Mapping[str, Any], provider: Provider) -> frozenset[Scope]:

@@ -72,9 +72,9 @@ class Users:
         _administers(principal)
         return await self._add(username, password, name, admin, principal.id)
 
-    async def register(self, username: str, password: str, *, name: str = "") -> User:
+    async def register(self, username: str, password: str, *, name: str = "", address: str) -> User:
         """Make oneself; the caller has seen that everybody may."""
-        return await self._add(username, password, name, False, None)
+        return await self._add(username, password, name, False, None, stranger=address)
 
     async def list(self, principal: Principal, *, after: str = "", limit: int = LISTED_MAX) -> list[User]:
         """By username."""
@@ -136,7 +136,7 @@ class Users:
         user = await self._records.find_subject(issuer, subject)
         if user is None:
             user_id = new_id("user")
-            name = name if _is_name(name) else ""
+            name = name if is_name(name) else ""
             made = User(user_id, user_id, self._clock(), name=name, issuer=issuer, subject=subject)
             event = self._event("user.created", made, user_id, {"issuer": issuer})
             try:
@@ -187,7 +187,16 @@ class Users:
         event = Event("workspace.deleted", found.id, user.id, actor, detail=told, at=now)
         return replace(found, deleted_at=now, updated_at=now), event
 
-    async def _add(self, username: str, password: str | None, name: str, admin: bool, actor: str | None) -> User:
+    async def _add(
+        self,
+        username: str,
+        password: str | None,
+        name: str,
+        admin: bool,
+        actor: str | None,
+        *,
+        stranger: str | None = None,
+    ) -> User:
         username = username_of(username)
         _check_name(name)
         hashed = None
@@ -195,7 +204,7 @@ class Users:
             self._passwords.check(password, username)
             if await self._records.find_user(username) is not None:
                 raise Conflict(f"the user {username!r} exists already")
-            hashed = await self._passwords.hash(password)
+            hashed = await self._passwords.hash(password, stranger=stranger)
         user = User(new_id("user"), username, self._clock(), hashed, name, admin)
         event = self._event("user.created", user, actor or user.id, {"admin": admin})
         await self._records.add_user(user, event)
@@ -285,11 +294,12 @@ def _administers(principal: Principal) -> None:
 
 
 def _check_name(name: str) -> None:
-    if not _is_name(name):
+    if not is_name(name):
         raise InvalidInput(f"name must be at most {NAME_CHARS_MAX} printable characters", field="name")
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
+    """Whether it may be what a user is called."""
     return len(name) <= NAME_CHARS_MAX and not any(unicodedata.category(char)[0] == "C" for char in name)
 
 
