@@ -22,6 +22,7 @@ from atoll.testing.records_conformance import event, sandbox
 HERE = Path(__file__).parent
 NAMES = sorted(table.name for table in TABLES)
 POINTS = sorted(point for point in crash.POINTS if point.startswith("records.migrate."))
+EACH_STATEMENT_S = 200  # a run for each statement of every migration
 START = """
 import asyncio, sys
 from killed_upgrades import migrate
@@ -29,7 +30,7 @@ asyncio.run(migrate(sys.argv[1]))
 """
 
 
-def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, within_s: float = 50, **environ: str) -> subprocess.CompletedProcess[str]:
     # From a folder of its own: nothing may be looked for below the current one.
     return subprocess.run(
         [sys.executable, *arguments],
@@ -37,12 +38,12 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=within_s,
     )
 
 
 def check_kills(url: str) -> None:
-    done = run(str(HERE / "killed_upgrades.py"), url)
+    done = run(str(HERE / "killed_upgrades.py"), url, within_s=EACH_STATEMENT_S)
     assert done.returncode == 0, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)
     *killed, last = found
@@ -61,11 +62,13 @@ async def check_points(url: str, point: str) -> None:
     await records.close()
 
 
+@pytest.mark.timeout(EACH_STATEMENT_S + 10)
 def test_c14_sqlite_survives_a_kill_at_each_statement(tmp_path: Path) -> None:
     check_kills(f"sqlite:///{tmp_path}/atoll.db")
 
 
 @pytest.mark.postgres
+@pytest.mark.timeout(EACH_STATEMENT_S + 10)
 async def test_c14_postgres_survives_a_kill_at_each_statement(postgres_url: str) -> None:
     await asyncio.to_thread(check_kills, postgres_url)
 
