@@ -15,6 +15,7 @@ from atoll.domain.errors import Conflict, Forbidden, NotFound, RateLimited, Unau
 from atoll.domain.user import Login, User
 from atoll.records.base import Records
 from atoll.records.sql import open_records
+from atoll.services.identity import passwords
 from atoll.services.identity.logins import LoginLimits, TokenPair, WrongLogin, WrongRefreshToken
 from atoll.services.identity.passwords import Passwords
 from atoll.services.identity.throttling import TryLimits
@@ -172,6 +173,18 @@ async def test_a15_guesses_are_bounded_and_a_right_password_is_not_told_then(pai
     assert await server.logins.login("ann", PASSWORD, address="198.51.100.1")
     pair.time.pass_s(30)
     assert await server.login()
+
+
+async def test_a15_who_has_logged_in_from_there_finds_a_place_while_strangers_fill_the_queue(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwords, "STRANGERS_MAX", 2)
+    await pair.here.user()
+    await pair.here.login()
+    guesses = [pair.here.logins.login("eve", "guess", address=f"198.51.100.{number}") for number in range(8)]
+    found = await asyncio.gather(*guesses, pair.here.login(), return_exceptions=True)
+    assert [type(one) for one in found].count(Unavailable) == 6
+    assert isinstance(found[-1], TokenPair)
 
 
 async def test_a15_made_up_refresh_tokens_are_bounded(pair: Pair) -> None:

@@ -86,3 +86,23 @@ async def test_few_are_hashed_at_a_time_off_the_loop_and_a_bounded_number_waits(
     done = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(one) for one in done] == [str] * 5 + [Unavailable] * 3
     assert await of.hash("later") == "later"
+
+
+async def test_a15_strangers_fill_their_places_and_never_those_of_who_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, most in (("WAITING_MAX", 8), ("STRANGERS_MAX", 5), ("STRANGERS_OF_ADDRESS_MAX", 2)):
+        monkeypatch.setattr(passwords, name, most)
+    of, go_on = cheap_passwords(), threading.Event()
+    stored = await of.hash(GOOD)
+    real = of._matches  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(of, "_matches", lambda a, b: go_on.wait(10) and real(a, b))
+    waiting = [asyncio.create_task(of.verify(stored, "guess", stranger=address)) for address in "aaaabcdef"]
+    waiting += [asyncio.create_task(of.verify(stored, GOOD)) for _ in range(4)]
+    try:
+        await asyncio.sleep(0.1)
+    finally:
+        go_on.set()
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    strangers, known = [type(one) for one in done[:9]], done[9:]
+    assert strangers == [bool, bool, Unavailable, Unavailable, bool, bool, bool, Unavailable, Unavailable]
+    assert [type(one) for one in known] == [bool, bool, bool, Unavailable] and known[:3] == [True] * 3
+    assert not of._strangers  # pyright: ignore[reportPrivateUsage]

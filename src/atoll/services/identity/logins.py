@@ -87,7 +87,9 @@ class Logins:
         username = username.lower()[:256]
         await self._throttle.begin(username, address)
         user = await self._records.find_user(username) if USERNAME.fullmatch(username) else None
-        matches = await self._passwords.verify(None if user is None else user.password_hash, password)
+        stranger = None if self._throttle.knows(username, address) else address
+        stored = None if user is None else user.password_hash
+        matches = await self._passwords.verify(stored, password, stranger=stranger)
         if user is None or not matches or not user.usable:
             _log.info("login.refused", address=address, user=None if user is None else user.id)
             raise WrongLogin
@@ -100,7 +102,7 @@ class Logins:
         if not self._limits.registration:
             raise NotFound("users are made by an administrator here")
         await self._throttle.begin_registration(address)
-        user = await self._users.register(username, password, name=name)
+        user = await self._users.register(username, password, name=name, address=address)
         return await self._begin(await self._users.welcome(user))
 
     async def refresh(self, refresh_token: str, *, address: str) -> TokenPair:

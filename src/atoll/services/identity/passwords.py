@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -20,6 +21,8 @@ T = TypeVar("T")
 PASSWORD_CHARS_MAX = 1_024
 AT_ONCE = 2
 WAITING_MAX = 64
+STRANGERS_MAX = 48  # of those; the others are kept for who is known
+STRANGERS_OF_ADDRESS_MAX = 8
 
 
 class Passwords:
@@ -32,6 +35,7 @@ class Passwords:
         self._hasher = PasswordHasher(time_cost, memory_kib, parallelism, type=Type.ID)
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
+        self._strangers: Counter[str] = Counter()  # of those who wait, by address
         self._nobodys: str | None = None
 
     def check(self, password: str, username: str) -> None:
@@ -47,20 +51,21 @@ class Passwords:
                 "password must not hold the username, nor be a few characters over and over", field="password"
             )
 
-    async def hash(self, password: str) -> str:
-        """As a record keeps it."""
-        return await self._work(self._hasher.hash, password)
+    async def hash(self, password: str, *, stranger: str | None = None) -> str:
+        """As a record keeps it. `stranger` is the address of somebody who is not known there: however many of those
+        come, there are places left for others."""
+        return await self._work(self._hasher.hash, password, stranger=stranger)
 
-    async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether it is the password of that hash. Without a hash it takes as long, and is not."""
+    async def verify(self, stored: str | None, password: str, *, stranger: str | None = None) -> bool:
+        """Whether it is the password of that hash. Without a hash it takes as long, and is not. `stranger` as above."""
         if len(password) > PASSWORD_CHARS_MAX or not _is_text(password):
             password = ""  # none is empty
         if stored is None:
             if self._nobodys is None:
-                self._nobodys = await self._work(self._hasher.hash, secrets.token_hex())
-            await self._work(self._matches, self._nobodys, password)
+                self._nobodys = await self._work(self._hasher.hash, secrets.token_hex(), stranger=stranger)
+            await self._work(self._matches, self._nobodys, password, stranger=stranger)
             return False
-        return await self._work(self._matches, stored, password)
+        return await self._work(self._matches, stored, password, stranger=stranger)
 
     def is_outdated(self, stored: str) -> bool:
         """Whether it was made with other costs than would be now."""
@@ -72,16 +77,29 @@ class Passwords:
         except (VerificationError, InvalidHashError):
             return False
 
-    async def _work(self, work: Callable[..., T], *arguments: str) -> T:
+    async def _work(self, work: Callable[..., T], *arguments: str, stranger: str | None) -> T:
         """Its result, from another thread. Unavailable when too many wait for their turn."""
-        if self._waiting >= WAITING_MAX:
+        if self._is_full(stranger):
             raise Unavailable("too many logins at a time: try again in a moment")
         self._waiting += 1
+        if stranger is not None:
+            self._strangers[stranger] += 1
         try:
             async with self._turns:
                 return await asyncio.to_thread(work, *arguments)
         finally:
             self._waiting -= 1
+            if stranger is not None:
+                self._strangers[stranger] -= 1
+                if not self._strangers[stranger]:
+                    del self._strangers[stranger]
+
+    def _is_full(self, stranger: str | None) -> bool:
+        if stranger is None:
+            return self._waiting >= WAITING_MAX
+        if self._strangers[stranger] >= STRANGERS_OF_ADDRESS_MAX or self._strangers.total() >= STRANGERS_MAX:
+            return True
+        return self._waiting >= WAITING_MAX
 
 
 def _is_text(password: str) -> bool:
