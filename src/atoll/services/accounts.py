@@ -21,6 +21,7 @@ from atoll.domain.quota import QuotaName, QuotaUse
 from atoll.records.base import Records
 from atoll.services.account_usage import Used, by_day, by_hour, first_moment
 from atoll.services.clock import Clock, utc_now
+from atoll.services.identity.users import speaks_for_account
 from atoll.services.quotas import UNBOUNDED, Quotas
 
 SANDBOXES_MAX = 20_000  # that an estimate looks at
@@ -91,9 +92,12 @@ class Accounts:
         self, principal: Principal, given: Mapping[str, Any], *, request_id: str | None = None
     ) -> Mapping[str, Any]:
         """Change what is given; None takes away. They hold besides those of the plan, never in their place. Needs
-        `write`, and `read` for what stands then. InvalidInput names the field."""
+        `write`, and `read` for what stands then, in person or with the account's own key: they bound the others.
+        InvalidInput names the field."""
         require(principal, Scope.WRITE)
         require(principal, Scope.READ)
+        if not speaks_for_account(principal):
+            raise Forbidden("the limits of an account are set by its user in person, or with its own key")
         for _ in range(ATTEMPTS):
             account = await self._records.get_account(principal.id)
             before: Mapping[str, Any] = {} if account is None else account.limits

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from atoll.domain.key import KeyKind
+from atoll.domain.rate import Rate
 from atoll.surfaces.execbox import account_answers as answers
 
 ACCOUNT, KEYS = "/v1/account", "/v1/account/keys"
@@ -98,6 +99,18 @@ async def test_limits_of_ones_own_hold_below_those_of_the_plan_and_never_above(o
     assert found["monthly_cost_limit_cents"] == 0
     actions = [event.action for event in await office.house.records.list_events()]
     assert actions.count("account.changed") == 3
+
+
+async def test_the_limits_of_an_account_are_not_for_a_key_that_its_own_key_made(office: Any) -> None:
+    key = await account_key(office)
+    body = {"concurrent_requests_limit": 1}
+    assert (await office.call("PUT", ACCOUNT + "/limits", key, json=body)).status_code == 200
+    child = (await office.call("POST", ACCOUNT + "/keys", key, json={"name": "child"})).json()["key"]
+    for wish in ({"concurrent_requests_limit": None}, {"daily_requests_limit": 1}):
+        refused = await office.call("PUT", ACCOUNT + "/limits", child, json=wish)
+        assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN")
+    found = (await office.call("GET", ACCOUNT + "/limits", child)).json()
+    assert found["concurrent_requests_limit"] == 1
 
 
 @pytest.mark.parametrize(
@@ -247,3 +260,12 @@ async def test_all_strangers_together_get_so_many(open_office: Any) -> None:
         for path in ("/v1/waitlist", "/v1/quota-requests"):
             found = [await office.call("POST", path, None, json={"email": f"{n}@example.com"}) for n in range(3)]
             assert [answer.status_code for answer in found] == [201, 201, 429]
+
+
+@pytest.mark.parametrize("rate", [None, Rate(0.01, 5)])
+async def test_keys_that_a_key_made_share_its_rate(open_office: Any, rate: Rate | None) -> None:
+    async with open_office(rates={"key_per_s": 0.01, "key_burst": 5}) as office:
+        parent = (await office.house.app.keys.create("parent", rate=rate)).text
+        asking = [parent, *[(await made(office, parent))["key"] for _ in range(2)]]
+        found = [(await office.call("GET", "/v1/sessions", one)).status_code for one in (*asking, *asking)]
+        assert found == [200] * 3 + [429] * 3

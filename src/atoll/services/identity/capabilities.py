@@ -12,13 +12,14 @@ from datetime import datetime, timedelta
 
 from atoll.domain.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
 from atoll.domain.event import Event
-from atoll.domain.ids import GROUP_ID, KEY_ID, SANDBOX_ID, new_key_id, workspace_id_of
+from atoll.domain.ids import KEY_ID, SANDBOX_ID, new_key_id
 from atoll.domain.key import KEY_PREFIX_CHARS, ApiKey, KeyKind, Scope, hash_key, new_key_text
 from atoll.domain.principal import Principal
 from atoll.domain.quota import Overrides
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
-from atoll.services.identity.users import is_in_person
+from atoll.services.identity.reach import seen
+from atoll.services.identity.users import is_in_person, speaks_for_account
 from atoll.services.key_rules import check_key
 from atoll.services.keys import DEPTH_MAX, Keys, NewKey
 from atoll.services.workspaces.access import WorkspaceAccess
@@ -105,7 +106,7 @@ class Capabilities:
             raise NotFound("key not found")
         if parent is not None and not await self._descends(key, parent.id):
             raise NotFound("key not found")
-        return key
+        return await self._keys.as_it_stands(key)
 
     async def revoke(self, principal: Principal, key_id: str) -> ApiKey:
         """As `get`; the next request with it is refused, and so is the next with any key that it made."""
@@ -115,7 +116,7 @@ class Capabilities:
     def sees_all(self, principal: Principal) -> bool:
         """Whether all keys of its owner are the credential's business: a user's in person, and an account's own key's.
         Everybody else's are those that it made, and those that these made."""
-        return is_in_person(principal) or principal.credential == principal.id
+        return speaks_for_account(principal)
 
     async def all(self, principal: Principal) -> builtins.list[ApiKey]:
         """Those that are its business and not revoked, oldest first, the one that asks among them."""
@@ -174,23 +175,7 @@ class Capabilities:
             return principal.resources
         if not 1 <= len(asked) <= RESOURCES_MAX:
             raise InvalidInput(f"resources must be 1 to {RESOURCES_MAX} ids", field="resources")
-        found = {text: await self._resource(principal, text) for text in dict.fromkeys(asked)}
-        if missing := [text for text, one in found.items() if one is None]:
-            raise InvalidInput(f"nothing of yours has the id {missing[0][:64]!r}", field="resources")
-        return frozenset(one for one in found.values() if one is not None)
-
-    async def _resource(self, principal: Principal, text: str) -> str | None:
-        """The id of what the principal sees under that one: a sandbox, a workspace, or all of an owner's."""
-        if text == principal.id or GROUP_ID.match(text):
-            return text if principal.sees(text, text) else None
-        if SANDBOX_ID.match(text):
-            sandbox = await self._records.get_sandbox(text)
-            seen = sandbox is not None and not sandbox.removed and principal.sees(sandbox.owner, sandbox.id)
-            return text if seen else None
-        workspace_id = workspace_id_of(text)
-        if workspace_id is None or not await self._workspaces.sees(principal, workspace_id):
-            return None
-        return workspace_id
+        return await seen(self._records, self._workspaces, principal, asked, "resources")
 
 
 def _narrowed(principal: Principal, asked: Collection[Scope] | None) -> frozenset[Scope]:

@@ -272,6 +272,12 @@ def is_in_person(principal: Principal) -> bool:
     return USER_ID.match(principal.id) is not None and IN_PERSON.match(principal.credential) is not None
 
 
+def speaks_for_account(principal: Principal) -> bool:
+    """Whether what bounds the whole account is for it to say: the user in person, or the account's own key; none of
+    the keys that these made."""
+    return is_in_person(principal) or principal.credential == principal.id
+
+
 def require_in_person(principal: Principal) -> None:
     """Forbidden for a key: what it may make is narrower than itself, and made elsewhere."""
     if not is_in_person(principal):
