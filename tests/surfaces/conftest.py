@@ -15,9 +15,11 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from atoll.app import Application
 from atoll.domain.errors import Unauthenticated
-from atoll.domain.key import DEFAULT_SCOPES, KeyKind, Scope
+from atoll.domain.key import DEFAULT_SCOPES, ApiKey, KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.serve import listening
+from atoll.services.clock import utc_now
+from atoll.services.keys import Left
 from atoll.settings import Settings
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime
 from atoll.testing.memory_blobs import MemoryBlobs
@@ -65,6 +67,13 @@ class KeyRing:
         if text not in self.principals:
             raise Unauthenticated
         return self.principals[text]
+
+    async def left(self, key_id: str) -> Left:
+        for one in self.principals.values():
+            if one.credential == key_id:
+                key = ApiKey(key_id, "", "", one.name, one.kind, one.scopes, utc_now(), owner=one.id)
+                return Left(key, one.scopes, (key_id,), one.rate, key_id)
+        raise Unauthenticated
 
     def log_use(self, key_id: str, *, endpoint: str, method: str, status_code: int, **_: Any) -> None:
         self.uses.append((key_id, method, endpoint, status_code))

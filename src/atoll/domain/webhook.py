@@ -12,7 +12,8 @@ ACTION_PATTERN = re.compile(r"\*|[a-z_]{1,64}\.(\*|[a-z_]{1,64})")
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """`everyone`: it is told of all tenants' events, which only an administrator may ask for."""
+    """`everyone`: it is told of all tenants' events, which only an administrator may ask for. It is told of nothing
+    once `maker` or `credential` may read its owner's events no more."""
 
     id: str
     owner: str
@@ -31,6 +32,14 @@ class Webhook:
     next_at: datetime | None = None  # no call before
     delivered_at: datetime | None = None
     last_error: str | None = None
+    maker: str = ""  # the principal who gave it its URL, or enabled it; empty: its owner
+    credential: str = ""  # with which they did; empty: the maker, who may use any
+
+    def __post_init__(self) -> None:
+        if not self.maker:
+            object.__setattr__(self, "maker", self.owner)
+        if not self.credential:
+            object.__setattr__(self, "credential", self.maker)
 
     def wants(self, action: str) -> bool:
         """Whether it is told of events of that action."""

@@ -220,6 +220,8 @@ webhooks = Table(
     Column("disabled_at", Utc),
     Column("disabled_why", Text),
     Column("version", Integer, nullable=False),
+    Column("maker", String, nullable=False),
+    Column("credential", String, nullable=False),
     # From here on the deliverer's, whoever holds the lease.
     Column("failures", Integer, nullable=False),
     Column("failing_since", Utc),
@@ -228,6 +230,7 @@ webhooks = Table(
     Column("last_error", Text),
     Column("lease_holder", String),
     Column("leased_until", Utc),
+    Column("leased_at", Utc),
     Index(None, "owner", "created_at"),
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, exists, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, Select, and_, case, delete, exists, func, insert, literal, or_, select, update
 
 from atoll.domain.errors import QuotaExceeded
 from atoll.domain.event import Event
@@ -20,6 +20,8 @@ from atoll.records.webhooks import WebhookRecords
 OWNER_LOCK = 11  # 1 to 9 are of others
 _STATE = ("failures", "failing_since", "next_at", "delivered_at", "last_error")
 _ANEW = {"failures": 0, "failing_since": None, "next_at": None, "last_error": None}
+_LEASE = ("lease_holder", "leased_until", "leased_at")
+_LONGEST = func.coalesce(webhooks.c.leased_at, webhooks.c.created_at)
 _FREE = {"lease_holder": None, "leased_until": None}
 _PUT_CURSOR = put(webhook_cursors, "seq")
 _CONCERNED = or_(webhooks.c.everyone, event_heads.c.tenant == webhooks.c.owner)
@@ -88,16 +90,20 @@ class SqlWebhooks(SqlStore, WebhookRecords):
 
     # deliveries
 
-    async def lease_webhooks(self, holder: str, now: datetime, until: datetime, limit: int) -> list[Webhook]:
-        due = _due(now).limit(limit)
+    async def lease_webhooks(
+        self, holder: str, now: datetime, until: datetime, limit: int, *, each: int
+    ) -> list[Webhook]:
+        due = _due(holder, now, each).limit(limit)
         # Looked at before the writer is asked: most of the time there is nothing.
         if not await self._all(due, _of):
             return []
 
         def lease(connection: Connection) -> list[Webhook]:
-            found = [_of(row) for row in connection.execute(due.with_for_update(skip_locked=True)).mappings()]
+            locked = due.with_for_update(skip_locked=True, of=webhooks)
+            found = [_of(row) for row in connection.execute(locked).mappings()]
             held = webhooks.c.id.in_([one.id for one in found])
-            connection.execute(update(webhooks).where(held).values(lease_holder=holder, leased_until=until))
+            lease = {"lease_holder": holder, "leased_until": until, "leased_at": now}
+            connection.execute(update(webhooks).where(held).values(lease))
             return found
 
         return await self._commit(lease, durable=False)
@@ -144,7 +150,7 @@ class SqlWebhooks(SqlStore, WebhookRecords):
         await self._commit(lambda connection: _noted(connection, webhook_id, holder, _FREE), durable=False)
 
 
-def _due(now: datetime) -> Select[Any]:
+def _due(holder: str, now: datetime, each: int) -> Select[Any]:
     behind = (
         select(event_heads.c.tenant)
         .select_from(event_heads)
@@ -152,15 +158,21 @@ def _due(now: datetime) -> Select[Any]:
         .where(_CONCERNED, _BEHIND)
         .correlate(webhooks)
     )
+    free = and_(
+        webhooks.c.disabled_at.is_(None),
+        or_(webhooks.c.next_at.is_(None), webhooks.c.next_at <= now),
+        or_(webhooks.c.leased_until.is_(None), webhooks.c.leased_until < now),
+    )
+    held = and_(webhooks.c.lease_holder == holder, webhooks.c.leased_until >= now)
+    first = case((held, 0), else_=1), _LONGEST, webhooks.c.id
+    place = func.row_number().over(partition_by=webhooks.c.maker, order_by=first)
+    places = select(webhooks.c.id, place.label("place")).where(or_(held, free & exists(behind))).subquery()
     return (
         select(webhooks)
-        .where(
-            webhooks.c.disabled_at.is_(None),
-            or_(webhooks.c.next_at.is_(None), webhooks.c.next_at <= now),
-            or_(webhooks.c.leased_until.is_(None), webhooks.c.leased_until < now),
-            exists(behind),
-        )
-        .order_by(webhooks.c.leased_until, webhooks.c.id)
+        .join(places, places.c.id == webhooks.c.id)
+        # `free` once more: it is looked at again when the row is locked
+        .where(free, places.c.place <= each)
+        .order_by(places.c.place, _LONGEST, webhooks.c.id)
     )
 
 
@@ -170,10 +182,10 @@ def _noted(connection: Connection, webhook_id: str, holder: str, values: Mapping
 
 
 def _row(webhook: Webhook) -> dict[str, Any]:
-    names = set(webhooks.c.keys()) - {"actions", "lease_holder", "leased_until"}
+    names = set(webhooks.c.keys()) - {"actions", *_LEASE}
     return {name: getattr(webhook, name) for name in names} | {"actions": " ".join(webhook.actions)}
 
 
 def _of(row: Mapping[Any, Any]) -> Webhook:
-    plain = {name: value for name, value in row.items() if name not in ("actions", "lease_holder", "leased_until")}
+    plain = {name: value for name, value in row.items() if name not in ("actions", *_LEASE)}
     return Webhook(actions=tuple(row["actions"].split()), **plain)

@@ -39,8 +39,11 @@ class WebhookRecords(ABC):
     # deliveries
 
     @abstractmethod
-    async def lease_webhooks(self, holder: str, now: datetime, until: datetime, limit: int) -> list[Webhook]:
-        """Those that have something to tell and that nobody holds, held by `holder` until then."""
+    async def lease_webhooks(
+        self, holder: str, now: datetime, until: datetime, limit: int, *, each: int
+    ) -> list[Webhook]:
+        """Those that have something to be told and that nobody holds, held by `holder` until then: of each maker's as
+        many as make `each` with those that it holds, makers in turn, whoever has waited longest first."""
 
     @abstractmethod
     async def webhook_places(self, webhook: Webhook) -> dict[str, int]:

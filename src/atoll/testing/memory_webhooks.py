@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
@@ -22,6 +23,7 @@ class MemoryWebhooks(MemoryEvents, WebhookRecords):
         self._webhooks: dict[str, Webhook] = {}
         self._cursors: dict[tuple[str, str], int] = {}
         self._leases: dict[str, tuple[str, datetime]] = {}
+        self._leased_at: dict[str, datetime] = {}
 
     async def add_webhook(self, webhook: Webhook, event: Event, *, quota: int) -> None:
         self._check()
@@ -77,18 +79,33 @@ class MemoryWebhooks(MemoryEvents, WebhookRecords):
 
     # deliveries
 
-    async def lease_webhooks(self, holder: str, now: datetime, until: datetime, limit: int) -> list[Webhook]:
+    async def lease_webhooks(
+        self, holder: str, now: datetime, until: datetime, limit: int, *, each: int
+    ) -> list[Webhook]:
         self._check()
-        due = [
+        waiting = [
             one
             for one in self._webhooks.values()
             if one.disabled_at is None
             and (one.next_at is None or one.next_at <= now)
             and (one.id not in self._leases or self._leases[one.id][1] < now)
             and self._places(one)
-        ][:limit]
+        ]
+        waiting.sort(key=self._longest)
+        held = {of for of, (who, end) in self._leases.items() if who == holder and end >= now}
+        taken = Counter(one.maker for one in self._webhooks.values() if one.id in held)
+        places: list[tuple[int, Webhook]] = []
+        for one in waiting:
+            taken[one.maker] += 1
+            places.append((taken[one.maker], one))
+        places.sort(key=lambda place: (place[0], self._longest(place[1])))
+        due = [one for place, one in places if place <= each][:limit]
         self._leases |= {one.id: (holder, until) for one in due}
+        self._leased_at |= {one.id: now for one in due}
         return due
+
+    def _longest(self, one: Webhook) -> tuple[datetime, str]:
+        return self._leased_at.get(one.id, one.created_at), one.id
 
     async def webhook_places(self, webhook: Webhook) -> dict[str, int]:
         self._check()

@@ -40,6 +40,7 @@ class WebhookRecordsConformance:
 
     async def test_a_webhook_is_returned_as_it_was_stored(self, records: Records) -> None:
         full = webhook(actions=("a.b", "c.*"), description="é", everyone=True, disabled_at=T0, disabled_why="w")
+        full = replace(full, maker="user_0", credential="key_9")
         (other,) = await added(records, replace(webhook("key_1"), created_at=SOON))
         await added(records, full)
         assert await records.get_webhook(full.id) == full
@@ -81,7 +82,7 @@ class WebhookRecordsConformance:
     async def test_of_several_servers_one_delivers(self, stores: tuple[Records, Records]) -> None:
         one, two = stores
         (mine,) = await added(one, webhook())
-        found = await together(*(store.lease_webhooks(f"h{n}", T0, SOON, 5) for n, store in enumerate(stores)))
+        found = await together(*(store.lease_webhooks(f"h{n}", T0, SOON, 5, each=5) for n, store in enumerate(stores)))
         assert sorted(len(some) for some in found) == [0, 1]
         holder = "h0" if found[0] else "h1"
         other = "h1" if found[0] else "h0"
@@ -93,27 +94,47 @@ class WebhookRecordsConformance:
         assert await one.webhook_places(mine) == {}
         await one.release_webhook(mine.id, other)
         await one.add_events([event()])
-        assert await one.lease_webhooks("h2", T0, SOON, 5) == []
+        assert await one.lease_webhooks("h2", T0, SOON, 5, each=5) == []
         await one.release_webhook(mine.id, holder)
-        assert [held.id for held in await one.lease_webhooks("h2", T0, SOON, 5)] == [mine.id]
+        assert [held.id for held in await one.lease_webhooks("h2", T0, SOON, 5, each=5)] == [mine.id]
 
     async def test_a_lease_that_ran_out_is_anybodys(self, records: Records) -> None:
         await added(records, webhook())
-        assert len(await records.lease_webhooks("h0", T0, SOON, 5)) == 1
+        assert len(await records.lease_webhooks("h0", T0, SOON, 5, each=5)) == 1
         later = SOON + timedelta(seconds=1)
-        assert len(await records.lease_webhooks("h1", later, later, 5)) == 1
-        assert await records.lease_webhooks("h1", later, later, 0) == []
+        assert len(await records.lease_webhooks("h1", later, later, 5, each=5)) == 1
+        assert await records.lease_webhooks("h1", later, later, 0, each=5) == []
+
+    async def test_makers_take_turns_and_none_holds_more_than_so_many(self, stores: tuple[Records, Records]) -> None:
+        records = stores[0]
+        many = [replace(webhook("key_0"), created_at=T0 + timedelta(seconds=n)) for n in range(4)]
+        of_group = replace(webhook("key_2", maker="key_0"), created_at=T0 - timedelta(seconds=1))
+        late = replace(webhook("key_1"), created_at=T0 + timedelta(seconds=30))
+        await added(records, *many, of_group, late)
+        now = T0 + timedelta(seconds=40)
+        until = now + timedelta(seconds=60)
+
+        async def leased(limit: int) -> list[str]:
+            return [one.id for one in await records.lease_webhooks("h0", now, until, limit, each=2)]
+
+        assert await leased(2) == [of_group.id, late.id]
+        assert await leased(8) == [many[0].id]
+        assert await leased(8) == []
+        await records.release_webhook(of_group.id, "h0")
+        assert await leased(8) == [many[1].id]  # not the same one again: others have waited longer
+        other = await stores[1].lease_webhooks("h1", now, until, 8, each=2)
+        assert [one.id for one in other] == [many[2].id, many[3].id]  # of another server's places
 
     async def test_after_a_failure_there_is_a_pause_and_a_success_ends_it(self, records: Records) -> None:
         (mine,) = await added(records, webhook())
-        await records.lease_webhooks("h0", T0, SOON, 5)
+        await records.lease_webhooks("h0", T0, SOON, 5, each=5)
         await records.fail_webhook(mine.id, "no", failures=9, since=T0, next_at=SOON, error="no")
         await records.fail_webhook(mine.id, "h0", failures=2, since=T0, next_at=SOON, error="it answered 500")
         stored = await records.get_webhook(mine.id)
         assert stored is not None
         assert (stored.failures, stored.failing_since, stored.next_at) == (2, T0, SOON)
-        assert await records.lease_webhooks("h0", SOON - timedelta(seconds=1), SOON, 5) == []
-        assert await records.lease_webhooks("h0", SOON, SOON, 5) == [stored]
+        assert await records.lease_webhooks("h0", SOON - timedelta(seconds=1), SOON, 5, each=5) == []
+        assert await records.lease_webhooks("h0", SOON, SOON, 5, each=5) == [stored]
         assert await records.move_webhook(mine.id, "h0", "key_0", 1, SOON, SOON)
         stored = await records.get_webhook(mine.id)
         assert stored is not None
@@ -123,10 +144,10 @@ class WebhookRecordsConformance:
         self, records: Records
     ) -> None:
         (mine,) = await added(records, webhook())
-        await records.lease_webhooks("h0", T0, SOON, 5)
+        await records.lease_webhooks("h0", T0, SOON, 5, each=5)
         await records.fail_webhook(mine.id, "h0", failures=2, since=T0, next_at=SOON, error="e")
         off = await records.swap_webhook(replace(mine, disabled_at=T0, disabled_why="w"), event())
-        assert await records.lease_webhooks("h0", SOON, SOON, 5) == []
+        assert await records.lease_webhooks("h0", SOON, SOON, 5, each=5) == []
         on = await records.swap_webhook(replace(off, disabled_at=None, disabled_why=None), event())
         assert (on.failures, on.failing_since, on.next_at, on.last_error) == (0, None, None, None)
-        assert [one.id for one in await records.lease_webhooks("h0", T0, SOON, 5)] == [mine.id]
+        assert [one.id for one in await records.lease_webhooks("h0", T0, SOON, 5, each=5)] == [mine.id]

@@ -1,7 +1,8 @@
 """Delivers events to webhooks: at least once and in order for each, from the records, so that no restart loses one.
 
 A failed call is tried again after longer and longer, for a day; then the webhook is disabled, with an event. Of several
-servers the one that holds a webhook's lease delivers.
+servers the one that holds a webhook's lease delivers, for a turn; makers take turns, so that slow receivers of one
+hold up nobody else.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PAGE = 50
 ERROR_CHARS = 300
 
 Tell = Callable[[Event], dict[str, object]]  # an event as the surface tells it
-Stands = Callable[[Webhook], Awaitable[str | None]]  # why its owner may be told of nothing any more
+Stands = Callable[[Webhook], Awaitable[str | None]]  # why it may be told of nothing any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,22 @@ class DeliveryLimits:
     lease_s: float = 60.0
     first_retry_s: float = 5.0
     longest_retry_s: float = 3_600.0
-    at_once: int = 8
+    at_once: int = 32
+    at_once_each: int = 4  # of one maker's
+    turn_s: float = 5.0  # no call begins later in a turn
+    turn_calls: int = 100
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What is left of one webhook's turn."""
+
+    ends_at: float  # of the loop's clock
+    calls: int
+
+    @property
+    def over(self) -> bool:
+        return self.calls <= 0 or asyncio.get_running_loop().time() >= self.ends_at
 
 
 class Deliveries:
@@ -75,6 +91,7 @@ class Deliveries:
         self._clock = clock
         self._holder = secrets.token_hex(8)
         self._task: asyncio.Task[None] | None = None
+        self._more = asyncio.Event()  # a turn ended that left something to be told
         self._running: dict[asyncio.Task[None], str] = {}  # with the ids of their webhooks
 
     def start(self) -> None:
@@ -101,49 +118,66 @@ class Deliveries:
                 _log.warning("webhooks.wait", error=error.message)
             except Exception:
                 _log.exception("webhooks.failed")
-            await asyncio.sleep(self._limits.every_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.every_s):
+                    await self._more.wait()
+            self._more.clear()
 
     async def _lease(self) -> None:
         room = self._limits.at_once - len(self._running)
         if room <= 0:
             return
-        now = self._clock()
-        for webhook in await self._records.lease_webhooks(self._holder, now, self._until(), room):
+        now, each = self._clock(), self._limits.at_once_each
+        for webhook in await self._records.lease_webhooks(self._holder, now, self._until(), room, each=each):
             task = asyncio.create_task(self._deliver(webhook), name=f"webhook {webhook.id}")
             self._running[task] = webhook.id
             task.add_done_callback(self._running.pop)
 
     async def _deliver(self, webhook: Webhook) -> None:
-        """Tell it of all there is, until a call fails."""
+        """Tell it of all there is, until a call fails or its turn is over."""
+        limits = self._limits
+        turn = _Turn(asyncio.get_running_loop().time() + limits.turn_s, limits.turn_calls)
         try:
-            if (why := await self._stands(webhook)) is not None:
-                await self._disable(webhook, why)
-                return
             secret = await self._vault.unwrap(webhook.secret, secret_context(webhook.id))
-            for tenant, seq in (await self._records.webhook_places(webhook)).items():
-                if not await self._deliver_chain(webhook, secret, tenant, seq):
+            places = list((await self._records.webhook_places(webhook)).items())
+            random.shuffle(places)  # a busy tenant is not always the first
+            for tenant, seq in places:
+                if not await self._deliver_chain(webhook, secret, tenant, seq, turn):
                     return
+                if turn.over:
+                    break
             await self._records.release_webhook(webhook.id, self._holder)
+            if turn.over:
+                self._more.set()
         except AtollError as error:  # the lease runs out, somebody tries again
             _log.warning("webhook.waits", webhook=webhook.id, error=error.message)
         except Exception:
             _log.exception("webhook.failed", webhook=webhook.id)
 
-    async def _deliver_chain(self, webhook: Webhook, secret: bytes, tenant: str, seq: int) -> bool:
-        """One tenant's events in order. False when it ends here: a call failed, or the lease is lost."""
+    async def _deliver_chain(self, webhook: Webhook, secret: bytes, tenant: str, seq: int, turn: _Turn) -> bool:
+        """One tenant's events in order, until the turn is over. False when the turn is lost: a call failed, the webhook
+        may be told of nothing any more, or the lease is another's."""
         while page := await self._records.follow_events(tenant, seq, PAGE):
             for event in page:
                 seq = event.seq or 0
                 if not webhook.wants(event.action):
                     continue
+                if (why := await self._stands(webhook)) is not None:
+                    await self._disable(webhook, why)
+                    return False
                 error = await self._call(webhook, secret, event)
                 if error is not None:
                     await self._failed(webhook, error)
                     return False
                 if not await self._moved(webhook, tenant, seq, delivered=True):
                     return False
+                turn.calls -= 1
+                if turn.over:
+                    return True
             if not await self._moved(webhook, tenant, seq, delivered=False):
                 return False
+            if turn.over:
+                return True
         return True
 
     async def _moved(self, webhook: Webhook, tenant: str, seq: int, *, delivered: bool) -> bool:

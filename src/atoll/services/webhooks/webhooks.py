@@ -14,6 +14,8 @@ from atoll.domain.principal import Principal
 from atoll.domain.webhook import ACTION_PATTERN, WEBHOOK_ID, Webhook
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
+from atoll.services.identity.connected import lasting_credential
+from atoll.services.identity.group_names import group_meant
 from atoll.services.outbound import Outbound
 from atoll.services.webhooks.signatures import new_secret, secret_text
 from atoll.vaults.base import Vault
@@ -58,18 +60,18 @@ class Webhooks:
         group: str | None = None,
         everyone: bool = False,
     ) -> NewSecret:
-        """Tell a URL of one's own events from now on, or of the group's; `everyone`: of all tenants'. Needs `write`.
+        """Tell a URL of one's own events from now on, or of the group's; `everyone`: of all tenants'. Needs `write`,
+        and `read`: what it is told is read.
 
         InvalidInput names the field (`url`, `events`, `description`, `group_id`); Forbidden for `everyone` without
         being an administrator, and for a credential that is bound to some resources; QuotaExceeded.
         """
         principal.require(Scope.WRITE)
-        owner = principal.id if group is None else group
+        owner = await group_meant(self._records, principal, group) or principal.id
         if owner not in principal.owners:
             raise InvalidInput("group_id must be a group of yours", field="group_id")
         principal.require(Scope.WRITE, owner)
-        if principal.resources is not None:
-            raise Forbidden("a credential that is bound to some resources makes no webhooks")
+        _check_telling(principal)
         if everyone and (not principal.admin or group is not None):
             raise Forbidden("only administrators are told of everybody's events")
         self._outbound.check(url)
@@ -77,7 +79,7 @@ class Webhooks:
             new_id("hook"), owner, url, _actions(actions), self._clock(), _description(description), everyone
         )
         secret = new_secret()
-        webhook = await self._wrapped(webhook, secret)
+        webhook = await self._wrapped(_taken_over(webhook, principal), secret)
         event = self._event("webhook.created", webhook, principal)
         await self._records.add_webhook(webhook, event, quota=self._per_owner)
         return NewSecret(webhook, secret_text(secret))
@@ -102,9 +104,13 @@ class Webhooks:
         description: str | None = None,
         enabled: bool | None = None,
     ) -> Webhook:
-        """Needs `write`. One that is enabled again is told of what happened meanwhile."""
+        """Needs `write`, and `read` for what it is told of and where. One that is enabled again is told of what
+        happened meanwhile; whoever enables it or gives it another URL has it from then on: it ends with them."""
         if url is not None:
             self._outbound.check(url)
+        if url is not None or actions is not None or enabled:
+            principal.require(Scope.WRITE)
+            _check_telling(principal)
 
         def changed(before: Webhook) -> Webhook:
             after = replace(
@@ -113,6 +119,8 @@ class Webhooks:
                 actions=before.actions if actions is None else _actions(actions),
                 description=before.description if description is None else _description(description),
             )
+            if after.url != before.url or (enabled and before.disabled_at is not None):
+                after = _taken_over(after, principal)
             if enabled:
                 after = replace(after, disabled_at=None, disabled_why=None)
             elif enabled is False and before.disabled_at is None:
@@ -178,6 +186,17 @@ class Webhooks:
 def secret_context(webhook_id: str) -> str:
     """What a wrapped secret is bound to."""
     return f"webhook {webhook_id}"
+
+
+def _check_telling(principal: Principal) -> None:
+    """Whoever says where events are told may read them: all of their owner's."""
+    principal.require(Scope.READ)
+    if principal.resources is not None:
+        raise Forbidden("a credential that is bound to some resources makes no webhooks, and says not where they lead")
+
+
+def _taken_over(webhook: Webhook, principal: Principal) -> Webhook:
+    return replace(webhook, maker=principal.id, credential=lasting_credential(principal))
 
 
 def _actions(actions: Sequence[str]) -> tuple[str, ...]:

@@ -52,6 +52,7 @@ class WebhookAnswer(BaseModel):
 
     id: str = Field(pattern=r"^hook_[0-9a-f]{24}$")
     owner_id: str
+    created_by: str = Field(description="who gave it its URL or enabled it: it ends when they may not read any more")
     url: str
     events: list[str]
     description: str
@@ -130,6 +131,7 @@ def _webhook(one: Webhook) -> dict[str, Any]:
     return {
         "id": one.id,
         "owner_id": one.owner,
+        "created_by": one.maker,
         "url": one.url,
         "events": list(one.actions),
         "description": one.description,

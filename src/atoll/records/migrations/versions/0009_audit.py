@@ -93,6 +93,8 @@ def _webhooks(moment: sa.DateTime) -> None:
         sa.Column("disabled_at", moment),
         sa.Column("disabled_why", sa.Text),
         sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("maker", sa.String, nullable=False),
+        sa.Column("credential", sa.String, nullable=False),
         sa.Column("failures", sa.Integer, nullable=False),
         sa.Column("failing_since", moment),
         sa.Column("next_at", moment),
@@ -100,6 +102,7 @@ def _webhooks(moment: sa.DateTime) -> None:
         sa.Column("last_error", sa.Text),
         sa.Column("lease_holder", sa.String),
         sa.Column("leased_until", moment),
+        sa.Column("leased_at", moment),
         sa.PrimaryKeyConstraint("id", name="pk_webhooks"),
     )
     op.create_index("ix_webhooks_owner_created_at", "webhooks", ["owner", "created_at"])
