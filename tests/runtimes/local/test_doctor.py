@@ -50,9 +50,20 @@ class TestOnThisHost:
             "user_namespaces",
             "identity",
         } <= names
+        listed = next(check for check in report.checks if check.name == "listed_network")
+        assert listed.ok, listed.detail
         assert await runtime.list() == []
         leaks = LeakOracle(tmp_path / "data")
         assert (leaks.processes(), leaks.cgroups(), leaks.loops()) == ([], [], [])
+
+    async def test_a_list_whose_connections_do_not_come_to_the_server_is_none(
+        self, runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(doctor, "LIST_S", 1.0)
+        monkeypatch.setattr(doctor, "LEAVE", "pass")
+        found = await doctor._list(runtime)
+        assert (found.name, found.ok, bool(found.fix)) == ("listed_network", False, True)
+        assert await runtime.list() == []
 
 
 async def test_the_probe_sees_a_launcher_that_keeps_no_rules() -> None:

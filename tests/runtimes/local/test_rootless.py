@@ -121,7 +121,8 @@ def test_it_keeps_every_rule_that_isolates(seen: dict[str, Any]) -> None:
 def test_the_doctor_says_what_it_cannot_hold_them_to_and_how_to_mend_that(seen: dict[str, Any]) -> None:
     missing = {name: fix for name, (ok, fix) in seen["checks"].items() if not ok}
     assert missing.keys() == {
-        "identity", "cpu_bounded", "memory_bounded", "pids_bounded", "outgoing_network", "workspaces_bounded",
+        "identity", "cpu_bounded", "memory_bounded", "pids_bounded", "outgoing_network", "listed_network",
+        "workspaces_bounded",
     }  # fmt: skip
     assert all(fix.startswith("run as root") for fix in missing.values()), missing
     assert not any("atoll doctor" in detail for detail in seen["details"])

@@ -18,6 +18,7 @@ from atoll.domain.workspace import Quota
 from atoll.runtimes.base import Capability, Check, Report
 from atoll.runtimes.local.probe import PROGRAM
 from atoll.runtimes.local.slots import FIRST_UID
+from atoll.sidekick.gates import OUT
 
 if TYPE_CHECKING:
     from atoll.runtimes.local.runtime import LocalRuntime
@@ -25,12 +26,20 @@ if TYPE_CHECKING:
 PROBE_S = 30.0
 LIMITS = Resources(cpu_millis=500, memory_bytes=64 * 2**20, pids=32, disk_bytes=8 * 2**20, inodes=512, timeout_s=60.0)
 
+LIST_S = 10.0
+AWAY, AWAY_PORT = "192.0.2.1", 443  # of no host (RFC 5737): nothing goes there
+LEAVE = f"import socket; s = socket.create_connection(({AWAY!r}, {AWAY_PORT}), 5); print(s.recv(9).decode(), end='')"
+
 _USERNS_SYSCTL = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 _USERNS_CLONE = Path("/proc/sys/kernel/unprivileged_userns_clone")
 _USERNS_MAX = Path("/proc/sys/user/max_user_namespaces")
 
 _CGROUP_RULES = {"cpu_bounded", "memory_bounded", "pids_bounded"}
-_ABILITIES = {"outgoing_network", "workspaces_bounded"}  # where they are missing, what needs them is refused
+_ABILITIES = {
+    "outgoing_network",
+    "listed_network",
+    "workspaces_bounded",
+}  # where they are missing, what needs them is refused
 _ROOT_ONLY = {*_CGROUP_RULES, *_ABILITIES, "identity"}  # what the rootless tier does not enforce
 
 _IN_A_CONTAINER = "in a container add --cgroupns=host"
@@ -43,6 +52,7 @@ _FIXES = {
     "identity": "run as root: an ordinary user's sandboxes all carry that user's own id",
     "outgoing_network": "run as root on a kernel with packet filter and veth: modprobe -a nft_fib_inet nft_masq nft_ct "
     "nft_limit nft_connlimit veth",
+    "listed_network": "run as root on a kernel whose packet filter redirects: modprobe -a nft_chain_nat nft_redir",
     "workspaces_bounded": "run as root with loop devices (/dev/loop-control) and mkfs.ext4: apt-get install e2fsprogs",
     "python3": "install python3 for the sandboxes: apt-get install python3",
 }
@@ -67,6 +77,7 @@ async def examine(runtime: LocalRuntime) -> Report:
     finally:
         await runtime.destroy(name)
     checks.append(await _network(runtime))
+    checks.append(await _list(runtime))
     checks.append(await _workspaces(runtime))
     is_root = os.geteuid() == 0
     checks = [
@@ -153,6 +164,36 @@ async def _network(runtime: LocalRuntime) -> Check:
     except errors.AtollError as error:
         return Check("outgoing_network", False, error.message, _fix("outgoing_network"))
     return Check("outgoing_network", True, "veth and packet filter work")
+
+
+async def _list(runtime: LocalRuntime) -> Check:
+    """Whether what leaves a sandbox with a list comes to the server, and nowhere else: so that it can be decided on."""
+    name, rule = "probe_" + secrets.token_hex(6), "listed_network"
+    if Capability.LISTED not in runtime.capabilities:
+        return Check(rule, False, "loopback only", _fix(rule))
+    try:
+        await runtime.make(name, SandboxSpec(resources=LIMITS, network=NetworkMode.LISTED))
+        try:
+            leave = ProcessSpec(("python3", "-I", "-c", LEAVE), timeout_s=LIST_S)
+            running = asyncio.create_task(runtime.sidekick(name).run(leave))
+            try:
+                async with asyncio.timeout(LIST_S):
+                    stream = await runtime.accept(name)
+                    stream.writer.write(b"server")
+                    stream.writer.close()
+                    heard = (await running).stdout
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+        finally:
+            await runtime.destroy(name)
+    except TimeoutError:
+        return Check(rule, False, "what left the sandbox did not come to the server", _fix(rule))
+    except errors.AtollError as error:
+        return Check(rule, False, error.message, _fix(rule))
+    if (stream.gate, stream.address, stream.port, heard) != (OUT, AWAY, AWAY_PORT, b"server"):
+        return Check(rule, False, "what left the sandbox came to the server as something else", _fix(rule))
+    return Check(rule, True, "what leaves the sandbox comes to the server")
 
 
 async def _workspaces(runtime: LocalRuntime) -> Check:
