@@ -69,7 +69,9 @@ class Town:
 async def town(open_house: Opener) -> AsyncIterator[Town]:  # noqa: F811
     records = MemoryRecords()
     keys = RealKeys(records)
-    async with open_house(records=records, keys=keys, rates={"enabled": False}, admin={"api_key": ADMIN_TEXT}) as house:
+    async with open_house(
+        records=records, keys=keys, rates={"enabled": False}, admin={"api_key": ADMIN_TEXT}, auth={"registration": True}
+    ) as house:
         tenants: list[Tenant] = []
         owner = await keys.create("operator", kind=KeyKind.OWNER)
         for name in ("alice", "bob"):
@@ -162,7 +164,7 @@ async def test_a07_w01_a_dead_credential_opens_nothing(town: Town) -> None:
             if opens == PUBLIC:
                 continue
             status, _ = await knock(town.house, operation, alice.has, key)
-            assert status == 401, (operation.id, status)
+            assert status == (403 if opens == ADMIN_KEY else 401), (operation.id, status)
     assert await state(town) == before
 
 
@@ -312,7 +314,9 @@ async def test_a03_what_administers_the_server_takes_an_owner_key_or_the_admin_k
         asked = NOBODYS if opens == ADMIN else town.alice.has
         status, body = await knock(town.house, operation, asked, owner if opens == ADMIN else ADMIN_TEXT)
         assert status not in (401, 403), (operation.id, body)
-        assert opens == ADMIN or status in (200, 201, 204), (operation.id, status, body)
+        # Alice is the only admin of her group, so her key is not deleted.
+        done = (409,) if operation.id == "adminDeleteKey" else (200, 201, 204)
+        assert opens == ADMIN or status in done, (operation.id, status, body)
         before = await state(town)
 
 
