@@ -148,6 +148,20 @@ def test_lists_and_tables_come_from_the_environment_too(env: dict[str, str]) -> 
         load(environ=env | {"ATOLL_SERVER__TRUSTED_PROXIES": "nonsense"})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ATOLL_OUTBOUND__NETWORKS", '["127.0.0.0/8"]', "separated by commas"),
+        ("ATOLL_IDENTITY__PROVIDERS", "https://issuer.example", "a JSON list, such as"),
+    ],
+)
+def test_a_list_in_another_form_is_an_error_that_says_which(
+    env: dict[str, str], variable: str, value: str, said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load(environ={**env, variable: value})
+
+
 def test_every_setting_can_come_from_the_environment(env: dict[str, str]) -> None:
     settings = load(environ=env)
     values = {name: _value(settings, name) for name, _ in leaves() if name != "data"}

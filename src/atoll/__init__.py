@@ -34,6 +34,10 @@ _FROM_SDK = frozenset(
 )
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FROM_SDK})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _FROM_SDK:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -117,3 +117,9 @@ def test_a_list_is_a_network_and_a_capability_may_have_bounds(server: StandIn) -
     for wrong in ({"network": [1]}, {"capability": "read"}):
         with pytest.raises(InvalidInput, match="a list"):
             Sandbox.create(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_newcomer_who_looks_at_the_package_sees_the_client() -> None:
+    import atoll
+
+    assert {"Sandbox", "AsyncSandbox", "Secrets", "Workspace", "AtollError", "__version__"} <= set(dir(atoll))

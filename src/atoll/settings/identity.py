@@ -117,7 +117,11 @@ class JwtSettings(Section):
 
 
 def _providers(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        form = '[{"name": "main", "issuer": "https://…", "audience": "…"}]'
+        raise ValueError(f"in the environment it is a JSON list, such as {form}: {error}") from None
 
 
 class IdentitySettings(Section):

@@ -30,4 +30,7 @@ class OutboundSettings(Section):
     @field_validator("networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(ip_network(part)) for part in value)
+        try:
+            return tuple(str(ip_network(part)) for part in value)
+        except ValueError as error:
+            raise ValueError(f"{error}; in the environment they are separated by commas: 10.0.0.0/8,fd00::/8") from None
