@@ -123,6 +123,7 @@ class Application:
             cache_s=settings.keys.cache_s,
             use_queue_items=settings.keys.use_queue_items,
             bootstrap=bootstrap_texts(settings),
+            plans=quota_limits(settings).plans,
         )
         admin_key = settings.admin.api_key
         self.admin_key = AdminKey(None if admin_key is None else admin_key.get_secret_value())
@@ -195,6 +196,7 @@ class Application:
             records,
             kept_s=settings.quotas.idempotency_h * 3600,
             answer_bytes_max=settings.quotas.idempotency_answer_bytes,
+            owner_bytes_max=settings.quotas.idempotency_owner_bytes,
             shared=settings.database_url.startswith("postgresql"),
         )
         self.once = OnceOnly(requests, settings.server.body_bytes)

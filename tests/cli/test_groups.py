@@ -29,6 +29,7 @@ def test_a_group_is_made_used_and_taken_away(atoll: Atoll) -> None:
         "admin",
         "member",
     }
+    assert "other" in atoll("groups", "members", "team").stdout
     sandbox = atoll("run", "--detach", "--group", "team", "sleep", "60").stdout.strip()
     theirs = Atoll(atoll.environment | {"ATOLL_API_KEY": other["key"]})
     assert sandbox in theirs("ps").stdout

@@ -39,6 +39,20 @@ def test_quotas_are_set_shown_and_taken_back(atoll: Atoll) -> None:
     assert listed == {subject: {"memory_bytes": 4 * 2**30, "concurrent_sandboxes": None}}
 
 
+def test_a_user_is_named_and_bytes_are_shown_in_units(atoll: Atoll) -> None:
+    made = atoll("users", "create", "ann", "--no-password", "--json")
+    assert made.returncode == 0, made.stderr
+    subject = json.loads(made.stdout)["id"]
+    assert json.loads(atoll("quota", "set", "ann", "memory_bytes=2g", "--json").stdout)["id"] == subject
+    assert "2.0G" in atoll("quota", "show", "ann").stdout and "2.0G" in atoll("quota", "show").stdout
+    json.loads(atoll("keys", "create", "--name", "hers", "--for", "ann", "--json").stdout)
+    (key,) = json.loads(atoll("keys", "list", "--json").stdout)
+    assert key["owner"] == subject
+    told = json.loads(atoll("audit", "log", "--tenant", "ann", "--json").stdout)
+    assert "key.created" in {one["action"] for one in told} and {one["tenant"] for one in told} == {subject}
+    assert json.loads(atoll("quota", "unset", "ann", "--json").stdout)["overrides"] == {}
+
+
 def test_nothing_is_set_when_one_of_several_is_no_quota(atoll: Atoll) -> None:
     subject, _ = key(atoll)
     refused = atoll("quota", "set", subject, "concurrent_sandboxes=1", "nonsense=2")

@@ -23,7 +23,7 @@ from atoll.services.keys import Keys
 from atoll.services.lives import Live
 from atoll.sidekick.client import GateStream
 
-from .conftest import ALICE, QUICK, READER, House
+from .conftest import ALICE, BOB, QUICK, READER, House
 
 READ = Grant(frozenset({Scope.READ}))
 
@@ -136,6 +136,9 @@ async def test_what_was_given_is_kept_and_is_never_more_than_the_giver_has(house
     for principal, grant in (
         (replace(READER, scopes=frozenset({Scope.EXECUTE})), READ),
         (bounded, Grant(READ.scopes, frozenset({"sess_other"}))),
+        (ALICE, Grant(READ.scopes, frozenset({sandbox.id, "sess_" + "0" * 12}))),  # there is none
+        (BOB, Grant(READ.scopes, frozenset({sandbox.id}))),
+        (BOB, Grant(READ.scopes, frozenset({ALICE.id}))),
         (ALICE, Grant(frozenset())),
         (ALICE, Grant(frozenset({Scope.ADMIN}))),
     ):

@@ -37,7 +37,7 @@ def log(
     tenant: Tenant = None,
     action: Annotated[str | None, typer.Option("--action", help="Such as key.created, or key.* for all.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="The id of what was changed.")] = None,
-    actor: Annotated[str | None, typer.Option("--actor", help="Who did it.")] = None,
+    actor: Annotated[str | None, typer.Option("--actor", help="Who did it: a name or an id.")] = None,
     outcome: Annotated[str | None, typer.Option("--outcome", help="ok, refused, failed, ...")] = None,
     request: Annotated[str | None, typer.Option("--request", help="The request's id, its X-Request-Id.")] = None,
     since: Annotated[str | None, typer.Option("--since", help="A moment, or how long ago, such as 2h.")] = None,
@@ -47,13 +47,14 @@ def log(
     as_json: output.Json = False,
 ) -> None:
     """Who did what to what, the newest last."""
+    from dataclasses import replace
+
     from atoll.domain.event import EventQuery
+    from atoll.services.identity.principals import user_meant
 
     query = EventQuery(
-        tenants=None if tenant is None else (tenant,),
         targets=None if target is None else (target,),
         action=action,
-        actor=actor,
         outcome=outcome,
         request_id=request,
         since=_moment(since, "--since"),
@@ -63,7 +64,9 @@ def log(
     )
 
     async def look(records: Records, *_: object) -> list[Event]:
-        return (await records.find_events(query))[::-1]
+        of = None if tenant is None else (await user_meant(records, tenant),)
+        by = None if actor is None else await user_meant(records, actor)
+        return (await records.find_events(replace(query, tenants=of, actor=by)))[::-1]
 
     found = _with_records(data, look, vaulted=False)
     if as_json:
@@ -99,9 +102,11 @@ def verify(
     """Prove that no event was changed, moved, added or taken away. Exit code 1 when one was."""
     if file is None:
         from atoll.services.audit.verifying import verify as verify_records
+        from atoll.services.identity.principals import user_meant
 
         async def look(records: Records, vault: Vault, settings: Settings) -> Report:
-            return await verify_records(records, vault, settings.folder.audit_anchor, tenant)
+            of = None if tenant is None else await user_meant(records, tenant)
+            return await verify_records(records, vault, settings.folder.audit_anchor, of)
 
         report = _with_records(data, look)
     else:
@@ -131,11 +136,12 @@ def export(
 ) -> None:
     """Write events and checkpoints as JSON lines, which `atoll audit verify --file` proves without the database."""
     from atoll.services.audit.exporting import export as lines
+    from atoll.services.identity.principals import user_meant
 
     async def write(records: Records, *_: object) -> None:
         out = sys.stdout if to is None else _new_file(to)
         try:
-            async for line in lines(records, tenant):
+            async for line in lines(records, None if tenant is None else await user_meant(records, tenant)):
                 out.write(line + "\n")
             out.flush()
         finally:

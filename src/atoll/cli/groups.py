@@ -68,7 +68,8 @@ def members(group: Group, as_json: output.Json = False) -> None:
     if as_json:
         output.print_json(found)
         return
-    output.print_table(("PRINCIPAL", "ROLE"), [(one["principal"], one["role"]) for one in found])
+    rows = [(one["principal"], one["name"] or "", one["role"]) for one in found]
+    output.print_table(("PRINCIPAL", "NAME", "ROLE"), rows)
 
 
 def add(group: Group, who: Who, role: Role = "member", as_json: output.Json = False) -> None:

@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from atoll.records.base import Records
 
 
-async def check(records: Records, owner: str) -> None:
-    """Failed for an id that no user, group or key has, and that owns nothing."""
+async def named(records: Records, text: str) -> str:
+    """The id, or that of the user of that name. Failed for one that nobody has and that owns nothing."""
     from atoll.cli.failure import Failed
-    from atoll.services.identity.principals import Principals
+    from atoll.services.identity.principals import Principals, user_meant
 
+    owner = await user_meant(records, text)
     if await Principals(records).name_of(owner) is None and not await _owned(records, owner):
-        raise Failed(f"--for: nobody has the id {owner!r}, and it owns nothing")
+        raise Failed(f"--for: nobody has the id or name {owner!r}, and it owns nothing")
+    return owner
 
 
 async def left_behind(records: Records, ended: Iterable[ApiKey]) -> list[str]:

@@ -51,7 +51,9 @@ def create(
     owner: Annotated[
         str | None,
         typer.Option(
-            "--for", metavar="OWNER", help="Whose it is: a user's or group's id, or that of a key, dead or alive."
+            "--for",
+            metavar="OWNER",
+            help="Whose: a user's name or id, or the id of a group or of a key, dead or alive.",
         ),
     ] = None,
     data: options.DataFolder = None,
@@ -66,6 +68,7 @@ def create(
     expires_s = amounts.seconds(expires, "--expires")
     days = None if expires_s is None else expires_s / DAY_S
     rate_of = _rate(rate)
+    owner_of = "" if owner is None else with_records(data, lambda records: key_owners.named(records, owner))
 
     async def make(keys: Keys) -> NewKey:
         return await keys.create(
@@ -77,12 +80,10 @@ def create(
             plan=plan,
             description=description,
             rate=rate_of,
-            owner=owner or "",
+            owner=owner_of,
             actor="cli",
         )
 
-    if owner is not None:
-        with_records(data, lambda records: key_owners.check(records, owner))
     _show_new(with_keys(data, make), as_json)
 
 
@@ -93,12 +94,13 @@ def list_(
 ) -> None:
     """List keys: ids, names and beginnings, never the keys themselves."""
 
-    async def look(keys: Keys) -> list[ApiKey]:
-        return await keys.list(include_revoked=everything)
+    async def look(keys: Keys) -> list[tuple[ApiKey, bool]]:
+        found = await keys.list(include_revoked=everything)
+        return [(key, (await keys.as_it_stands(key)).revoked_at != key.revoked_at) for key in found]
 
     found = with_keys(data, look)
     if as_json:
-        output.print_json([_shown(key) for key in found])
+        output.print_json([_shown(key) | {"ended_with_parent": ended} for key, ended in found])
         return
     rows = [
         (
@@ -109,11 +111,14 @@ def list_(
             ",".join(sorted(key.scopes)),
             output.age(key.created_at),
             output.age(key.last_used_at),
-            "revoked" if key.revoked_at else "active" if key.usable() else "expired",
+            "" if key.owner == key.id else key.owner,
+            key.plan,
+            _state(key, ended),
         )
-        for key in found
+        for key, ended in found
     ]
-    output.print_table(("ID", "NAME", "KEY", "KIND", "SCOPES", "AGE", "USED", "STATE"), rows, empty="no keys")
+    columns = ("ID", "NAME", "KEY", "KIND", "SCOPES", "AGE", "USED", "OWNER", "PLAN", "STATE")
+    output.print_table(columns, rows, empty="no keys")
 
 
 def revoke(
@@ -189,9 +194,12 @@ def _rate(text: str | None) -> Rate | None:
 
 def with_keys(data: str | None, work: Callable[[Keys], Awaitable[T]]) -> T:
     """What `work` makes of the keys of the installation in `data`."""
+    from atoll.limits import quota_limits
     from atoll.services.keys import Keys
+    from atoll.settings import load
 
-    return with_records(data, lambda records: work(Keys(records)))
+    plans = quota_limits(load(overrides={"data": data})).plans
+    return with_records(data, lambda records: work(Keys(records, plans=plans)))
 
 
 def with_records(data: str | None, work: Callable[[Records], Awaitable[T]]) -> T:
@@ -215,6 +223,12 @@ def with_records(data: str | None, work: Callable[[Records], Awaitable[T]]) -> T
     return asyncio.run(run())
 
 
+def _state(key: ApiKey, ended_with_parent: bool) -> str:
+    if ended_with_parent:
+        return "ended with its parent"
+    return "revoked" if key.revoked_at else "active" if key.usable() else "expired"
+
+
 def _shown(key: ApiKey) -> dict[str, object]:
     return {
         "id": key.id,
@@ -223,6 +237,7 @@ def _shown(key: ApiKey) -> dict[str, object]:
         "kind": key.kind,
         "scopes": key.scopes,
         "owner": key.owner,
+        "parent": key.parent,
         "plan": key.plan,
         "description": key.description,
         "rate": None if key.rate is None else {"per_s": key.rate.per_s, "burst": key.rate.burst},

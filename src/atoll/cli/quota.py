@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 UNLIMITED = "unlimited"
-_Subject = Annotated[str, typer.Argument(metavar="ID", help="A user's, a group's or a key's id.", show_default=False)]
+_Subject = Annotated[str, typer.Argument(metavar="ID", help="A user's name, or anybody's id.", show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,7 +28,8 @@ def add_to(app: typer.Typer) -> None:
 
 def show(
     subject: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A user's, a group's or a key's id.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[ID]", help="A user's name, or anybody's id.", show_default=False),
     ] = None,
     data: options.DataFolder = None,
     as_json: output.Json = False,
@@ -41,7 +42,9 @@ def show(
         if as_json:
             output.print_json({one.subject: {name.value: most for name, most in one.amounts.items()} for one in found})
             return
-        rows = [(one.subject, name.value, _amount(most)) for one in found for name, most in one.amounts.items()]
+        rows = [
+            (one.subject, name.value, _shown(name.value, most)) for one in found for name, most in one.amounts.items()
+        ]
         output.print_table(("ID", "QUOTA", "LIMIT"), rows, empty="nothing is set for anybody: the plans hold")
         return
     _print(_with_quotas(data, lambda quotas: quotas.get(OPERATOR, subject)), as_json)
@@ -114,14 +117,21 @@ def _print(standing: Standing, as_json: bool) -> None:
         )
         return
     rows = [
-        (use.name.value, use.used, _amount(use.limit), "set" if use.name in standing.overrides else "")
+        (
+            use.name.value,
+            _shown(use.name.value, use.used),
+            _shown(use.name.value, use.limit),
+            "set" if use.name in standing.overrides else "",
+        )
         for use in standing.uses
     ]
     output.print_table(("QUOTA", "USED", "LIMIT", ""), rows)
 
 
-def _amount(limit: int | None) -> str:
-    return UNLIMITED if limit is None else str(limit)
+def _shown(name: str, amount: float | None) -> str:
+    if amount is None:
+        return UNLIMITED
+    return output.size(int(amount)) if "bytes" in name else str(amount)
 
 
 def parsed(text: str) -> tuple[str, int | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from atoll.domain.errors import InvalidInput
@@ -55,3 +55,10 @@ def check_key(
         raise InvalidInput(f"metadata must be at most {METADATA_BYTES_MAX} bytes as JSON", field="metadata")
     if rate is not None and not (0 < rate.per_s <= RATE_MAX and 1 <= rate.burst <= RATE_MAX):
         raise InvalidInput(f"rate must be above 0 and at most {RATE_MAX} a second and at once", field="rate")
+
+
+def check_plan(plan: str, plans: Collection[str] | None) -> None:
+    """InvalidInput for a plan that there is not: it would bound nothing. Every plan may be where `plans` is None."""
+    if plan and plans is not None and plan not in plans:
+        named = ", ".join(sorted(name for name in plans if name))
+        raise InvalidInput(f"plan must be one of {named}, or empty; not {plan!r}", field="plan")

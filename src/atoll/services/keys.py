@@ -22,7 +22,7 @@ from atoll.domain.rate import Rate
 from atoll.records.base import KeyUse, Records
 from atoll.services.clock import Clock, utc_now
 from atoll.services.key_cache import KeyCache
-from atoll.services.key_rules import check_key
+from atoll.services.key_rules import check_key, check_plan
 from atoll.services.key_uses import KeyUses
 
 TEXT_CHARS_MAX = 256
@@ -55,7 +55,7 @@ class Left:
 
 class Keys:
     """`cache_s` is how long another server on the same database may still take a key that was revoked here;
-    `bootstrap` are the texts of the keys that the settings name."""
+    `bootstrap` are the texts of the keys that the settings name, `plans` the names of the plans that there are."""
 
     def __init__(
         self,
@@ -64,12 +64,14 @@ class Keys:
         cache_s: float = 2.0,
         use_queue_items: int = 10_000,
         bootstrap: Collection[str] = (),
+        plans: Collection[str] | None = None,
         clock: Clock = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._records = records
         self._clock = clock
         self._bootstrap = frozenset(map(hash_key, bootstrap))
+        self._plans = plans
         self._cache = KeyCache(cache_s, monotonic)
         self._uses = KeyUses(records, use_queue_items)
 
@@ -116,6 +118,7 @@ class Keys:
             metadata=metadata,
             rate=rate,
         )
+        check_plan(plan, self._plans)
         text = text or new_key_text(prefix)
         now = self._clock()
         expires_at = None if expires_in_days is None else now + timedelta(days=expires_in_days)
@@ -154,9 +157,28 @@ class Keys:
 
         return await self.change(key_id, end, "key.revoked", actor=actor, request_id=request_id)
 
+    async def as_it_stands(self, key: ApiKey) -> ApiKey:
+        """The key as people are shown it: revoked, where one that it comes from was revoked, is gone or is none of the
+        settings' any more."""
+        above = key
+        for _ in range(DEPTH_MAX):
+            if above.parent is None or key.revoked_at is not None:
+                break
+            parent = await self._records.get_key(above.parent)
+            if parent is None or not self._stands(parent):
+                ended_at = None if parent is None else parent.revoked_at
+                return replace(key, revoked_at=ended_at or self._clock())
+            above = parent
+        return key
+
     async def rotate(self, key_id: str, *, actor: str = "system", request_id: str | None = None) -> NewKey:
-        """Give a key another text: the old one opens nothing any more, on other servers within `cache_s`."""
+        """Give a key another text: the old one opens nothing any more, nor does any key that it made, on other servers
+        within `cache_s`: who had the old text may have made them. Conflict for one that has ended, or ended with what
+        made it."""
         text = ""
+        key = await self.get(key_id)
+        if key is not None and key.revoked_at is None and (await self.as_it_stands(key)).revoked_at is not None:
+            raise Conflict("the key has ended with the one that made it")
 
         def renew(key: ApiKey) -> ApiKey:
             nonlocal text
@@ -165,7 +187,13 @@ class Keys:
             text = new_key_text(f"{key.prefix.rpartition('_')[0] or 'sk'}_")
             return replace(key, hash=hash_key(text), prefix=text[:KEY_PREFIX_CHARS])
 
-        return NewKey(await self.change(key_id, renew, "key.rotated", actor=actor, request_id=request_id), text)
+        made = await self.change(
+            key_id, renew, "key.rotated", actor=actor, request_id=request_id, children_end="key.revoked"
+        )
+        for child in await self._records.list_child_keys(key_id):
+            self._cache.forget(child.hash)
+            self._cache.forget(child.id)
+        return NewKey(made, text)
 
     async def change(
         self,
@@ -176,9 +204,10 @@ class Keys:
         actor: str = "system",
         request_id: str | None = None,
         quotas: QuotaChange | None = None,
+        children_end: str | None = None,
     ) -> ApiKey:
         """Store what `alter` makes of a key, and a change of its quotas, in one; nothing when both change nothing.
-        NotFound for an unknown one."""
+        With `children_end`, an action, the keys that it made end. NotFound for an unknown one."""
         for _ in range(CHANGE_ATTEMPTS):
             key = await self.get(key_id)
             if key is None:
@@ -188,7 +217,10 @@ class Keys:
                 return key
             event = self._event(action, key, actor, request_id, {"name": altered.name})
             try:
-                return await self._records.swap_key(altered, event, quotas=quotas)
+                ended = None
+                if children_end is not None:
+                    ended = self._event(children_end, key, actor, request_id, {"reason": action})
+                return await self._records.swap_key(altered, event, quotas=quotas, children_end=ended)
             except StaleVersion:
                 continue
             finally:

@@ -6,7 +6,7 @@ They hold for a user, a group or a key, on every server within seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from atoll.domain.errors import Forbidden, InvalidInput, NotFound
 from atoll.domain.event import Event
@@ -18,6 +18,7 @@ from atoll.domain.quota_rules import with_quotas
 from atoll.domain.user import USER_ID
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
+from atoll.services.identity.principals import user_meant
 from atoll.services.quotas import UNBOUNDED, Quotas
 
 NAMES = ", ".join(name.value for name in QuotaName)
@@ -60,8 +61,7 @@ class QuotaOverrides:
     async def get(self, principal: Principal, subject: str) -> Standing:
         """Somebody's: a user's, a group's or a key's. Forbidden but for administrators; NotFound."""
         _check_admin(principal)
-        await self._check_known(subject)
-        return await self._standing(subject)
+        return await self._standing(await self._known(subject))
 
     async def list(self, principal: Principal, *, limit: int = 1000) -> list[OverridesOf]:
         """Everybody's overrides. Forbidden but for administrators."""
@@ -72,7 +72,7 @@ class QuotaOverrides:
         """Set all its overrides; None is no bound, and what is not named is as the plan says. None of them: take them
         away. Forbidden but for administrators; NotFound; InvalidInput names the quota."""
         _check_admin(principal)
-        await self._check_known(subject)
+        subject = await self._known(subject)
         wanted = {_name(name): _amount(name, amount) for name, amount in amounts.items()}
         event = self._event("quota.set" if wanted else "quota.cleared", subject, principal)
         event = with_quotas(event, wanted)
@@ -95,7 +95,7 @@ class QuotaOverrides:
         return await self._change(principal, QuotaChange(subject, cleared=cleared))
 
     async def _change(self, principal: Principal, change: QuotaChange) -> Standing:
-        await self._check_known(change.subject)
+        change = replace(change, subject=await self._known(change.subject))
         await self._records.change_quotas(change, self._event("quota.set", change.subject, principal))
         self._quotas.forget(change.subject)
         return await self._standing(change.subject)
@@ -110,8 +110,10 @@ class QuotaOverrides:
         plan = UNBOUNDED if unbounded else allotment.plan
         return Standing(subject, plan, tuple(uses), (await self._quotas.overrides(subject)).amounts)
 
-    async def _check_known(self, subject: str) -> None:
+    async def _known(self, subject: str) -> str:
+        """Its id: that of a user, a group or a key, or of the user of that name."""
         records = self._records
+        subject = await user_meant(records, subject)
         if USER_ID.match(subject):
             known: object = await records.get_user(subject)
         elif GROUP_ID.match(subject):
@@ -120,6 +122,7 @@ class QuotaOverrides:
             known = await records.get_key(subject) if KEY_ID.match(subject) else None
         if known is None:
             raise NotFound("user, group or key not found")
+        return subject
 
 
 def _check_admin(principal: Principal) -> None:

@@ -31,6 +31,7 @@ from atoll.services.gates import Gates
 from atoll.services.giving import Giving, NoGiving
 from atoll.services.identity.connected import budget_of, grant_of
 from atoll.services.identity.group_names import group_meant
+from atoll.services.identity.reach import seen
 from atoll.services.limits import Limits
 from atoll.services.listeners import Listeners
 from atoll.services.lives import Live, Lives
@@ -45,6 +46,7 @@ from atoll.services.specs import check_allow, check_name, check_sandbox_spec
 from atoll.services.suspensions import Suspensions
 from atoll.services.templates import Templates
 from atoll.services.watching import Watching
+from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.telemetry.metrics import Metrics
 
 LIST_MAX = 10_000
@@ -184,7 +186,12 @@ class Sandboxes:
             if Capability.GATES not in access.runtime.capabilities:
                 raise Unsupported(f"the {access.runtime.name} runtime gives no capabilities to sandboxes")
             budget = await budget_of(access.records, principal)
-            spec = replace(spec, capability=grant_of(principal, spec.capability, budget))
+            grant = grant_of(principal, spec.capability, budget)
+            if spec.capability.resources is not None:
+                seen_by = WorkspaceAccess(access.records)
+                reached = await seen(access.records, seen_by, principal, spec.capability.resources, "capability")
+                grant = replace(grant, resources=reached)
+            spec = replace(spec, capability=grant)
         plan = self.templates.plan(spec)
         if len(access.lives) >= limits.sandboxes_max:
             raise QuotaExceeded(f"this server holds its maximum of {limits.sandboxes_max} live sandboxes")

@@ -38,6 +38,7 @@ async def test_members_come_change_and_go(house: Any, keys: Any) -> None:
     assert (await house.call("PATCH", f"{members}/{BOB}", json={"role": "king"})).status_code == 400
     listed = (await house.call("GET", members, keys.BOB)).json()["members"]
     assert [(one["principal"], one["role"]) for one in listed] == [(ALICE, "admin"), (BOB, "viewer")]
+    assert [one["name"] for one in listed] == ["alice", "bob"]
     assert (await house.call("DELETE", f"{members}/{ALICE}", keys.BOB)).status_code == 403
     assert (await house.call("DELETE", f"{members}/{BOB}", keys.BOB)).json() == {"removed": True}
     assert (await house.call("GET", members, keys.BOB)).status_code == 404

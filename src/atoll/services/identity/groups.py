@@ -115,6 +115,10 @@ class Groups:
         await self._find(principal, group_id, Scope.READ, Role.VIEWER)
         return await self._records.list_members(group_id)
 
+    async def name_of(self, member: Member) -> str | None:
+        """What a member that these methods gave is called."""
+        return await self._principals.name_of(member.principal)
+
     async def add(self, principal: Principal, group_id: str, who: str, role: Role) -> Member:
         """Make a user, or a key's owner, a member. Needs `write`, as an admin. Conflict when it is one already."""
         await self._find(principal, group_id, Scope.WRITE, Role.ADMIN)

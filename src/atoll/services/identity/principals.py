@@ -101,5 +101,13 @@ class Principals:
         return None if key is None else key.name
 
 
+async def user_meant(records: Records, text: str) -> str:
+    """The id of the user of that name; an id, or what no user is called, stays as it is. For who administers."""
+    if not USERNAME.fullmatch(text) or any(known.match(text) for known in (USER_ID, KEY_ID, GROUP_ID)):
+        return text
+    user = await records.find_user(text)
+    return text if user is None else user.id
+
+
 def _plain(text: str) -> bool:
     return text.isascii() and text.isprintable()

@@ -20,7 +20,7 @@ from atoll.services.identity.principals import Principals
 REF_CHARS_SHOWN = 200
 LISTED_MAX = 10_000  # of one's own, and of those shared with one principal
 _REFUSED = {
-    None: "only the workspace owner may do that",
+    None: "only the workspace owner, or an admin of the group that owns it, may do that",
     Permission.ADMIN: "only the workspace owner or an admin collaborator may do that",
     Permission.WRITE: "read-only access cannot change the workspace",
 }
@@ -131,7 +131,8 @@ class WorkspaceAccess:
         called = [one for one in await self.list(principal, shared=True) if one.workspace.name == name]
         called = [one for one in called if one.workspace.owner != principal.id]
         if not slash:
-            others = ", ".join(f"{one.workspace.owner}/{name}" for one in called)
+            named = [await self._shown(one.workspace.owner) for one in called]
+            others = ", ".join(f"{owner}/{name}" for owner in named)
             raise NoWorkspace(ref, f" (shared with you: {others})" if others else "")
         meant = [one for one in called if one.workspace.owner == owner]
         meant = meant or [one for one in called if await self._principals.name_of(one.workspace.owner) == owner]
@@ -141,6 +142,11 @@ class WorkspaceAccess:
             ids = ", ".join(one.workspace.id for one in meant)
             raise Conflict(f"{len(meant)} workspaces are called {ref[:REF_CHARS_SHOWN]!r}: use an id ({ids})")
         return meant[0]
+
+    async def _shown(self, owner: str) -> str:
+        """A group by its name, as `OWNER/NAME` takes it; names of keys are not unique."""
+        name = await self._principals.name_of(owner) if GROUP_ID.match(owner) else None
+        return name or owner
 
     async def allows(self, workspace: Workspace, principal_id: str, need: Permission) -> bool:
         """Whether somebody has the permission now, whatever the scopes of the credential that came with it."""

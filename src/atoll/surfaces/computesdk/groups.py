@@ -78,6 +78,7 @@ class MemberAnswer(BaseModel):
     """Somebody who belongs to a group."""
 
     principal: str
+    name: str | None = Field(description="a user's username, or a key's name; null: it is gone")
     role: RoleName
     added_at: datetime
 
@@ -124,21 +125,26 @@ class GroupHandlers:
 
     async def members(self, request: Request, principal: Principal) -> Response:
         found = await self._groups.members(principal, request.path_params["group"])
-        return json_response({"members": [_member(one) for one in found]})
+        return json_response({"members": [await self._member(one) for one in found]})
 
     async def add(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, MemberBody, self._body_bytes)
         added = await self._groups.add(principal, request.path_params["group"], body.principal, Role(body.role))
-        return json_response(_member(added), 201)
+        return json_response(await self._member(added), 201)
 
     async def set_role(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, RoleBody, self._body_bytes)
         group, member = request.path_params["group"], request.path_params["member"]
-        return json_response(_member(await self._groups.set_role(principal, group, member, Role(body.role))))
+        changed = await self._groups.set_role(principal, group, member, Role(body.role))
+        return json_response(await self._member(changed))
 
     async def remove(self, request: Request, principal: Principal) -> Response:
         await self._groups.remove(principal, request.path_params["group"], request.path_params["member"])
         return json_response({"removed": True})
+
+    async def _member(self, one: Member) -> dict[str, Any]:
+        name = await self._groups.name_of(one)
+        return {"principal": one.principal, "name": name, "role": one.role.value, "added_at": one.added_at}
 
 
 def operations(groups: Groups, settings: Settings) -> list[Operation]:
@@ -203,7 +209,3 @@ def _group(one: Membership) -> dict[str, Any]:
         "created_at": group.created_at,
         "updated_at": group.updated_at,
     }
-
-
-def _member(one: Member) -> dict[str, Any]:
-    return {"principal": one.principal, "role": one.role.value, "added_at": one.added_at}
