@@ -126,9 +126,17 @@ class Records(
         counted in the same atomic step."""
 
     @abstractmethod
-    async def swap_key(self, key: ApiKey, event: Event | None, *, quotas: QuotaChange | None = None) -> ApiKey:
+    async def swap_key(
+        self,
+        key: ApiKey,
+        event: Event | None,
+        *,
+        quotas: QuotaChange | None = None,
+        children_end: Event | None = None,
+    ) -> ApiKey:
         """As `swap_sandbox`, for a key; its `last_used_at` is the use log's and stays as stored. With a change of its
-        quotas, which the event tells."""
+        quotas, which the event tells. With `children_end` the keys that it made are revoked at that event's moment,
+        and each that was not gets that event, as its target."""
 
     @abstractmethod
     async def find_key(self, key_hash: str) -> ApiKey | None:

@@ -35,7 +35,7 @@ from atoll.records.schema import api_key_usage, api_keys, sandboxes
 from atoll.records.sql_accounts import SqlAccounts
 from atoll.records.sql_audit import SqlAudit
 from atoll.records.sql_chain import append_event
-from atoll.records.sql_child_keys import SqlChildKeys
+from atoll.records.sql_child_keys import SqlChildKeys, end_children
 from atoll.records.sql_chunks import SqlChunks
 from atoll.records.sql_groups import SqlGroups, hold_owner
 from atoll.records.sql_idempotency import SqlIdempotency
@@ -194,7 +194,14 @@ class SqlRecords(
 
     # keys
 
-    async def swap_key(self, key: ApiKey, event: Event | None, *, quotas: QuotaChange | None = None) -> ApiKey:
+    async def swap_key(
+        self,
+        key: ApiKey,
+        event: Event | None,
+        *,
+        quotas: QuotaChange | None = None,
+        children_end: Event | None = None,
+    ) -> ApiKey:
         row = swap_values(key_row(replace(key, version=key.version + 1)), key.version)
 
         def swap(connection: Connection) -> ApiKey:
@@ -207,6 +214,8 @@ class SqlRecords(
             after = None if quotas is None else change_overrides(connection, quotas)
             if event is not None:
                 append_event(connection, event_values(event if after is None else with_quotas(event, after)))
+            if children_end is not None:
+                end_children(connection, key.id, children_end)
             crash.point("records.write.before_commit")
             # Read back, for the `last_used_at` that the swap leaves alone.
             return key_of(_GET_KEY.first(connection, {"wanted": key.id}) or {})

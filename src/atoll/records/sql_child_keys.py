@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from atoll.domain.errors import Conflict
@@ -72,6 +73,15 @@ class SqlChildKeys(SqlStore, ChildKeyRecords):
     async def list_child_keys(self, parent: str) -> list[ApiKey]:
         query = select(api_keys).where(api_keys.c.parent == parent)
         return await self._all(query.order_by(api_keys.c.created_at, api_keys.c.id), key_of)
+
+
+def end_children(connection: Connection, parent: str, event: Event) -> None:
+    """Revoke what it made itself; what those made ends with them."""
+    theirs = (api_keys.c.parent == parent) & api_keys.c.revoked_at.is_(None)
+    found = connection.execute(select(api_keys.c.id).where(theirs).order_by(api_keys.c.id)).scalars().all()
+    connection.execute(update(api_keys).where(theirs).values(revoked_at=event.at, version=api_keys.c.version + 1))
+    for child in found:
+        append_event(connection, event_values(replace(event, target=child)))
 
 
 def _usable(moment: datetime) -> ColumnElement[bool]:

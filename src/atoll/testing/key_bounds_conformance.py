@@ -6,7 +6,7 @@ See `records_conformance` for how a store gives them its fixture `stores`.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -62,6 +62,28 @@ class KeyBoundsConformance:
         assert (await records.get_quotas([child.id]))[child.id].amounts == wider.amounts
         told = (await records.list_events(target=child.id))[-1]
         assert told.detail["quotas"] == {"concurrent_sandboxes": 9}
+
+    async def test_with_a_swap_the_keys_that_it_made_may_end_each_with_its_event(
+        self, stores: tuple[Records, Records]
+    ) -> None:
+        records, parent = stores[0], key()
+        first, second, ended, below = (replace(key(), parent=parent.id) for _ in range(4))
+        below = replace(below, parent=first.id)
+        ended = replace(ended, revoked_at=T0)
+        for one in (parent, first, second, ended, below):
+            await records.add_key(one, event(one.id, "key.created"))
+        end = replace(event("", "key.revoked"), at=T0 + timedelta(minutes=1))
+        with pytest.raises(StaleVersion):
+            await records.swap_key(replace(parent, version=7), event(parent.id, "key.rotated"), children_end=end)
+        await records.swap_key(parent, event(parent.id, "key.rotated"), children_end=end)
+        for one, events in ((first, 2), (second, 2), (ended, 1), (below, 1)):
+            assert len(await records.list_events(target=one.id)) == events
+        for one in (first, second):
+            assert await stores[1].get_key(one.id) == replace(one, revoked_at=end.at, version=2)
+        assert await stores[1].get_key(ended.id) == ended
+        assert await stores[1].get_key(below.id) == below
+        found = await stores[1].get_key(parent.id)
+        assert found is not None and found.revoked_at is None
 
     async def test_an_owner_makes_so_many_keys_at_once_and_no_more(self, stores: tuple[Records, Records]) -> None:
         owner = "user_" + "7" * 24

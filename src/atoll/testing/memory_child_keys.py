@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 from atoll.domain.errors import Conflict
@@ -40,6 +41,12 @@ class MemoryChildKeys(ChildKeyRecords):
         return sorted(
             (one for one in self._keys.values() if one.parent == parent), key=lambda one: (one.created_at, one.id)
         )
+
+    def _end_children(self, parent: str, event: Event) -> None:
+        for one in sorted(self._keys.values(), key=lambda one: one.id):
+            if one.parent == parent and one.revoked_at is None:
+                self._keys[one.id] = replace(one, revoked_at=event.at, version=one.version + 1)
+                self._log(replace(event, target=one.id))
 
     def _with_quotas(self, event: Event, key: ApiKey, quotas: Overrides | None) -> Event:
         whole: Any = self

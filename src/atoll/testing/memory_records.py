@@ -138,7 +138,14 @@ class MemoryRecords(
         self._keys[key.id] = key
         self._log(self._with_quotas(event, key, quotas))
 
-    async def swap_key(self, key: ApiKey, event: Event | None, *, quotas: QuotaChange | None = None) -> ApiKey:
+    async def swap_key(
+        self,
+        key: ApiKey,
+        event: Event | None,
+        *,
+        quotas: QuotaChange | None = None,
+        children_end: Event | None = None,
+    ) -> ApiKey:
         self._check()
         stored = self._keys.get(key.id)
         if stored is None:
@@ -150,6 +157,8 @@ class MemoryRecords(
             told = self._change_overrides(quotas)
             event = None if event is None else with_quotas(event, told)
         self._log(event)
+        if children_end is not None:
+            self._end_children(key.id, children_end)
         return after
 
     async def find_key(self, key_hash: str) -> ApiKey | None:

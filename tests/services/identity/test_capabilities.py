@@ -179,6 +179,21 @@ async def test_a07_children_end_with_what_they_come_from() -> None:
         await town.who(other)
 
 
+async def test_a07_a_rotated_keys_children_end_with_its_old_text() -> None:
+    town = Town()
+    alice = await town.settle()
+    child = await town.mint(alice)
+    grandchild = await town.mint(child)
+    assert (await town.who(grandchild)).id == alice.key.id
+    renewed = await town.keys.rotate(alice.key.id)
+    for key in (alice, child, grandchild):
+        with pytest.raises(Unauthenticated):
+            await town.who(key)
+    assert (await town.who(await town.mint(renewed))).id == alice.key.id
+    [told] = [one for one in await town.records.list_events(target=child.key.id) if one.action == "key.revoked"]
+    assert told.detail == {"reason": "key.rotated"}
+
+
 async def test_a_scope_that_the_parent_loses_its_children_lose_too() -> None:
     town = Town()
     alice = await town.settle()
