@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 KEY_CHARS_MAX = 255
+SMALL_BYTES = 4_096  # answers up to here are bounded by how many requests are remembered
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -20,7 +21,12 @@ class IdempotentRequest:
     fingerprint: str  # of what was asked
     server: str  # the life of the server that began it
     created_at: datetime
-    answer: bytes | None = None  # sealed
+    answer: bytes | None = None  # sealed; empty: it was not kept
+    owner: str = ""  # whose credential that is; empty: its own
+
+    def __post_init__(self) -> None:
+        if not self.owner:
+            object.__setattr__(self, "owner", self.principal)
 
 
 def is_key(text: str) -> bool:

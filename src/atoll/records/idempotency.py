@@ -22,8 +22,9 @@ class IdempotencyRecords(ABC):
         """
 
     @abstractmethod
-    async def answer_request(self, request: IdempotentRequest) -> None:
-        """Keep its answer; no error when it is not remembered any more."""
+    async def answer_request(self, request: IdempotentRequest, *, bytes_max: int | None = None) -> None:
+        """Keep its answer; no error when it is not remembered any more. An empty one instead, where one above
+        SMALL_BYTES would make the owner's answers of that kind larger than `bytes_max` in all."""
 
     @abstractmethod
     async def forget_request(self, request: IdempotentRequest) -> None:
@@ -31,4 +32,4 @@ class IdempotencyRecords(ABC):
 
     @abstractmethod
     async def prune_requests(self, before: datetime, *, kept: int | None = None) -> int:
-        """Forget those that were begun before, and of each principal all but the newest `kept`; returns how many."""
+        """Forget those that were begun before, and of each owner all but the newest `kept`; returns how many."""

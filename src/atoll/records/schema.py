@@ -529,7 +529,10 @@ idempotent_requests = Table(
     Column("server", String, nullable=False),  # the life of a server that began it
     Column("created_at", Utc, nullable=False),
     Column("answer", LargeBinary),  # sealed under the client's key; NULL: there is none yet
+    Column("owner", String, nullable=False),
+    Column("answer_bytes", Integer, nullable=False),
     Index(None, "created_at"),
+    Index(None, "owner", "answer_bytes"),
 )
 
 # In the order in which rows can be copied: what others refer to comes before them.

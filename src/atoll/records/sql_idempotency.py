@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
-from atoll.domain.idempotency import IdempotentRequest
+from atoll.domain.idempotency import SMALL_BYTES, IdempotentRequest
 from atoll.records.idempotency import IdempotencyRecords
 from atoll.records.prepared import Prepared
 from atoll.records.schema import idempotent_requests
@@ -26,7 +26,12 @@ _DROP = Prepared(
 _ANSWER = Prepared(
     update(idempotent_requests)
     .where(*_mine, _table.server == bindparam("begun_by"))
-    .values(answer=bindparam("new_answer"))
+    .values(answer=bindparam("new_answer"), answer_bytes=bindparam("new_bytes"))
+)
+_LARGE = Prepared(
+    select(func.coalesce(func.sum(_table.answer_bytes), 0).label("kept")).where(
+        _table.owner == bindparam("whose"), _table.answer_bytes > SMALL_BYTES
+    )
 )
 
 
@@ -42,6 +47,8 @@ class SqlIdempotency(SqlStore, IdempotencyRecords):
                 "server": request.server,
                 "created_at": request.created_at,
                 "answer": None,
+                "owner": request.owner,
+                "answer_bytes": 0,
             }
         )
         which = {"of": request.principal, "under": request.key}
@@ -57,11 +64,19 @@ class SqlIdempotency(SqlStore, IdempotencyRecords):
         found = await self._database.write(begin)
         if found is None:
             return None
-        return IdempotentRequest(**found) if found else request
+        return IdempotentRequest(**_known(found)) if found else request
 
-    async def answer_request(self, request: IdempotentRequest) -> None:
-        values = {**_whose(request), "new_answer": request.answer}
-        await self._database.write(lambda connection: _ANSWER.run(connection, values))
+    async def answer_request(self, request: IdempotentRequest, *, bytes_max: int | None = None) -> None:
+        answer = request.answer or b""
+
+        def keep(connection: Connection) -> None:
+            kept = answer
+            if bytes_max is not None and len(answer) > SMALL_BYTES:
+                has: Any = (_LARGE.first(connection, {"whose": request.owner}) or {})["kept"]
+                kept = answer if int(has) + len(answer) <= bytes_max else b""
+            _ANSWER.run(connection, {**_whose(request), "new_answer": kept, "new_bytes": len(kept)})
+
+        await self._database.write(keep)
 
     async def forget_request(self, request: IdempotentRequest) -> None:
         await self._database.write(lambda connection: _DROP.run(connection, _whose(request)))
@@ -70,19 +85,19 @@ class SqlIdempotency(SqlStore, IdempotencyRecords):
         pruned = await self._forget(before)
         if kept is None:
             return pruned
-        crowded: Any = select(_table.principal).group_by(_table.principal).having(func.count() > kept)
+        crowded: Any = select(_table.owner).group_by(_table.owner).having(func.count() > kept)
         for row in await self._all(crowded, dict):
-            newest = select(_table.created_at).where(_table.principal == row["principal"])
+            newest = select(_table.created_at).where(_table.owner == row["owner"])
             edge: Any = newest.order_by(_table.created_at.desc()).offset(kept).limit(1)
             for last in await self._all(edge, dict):
-                pruned += await self._forget(last["created_at"] + timedelta(microseconds=1), row["principal"])
+                pruned += await self._forget(last["created_at"] + timedelta(microseconds=1), row["owner"])
         return pruned
 
-    async def _forget(self, before: datetime, principal: str | None = None) -> int:
+    async def _forget(self, before: datetime, owner: str | None = None) -> int:
         """Those that were begun before, of everybody or of one."""
         old: Any = select(_table.principal, _table.key).where(_table.created_at < before).limit(PRUNE_ROWS)
-        if principal is not None:
-            old = old.where(_table.principal == principal)
+        if owner is not None:
+            old = old.where(_table.owner == owner)
         pruned = 0
         while True:
             rows = [
@@ -93,6 +108,10 @@ class SqlIdempotency(SqlStore, IdempotencyRecords):
             pruned += len(rows)
             if len(rows) < PRUNE_ROWS:
                 return pruned
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "answer_bytes"}
 
 
 def _whose(request: IdempotentRequest) -> dict[str, str]:

@@ -58,6 +58,7 @@ class Idempotency:
         *,
         kept_s: float = 24 * 3600.0,
         answer_bytes_max: int = 2**20,
+        owner_bytes_max: int = 2**26,
         shared: bool = False,
         clock: Clock = utc_now,
     ) -> None:
@@ -66,6 +67,7 @@ class Idempotency:
         self._records = records
         self._kept = timedelta(seconds=kept_s)
         self._answer_bytes_max = answer_bytes_max
+        self._owner_bytes_max = owner_bytes_max
         self._clock = clock
         self.server = secrets.token_hex(8)
         self._under_way: set[tuple[str, str]] = set()
@@ -80,7 +82,12 @@ class Idempotency:
             raise InvalidInput(rule, field="Idempotency-Key")
         now = self._clock()
         request = IdempotentRequest(
-            principal.credential, key_hash(principal.credential, text), fingerprint, self.server, now
+            principal.credential,
+            key_hash(principal.credential, text),
+            fingerprint,
+            self.server,
+            now,
+            owner=principal.id,
         )
         mine = (request.principal, request.key)
         if mine in self._under_way:
@@ -100,7 +107,7 @@ class Idempotency:
         if known.answer is None:
             raise Undecided if known.server == self.server else self._elsewhere(known)
         if known.answer == TOO_LARGE:
-            raise Undecided("the request with this Idempotency-Key succeeded; its answer was too large to be kept")
+            raise Undecided("the request with this Idempotency-Key succeeded; its answer was not kept: too large")
         return known, _open(text, known)
 
     def _elsewhere(self, known: IdempotentRequest) -> Conflict:
@@ -117,7 +124,7 @@ class Idempotency:
         crash.point("idempotency.done")
         sealed = _seal(text, request, answer) if len(answer) <= self._answer_bytes_max else TOO_LARGE
         try:
-            await self._records.answer_request(replace(request, answer=sealed))
+            await self._records.answer_request(replace(request, answer=sealed), bytes_max=self._owner_bytes_max)
             crash.point("idempotency.answered")
         finally:
             self._under_way.discard((request.principal, request.key))

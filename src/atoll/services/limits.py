@@ -77,5 +77,5 @@ class Limits:
     usage_flush_max: int = 100  # records per pass
     ended_kept_s: float = 7 * 24 * 3600.0
     requests_kept_s: float = 24 * 3600.0  # that are to have one effect: their answers
-    requests_max: int = 100_000  # of those, each principal's newest
+    requests_max: int = 100_000  # of those, each owner's newest
     key_use_kept_s: float = 30 * 24 * 3600.0

@@ -26,6 +26,8 @@ class QuotaSettings(Section):
     """Hours that an `Idempotency-Key` is remembered, with the answer to its request."""
     idempotency_answer_bytes: int = Field(default=2**20, ge=2**10, le=2**26)
     """Largest answer that is kept for one."""
+    idempotency_owner_bytes: int = Field(default=2**26, ge=2**20, le=2**40)
+    """What is kept of one owner's answers larger than 4 KiB, of all their keys together."""
 
     @field_validator("plans", mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from atoll.domain.event import Event
-from atoll.domain.idempotency import IdempotentRequest
+from atoll.domain.idempotency import SMALL_BYTES, IdempotentRequest
 from atoll.domain.key import ApiKey
 from atoll.domain.quota import (
     Bound,
@@ -167,11 +167,16 @@ class MemoryQuotas(IdempotencyRecords, QuotaRecords):
         self._idempotent[request.principal, request.key] = request
         return None
 
-    async def answer_request(self, request: IdempotentRequest) -> None:
+    async def answer_request(self, request: IdempotentRequest, *, bytes_max: int | None = None) -> None:
         self._check()
+        answer = request.answer or b""
+        if bytes_max is not None and len(answer) > SMALL_BYTES:
+            theirs = (len(one.answer or b"") for one in self._idempotent.values() if one.owner == request.owner)
+            if sum(size for size in theirs if size > SMALL_BYTES) + len(answer) > bytes_max:
+                answer = b""
         known = self._idempotent.get((request.principal, request.key))
         if known is not None and known.server == request.server:
-            self._idempotent[request.principal, request.key] = replace(known, answer=request.answer)
+            self._idempotent[request.principal, request.key] = replace(known, answer=answer)
 
     async def forget_request(self, request: IdempotentRequest) -> None:
         self._check()
@@ -182,8 +187,8 @@ class MemoryQuotas(IdempotencyRecords, QuotaRecords):
     async def prune_requests(self, before: datetime, *, kept: int | None = None) -> int:
         self._check()
         old = {key for key, one in self._idempotent.items() if one.created_at < before}
-        for principal in {who for who, _ in self._idempotent} if kept is not None else ():
-            mine = [key for key in self._idempotent if key[0] == principal]
+        for owner in {one.owner for one in self._idempotent.values()} if kept is not None else ():
+            mine = [key for key, one in self._idempotent.items() if one.owner == owner]
             old.update(sorted(mine, key=lambda key: self._idempotent[key].created_at, reverse=True)[kept:])
         for key in old:
             del self._idempotent[key]

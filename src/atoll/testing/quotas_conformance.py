@@ -234,9 +234,26 @@ class QuotaRecordsConformance:
         assert await records.prune_requests(T0 + timedelta(hours=1)) == 1
         assert await records.prune_requests(T0 + timedelta(hours=1)) == 0
 
-    async def test_of_each_principal_the_newest_requests_are_kept(self, records: Records) -> None:
+    async def test_a_key_that_keys_made_adds_no_room_for_answers(self, records: Records) -> None:
+        async def kept(key: str, who: str, owner: str, size: int) -> int | None:
+            one = replace(request(key, who=who), owner=owner)
+            assert await records.begin_request(one, forgotten=T0) is None
+            await records.answer_request(replace(one, answer=bytes(size)), bytes_max=20_000)
+            known = await records.begin_request(one, forgotten=T0)
+            return None if known is None or known.answer is None else len(known.answer)
+
+        assert await kept("k", "key_0", "key_0", 10_000) == 10_000
+        assert await kept("k", "key_1", "key_0", 10_000) == 10_000
+        assert await kept("k", "key_2", "key_0", 5_000) == 0
+        assert await kept("small", "key_2", "key_0", 4_096) == 4_096
+        assert await kept("k", "key_3", "key_3", 5_000) == 5_000
+        assert await records.prune_requests(T0 + timedelta(seconds=1)) == 5
+        assert await kept("k", "key_2", "key_0", 5_000) == 5_000
+
+    async def test_of_each_owner_the_newest_requests_are_kept(self, records: Records) -> None:
         for n in range(5):
-            await records.begin_request(request(f"k{n}", at=T0 + timedelta(seconds=n)), forgotten=T0)
+            one = request(f"k{n}", at=T0 + timedelta(seconds=n), who="key_0" if n < 3 else "key_9")
+            await records.begin_request(replace(one, owner="key_0"), forgotten=T0)
         await records.begin_request(request("k0", who="key_1"), forgotten=T0)
         assert await records.prune_requests(T0, kept=3) == 2
         assert await records.prune_requests(T0, kept=3) == 0

@@ -36,8 +36,11 @@ def upgrade() -> None:
         sa.Column("server", sa.String, nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("answer", sa.LargeBinary),
+        sa.Column("owner", sa.String, nullable=False),
+        sa.Column("answer_bytes", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("principal", "key", name="pk_idempotent_requests"),
     )
+    op.create_index("ix_idempotent_requests_owner_answer_bytes", "idempotent_requests", ["owner", "answer_bytes"])
     op.create_index("ix_idempotent_requests_created_at", "idempotent_requests", ["created_at"])
     op.add_column("sandboxes", sa.Column("credential", sa.String, server_default=sa.text("''"), nullable=False))
     op.add_column("sandboxes", sa.Column("memory_bytes", sa.BigInteger, server_default=sa.text("0"), nullable=False))
