@@ -188,7 +188,7 @@ ROUTES: dict[str, Route] = {
     # the audit
     "listEvents": Route("read"),
     "streamEvents": Route("read"),
-    "createWebhook": Route("write", body={"url": "https://example.com/hook", "events": ["none.such"]}),
+    "createWebhook": Route("read write", body={"url": "https://example.com/hook", "events": ["none.such"]}),
     "listWebhooks": Route("read"),
     "getWebhook": Route("read"),
     "changeWebhook": Route("write", body={"description": "changed"}),
