@@ -84,6 +84,20 @@ def time() -> Time:
     return Time()
 
 
+@pytest.mark.parametrize("end", ["revoke", "delete"])
+async def test_a_key_is_shown_as_ended_with_the_one_that_made_it_and_gets_no_other_text(keys: Keys, end: str) -> None:
+    first = (await keys.create("first")).key
+    middle = (await keys.create("middle", parent=first.id, owner=first.owner)).key
+    last = (await keys.create("last", parent=middle.id, owner=first.owner)).key
+    assert [await keys.as_it_stands(one) for one in (first, middle, last)] == [first, middle, last]
+    await keys.rotate(last.id)
+    await (keys.revoke(first.id) if end == "revoke" else keys.delete(first.id))
+    for one in (middle, last):
+        assert not (await keys.as_it_stands(one)).usable(one.created_at)
+        with pytest.raises(Conflict, match="ended with the one that made it"):
+            await keys.rotate(one.id)
+
+
 @pytest.fixture
 async def keys(records: CountingRecords, time: Time) -> AsyncIterator[Keys]:
     keys = Keys(records, cache_s=2, use_queue_items=5, clock=lambda: time.now, monotonic=lambda: time.s)

@@ -70,12 +70,12 @@ class AccountKeys:
         self._require(principal, Scope.READ)
         found = await self._capabilities.all(principal)
         overrides = await self._records.get_quotas([key.id for key in found])
-        return [AccountKey(key, _bounds(overrides.get(key.id))) for key in found]
+        return [AccountKey(await self._keys.as_it_stands(key), _bounds(overrides.get(key.id))) for key in found]
 
     async def get(self, principal: Principal, key_id: str) -> AccountKey:
         """NotFound, always the same, for any other than those."""
         self._require(principal, Scope.READ)
-        key = await self._find(principal, key_id)
+        key = await self._keys.as_it_stands(await self._find(principal, key_id))
         return AccountKey(key, _bounds(await self._quotas.overrides(key.id)))
 
     async def create(self, principal: Principal, name: str, wishes: KeyWishes) -> tuple[NewKey, AccountKey]:

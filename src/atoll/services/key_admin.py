@@ -97,7 +97,8 @@ class KeyAdmin:
         """A page, newest first, and how many there are in all."""
         self._admin.require(principal)
         usable_at = None if include_inactive else self._clock()
-        return await self._records.page_keys(limit=limit, offset=offset, usable_at=usable_at)
+        found, total = await self._records.page_keys(limit=limit, offset=offset, usable_at=usable_at)
+        return [await self._keys.as_it_stands(key) for key in found], total
 
     async def get(self, principal: Principal, key_id: str) -> ApiKey:
         """A key, dead or alive; NoKey."""
@@ -105,7 +106,7 @@ class KeyAdmin:
         key = await self._keys.get(key_id)
         if key is None:
             raise NoKey
-        return key
+        return await self._keys.as_it_stands(key)
 
     async def usage(self, principal: Principal, key_id: str, since: datetime | None = None) -> KeyStats:
         """What the use log has of it."""
