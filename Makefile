@@ -41,7 +41,7 @@ test: $(STAMP) ## the whole test suite, WORKERS=2 side by side; ARGS="-k name" n
 fuzz: $(STAMP) ## malformed archives, manifests, packs and answers for longer; FUZZ="tar --seconds 600" says which and how long
 	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
-demo: $(STAMP) ## start a server, run a real program in a sandbox, show what it made and how long it took
+demo: $(STAMP) ## start a server, run a real program in a sandbox, show what it made, a user and the audit, and how long it took
 	@$(BIN)/python -m demo
 
 bench: $(STAMP) ## measure Atoll against the bare floor and its peers; BENCH="--quick" for a short run

@@ -1,4 +1,4 @@
-"""`make demo`: a server, a sandbox, a real program in it, its output, its files, its page; and a workspace."""
+"""`make demo`: a server, a sandbox, a real program in it, its output, its files, its page; a workspace; and a user."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.table import Table
 
 from atoll import AtollError, Sandbox, Workspace
 from atoll.domain.errors import Unsupported
 from bench.server import server
+from demo.people import people
+from demo.steps import Steps
 
 PROGRAM = Path(__file__).with_name("mandelbrot.py")
 FOLDER = "/tmp/demo"
@@ -30,29 +29,6 @@ WHAT_IT_SEES = (
     'echo "user      $(id -u)"; echo "host name $(hostname)"; echo "processes $(ls -d /proc/[0-9]* | wc -l)";'
     ' echo "network   $(tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d "\\n")"; ls -d /root/* 2>&1 | head -1'
 )
-
-
-class Steps:
-    """Says what happens and how long each step took; the times come back as a table at the end."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.times: list[tuple[str, float]] = []
-
-    @contextmanager
-    def step(self, label: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        taken_ms = (time.perf_counter() - began) * 1e3
-        self.times.append((label, taken_ms))
-        self.console.print(f"[green]ok[/]  {escape(label)}  [bold]{taken_ms:.1f} ms[/]")
-
-    def table(self) -> Table:
-        table = Table("step", title="How long it took", title_justify="left")
-        table.add_column("ms", justify="right")
-        for label, taken_ms in self.times:
-            table.add_row(escape(label), f"{taken_ms:.1f}")
-        return table
 
 
 def make(steps: Steps) -> tuple[Sandbox, bool]:
@@ -175,6 +151,7 @@ def main() -> int:
             sandbox, reachable = make(steps)
             with sandbox:
                 tour(steps, sandbox, reachable)
+            people(steps, up)
             ending = time.perf_counter()
         steps.times.append(("stop the server, leaving nothing", (time.perf_counter() - ending) * 1e3))
     except (AtollError, OSError, RuntimeError) as error:

@@ -35,6 +35,10 @@ def test_the_demo_shows_output_files_and_page_and_leaves_nothing(tmp_path: Path)
         "Drawn by Python",
         "undo the change",
         "notes.txt again: ['one', 'two']",
+        "log in as them",
+        "24 characters in the process",
+        "secret.",
+        "audit verify",
         "leaving nothing",
     ):
         assert shown in done.stdout
