@@ -30,6 +30,8 @@ def test_a_group_is_made_used_and_taken_away(atoll: Atoll) -> None:
         "member",
     }
     assert "other" in atoll("groups", "members", "team").stdout
+    assert atoll("workspace", "create", "shop", "--group", "team").stdout.startswith("team/shop  ws_")
+    assert atoll("workspace", "rm", "team/shop").returncode == 0
     sandbox = atoll("run", "--detach", "--group", "team", "sleep", "60").stdout.strip()
     theirs = Atoll(atoll.environment | {"ATOLL_API_KEY": other["key"]})
     assert sandbox in theirs("ps").stdout

@@ -234,7 +234,7 @@ def rm(
 
 def share(
     name: Name,
-    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="The id of the other's key.")],
+    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="A user's or group's name, or an id.")],
     permission: Annotated[str, typer.Argument(metavar="[read|write|admin]", help="What they may do.")] = "read",
     as_json: output.Json = False,
 ) -> None:
@@ -250,7 +250,7 @@ def share(
 
 def unshare(
     name: Name,
-    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="The id of the other's key.")],
+    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="A user's or group's name, or an id.")],
     as_json: output.Json = False,
 ) -> None:
     """Take that back; your own share of another's too."""
@@ -270,7 +270,7 @@ def _print(info: WorkspaceInfo, as_json: bool) -> None:
     if as_json:
         output.print_json(info.raw)
     else:
-        typer.echo(f"{info.name}  {info.id}")
+        typer.echo(f"{info.full_name}  {info.id}")
 
 
 def _print_shares(shares: Any, as_json: bool) -> None:

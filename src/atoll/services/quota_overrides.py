@@ -127,7 +127,7 @@ class QuotaOverrides:
 
 def _check_admin(principal: Principal) -> None:
     if not principal.admin:
-        raise Forbidden("only administrators see and set the quotas of others")
+        raise Forbidden("only administrators see and set quotas by id: your own are those of GET /api/quotas")
 
 
 def _name(text: str) -> QuotaName:

@@ -41,7 +41,7 @@ class QuotaAnswer(BaseModel):
     used: int
     remaining: int | None
     window_s: int | None = Field(description="of what is counted over the last hour; it rolls")
-    resets_at: datetime | None = Field(description="of what is counted by the day")
+    resets_at: datetime | None = Field(description="of what is counted by the day; null for what rolls")
 
 
 class StandingAnswer(BaseModel):
