@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from atoll.domain.errors import Conflict, Corrupt, StaleVersion
-from atoll.domain.event import Event
+from atoll.domain.event import SYSTEM, Event
 from atoll.domain.wrapped_key import Wrapped, WrappedKey
 from atoll.records.base import Records
 from atoll.services.audit.signing import key_context as audit_key_context
@@ -20,7 +20,6 @@ from atoll.services.webhooks.webhooks import secret_context as webhook_context
 from atoll.vaults.base import OtherMasterKey, Vault
 
 AT_ONCE = 16
-SYSTEM = "system"
 VaultOf = Callable[[str], Awaitable[Vault]]
 
 

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 
 from atoll.domain.errors import Conflict, Corrupt, Unavailable
-from atoll.domain.event import Event
+from atoll.domain.event import SYSTEM, Event
 from atoll.domain.ids import new_id
 from atoll.domain.tree import chunk_id
 from atoll.domain.user import SigningKey
@@ -42,7 +42,6 @@ PublicKey = Ed25519PublicKey | RSAPublicKey
 EDDSA, RS256 = "EdDSA", "RS256"
 RSA_BITS = 3_072
 LABEL = chunk_id(b"private signing key")
-SYSTEM = "system"
 ATTEMPTS = 5
 LOOK_AGAIN_S = 0.2  # the least time between two looks for keys that are not known here
 SIGNER_S = 20.0  # for the vault and the records

@@ -1,0 +1,101 @@
+"""A17, O5: what succeeds leaves the event that its service wrote with the change, and not one that the door made up.
+
+The door writes events beside the requests, for what is no change of a record; which those are stands here by name.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from atoll.domain.event import Event
+from atoll.surfaces.actions import ACTIONS, DONE
+from tests.security.calling import knock
+from tests.security.effects import BESIDE, CALLS
+from tests.security.test_a17_mutations import events_of, key_of
+from tests.security.test_tenancy import Town, open_house, town
+from tests.surfaces.workspaces.client import ENTRIES, file, frame, lines
+from tests.surfaces.workspaces.test_archives import archive
+
+__all__ = ["open_house", "town"]
+
+PASSWORD = "correct horse battery staple"
+
+
+def test_the_door_tells_of_what_is_no_record_and_of_nothing_else() -> None:
+    assert ACTIONS == BESIDE
+
+
+async def test_a17_what_succeeds_leaves_its_own_event(town: Town) -> None:
+    operations = {one.id: one for one in town.operations()}
+    wrong: dict[str, Any] = {}
+    for name, expected in CALLS:
+        operation, ids, more = operations[name], town.alice.has | {"principal": town.bob.id}, await how(town, name)
+        headers = {"x-request-id": f"effect-{name}"} | more.pop("headers", {})
+        if more:
+            key = more.pop("key", key_of(town, operation))
+            path = more.pop("path", operation.path).format_map(_Named(town))
+            answer = await town.house.call(operation.method, path, key, headers=headers, **more)
+            status, body = answer.status_code, answer.content
+        else:
+            status, body = await knock(town.house, operation, ids, key_of(town, operation), headers=headers)
+        if name == "login":
+            town.alice.has["refresh"] = json.loads(body)["refresh_token"]
+        found = await _told(town, name, wait=name in BESIDE)
+        if status >= 300 or {one.action for one in found} != expected or len(found) != len(expected):
+            wrong[name] = status, body[:200], [(one.action, one.target) for one in found]
+    assert not wrong, wrong
+
+
+class _Named(dict[str, str]):
+    """What stands in the paths of calls that are written out here."""
+
+    def __init__(self, town: Town) -> None:
+        has = town.alice.has
+        super().__init__(
+            ws=has["workspace"], workspace=has["uuid"], principal=town.bob.id, agent=town.bob.id, id=has["sandbox"]
+        )
+        self |= {"key": has.get("made", ""), "snap": has["snapshot"], "member": town.bob.id, "group": has["group"]}
+
+
+async def how(town: Town, name: str) -> dict[str, Any]:
+    """What to call with, where the line in routes.py is meant to be refused."""
+    has, house = town.alice.has, town.house
+    if name in ("syncCommit", "undoRevision"):
+        head = (await house.call("GET", f"/v1/workspaces/{has['workspace']}/sync/head", town.alice.key)).json()
+        path = f"/v1/workspaces/{has['workspace']}/sync/commit?base={head['revision']['id']}"
+        if name == "syncCommit":
+            return {"path": path, "content": lines([file("a", b"hello")]), "headers": ENTRIES}
+        return {"json": {}}
+    if name == "adminChangeKey":
+        has["made"] = (await town.keys.create("to be deleted")).key.id
+    calls: dict[str, dict[str, Any]] = {
+        "setGroupRole": {"json": {"role": "viewer"}},
+        "changeGroupRole": {"json": {"role": "admin"}},
+        "shareWorkspace": {"json": {"permission": "read"}},
+        "unshareWorkspace": {"params": {}},
+        "shareAgentWorkspace": {"json": {"target_agent_ids": [town.bob.id]}},
+        "revokeAgentShare": {"params": {}},
+        "syncChunks": {"content": frame(b"hello")},
+        "importWorkspace": {"content": archive(("b", b"imported"))},
+        "deleteWorkspaceSnapshot": {"params": {}},
+        "changePassword": {"json": {"old_password": PASSWORD, "new_password": PASSWORD + " 2"}},
+        "login": {"json": {"username": "alice", "password": PASSWORD + " 2"}},
+        "refresh": {"json": {"refresh_token": has.get("refresh", "")}},
+        "adminChangeKey": {"json": {"name": "changed"}},
+        "adminRevokeKey": {"params": {}},
+        "adminDeleteKey": {"params": {}},
+    }
+    if name == "logout":
+        found = await house.call("POST", "/auth/login", None, json=calls["login"]["json"])
+        return {"json": {"refresh_token": found.json()["refresh_token"]}}
+    if name == "revokeApiKey":
+        found = await house.call("POST", "/auth/login", None, json=calls["login"]["json"])
+        town.alice.token = found.json()["access_token"]
+    return calls.get(name, {})
+
+
+async def _told(town: Town, name: str, *, wait: bool) -> list[Event]:
+    if wait:  # what the door tells of is written beside the requests
+        await town.house.app.audit.requests._flush()  # pyright: ignore[reportPrivateUsage]
+    return [one for one in await events_of(town, f"effect-{name}") if one.action != DONE]
