@@ -16,6 +16,7 @@ from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
 from atoll.domain.sandbox import Sandbox
 from atoll.records.accounts import AccountRecords
+from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
 from atoll.records.rows import key_of, key_row, sandbox_of
 from atoll.records.schema import accounts, api_key_usage, api_keys, quota_requests, sandboxes
@@ -32,7 +33,6 @@ from atoll.records.sql_store import (
     swap_values,
 )
 
-SIGNUP_LOCK = 7  # strangers who ask for something wait here
 PENDING = "pending"
 
 _ADD = Prepared(insert(accounts).inline())
@@ -130,7 +130,7 @@ class SqlAccounts(SqlStore, AccountRecords):
         known = select(func.count()).select_from(accounts).where(accounts.c.email.is_not(None))
 
         def add(connection: Connection) -> None:
-            lock_owner(connection, SIGNUP_LOCK, "accounts")
+            lock_owner(connection, Lock.SIGNUPS, "accounts")
             if connection.execute(known).scalar_one() >= most:
                 raise QuotaExceeded("no more keys are given at present")
             _insert(connection, account_row)
@@ -147,7 +147,7 @@ class SqlAccounts(SqlStore, AccountRecords):
         pending = select(func.count()).select_from(quota_requests).where(quota_requests.c.status == PENDING)
 
         def add(connection: Connection) -> QuotaRequest:
-            lock_owner(connection, SIGNUP_LOCK, "requests")
+            lock_owner(connection, Lock.SIGNUPS, "requests")
             if connection.execute(pending).scalar_one() >= most:
                 raise QuotaExceeded(f"{most} requests wait for an answer already: try again another day")
             added = connection.execute(insert(quota_requests).values(row).returning(quota_requests.c.id)).scalar_one()

@@ -15,6 +15,7 @@ from atoll.domain.key_bounds import check_child, check_own
 from atoll.domain.quota import Overrides, QuotaChange
 from atoll.domain.quota_rules import with_quotas
 from atoll.records.child_keys import ChildKeyRecords
+from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
 from atoll.records.rows import key_of, key_row
 from atoll.records.schema import api_keys
@@ -22,7 +23,6 @@ from atoll.records.sql_chain import append_event
 from atoll.records.sql_quotas import change_overrides
 from atoll.records.sql_store import SqlStore, event_values, lock_owner, storable
 
-KEY_LOCK = 12  # 1 to 11 are of others
 _ADD = Prepared(insert(api_keys).inline())
 _HOLD = Prepared(select(api_keys).where(api_keys.c.id == bindparam("wanted")).with_for_update())
 
@@ -38,7 +38,7 @@ class SqlChildKeys(SqlStore, ChildKeyRecords):
 
         def add(connection: Connection) -> None:
             if most is not None:
-                lock_owner(connection, KEY_LOCK, key.owner)
+                lock_owner(connection, Lock.KEYS, key.owner)
                 check_own(connection.execute(select(func.count()).select_from(api_keys).where(own)).scalar_one(), most)
             try:
                 _ADD.run(connection, row)

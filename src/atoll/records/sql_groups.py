@@ -18,6 +18,7 @@ from atoll.domain.group import Group, Member, Membership, Role
 from atoll.domain.sandbox import ENDED
 from atoll.domain.user import USER_ID
 from atoll.records.groups import GROUP_PREFIX, GroupRecords
+from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
 from atoll.records.schema import api_keys, group_members, groups, sandboxes, secrets, users, workspaces
 from atoll.records.sql_chain import append_event
@@ -32,8 +33,6 @@ from atoll.records.sql_store import (
     swap,
     swap_values,
 )
-
-MEMBER_LOCK = 3  # 1 is of sandboxes, 2 of workspaces
 
 _ADD = Prepared(insert(groups).inline())
 _GET = Prepared(select(groups).where(groups.c.id == bindparam("wanted")))
@@ -208,7 +207,7 @@ def _check_admin(connection: Connection, group_id: str) -> None:
 def _check_made(connection: Connection, creator: str, most: int | None) -> None:
     if most is None:
         return
-    lock_owner(connection, MEMBER_LOCK, creator)
+    lock_owner(connection, Lock.MEMBERS, creator)
     query = select(func.count()).select_from(groups).where(groups.c.creator == creator)
     if (there := connection.execute(query).scalar_one()) >= most:
         raise QuotaExceeded(f"{creator} has made its maximum of groups ({there}/{most})")
@@ -217,7 +216,7 @@ def _check_made(connection: Connection, creator: str, most: int | None) -> None:
 def _check_joined(connection: Connection, principal: str, most: int | None) -> None:
     if most is None:
         return
-    lock_owner(connection, MEMBER_LOCK, principal)
+    lock_owner(connection, Lock.MEMBERS, principal)
     query = (
         select(func.count())
         .select_from(group_members.join(groups, groups.c.id == group_members.c.group))

@@ -27,6 +27,7 @@ from atoll.domain.quota import (
     window_start,
 )
 from atoll.domain.quota_rules import after_one_more, charged, refusal, with_quotas
+from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
 from atoll.records.quotas import QuotaRecords
 from atoll.records.schema import api_keys, quota_overrides, quota_spent, sandboxes
@@ -35,7 +36,6 @@ from atoll.records.sql_groups import hold_owner
 from atoll.records.sql_store import SqlStore, event_values, lock_owner, pieces, storable
 
 Query = Any  # of several columns: SQLAlchemy types those by each
-SANDBOX_LOCK, SPEND_LOCK = 1, 9  # kinds of what one owner's requests wait for each other with
 PRUNE_ROWS = 500
 
 _ADD_OVERRIDE = Prepared(insert(quota_overrides).inline())
@@ -126,7 +126,7 @@ class SqlQuotas(SqlStore, QuotaRecords):
         ]
 
         def put(connection: Connection) -> None:
-            lock_owner(connection, SPEND_LOCK, subject)
+            lock_owner(connection, Lock.SPENDS, subject)
             hold_owner(connection, subject)
             _DROP_OVERRIDES.run(connection, {"of": subject})
             _ADD_OVERRIDE.run_many(connection, rows)
@@ -149,7 +149,7 @@ class SqlQuotas(SqlStore, QuotaRecords):
 
         def count(connection: Connection) -> list[QuotaUse]:
             for subject in sorted({one.subject for one in wanted if one.amount and one.limit is not None}):
-                lock_owner(connection, SPEND_LOCK, subject)
+                lock_owner(connection, Lock.SPENDS, subject)
             used = [_spend(connection, one, now) for one in wanted]
             charge(connection, wanted, now)
             return used
@@ -204,7 +204,7 @@ _DROP_SPENT = Prepared(
 def change_overrides(connection: Connection, change: QuotaChange) -> Overrides:
     """What is set for the subject after the change; nobody else sets anything for it until the transaction ends."""
     subject = change.subject
-    lock_owner(connection, SPEND_LOCK, subject)
+    lock_owner(connection, Lock.SPENDS, subject)
     hold_owner(connection, subject)
     rows = connection.execute(select(quota_overrides).where(quota_overrides.c.subject == subject)).mappings()
     after = change.applied({QuotaName(row["name"]): row["amount"] for row in rows})
@@ -223,7 +223,7 @@ def check_bounds(connection: Connection, bounds: Iterable[Bound], memory_bytes: 
     """
     wanted = sorted(bounds, key=lambda bound: (bound.subject, bound.by_credential))
     for subject in sorted({bound.subject for bound in wanted}):
-        lock_owner(connection, SANDBOX_LOCK, subject)
+        lock_owner(connection, Lock.SANDBOXES, subject)
     used: list[QuotaUse] = []
     for bound in wanted:
         has = _use(connection, bound, with_memory=bound.memory_bytes is not None)

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from atoll.domain.errors import Conflict, QuotaExceeded
 from atoll.domain.event import Event
 from atoll.domain.secret import Secret
+from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
 from atoll.records.schema import secrets
 from atoll.records.secret_rows import secret_of, secret_row
@@ -26,8 +27,6 @@ from atoll.records.sql_store import (
     swap,
     swap_values,
 )
-
-OWNER_LOCK = 7  # 1 is of sandboxes, 2 of workspaces, 3 of groups
 
 _ADD = Prepared(insert(secrets).inline())
 _SWAP = swap(secrets, {"owner", "name", "created_at"})
@@ -46,7 +45,7 @@ class SqlSecrets(SqlStore, SecretRecords):
         def add(connection: Connection) -> None:
             hold_owner(connection, secret.owner)
             if quota is not None:
-                lock_owner(connection, OWNER_LOCK, secret.owner)
+                lock_owner(connection, Lock.SECRETS, secret.owner)
                 kept = (_COUNT.first(connection, {"of": secret.owner}) or {"kept": 0})["kept"]
                 if kept >= quota:
                     raise QuotaExceeded(f"secret limit reached ({kept}/{quota})")

@@ -15,6 +15,7 @@ from atoll.domain import crash
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, StaleVersion
 from atoll.domain.event import Event
 from atoll.records.database import Database, Work
+from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
 from atoll.records.rows import event_row
 
@@ -103,10 +104,10 @@ def put(table: Table, *updated: str) -> Prepared:
     return Prepared(made(sqlite.insert), on_postgres=made(postgresql.insert))
 
 
-def lock_owner(connection: Connection, kind: int, owner: str) -> None:
+def lock_owner(connection: Connection, kind: Lock, owner: str) -> None:
     """Let nobody else count what `owner` has of this kind until the transaction ends. SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
-        connection.execute(_LOCK_OWNER, {"kind": kind, "owner": owner})
+        connection.execute(_LOCK_OWNER, {"kind": int(kind), "owner": owner})
 
 
 def owned_by(table: Table, owner: str | tuple[str, ...]) -> ColumnElement[bool]:

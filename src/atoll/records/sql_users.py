@@ -12,6 +12,7 @@ from atoll.domain.errors import Conflict, NotFound, StaleVersion
 from atoll.domain.event import Event
 from atoll.domain.user import Login, RefreshToken, SigningKey, User
 from atoll.domain.workspace import Workspace
+from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
 from atoll.records.schema import api_keys, logins, refresh_tokens, signing_keys, users
 from atoll.records.sql_chain import append_event
@@ -33,7 +34,6 @@ from atoll.records.user_rows import (
 from atoll.records.users import UserRecords
 from atoll.records.workspace_rows import workspace_row
 
-OWNER_LOCK = 5  # 1 to 4 are of sandboxes, workspaces and what belongs to them
 PRUNE_ROWS = 200
 
 _ADD_USER = Prepared(insert(users).inline())
@@ -154,7 +154,7 @@ class SqlUsers(SqlStore, UserRecords):
         newest = select(logins.c.id).where(lasting).order_by(logins.c.created_at.desc(), logins.c.id.desc()).limit(kept)
 
         def add(connection: Connection) -> None:
-            lock_owner(connection, OWNER_LOCK, login.owner)
+            lock_owner(connection, Lock.LOGINS, login.owner)
             user = _HOLD_USER_SHARED.first(connection, {"wanted": login.owner})
             if user is None:
                 raise NotFound(f"user {login.owner} not found")
@@ -249,7 +249,7 @@ class SqlUsers(SqlStore, UserRecords):
         newest = signs.order_by(signing_keys.c.created_at.desc(), signing_keys.c.id.desc()).limit(1)
 
         def add(connection: Connection) -> bool:
-            lock_owner(connection, OWNER_LOCK, "signing keys")
+            lock_owner(connection, Lock.LOGINS, "signing keys")
             if connection.execute(newest).scalar() != retires:
                 return False
             if retires is not None:

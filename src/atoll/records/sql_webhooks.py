@@ -11,13 +11,13 @@ from sqlalchemy import Connection, Select, and_, case, delete, exists, func, ins
 from atoll.domain.errors import QuotaExceeded
 from atoll.domain.event import Event
 from atoll.domain.webhook import Webhook
+from atoll.records.locks import Lock
 from atoll.records.schema import event_heads, webhook_cursors, webhooks
 from atoll.records.sql_chain import append_event
 from atoll.records.sql_groups import hold_owner
 from atoll.records.sql_store import SqlStore, event_values, lock_owner, not_swapped, put, storable
 from atoll.records.webhooks import WebhookRecords
 
-OWNER_LOCK = 11  # 1 to 9 are of others
 _STATE = ("failures", "failing_since", "next_at", "delivered_at", "last_error")
 _ANEW = {"failures": 0, "failing_since": None, "next_at": None, "last_error": None}
 _LEASE = ("lease_holder", "leased_until", "leased_at")
@@ -39,7 +39,7 @@ class SqlWebhooks(SqlStore, WebhookRecords):
             heads = heads.where(event_heads.c.tenant == webhook.owner)
 
         def add(connection: Connection) -> None:
-            lock_owner(connection, OWNER_LOCK, webhook.owner)
+            lock_owner(connection, Lock.WEBHOOKS, webhook.owner)
             hold_owner(connection, webhook.owner)
             own = select(func.count()).select_from(webhooks).where(webhooks.c.owner == webhook.owner)
             have: int = connection.execute(own).scalar_one()

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from atoll.domain.errors import Conflict, NotFound, QuotaExceeded
 from atoll.domain.event import Event
 from atoll.domain.workspace import Lineage, Permission, Revision, Share, Workspace
+from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
 from atoll.records.schema import lineages, revisions, shares, snapshots, workspaces
 from atoll.records.sql_chain import append_event
@@ -34,8 +35,6 @@ from atoll.records.workspace_rows import (
     workspace_row,
 )
 from atoll.records.workspaces import SharedWorkspace, WorkspaceRecords
-
-OWNER_LOCK = 2  # 1 is of sandboxes
 
 ADD_LINEAGE = Prepared(insert(lineages).inline())
 ADD_REVISION = Prepared(insert(revisions).inline())
@@ -75,7 +74,7 @@ class SqlWorkspaces(SqlStore, WorkspaceRecords):
 
         def add(connection: Connection) -> None:
             if quota is not None:
-                lock_owner(connection, OWNER_LOCK, workspace.owner)
+                lock_owner(connection, Lock.WORKSPACES, workspace.owner)
                 kept = (_COUNT_KEPT.first(connection, {"of": workspace.owner}) or {"kept": 0})["kept"]
                 if kept >= quota:
                     raise QuotaExceeded(f"workspace limit reached ({kept}/{quota})")
