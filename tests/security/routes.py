@@ -200,7 +200,7 @@ ROUTES: dict[str, Route] = {
     "getAccountUsageHistory": Route("read"),
     "exportAccountUsage": Route("read"),
     "getAccountLimits": Route("read"),
-    "setAccountLimits": Route("read write", body={"alert_threshold": 70}),
+    "setAccountLimits": Route(PERSON, body={"alert_threshold": 70}),
     "listAccountKeys": Route("read"),
     "createAccountKey": Route("write", body={"name": "another"}),
     "getAccountKey": Route("read", {"key": "account key"}),

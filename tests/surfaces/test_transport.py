@@ -134,8 +134,8 @@ async def test_w06_a_flood_of_tiny_messages_is_taken_at_the_processs_speed(house
 async def test_w08_a_peer_that_vanished_is_noticed_before_the_second_ping(
     open_house: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("atoll.serve.PING_INTERVAL_S", 0.3)
-    monkeypatch.setattr("atoll.serve.PING_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("atoll.surfaces.serving.PING_INTERVAL_S", 0.3)
+    monkeypatch.setattr("atoll.surfaces.serving.PING_TIMEOUT_S", 0.2)
     async with open_house() as house, upgraded(house) as (reader, _):
         started = asyncio.get_running_loop().time()
         assert await close_code(reader) == 1011  # this client answers no ping
@@ -144,8 +144,8 @@ async def test_w08_a_peer_that_vanished_is_noticed_before_the_second_ping(
 
 async def test_a_silent_process_keeps_its_client(open_house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Input that is not taken holds the client's pongs back: that is no reason to cut it off."""
-    monkeypatch.setattr("atoll.serve.PING_INTERVAL_S", 0.1)
-    monkeypatch.setattr("atoll.serve.PING_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("atoll.surfaces.serving.PING_INTERVAL_S", 0.1)
+    monkeypatch.setattr("atoll.surfaces.serving.PING_TIMEOUT_S", 0.1)
     async with open_house() as house:
         session = await house.create()
         path = f"/v1/sessions/{session['id']}/exec?cmd=sleep&cmd=600"

@@ -18,7 +18,7 @@ from atoll.surfaces.operation import JSON, WEBSOCKET, Answer, Operation, Paramet
 
 REF = "#/components/schemas/{model}"
 SECURITY, KEY_HEADER, ADMIN_HEADER = "apiKey", "apiKeyHeader", "adminKeyHeader"
-ALWAYS = (401, 429, 500)  # what any protected operation may answer
+ALWAYS = (400, 401, 429, 500)  # what any protected operation may answer
 _TYPES = {str: "string", int: "integer", bool: "boolean"}
 _IN_PATH = re.compile(r"{([a-z]+)(?::[a-z]+)?}")
 _PATH_WORDS = {

@@ -139,8 +139,8 @@ async def test_a07_a_deleted_user_s_tokens_and_keys_open_nothing(town: Town) -> 
     tokens = await town.login()
     key = (await town.call("POST", "/auth/api-keys", tokens["access_token"], json={"name": "ci"})).json()["key"]
     path = f"/api/users/{made['id']}"
-    assert (await town.call("DELETE", path, town.admin)).status_code == 409  # owns the default workspace
-    (filesystem,) = (await town.call("GET", "/api/filesystems", key)).json()["filesystems"]
+    filesystem = (await town.call("POST", "/api/filesystems", key, json={"name": "kept"})).json()
+    assert (await town.call("DELETE", path, town.admin)).status_code == 409  # it is nobody else's
     await town.call("DELETE", f"/api/filesystems/{filesystem['id']}", key)
     assert (await town.call("DELETE", path, town.admin)).json() == {"deleted": True}
     assert (await town.call("DELETE", path, town.admin)).status_code == 404

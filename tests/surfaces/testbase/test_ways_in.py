@@ -65,13 +65,16 @@ async def test_a_key_in_the_query_where_it_is_allowed(open_office: Any) -> None:
 
 
 async def test_a_token_in_the_query_of_a_stream_where_it_is_allowed_and_in_no_log(
-    open_office: Any, caplog: pytest.LogCaptureFixture
+    open_office: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    access = logging.getLogger("uvicorn.error")  # what other tests have started may have turned it off
+    monkeypatch.setattr(access, "propagate", True)
+    monkeypatch.setattr(access, "disabled", False)
     async with open_office(keys={"token_in_query": True}) as office:
         key = (await office.make())["key"]
         session = await office.house.create(key, command=["sleep", "60"])
         path = f"/v1/sessions/{session['id']}/attach?protocol=json"
-        with caplog.at_level(logging.INFO), capture_logs() as logs:
+        with caplog.at_level(logging.INFO), caplog.at_level(logging.INFO, "uvicorn.error"), capture_logs() as logs:
             async with office.house.socket(f"{path}&token={key}", None) as socket:
                 assert socket.response.status_code == 101
             with pytest.raises(InvalidStatus) as refused:

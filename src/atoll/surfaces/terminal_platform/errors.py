@@ -12,6 +12,7 @@ from atoll.domain.errors import AtollError, InvalidInput, Unauthenticated
 from atoll.services.workspaces.access import NoWorkspace
 from atoll.services.workspaces.sharing import NoCollaborator
 from atoll.surfaces.bodies import Invalid
+from atoll.surfaces.credentials import TwoCredentials
 from atoll.surfaces.door import NoCredential
 from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
@@ -60,7 +61,7 @@ class TerminalDialect:
 def _told(error: AtollError) -> tuple[int, str | list[dict[str, Any]]]:
     if isinstance(error, Unauthenticated):
         return 401, NOT_BEARER if isinstance(error, NoCredential) else BAD_TOKEN
-    if isinstance(error, BadRequest):
+    if isinstance(error, BadRequest | TwoCredentials):
         return 400, error.message
     if isinstance(error, Invalid):
         return 422, [_wrong(("body", *one["loc"]), one["msg"], one["type"]) for one in error.details]
