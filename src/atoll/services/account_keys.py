@@ -119,7 +119,7 @@ class AccountKeys:
             return after
 
         changed = await self._keys.change(
-            key.id, altered, "key.changed", actor=principal.credential, quotas=_change_of(key.id, bounds)
+            key.id, altered, "key.changed", actor=principal.id, quotas=_change_of(key.id, bounds)
         )
         self._quotas.forget(key.id)
         return AccountKey(changed, _bounds(await self._quotas.overrides(key.id)))
@@ -130,7 +130,7 @@ class AccountKeys:
         key = await self._find(principal, key_id)
         if key.id in (key.owner, principal.credential):
             raise InvalidInput("the primary key of an account cannot be deleted; rotate it", field="id")
-        await self._keys.revoke(key.id, actor=principal.credential)
+        await self._keys.revoke(key.id, actor=principal.id)
 
     async def rotate(self, principal: Principal, key_id: str) -> tuple[NewKey, AccountKey]:
         """Another text in place of the one that it has. Forbidden for a key that may do more than the one that asks."""
@@ -139,7 +139,7 @@ class AccountKeys:
         if not key.usable(self._clock()):
             raise Conflict("the key is revoked or has expired")
         self._check_narrower(principal, key)
-        made = await self._keys.rotate(key.id, actor=principal.credential)
+        made = await self._keys.rotate(key.id, actor=principal.id)
         return made, AccountKey(made.key, _bounds(await self._quotas.overrides(key.id)))
 
     async def _find(self, principal: Principal, key_id: str) -> ApiKey:

@@ -106,7 +106,7 @@ class Accounts:
                 return before
             now = self._clock()
             event = Event(
-                "account.changed", principal.id, principal.id, principal.credential,
+                "account.changed", principal.id, principal.id, principal.id,
                 request_id=request_id, detail={"fields": sorted(given)}, at=now,
             )  # fmt: skip
             try:

@@ -87,7 +87,7 @@ class KeyAdmin:
             description=description,
             metadata=metadata,
             rate=rate,
-            actor=principal.credential,
+            actor=principal.id,
             request_id=request_id,
         )
 
@@ -129,15 +129,15 @@ class KeyAdmin:
         if changes == KeyChanges() or await self._keys.get(key_id) is None:
             raise NoChange
         return await self._keys.change(
-            key_id, changes.applied, "key.changed", actor=principal.credential, request_id=request_id
+            key_id, changes.applied, "key.changed", actor=principal.id, request_id=request_id
         )
 
     async def revoke(self, principal: Principal, key_id: str, *, request_id: str | None = None) -> None:
         """End it; it stays in the records. Again is no error."""
         await self.get(principal, key_id)
-        await self._keys.revoke(key_id, actor=principal.credential, request_id=request_id)
+        await self._keys.revoke(key_id, actor=principal.id, request_id=request_id)
 
     async def delete(self, principal: Principal, key_id: str, *, request_id: str | None = None) -> None:
         """End and forget it, with what it was used for; its events stay, and so does what it owns."""
         await self.get(principal, key_id)
-        await self._keys.delete(key_id, actor=principal.credential, request_id=request_id)
+        await self._keys.delete(key_id, actor=principal.id, request_id=request_id)

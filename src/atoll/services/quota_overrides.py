@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from atoll.domain.errors import Forbidden, InvalidInput, NotFound
 from atoll.domain.event import Event
 from atoll.domain.ids import GROUP_ID, KEY_ID
-from atoll.domain.key import KeyKind, Scope
+from atoll.domain.key import ApiKey, KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.quota import AMOUNT_MAX, OverridesOf, QuotaChange, QuotaName, QuotaUse
 from atoll.domain.quota_rules import with_quotas
@@ -61,7 +61,8 @@ class QuotaOverrides:
     async def get(self, principal: Principal, subject: str) -> Standing:
         """Somebody's: a user's, a group's or a key's. Forbidden but for administrators; NotFound."""
         _check_admin(principal)
-        return await self._standing(await self._known(subject))
+        subject, _ = await self._known(subject)
+        return await self._standing(subject)
 
     async def list(self, principal: Principal, *, limit: int = 1000) -> list[OverridesOf]:
         """Everybody's overrides. Forbidden but for administrators."""
@@ -72,9 +73,9 @@ class QuotaOverrides:
         """Set all its overrides; None is no bound, and what is not named is as the plan says. None of them: take them
         away. Forbidden but for administrators; NotFound; InvalidInput names the quota."""
         _check_admin(principal)
-        subject = await self._known(subject)
+        subject, tenant = await self._known(subject)
         wanted = {_name(name): _amount(name, amount) for name, amount in amounts.items()}
-        event = self._event("quota.set" if wanted else "quota.cleared", subject, principal)
+        event = self._event("quota.set" if wanted else "quota.cleared", subject, tenant, principal)
         event = with_quotas(event, wanted)
         await self._records.put_quotas(OverridesOf(subject, wanted), event)
         self._quotas.forget(subject)
@@ -95,13 +96,14 @@ class QuotaOverrides:
         return await self._change(principal, QuotaChange(subject, cleared=cleared))
 
     async def _change(self, principal: Principal, change: QuotaChange) -> Standing:
-        change = replace(change, subject=await self._known(change.subject))
-        await self._records.change_quotas(change, self._event("quota.set", change.subject, principal))
+        subject, tenant = await self._known(change.subject)
+        change = replace(change, subject=subject)
+        await self._records.change_quotas(change, self._event("quota.set", subject, tenant, principal))
         self._quotas.forget(change.subject)
         return await self._standing(change.subject)
 
-    def _event(self, action: str, subject: str, principal: Principal) -> Event:
-        return Event(action, subject, subject, principal.id, at=self._clock())
+    def _event(self, action: str, subject: str, tenant: str, principal: Principal) -> Event:
+        return Event(action, subject, tenant, principal.id, at=self._clock())
 
     async def _standing(self, subject: str, *, unbounded: bool = False) -> Standing:
         allotment = await self._quotas.look_up(subject)
@@ -110,8 +112,8 @@ class QuotaOverrides:
         plan = UNBOUNDED if unbounded else allotment.plan
         return Standing(subject, plan, tuple(uses), (await self._quotas.overrides(subject)).amounts)
 
-    async def _known(self, subject: str) -> str:
-        """Its id: that of a user, a group or a key, or of the user of that name."""
+    async def _known(self, subject: str) -> tuple[str, str]:
+        """Its id, that of a user, a group or a key, or of the user of that name; and whose it is."""
         records = self._records
         subject = await user_meant(records, subject)
         if USER_ID.match(subject):
@@ -122,7 +124,7 @@ class QuotaOverrides:
             known = await records.get_key(subject) if KEY_ID.match(subject) else None
         if known is None:
             raise NotFound("user, group or key not found")
-        return subject
+        return subject, known.owner if isinstance(known, ApiKey) else subject
 
 
 def _check_admin(principal: Principal) -> None:
