@@ -57,7 +57,7 @@ def test_a_key_is_made_with_bounds_renewed_and_forgotten(atoll: Atoll) -> None:
         (("--rate", "0"), "rate must be above 0"),
         (("--prefix", "NO"), "prefix must be"),
         (("--plan", "No Plan"), "plan must be"),
-        (("--plan", "nosuch"), "plan must be one of free, "),
+        (("--plan", "nosuch"), "plan must be one of anonymous, "),
         (("--scope", "all"), "--scope must be one of"),
     ],
 )

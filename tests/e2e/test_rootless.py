@@ -93,8 +93,8 @@ def test_rootless_says_what_it_cannot(rootless: Server) -> None:
     sandbox = server.create()
     assert server.http.post(f"/v1/sessions/{sandbox}/pause").status_code == 501
     told = server.cli("doctor", code=0).stdout.decode()
-    assert "FAIL" not in told and "tier rootless, isolated; 6 rules of the root tier are not enforced" in told
-    assert sum(line.startswith("--") and "not enforced in this tier" in line for line in told.splitlines()) == 6
+    assert "FAIL" not in told and "tier rootless, isolated; 7 rules of the root tier are not enforced" in told
+    assert sum(line.startswith("--") and "not enforced in this tier" in line for line in told.splitlines()) == 7
     report = json.loads(server.cli("doctor", "--json", code=0).stdout)
     assert report["tier"] == "rootless"
     missing = {check["name"]: check["fix"] for check in report["checks"] if not check["ok"]}

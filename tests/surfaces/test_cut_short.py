@@ -19,6 +19,9 @@ from atoll.surfaces.execbox.errors import ExecboxDialect
 class Endless:
     """An application whose answers have no end; with `begun` their first bytes are sent."""
 
+    def drain(self) -> None:
+        """It ends nothing by itself."""
+
     def __init__(self, begun: bool) -> None:
         self.settings = SimpleNamespace(
             server=SimpleNamespace(host="127.0.0.1", port=0, frame_bytes=2**20, drain_s=0.1)

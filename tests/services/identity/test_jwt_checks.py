@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from atoll.domain.errors import Unauthenticated
 from atoll.services.identity import jwt_checks
 from atoll.services.identity.jwt_checks import Rules, TokenRefused, Verified, check_claims, check_signature, take_apart
+from tests.services.identity import forging
 from tests.services.identity.forging import (
     AUDIENCE,
     ISSUER,
@@ -35,7 +37,13 @@ NOW = time.time()
 def check(text: str, key: PrivateKey | None = None, algorithms: frozenset[str] = frozenset({"RS256"})) -> Verified:
     token = take_apart(text)
     check_signature(token, (key or rsa_key()).public_key(), algorithms)
-    return check_claims(token, RULES, time.time())
+    return check_claims(token, RULES, NOW)
+
+
+@pytest.fixture(autouse=True)
+def _at_that_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables below were made when this file was loaded, which may be long ago by now."""
+    monkeypatch.setattr(forging, "time", SimpleNamespace(time=lambda: NOW))
 
 
 @pytest.mark.parametrize(

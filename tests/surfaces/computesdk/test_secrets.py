@@ -171,5 +171,5 @@ async def test_a_groups_secret_outlives_its_new_name_and_leaves_with_the_member(
     assert (await house.call("DELETE", f"/api/groups/{group}/members/{bob}")).status_code in (200, 204)
     body = {"command": ["true"], "secrets": [f"{group}/TOKEN"]}
     refused = await house.call("POST", f"/v1/sessions/{session['id']}/exec", keys.BOB, json=body)
-    assert (refused.status_code, refused.json()["error"]) == (404, "secret not found")
+    assert (refused.status_code, refused.json()["error"].partition(":")[0]) == (404, "secret not found")
     assert (await house.call("GET", f"{PATH}/{made['id']}", keys.BOB)).status_code == 404

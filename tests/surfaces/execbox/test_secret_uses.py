@@ -77,7 +77,7 @@ async def test_anothers_secret_is_an_unknown_one(house: Any, keys: Any, token: s
             (f"/v1/sessions/{session}/exec", {"command": ["true"]}),
         ):
             answer = await house.call("POST", path, keys.BOB, json=body | {"secrets": [ref]})
-            assert (answer.status_code, answer.json()["error"]) == (404, "secret not found")
+            assert (answer.status_code, answer.json()["error"].partition(":")[0]) == (404, "secret not found")
         with pytest.raises(Exception, match="404"):
             async with house.socket(f"/v1/sessions/{session}/exec?cmd=true&secret={ref}", keys.BOB):
                 pass
