@@ -90,7 +90,8 @@ def document() -> dict[str, Any]:
 
 schemathesis.serializer.alias(["application/zstd", "application/vnd.atoll.entries+zstd"], "application/octet-stream")
 SCHEMA = schemathesis.openapi.from_dict(document())
-OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
+ENDLESS = "GET /api/events/stream"  # its answer has no end to wait for; test_events reads it
+OPERATIONS = [one for found in SCHEMA.get_all_operations() if (one := found.ok()).label != ENDLESS]
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)

@@ -15,6 +15,7 @@ from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import Sandbox
 from atoll.runtimes.local.runtime import LocalRuntime
 from atoll.services.limits import Limits
+from tests.principals import introduce
 from tests.services.conftest import ALICE, until
 
 from .workshop import LIMITS, Workshop
@@ -109,6 +110,7 @@ async def test_what_a_program_writes_after_a_restore_is_kept_when_its_sandbox_re
     states = [await real.files("w", one.revision.id) for one in await real.log()]
     assert {b"a": b"two\nthree\n", b"new": b"x\n"} in states
     assert states[0] == {b"a": b"one\n"}
+    await introduce(real.records, ALICE)  # nobody wakes what is of nobody
     await real.sandboxes.resume(ALICE, sandbox.id)
     assert await sh(real, sandbox, "cat /workspace/a; ls -A /workspace") == "one\n.home\na\n"
     await real.sandboxes.kill(ALICE, sandbox.id)
