@@ -28,7 +28,7 @@ from atoll.domain.errors import (
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey, KeyKind, Scope
 from atoll.records.base import KeyUse
-from atoll.services import key_cache, key_uses, owner_key
+from atoll.services import key_cache, key_uses, owner_key, write_behind
 from atoll.services.keys import Keys
 from atoll.testing.memory_records import MemoryRecords
 
@@ -96,6 +96,13 @@ async def test_a_key_is_shown_as_ended_with_the_one_that_made_it_and_gets_no_oth
         assert not (await keys.as_it_stands(one)).usable(one.created_at)
         with pytest.raises(Conflict, match="ended with the one that made it"):
             await keys.rotate(one.id)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for before `keys`: uses are written at once, two at a time."""
+    monkeypatch.setattr(key_uses, "FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(key_uses, "BATCH_ITEMS", 2)
 
 
 @pytest.fixture
@@ -298,9 +305,8 @@ async def test_a_wrong_field_is_named(keys: Keys, field: str, arguments: dict[st
 
 
 async def test_uses_are_written_in_the_background_and_at_the_close(
-    keys: Keys, records: CountingRecords, monkeypatch: pytest.MonkeyPatch
+    hasty: None, keys: Keys, records: CountingRecords
 ) -> None:
-    monkeypatch.setattr(key_uses, "FLUSH_EVERY_S", 0.01)
     await keys.start()
     note(keys, "key_1", "first")
     async with asyncio.timeout(5):
@@ -321,10 +327,8 @@ async def test_uses_beyond_the_queue_are_dropped_and_counted(keys: Keys, records
 
 
 async def test_uses_wait_while_the_store_is_down_and_a_refused_batch_does_not_stop_the_next(
-    keys: Keys, records: CountingRecords, monkeypatch: pytest.MonkeyPatch
+    hasty: None, keys: Keys, records: CountingRecords
 ) -> None:
-    monkeypatch.setattr(key_uses, "FLUSH_EVERY_S", 0.01)
-    monkeypatch.setattr(key_uses, "BATCH_ITEMS", 2)
     records.log_errors = [Unavailable(), Unavailable(), Internal(), RuntimeError("a bug")]
     for n in range(5):
         note(keys, "key_1", str(n))
@@ -341,7 +345,7 @@ async def test_a_store_that_hangs_does_not_hold_up_the_close(
     async def hang(uses: Sequence[KeyUse]) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(key_uses, "CLOSE_S", 0.05)
+    monkeypatch.setattr(write_behind, "CLOSE_S", 0.05)
     monkeypatch.setattr(records, "log_key_use", hang)
     await keys.start()
     note(keys, "key_1")

@@ -6,28 +6,23 @@ A flood of refusals costs the records next to nothing: each credential or addres
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-import structlog
-
-from atoll.domain.errors import AtollError
 from atoll.domain.event import SYSTEM, Event
 from atoll.domain.origin import Origin
+from atoll.domain.rate import Rate
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
+from atoll.services.write_behind import WriteBehind
 from atoll.telemetry.metrics import Metrics
-
-_log = structlog.get_logger()
 
 ANONYMOUS = "anonymous"
 QUEUE_ITEMS = 2_000
 BATCH_ITEMS = 100  # in one transaction: sandboxes wait behind it
 FLUSH_EVERY_S = 0.5
-CLOSE_S = 5.0
 SHARES_MAX = 10_000
 TARGET_CHARS = 128
 
@@ -57,25 +52,23 @@ class RequestEvents:
         self._limits = limits or RequestLimits()
         self._clock = clock
         self._now = now
-        self._waiting: deque[Event] = deque()
-        self._shares: OrderedDict[str, tuple[float, float]] = OrderedDict()  # name -> (events left, since when)
-        self._task: asyncio.Task[None] | None = None
+        self._queue = WriteBehind(
+            "request events",
+            self._write,
+            metrics.audit.requests_dropped,
+            items_max=QUEUE_ITEMS,
+            batch_items=BATCH_ITEMS,
+            every_s=FLUSH_EVERY_S,
+        )
+        self._rate = Rate(self._limits.per_s, self._limits.burst)
+        self._shares: OrderedDict[str, tuple[float, float]] = OrderedDict()  # name -> (spent, since when)
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._flush_forever(), name="request events")
+        self._queue.start()
 
     async def close(self) -> None:
         """Write what is left; a second call does nothing."""
-        task, self._task = self._task, None
-        if task is None:
-            return
-        task.cancel()
-        await asyncio.wait([task])
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self._flush()
-        except TimeoutError:
-            _log.warning("audit.request_events_lost", count=len(self._waiting))
+        await self._queue.close()
 
     def done(self, origin: Origin, action: str, operation: str, target: str) -> None:
         """A request did what `operation` does, and nothing else tells of it."""
@@ -96,10 +89,7 @@ class RequestEvents:
             self._add(origin, "request.refused", "refused", target, detail)
 
     def _add(self, origin: Origin, action: str, outcome: str, target: str, detail: dict[str, object]) -> None:
-        if len(self._waiting) >= QUEUE_ITEMS:
-            self._metrics.audit.requests_dropped(1)
-            return
-        self._waiting.append(
+        self._queue.add(
             Event(
                 action,
                 _clean(target),
@@ -116,39 +106,16 @@ class RequestEvents:
 
     def _spend(self, name: str) -> bool:
         now = self._now()
-        left, since = self._shares.pop(name, (float(self._limits.burst), now))
-        left = min(float(self._limits.burst), left + (now - since) * self._limits.per_s)
-        enough = left >= 1
-        self._shares[name] = left - enough, now
+        spent, since = self._rate.moved(*self._shares.pop(name, (0.0, now)), now)
+        enough = self._rate.wait_s(spent, since, now) <= 0
+        self._shares[name] = spent + enough, since
         if len(self._shares) > SHARES_MAX:
             self._shares.popitem(last=False)
         return enough
 
-    async def _flush_forever(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_EVERY_S)
-            await self._flush()
-
-    async def _flush(self) -> None:
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(BATCH_ITEMS, len(self._waiting)))]
-            try:
-                await self._records.add_events(batch)
-                self._metrics.audit.requests_recorded(len(batch))
-            except asyncio.CancelledError:
-                self._waiting.extendleft(reversed(batch))
-                raise
-            except AtollError as error:
-                if error.retryable:
-                    self._waiting.extendleft(reversed(batch))
-                    return
-                self._lost(batch)
-            except Exception:
-                self._lost(batch)
-
-    def _lost(self, batch: list[Event]) -> None:
-        self._metrics.audit.requests_dropped(len(batch))
-        _log.warning("audit.request_events_lost", count=len(batch), exc_info=True)
+    async def _write(self, batch: Sequence[Event]) -> None:
+        await self._records.add_events(batch)
+        self._metrics.audit.requests_recorded(len(batch))
 
 
 def _clean(text: str) -> str:
