@@ -285,9 +285,11 @@ class Processes:
 
     def _hang_up_later(self, process: Process, until: float, pause_s: float, told: Family) -> None:
         def look() -> None:
-            if process.status is None and time.monotonic() < until and waits_for_hangup(process.pid):
+            if process.status is not None or time.monotonic() >= until:
+                return
+            if waits_for_hangup(process.pid):  # a shell changes its signals while it reads a line: ask again if not
                 hang_up(alive(process.pid, process.family), told)
-                self._hang_up_later(process, until, min(2 * pause_s, LOOK_AGAIN_MAX_S), told)
+            self._hang_up_later(process, until, min(2 * pause_s, LOOK_AGAIN_MAX_S), told)
 
         self._loop.after(pause_s, look)
 

@@ -42,7 +42,7 @@ class TerminalChecks(Suite):
         await stream.close()
 
     async def test_control_c_interrupts(self, inside: SidekickClient) -> None:
-        stream = await inside.start(ProcessSpec(("sh", "-c", "echo ready; sleep 100"), tty=True))
+        stream = await inside.start(ProcessSpec(("sh", "-c", "echo ready; exec sleep 100"), tty=True))
         await read_until(stream, b"ready\r\n")
         await stream.write_stdin(b"\x03")
         await read_all(stream)
@@ -68,7 +68,7 @@ class TerminalChecks(Suite):
             await shell.write_stdin(b"echo re''ady\r")
             await read_until(shell, b"ready\r\n")
             async with asyncio.timeout(PATIENCE_S):
-                await (inside.stop_all(1000) if stop_all else inside.stop(shell.id, 1000))
+                await (inside.stop_all(5000) if stop_all else inside.stop(shell.id, 5000))
             assert (await inside.wait(shell.id)).signal == signal.SIGHUP
             await shell.close()
 
