@@ -34,7 +34,7 @@ from atoll.records.rows import (
 from atoll.records.schema import api_key_usage, api_keys, sandboxes
 from atoll.records.sql_accounts import SqlAccounts
 from atoll.records.sql_audit import SqlAudit
-from atoll.records.sql_chain import append_event
+from atoll.records.sql_chain import append_event, append_events
 from atoll.records.sql_child_keys import SqlChildKeys, end_children
 from atoll.records.sql_chunks import SqlChunks
 from atoll.records.sql_groups import SqlGroups, hold_owner
@@ -212,10 +212,10 @@ class SqlRecords(
             if swapped != 1:
                 raise not_swapped(connection, api_keys, "key", key.id)
             after = None if quotas is None else change_overrides(connection, quotas)
+            ended = [] if children_end is None else end_children(connection, key.id, children_end)
             if event is not None:
                 append_event(connection, event_values(event if after is None else with_quotas(event, after)))
-            if children_end is not None:
-                end_children(connection, key.id, children_end)
+            append_events(connection, map(event_values, ended))
             crash.point("records.write.before_commit")
             # Read back, for the `last_used_at` that the swap leaves alone.
             return key_of(_GET_KEY.first(connection, {"wanted": key.id}) or {})

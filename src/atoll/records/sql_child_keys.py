@@ -75,13 +75,13 @@ class SqlChildKeys(SqlStore, ChildKeyRecords):
         return await self._all(query.order_by(api_keys.c.created_at, api_keys.c.id), key_of)
 
 
-def end_children(connection: Connection, parent: str, event: Event) -> None:
-    """Revoke what it made itself; what those made ends with them."""
+def end_children(connection: Connection, parent: str, event: Event) -> list[Event]:
+    """Revoke what it made itself; what those made ends with them. The events that tell of it are for the caller to
+    append."""
     theirs = (api_keys.c.parent == parent) & api_keys.c.revoked_at.is_(None)
     found = connection.execute(select(api_keys.c.id).where(theirs).order_by(api_keys.c.id)).scalars().all()
     connection.execute(update(api_keys).where(theirs).values(revoked_at=event.at, version=api_keys.c.version + 1))
-    for child in found:
-        append_event(connection, event_values(replace(event, target=child)))
+    return [replace(event, target=child) for child in found]
 
 
 def _usable(moment: datetime) -> ColumnElement[bool]:

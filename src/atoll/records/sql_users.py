@@ -15,7 +15,7 @@ from atoll.domain.workspace import Workspace
 from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
 from atoll.records.schema import api_keys, logins, refresh_tokens, signing_keys, users
-from atoll.records.sql_chain import append_event
+from atoll.records.sql_chain import append_event, append_events
 from atoll.records.sql_groups import leave_groups, owned
 from atoll.records.sql_leavings import forget_leavings
 from atoll.records.sql_store import SqlStore, event_values, lock_owner, not_swapped, storable, swap
@@ -124,12 +124,11 @@ class SqlUsers(SqlStore, UserRecords):
                 raise NotFound(f"user {user.id} not found")
             if found["version"] != user.version:
                 raise StaleVersion(f"user {user.id} changed since it was read")
-            if takes is not None and taken is not None:
+            if takes is not None:
                 gone = replace(takes[0], version=takes[0].version + 1)
                 row = values_to_swap(workspace_row(gone), takes[0].version)
                 if SWAP_WORKSPACE.run(connection, row) != 1:
                     raise StaleVersion(f"workspace {gone.id} changed since it was read")
-                append_event(connection, taken)
             if theirs := owned(connection, user.id, keys=False):
                 raise Conflict(f"user {user.id} owns {theirs}: end or delete those first, or disable the user")
             leave_groups(connection, user.id)
@@ -142,7 +141,7 @@ class SqlUsers(SqlStore, UserRecords):
                 .values(revoked_at=happened["at"], version=api_keys.c.version + 1)
             )
             connection.execute(delete(users).where(users.c.id == user.id))
-            append_event(connection, happened)
+            append_events(connection, [one for one in (taken, happened) if one is not None])
 
         await self._commit(remove)
 
