@@ -126,14 +126,39 @@ async def test_a_placeholder_becomes_the_value_in_headers_and_target_for_its_hos
     assert b"Authorization: Bearer the-value-itself" in world.heard[0] and b"/a?key=the-value-itself " in world.heard[0]
     await world.say(request(HOST, f"Authorization: Basic {basic}"))
     assert base64.b64encode(b"user:" + VALUE) in world.heard[1]
+    await world.say(request(HOST, f"Authorization: Basic {STANDS}"))  # a secret that is the coded text itself
+    assert b"Authorization: Basic the-value-itself" in world.heard[2]
     await world.say(request(OTHER, f"Authorization: Bearer {STANDS}"), host=OTHER)
-    assert STANDS.encode() in world.heard[2] and VALUE not in world.heard[2]
+    assert STANDS.encode() in world.heard[3] and VALUE not in world.heard[3]
 
 
 async def test_a_value_that_the_host_repeats_in_a_header_is_masked(world: World) -> None:
     await world.internet.listen(ADDRESS, 80, world.http)
     answer = await world.say(request(HOST, f"Authorization: Bearer {STANDS}"))
     assert f"X-Echo: Bearer {STANDS}".encode() in answer and VALUE not in answer
+
+
+async def test_so_is_one_that_it_repeats_as_it_was_given_it(world: World) -> None:
+    """In a redirect, which keeps the query, in the words beside the status, in what follows the body."""
+    value = b"a+b/c==and more"
+    world.egress._giving = Giving(value)
+    basic = base64.b64encode(f"user:{STANDS}".encode())
+
+    async def repeats(reader: StreamReader, writer: StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        world.heard.append(head)
+        key, login = (head.split(name + b": ")[1].split(b"\r\n")[0] for name in (b"X-Key", b"Authorization"))
+        writer.write(b"HTTP/1.1 302 for " + key + b"\r\nLocation: https://api.example" + head.split(b" ")[1])
+        writer.write(b"\r\nX-Login: " + login + b"\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"0\r\nX-Last: " + key + b"\r\n\r\n")
+
+    await world.internet.listen(ADDRESS, 80, repeats)
+    words = request(HOST, f"X-Key: {STANDS}", f"Authorization: Basic {basic.decode()}", target=f"/?key={STANDS}")
+    answer = await world.say(words)
+    assert b"?key=a%2Bb%2Fc%3D%3Dand%20more" in world.heard[0]
+    for form in (value, b"a%2Bb", base64.b64encode(b"user:" + value)):
+        assert form not in answer
+    assert answer.count(STANDS.encode()) == 3 and basic in answer
 
 
 async def test_tls_ends_at_the_gateway_under_an_authority_of_this_sandbox(world: World, tmp_path: Path) -> None:
@@ -187,6 +212,9 @@ async def test_a_host_without_a_trusted_certificate_gets_no_value(world: World, 
         b"POST / HTTP/1.1\r\nHost: api.example\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
         b"GET / HTTP/1.1\r\nHost: api.example\r\nX: a\r\n folded: b\r\nTransfer-Encoding : chunked\r\n\r\n",
         b"CONNECT other.example:443 HTTP/1.1\r\nHost: api.example\r\n\r\n",
+        request(HOST, f"X-Key: {STANDS}", target="http://other.example/"),  # the whole URL is what counts
+        request(HOST, f"X-Key: {STANDS}", target="@other.example/"),
+        request(HOST, f"X-Key: {STANDS}").replace(b"GET", b"TRACE"),  # whose answer is the request
         b"GET / HTTP/1.1\r\nHost: api.example\r\nX: a\x00b\r\n\r\n",
     ],
 )

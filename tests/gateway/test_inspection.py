@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from atoll.gateway.inspection import HEAD_BYTES_MAX, Inspected, NameRefused, named
+from atoll.gateway.inspection import HEAD_BYTES_MAX, PIECES_MAX, Inspected, NameRefused, named
 
 
 def hello(name: str | None) -> bytes:
@@ -30,6 +30,8 @@ def test_tls_and_http_say_their_host_and_others_say_none() -> None:
     assert named(hello("Good.example")) == "good.example"
     assert named(hello(None)) == ""
     assert named(b"GET / HTTP/1.1\r\nHost: Good.example:8080\r\n\r\n") == "good.example"
+    assert named(b"get /" + b"a" * 9000 + b" HTTP/1.1\nHost: bad.example\n\n") == "bad.example"
+    assert named(b"GET http://good.example:80/ HTTP/1.1\r\nHost: good.example\r\n\r\n") == "good.example"
     for words in (b"SSH-2.0-x\r\n", b"\x00\x01\x02", b"EHLO me\r\n", b"hello"):
         assert named(words) == ""
 
@@ -38,6 +40,7 @@ def test_tls_and_http_say_their_host_and_others_say_none() -> None:
 def test_more_is_awaited_while_a_name_may_come(size: int) -> None:
     assert named(hello("good.example")[:size]) is None
     assert named(b"GET / HTTP/1.1\r\nHost: good.example\r\n"[:size]) is None
+    assert named(b"M-SEARCH /" + b"a" * 9000) is None
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,12 @@ def test_more_is_awaited_while_a_name_may_come(size: int) -> None:
         b"GET / HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost : a.example\r\n\r\n",
+        b"GET http://b.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        b"GET http://a.example@b.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        b"CONNECT b.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        b"\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        b"GET  / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        b"GET /a b\tHTTP/1.1\r\nHost: a.example\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x16\x03\x01\x00\x05hello",
     ],
@@ -70,3 +79,10 @@ async def test_a_head_without_an_end_is_refused() -> None:
     endless = Pieces(b"GET / HTTP/1.1\r\n", *[b"X: " + b"y" * 8000 + b"\r\n"] * (HEAD_BYTES_MAX // 8000 + 2))
     with pytest.raises(NameRefused):
         await Inspected(endless, lambda _name: True).read(10)
+
+
+async def test_a_name_that_comes_byte_by_byte_is_refused_before_it_costs_much() -> None:
+    slow = Pieces(*[b"G"] + [b"E"] * 20 + [b" "] + [b"x"] * PIECES_MAX * 2)
+    with pytest.raises(NameRefused):
+        await Inspected(slow, lambda _name: True).read(10)
+    assert len(slow.pieces) > PIECES_MAX

@@ -30,6 +30,7 @@ HANDSHAKE_S = 10.0
 IDLE_S = 300.0  # of either side, while something is awaited of it
 HALF_CLOSED_S = 60.0
 MASKED_BYTES_MIN = 8  # shorter values are parts of anything
+ECHOES = (b"TRACE", b"TRACK")  # methods whose answer is the request, with the value in its body
 
 Headers = list[tuple[bytes, bytes]]
 Values = Callable[[], Awaitable[Sequence[Substitution]]]
@@ -138,6 +139,7 @@ class Exchange:
         self._sent = sent
         self._idle_s = idle_s
         self._substitutions: Sequence[Substitution] = ()
+        self._given: list[tuple[bytes, bytes]] = []  # to the host, and what the program said in its place
 
     async def run(self, program: Stream, outside: Stream) -> None:
         """Until either side is done. BrokerRefused for what is no proper HTTP/1.1, or names another host."""
@@ -160,6 +162,12 @@ class Exchange:
         hosts = [value for name, value in request.headers if name == b"host"]
         if request.method == b"CONNECT" or len(hosts) != 1 or clean_host(hosts[0].decode("latin-1")) != self._host:
             await _refuse(inside, 421, f"this connection is to {self._host}")
+            return False
+        if request.method.upper() in ECHOES:
+            await _refuse(inside, 405, "the answer would repeat the request")
+            return False
+        if not request.target.startswith(b"/") and request.target != b"*":  # a whole URL overrules the Host beside it
+            await _refuse(inside, 400, "the target of a request is a path")
             return False
         names = [name for name, _ in request.headers]
         if b"content-length" in names and b"transfer-encoding" in names:  # one of them lies to one of its readers
@@ -203,14 +211,16 @@ class Exchange:
                     for name, value in event.headers.raw_items()
                     if not (chunked and name.lower() == b"content-length")
                 ]
-                kind = type(event)
-                await inside.send(kind(status_code=event.status_code, headers=headers, reason=event.reason))
+                kind, reason = type(event), self._masked(event.reason)
+                await inside.send(kind(status_code=event.status_code, headers=headers, reason=reason))
                 if event.status_code == 101:
                     return True
-            elif isinstance(event, (h11.Data, h11.EndOfMessage)):
+            elif isinstance(event, h11.EndOfMessage):
+                trailers = [(name, self._masked(value)) for name, value in event.headers.raw_items()]
+                await inside.send(h11.EndOfMessage(headers=trailers))
+                return False
+            elif isinstance(event, h11.Data):
                 await inside.send(event)
-                if isinstance(event, h11.EndOfMessage):
-                    return False
             else:
                 raise BrokerRefused(f"{self._host} hung up")
 
@@ -223,10 +233,14 @@ class Exchange:
         await join(program, outside, half_closed_s=HALF_CLOSED_S, idle_s=self._idle_s)
 
     def _with_values(self, request: h11.Request) -> h11.Request:
-        headers = [(name, self._with_value(name, value)) for name, value in request.headers.raw_items()]
+        self._given = []
         target = request.target
         for one in self._substitutions:
-            target = target.replace(one.placeholder, quote_from_bytes(one.value, safe="").encode())
+            quoted = quote_from_bytes(one.value, safe="").encode()
+            target = target.replace(one.placeholder, quoted)
+            if len(one.value) >= MASKED_BYTES_MIN:
+                self._given += [(one.value, one.placeholder), (quoted, one.placeholder)]
+        headers = [(name, self._with_value(name, value)) for name, value in request.headers.raw_items()]
         try:
             return h11.Request(method=request.method, target=target, headers=headers)
         except h11.LocalProtocolError:  # whose text has the value in it
@@ -237,9 +251,13 @@ class Exchange:
         if name.lower() in (b"authorization", b"proxy-authorization") and scheme.lower() == b"basic":
             try:
                 plain = base64.b64decode(coded.strip(), validate=True)
-            except binascii.Error:
+            except binascii.Error:  # the secret may be the coded text itself
+                return self._replaced(value)
+            if (replaced := self._replaced(plain)) == plain:
                 return value
-            return scheme + b" " + base64.b64encode(self._replaced(plain))
+            given = base64.b64encode(replaced)
+            self._given.append((given, coded.strip()))
+            return scheme + b" " + given
         return self._replaced(value)
 
     def _replaced(self, text: bytes) -> bytes:
@@ -248,10 +266,9 @@ class Exchange:
         return text
 
     def _masked(self, text: bytes) -> bytes:
-        """A host that repeats the value in a header does not tell it to the program."""
-        for one in self._substitutions:
-            if len(one.value) >= MASKED_BYTES_MIN:
-                text = text.replace(one.value, one.placeholder)
+        """A host that repeats in a header what it was given does not tell it to the program."""
+        for given, said in self._given:
+            text = text.replace(given, said)
         return text
 
 

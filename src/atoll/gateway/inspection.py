@@ -17,9 +17,10 @@ from atoll.services.joining import Readable
 
 HEAD_BYTES_MAX = 64 * 1024
 PIECE_BYTES = 16_384
+PIECES_MAX = 1024  # in which they may come: with each, all that is held is read again
 _TLS = 0x16  # the first byte of a handshake
-_BEGUN = re.compile(rb"[A-Z]{1,16}( [^\r\n]{0,8192})?\r?")
-_REQUEST = re.compile(rb"[A-Z]{1,16} [^\r\n ]+ HTTP/[0-9.]+\r?\n")
+_BEGUN = re.compile(rb"[A-Z][A-Z_-]{0,31}([ \t][^\n]*)?\r?")
+_VERSION = re.compile(rb"[ \t]HTTP/", re.IGNORECASE)
 
 
 class NameRefused(ConnectionError):
@@ -49,11 +50,11 @@ class Inspected:
         return await self._reader.read(n)
 
     async def _first(self) -> bytes:
-        held = b""
+        held, pieces = b"", 0
         while piece := await self._reader.read(PIECE_BYTES):
-            held += piece
+            held, pieces = held + piece, pieces + 1
             said = named(held)
-            if said is None and len(held) <= HEAD_BYTES_MAX:
+            if said is None and len(held) <= HEAD_BYTES_MAX and pieces < PIECES_MAX:
                 continue
             if said is None or (said and not self._allowed(said)):
                 raise NameRefused(f"the first bytes name {said!r}")
@@ -65,13 +66,16 @@ def named(held: bytes) -> str | None:
     """The name that the first bytes tell; empty for what tells none, None while more has to be seen."""
     if held[0] == _TLS:
         return _server_name(held)
-    if _BEGUN.fullmatch(held):
+    text = held.lstrip(b"\r\n")  # servers overlook empty lines before a request; h11 refuses them
+    if _BEGUN.fullmatch(text):
         return None
-    return _host(held) if _REQUEST.match(held) else ""
+    line, ended, _ = text.partition(b"\n")
+    return _host(held) if ended and _VERSION.search(line) else ""
 
 
 def _host(held: bytes) -> str | None:
-    """The Host of a request. HTTP/2 without TLS hides it, and what h11 does not take means two things."""
+    """The Host of a request. HTTP/2 without TLS hides it, and what h11 does not take means two things; so does a whole
+    URL that names another one."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
     try:
         connection.receive_data(held)
@@ -82,10 +86,12 @@ def _host(held: bytes) -> str | None:
         return None
     if not isinstance(event, h11.Request):
         raise NameRefused("an HTTP request that cannot be read")
-    hosts = [value for name, value in event.headers if name == b"host"]
-    host = clean_host(hosts[0].decode("latin-1")) if len(hosts) == 1 else None
-    if host is None:
-        raise NameRefused("an HTTP request without a host name")
+    said = [value for name, value in event.headers if name == b"host"]
+    if not event.target.startswith(b"/") and event.target != b"*":
+        said.append(event.target.rpartition(b"://")[2].partition(b"/")[0])
+    hosts = {clean_host(one.decode("latin-1")) for one in said}
+    if len(hosts) != 1 or (host := hosts.pop()) is None:
+        raise NameRefused("an HTTP request without a host name, or with two")
     return host
 
 
