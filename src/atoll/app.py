@@ -173,7 +173,9 @@ class Application:
         self.auth = make_user_parts(records, self.vault, self.capabilities, auth_limits(settings), self._welcome, tries)
         self.external = self._external()
         self.metrics.registry.register(ProvidersUp(self.external.answering))
-        self.connected = Connected(records, self.auth.standing, self.keys, cache_s=settings.keys.cache_s)
+        self.connected = Connected(
+            records, self.auth.standing, self.keys, memberships=memberships, cache_s=settings.keys.cache_s
+        )
         self.identity = Identity(
             self.keys,
             self.connected,

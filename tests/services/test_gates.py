@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from atoll.domain.errors import InvalidInput, Unauthenticated
+from atoll.domain.event import Event
+from atoll.domain.group import Group, Member, Role
 from atoll.domain.ids import bootstrap_key_id
 from atoll.domain.key import DEFAULT_SCOPES, KeyKind, Scope, hash_key
 from atoll.domain.principal import Principal
@@ -25,6 +27,7 @@ from atoll.sidekick.client import GateStream
 
 from .conftest import ALICE, BOB, QUICK, READER, House
 
+GROUP = "grp_" + "5" * 24
 READ = Grant(frozenset({Scope.READ}))
 
 
@@ -232,6 +235,36 @@ async def test_a_capability_loses_what_its_key_loses(house: House) -> None:
     later = Connected(house.records, Standing(house.records), without, cache_s=0.0)
     with pytest.raises(Unauthenticated):
         await later.authenticate(later.name(live))
+
+
+async def test_a_capability_in_a_group_is_lost_with_its_givers_place_there(house: House) -> None:
+    keys = Keys(house.records, cache_s=0.0)
+    giver = await keys.authenticate((await keys.create("giver")).text)
+    now, told = datetime.now(UTC), Event("group.changed", GROUP, GROUP, "cli", at=datetime.now(UTC))
+    await house.records.add_group(Group(GROUP, "g", now, now), Member(GROUP, ALICE.id, Role.ADMIN, now), told)
+
+    async def put(role: Role, *, new: bool = False) -> None:
+        await house.records.put_member(Member(GROUP, giver.id, role, now), told, new=new)
+
+    await put(Role.MEMBER, new=True)
+    giver = replace(giver, groups={GROUP: Role.MEMBER})
+    connected = Connected(house.records, Standing(house.records), keys, cache_s=0.0)
+    spec = SandboxSpec(capability=Grant(DEFAULT_SCOPES))
+    groups = await house.sandboxes.create(giver, spec, group=GROUP)
+    own = await house.sandboxes.create(giver, spec)
+    inside = replace(await connected.authenticate(connected.name(Live(own))), groups=giver.groups)
+    below = await house.sandboxes.create(inside, spec, group=GROUP)
+    names = [connected.name(Live(one)) for one in (groups, below)]
+    for name in names:
+        principal = await connected.authenticate(name)
+        assert (principal.id, principal.scopes) == (GROUP, DEFAULT_SCOPES)
+    await put(Role.VIEWER)
+    assert [(await connected.authenticate(name)).scopes for name in names] == [READ.scopes] * 2
+    await house.records.delete_member(GROUP, giver.id, told)
+    for name in names:
+        with pytest.raises(Unauthenticated):
+            await connected.authenticate(name)
+    assert (await connected.authenticate(connected.name(Live(own)))).id == giver.id
 
 
 async def test_a_name_means_nothing_once_its_sandbox_has_ended(house: House) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from atoll.domain.errors import InvalidInput, Unauthenticated
-from atoll.domain.ids import KEY_ID, SANDBOX_ID
+from atoll.domain.ids import GROUP_ID, KEY_ID, SANDBOX_ID
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.rate import Rate
@@ -20,9 +20,11 @@ from atoll.domain.sandbox import Grant, Sandbox, SandboxState
 from atoll.domain.user import USER_ID
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
-from atoll.services.identity.standing import Remembered, Standing
+from atoll.services.identity.memberships import Memberships
+from atoll.services.identity.standing import Standing
 from atoll.services.keys import Keys
 from atoll.services.lives import Live
+from atoll.services.remembered import Remembered
 
 PREFIX = "atoll-conn:"  # no key and no token begins so
 RESOURCES_MAX = 1_000
@@ -42,7 +44,8 @@ class _Source:
 
 
 class Connected:
-    """`cache_s` is how long a capability may outlive the sandbox that it came from; of keys, `Keys` says it."""
+    """`cache_s` is how long a capability may outlive the sandbox that it came from; of keys, `Keys` says it, and of a
+    place in a group `memberships`."""
 
     def __init__(
         self,
@@ -50,11 +53,13 @@ class Connected:
         standing: Standing,
         keys: Keys,
         *,
+        memberships: Memberships | None = None,
         cache_s: float = 2.0,
         clock: Clock = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._standing = standing
+        self._memberships = memberships or Memberships(records, cache_s, monotonic=monotonic)
         self._keys = keys
         self._clock = clock
         self._sandboxes: Remembered[Sandbox | None] = Remembered(records.get_sandbox, cache_s, monotonic)
@@ -111,7 +116,8 @@ class Connected:
         return (await self._source(credential, owner, CHAIN_MAX)).scopes
 
     async def _source(self, credential: str, owner: str, left: int) -> _Source:
-        """What it opens now. Unauthenticated when that is nothing. A user who was disabled takes all with them."""
+        """What it opens now of an owner's. Unauthenticated when that is nothing. A user who was disabled takes all with
+        them, and so does one who left the group that owns what they made."""
         for one in {owner, credential}:
             if USER_ID.match(one):
                 await self._standing.user(one)
@@ -119,7 +125,8 @@ class Connected:
             found = await self._keys.left(credential)
             if USER_ID.match(found.key.owner):
                 await self._standing.user(found.key.owner)
-            return _Source(found.scopes, found.lineage, found.rate, found.rated_as)
+            scopes = found.scopes & await self._as_member(found.key.owner, owner)
+            return _Source(scopes, found.lineage, found.rate, found.rated_as)
         if SANDBOX_ID.match(credential):
             sandbox = await self._sandboxes.get(credential)
             if sandbox is None or left == 0 or sandbox.ended or sandbox.spec.capability is None:
@@ -128,8 +135,18 @@ class Connected:
             if grant.over(sandbox.created_at, self._clock()):
                 raise Unauthenticated
             source = await self._source(grant.credential, sandbox.owner, left - 1)
-            return replace(source, scopes=source.scopes & grant.scopes, rated_as=source.rated_as or credential)
-        return _Source()
+            scopes = source.scopes & grant.scopes & await self._as_member(sandbox.owner, owner)
+            return replace(source, scopes=scopes, rated_as=source.rated_as or credential)
+        return _Source(await self._as_member(credential, owner))
+
+    async def _as_member(self, giver: str, owner: str) -> frozenset[Scope]:
+        """What a giver's role leaves of a group's; everything of their own. Unauthenticated outside of the group."""
+        if giver == owner or not GROUP_ID.match(owner):
+            return frozenset(Scope)
+        role = (await self._memberships.of(giver)).get(owner)
+        if role is None:
+            raise Unauthenticated
+        return role.scopes
 
 
 async def budget_of(records: Records, principal: Principal) -> int | None:
