@@ -28,7 +28,7 @@ from atoll.domain.errors import (
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey, KeyKind, Scope
 from atoll.records.base import KeyUse
-from atoll.services import key_cache, key_uses, owner_key, write_behind
+from atoll.services import key_uses, owner_key, remembered, write_behind
 from atoll.services.keys import Keys
 from atoll.testing.memory_records import MemoryRecords
 
@@ -231,8 +231,8 @@ async def test_known_and_unknown_keys_are_looked_up_once_in_a_while(
 async def test_a_flood_of_wrong_keys_neither_grows_nor_evicts(
     keys: Keys, records: CountingRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_cache, "UNKNOWN_MAX", 10)
-    monkeypatch.setattr(key_cache, "KNOWN_MAX", 3)
+    monkeypatch.setattr(remembered, "MISSING_MAX", 10)
+    monkeypatch.setattr(remembered, "FOUND_MAX", 3)
     made = await keys.create("ci")
     await keys.authenticate(made.text)
     for n in range(100):
@@ -243,8 +243,8 @@ async def test_a_flood_of_wrong_keys_neither_grows_nor_evicts(
     assert records.lookups == lookups
     for n in range(5):
         await keys.authenticate((await keys.create(str(n))).text)
-    cache = keys._cache  # pyright: ignore[reportPrivateUsage]
-    assert (len(cache._known), len(cache._unknown)) == (3, 10)  # pyright: ignore[reportPrivateUsage]
+    cache = keys._by_hash  # pyright: ignore[reportPrivateUsage]
+    assert (len(cache._found), len(cache._missing)) == (3, 10)  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_key_that_was_refused_before_it_was_made_opens_at_once(keys: Keys) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -97,6 +97,30 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     yield shop
     await shop.sandboxes.close()
     await FakeRuntime(shop.host).shutdown()
+
+
+async def test_what_was_looked_up_before_a_change_is_not_remembered_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    records, looked, go_on = MemoryRecords(), asyncio.Event(), asyncio.Event()
+    await records.add_user(User(USER_ID, "ursula", NOW), Event("user.created", USER_ID, USER_ID, "t"))
+    quotas = Quotas(records, QuotaLimits(SMALL, cache_s=60.0))
+
+    async def slow(subjects: Collection[str]) -> dict[str, OverridesOf]:
+        found = await MemoryRecords.get_quotas(records, subjects)
+        looked.set()
+        await go_on.wait()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(records, "get_quotas", slow)
+        before = asyncio.create_task(quotas.of(USER_ID))
+        await looked.wait()
+        await records.put_quotas(
+            OverridesOf(USER_ID, {QuotaName.SANDBOXES: 1}), Event("quota.set", USER_ID, USER_ID, "t")
+        )
+        quotas.forget(USER_ID)
+        go_on.set()
+        assert (await before).amounts[QuotaName.SANDBOXES] == SMALL["user"][QuotaName.SANDBOXES]
+    assert (await quotas.of(USER_ID)).amounts[QuotaName.SANDBOXES] == 1
 
 
 async def test_b08_concurrent_creates_never_pass_a_user_s_quota(shop: Shop) -> None:

@@ -21,9 +21,9 @@ from atoll.domain.quota import QuotaChange
 from atoll.domain.rate import Rate
 from atoll.records.base import KeyUse, Records
 from atoll.services.clock import Clock, utc_now
-from atoll.services.key_cache import KeyCache
 from atoll.services.key_rules import check_key, check_plan
 from atoll.services.key_uses import KeyUses
+from atoll.services.remembered import Remembered
 
 TEXT_CHARS_MAX = 256
 CHANGE_ATTEMPTS = 5
@@ -72,7 +72,8 @@ class Keys:
         self._clock = clock
         self._bootstrap = frozenset(map(hash_key, bootstrap))
         self._plans = plans
-        self._cache = KeyCache(cache_s, monotonic)
+        self._by_hash = Remembered[ApiKey | None](lambda digest: records.find_key(digest), cache_s, monotonic)
+        self._by_id = Remembered[ApiKey | None](lambda key_id: records.get_key(key_id), cache_s, monotonic)
         self._uses = KeyUses(records, use_queue_items)
 
     async def start(self) -> None:
@@ -142,7 +143,7 @@ class Keys:
         )
         detail: dict[str, object] = {"name": name, "kind": kind.value, "scopes": sorted(scopes), "prefix": key.prefix}
         await self._records.add_key(key, self._event("key.created", key, actor, request_id, detail))
-        self._cache.forget(key.hash)  # it may be remembered as unknown
+        self._forget(key)  # it may be remembered as unknown
         return NewKey(key, text)
 
     async def list(self, *, owner: str | None = None, include_revoked: bool = False) -> list[ApiKey]:
@@ -191,8 +192,7 @@ class Keys:
             key_id, renew, "key.rotated", actor=actor, request_id=request_id, children_end="key.revoked"
         )
         for child in await self._records.list_child_keys(key_id):
-            self._cache.forget(child.hash)
-            self._cache.forget(child.id)
+            self._forget(child)
         return NewKey(made, text)
 
     async def change(
@@ -225,9 +225,8 @@ class Keys:
                 continue
             finally:
                 # Also when the answer was lost: the change may have been made.
-                self._cache.forget(key.hash)
-                self._cache.forget(altered.hash)
-                self._cache.forget(key.id)
+                self._forget(key)
+                self._forget(altered)
         raise Conflict(f"key {key_id} keeps changing: try again")
 
     async def get(self, key_id: str) -> ApiKey | None:
@@ -244,15 +243,14 @@ class Keys:
         try:
             await self._records.delete_key(key_id, event)
         finally:
-            self._cache.forget(key.hash)
-            self._cache.forget(key.id)
+            self._forget(key)
 
     async def authenticate(self, text: str) -> Principal:
         """Who holds this key. Unauthenticated when it is unknown, expired or revoked, without saying which."""
         if len(text) > TEXT_CHARS_MAX or not text.isascii():
             raise Unauthenticated
         digest = hash_key(text)
-        key = await self._cache.get(digest, self._records.find_key)
+        key = await self._by_hash.get(digest)
         # The index compared the digests already; this comparison tells nothing by its duration.
         if key is None or not hmac.compare_digest(key.hash, digest) or not self._stands(key):
             raise Unauthenticated
@@ -275,7 +273,7 @@ class Keys:
 
     async def left(self, key_id: str) -> Left:
         """What a key gives now to what comes from it. Unauthenticated when it, or one that it comes from, has ended."""
-        key = await self._cache.get(key_id, self._records.get_key)
+        key = await self._by_id.get(key_id)
         if key is None or not self._stands(key) or not key.usable(self._clock()):
             raise Unauthenticated
         return await self._left(key)
@@ -286,7 +284,7 @@ class Keys:
         for _ in range(DEPTH_MAX):
             if parent_id is None:
                 return Left(key, scopes, tuple(lineage), rate, rated_as)
-            parent = await self._cache.get(parent_id, self._records.get_key)
+            parent = await self._by_id.get(parent_id)
             if parent is None or not self._stands(parent) or not parent.usable(now):
                 break
             if rate is None:  # it counts with what made it, unless it was given a rate itself
@@ -299,6 +297,10 @@ class Keys:
         """Whether at least one key would be accepted now."""
         now = self._clock()
         return any(key.usable(now) and self._stands(key) for key in await self._records.list_keys())
+
+    def _forget(self, key: ApiKey) -> None:
+        self._by_hash.forget(key.hash)
+        self._by_id.forget(key.id)
 
     def _stands(self, key: ApiKey) -> bool:
         """Whether it is neither revoked nor one of the settings that they have no more."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -37,9 +36,9 @@ from atoll.domain.user import USER_ID
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
 from atoll.services.quota_notices import Notices
+from atoll.services.remembered import Remembered
 from atoll.telemetry.metrics import Metrics
 
-REMEMBERED_MAX = 10_000
 LISTED_MAX = 1_000
 LINEAGE_MAX = 8  # keys of which each made the next: `keys.DEPTH_MAX`
 UNBOUNDED = "unlimited"  # the plan of those who have no quotas
@@ -89,15 +88,17 @@ class Quotas:
         self._records = records
         self._limits = limits or QuotaLimits()
         self._clock = clock
-        self._monotonic = monotonic
         self.notices = Notices(records, metrics or Metrics(), self._limits.warn_percent, clock, monotonic)
-        self._known: OrderedDict[str, tuple[float, Allotment]] = OrderedDict()
+        self._of_owner: Remembered[Allotment] = Remembered(self.look_up, self._limits.cache_s, monotonic)
+        self._of_credential: Remembered[Allotment] = Remembered(
+            self._look_up_credential, self._limits.cache_s, monotonic
+        )
 
     # what holds
 
     async def of(self, subject: str) -> Allotment:
         """What holds for an owner: a user, a group or a key; as it was at most `cache_s` ago."""
-        return await self._remembered(subject, lambda: self.look_up(subject))
+        return await self._of_owner.get(subject)
 
     async def look_up(self, subject: str) -> Allotment:
         """The same, as it is now."""
@@ -116,8 +117,8 @@ class Quotas:
 
     def forget(self, subject: str) -> None:
         """What holds for it has changed."""
-        self._known.pop(subject, None)
-        self._known.pop(f"credential {subject}", None)
+        self._of_owner.forget(subject)
+        self._of_credential.forget(subject)
 
     def plan_names(self) -> list[str]:
         """The plans that there are; that of a key without one is the empty name."""
@@ -129,20 +130,16 @@ class Quotas:
         if principal.kind is not KeyKind.STANDARD or principal.admin:
             return []
         found = [await self.of(owner)]
-        found += [await self._of_credential(key_id) for key_id in principal.lineage if key_id != owner]
+        found += [await self._of_credential.get(key_id) for key_id in principal.lineage if key_id != owner]
         return [one for one in found if one.bounded]
 
-    async def _of_credential(self, credential: str) -> Allotment:
+    async def _look_up_credential(self, credential: str) -> Allotment:
         """What is set for a key that somebody else owns; of its plan only what that says in so many words."""
-
-        async def look_up() -> Allotment:
-            found = replace(await self.look_up(credential), by_credential=True)
-            if found.plan not in (KEY_PLAN, UNBOUNDED):
-                return found
-            amounts = (await self.overrides(credential)).amounts
-            return replace(found, amounts={what: most for what, most in amounts.items() if most is not None})
-
-        return await self._remembered(f"credential {credential}", look_up)
+        found = replace(await self.look_up(credential), by_credential=True)
+        if found.plan not in (KEY_PLAN, UNBOUNDED):
+            return found
+        amounts = (await self.overrides(credential)).amounts
+        return replace(found, amounts={what: most for what, most in amounts.items() if most is not None})
 
     async def _lineage(self, key_id: str) -> list[str]:
         found: list[str] = []
@@ -150,18 +147,6 @@ class Quotas:
             found.append(key_id)
             key = await self._records.get_key(key_id)
             key_id = "" if key is None else key.parent or ""
-        return found
-
-    async def _remembered(self, name: str, look_up: Callable[[], Awaitable[Allotment]]) -> Allotment:
-        now = self._monotonic()
-        known = self._known.get(name)
-        if known is not None and now < known[0]:
-            return known[1]
-        found = await look_up()
-        self._known[name] = (now + self._limits.cache_s, found)
-        self._known.move_to_end(name)
-        if len(self._known) > REMEMBERED_MAX:
-            self._known.popitem(last=False)
         return found
 
     async def _plan(self, subject: str) -> str:
@@ -244,7 +229,7 @@ class Quotas:
         if allotments[0].plan == UNBOUNDED:
             return []
         lineage = await self._lineage(sandbox.credential)
-        allotments += [await self._of_credential(key_id) for key_id in lineage if key_id != sandbox.owner]
+        allotments += [await self._of_credential.get(key_id) for key_id in lineage if key_id != sandbox.owner]
         return allotments
 
     async def execution(self, principal: Principal, sandbox: Sandbox) -> None:
@@ -298,7 +283,7 @@ class Quotas:
         those of its busiest sandbox."""
         key = await self._records.get_key(subject) if KEY_ID.match(subject) else None
         by_credential = key is not None and key.owner != key.id
-        allotment = await (self._of_credential(subject) if by_credential else self.of(subject))
+        allotment = await (self._of_credential.get(subject) if by_credential else self.of(subject))
         amounts: Amounts = allotment.amounts if bounded else {}
         now = self._clock()
         has = await self._records.sandbox_use(Bound(subject, by_credential, since=self._midnight()))

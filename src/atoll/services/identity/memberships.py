@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from atoll.domain.group import Role
 from atoll.records.base import Records
-from atoll.services.identity.standing import Remembered
+from atoll.services.remembered import Remembered
 
 
 class Memberships:

@@ -6,52 +6,13 @@ Identity and the tokens ask it on every request; whoever ends a login or disable
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable
 
 from atoll.domain.errors import Unauthenticated
 from atoll.domain.user import Login, User
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
-
-T = TypeVar("T")
-REMEMBERED_MAX = 10_000
-
-
-class Remembered(Generic[T]):
-    """What `find` said of a name at most `seconds` ago."""
-
-    def __init__(self, find: Callable[[str], Awaitable[T]], seconds: float, monotonic: Callable[[], float]) -> None:
-        self._find = find
-        self._seconds = seconds
-        self._monotonic = monotonic
-        self._found: OrderedDict[str, tuple[float, T]] = OrderedDict()
-        self._forgotten = 0  # how often: a look-up that began before must not bring the old back
-
-    async def get(self, name: str) -> T:
-        now = self._monotonic()
-        found = self._found.get(name)
-        if found is not None and now < found[0]:
-            return found[1]
-        forgotten = self._forgotten
-        value = await self._find(name)
-        if forgotten == self._forgotten:
-            self._found[name] = (now + self._seconds, value)
-            self._found.move_to_end(name)
-            if len(self._found) > REMEMBERED_MAX:
-                self._found.popitem(last=False)
-        return value
-
-    def forget(self, name: str) -> None:
-        """Look again the next time."""
-        self._forgotten += 1
-        self._found.pop(name, None)
-
-    def clear(self) -> None:
-        """Look again, whatever the name is."""
-        self._forgotten += 1
-        self._found.clear()
+from atoll.services.remembered import Remembered
 
 
 class Standing:
