@@ -86,6 +86,16 @@ def test_a_program_and_the_server_are_joined(gated: Gated) -> None:
         assert server.recv(10) == b"more"
 
 
+def test_nobody_comes_to_a_gate_from_outside(gated: Gated) -> None:
+    """Else whoever reaches a published port has what the sandbox's programs have."""
+    with socket.socket(socket.AF_UNIX) as dialled:
+        dialled.connect(str(gated.folder / "sidekick"))
+        dialled.settimeout(10)
+        send(dialled, wire.REQUEST, {"op": "dial", "port": gated.ports["api"]})
+        answer = receive(dialled)
+        assert answer is not None and answer[0] == wire.ERROR and answer[1]["code"] == "unavailable"
+
+
 def test_a_program_that_comes_before_the_server_waits(gated: Gated) -> None:
     with gated.call() as program:
         program.sendall(b"early")

@@ -49,6 +49,7 @@ class Gates:
         self._waiting: list[Connection] = []
         self._watching = False
         self._questions = 0
+        self.ports = frozenset(one.getsockname()[1] for one in sockets.values() if one.type == socket.SOCK_STREAM)
         for one in sockets.values():
             one.setblocking(False)
 

@@ -30,6 +30,8 @@ def dial(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) ->
     port = request.get("port")
     if not isinstance(port, int) or not 0 < port < 65_536:
         raise Refused("bad_request", "port: expected a number from 1 to 65535", "port")
+    if port in sidekick.gates.ports:  # whoever comes from outside would pass for a program of the sandbox's
+        raise Refused("unavailable", f"port {port} is the sandbox's way to the server, and nobody's way in")
     if sidekick.pipes >= MAX_PIPES:
         raise Refused("unavailable", f"at most {MAX_PIPES} connections to ports at once")
     _Dialling(sidekick, connection, port).try_next()
