@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from atoll.surfaces.execbox.answers import SessionAnswer
+
+ALICE = "key_a11ce0000000"
+
 
 async def test_a_session_is_made_used_and_killed(house: Any) -> None:
     session = await house.create(command=["sleep", "60"])
@@ -59,6 +63,26 @@ async def test_what_was_asked_for_is_shown_and_what_was_not_has_defaults(house: 
         "timeoutMs": 3_600_000, "idleMs": 60_000,
     }  # fmt: skip
     assert set(shown["usage"]) == {"durationMs", "cpuMs", "memoryPeakBytes", "bytesIn", "bytesOut", "execCount"}
+
+
+async def test_whose_it_is_and_what_it_was_given_are_shown_but_no_value(house: Any) -> None:
+    made = await house.call("POST", "/api/secrets", json={"name": "TOKEN", "value": "t0p-s3cret"})
+    session = await house.create(
+        command=["sleep", "60"],
+        secrets=["TOKEN", {"name": "TOKEN", "as": "file"}],
+        capability={"scopes": ["write", "read"], "expiresInMs": 60_000},
+    )
+    answer = await house.call("GET", f"/v1/sessions/{session['id']}")
+    shown, secret = answer.json(), made.json()["id"]
+    assert SessionAnswer.model_validate_json(answer.content).owner == session["owner"] == ALICE
+    assert shown["secrets"] == [
+        {"name": secret, "as": "env", "env": "TOKEN"},
+        {"name": secret, "as": "file", "path": "/run/secrets/TOKEN"},
+    ]
+    ends = datetime.fromisoformat(shown["capability"].pop("expiresAt"))
+    assert (ends - datetime.fromisoformat(shown["createdAt"])).total_seconds() == 60
+    assert shown["capability"] == {"scopes": ["read", "write"]}
+    assert "t0p-s3cret" not in answer.text
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,6 +18,7 @@ from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.errors import ComputeError
 from atoll.surfaces.credentials import bearer_text
 from atoll.surfaces.door import network_of
+from atoll.surfaces.models import AnswerModel, BodyModel
 from atoll.surfaces.operation import Answer, Operation
 from atoll.telemetry.trace import trace_of
 
@@ -27,18 +28,14 @@ Token = Annotated[str, Field(min_length=1, max_length=256)]
 NOT_KEPT = {"cache-control": "no-store"}  # RFC 6749: nobody on the way keeps a token
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class LoginBody(_Body):
+class LoginBody(BodyModel):
     """POST /auth/login."""
 
     username: Username
     password: Password
 
 
-class RegisterBody(_Body):
+class RegisterBody(BodyModel):
     """POST /auth/register."""
 
     username: Username
@@ -46,26 +43,26 @@ class RegisterBody(_Body):
     name: Annotated[str, Field(max_length=255)] = ""
 
 
-class RefreshBody(_Body):
+class RefreshBody(BodyModel):
     """POST /auth/refresh."""
 
     refresh_token: Token
 
 
-class LogoutBody(_Body):
+class LogoutBody(BodyModel):
     """POST /auth/logout."""
 
     refresh_token: Token | None = Field(None, description="of the login to end; else the access token's is ended")
 
 
-class PasswordBody(_Body):
+class PasswordBody(BodyModel):
     """POST /auth/password."""
 
     old_password: Password
     new_password: Password
 
 
-class TokensAnswer(BaseModel):
+class TokensAnswer(AnswerModel):
     """What opens everything, for a while, and what opens it anew."""
 
     access_token: str
@@ -74,15 +71,15 @@ class TokensAnswer(BaseModel):
     expires_in: int = Field(description="seconds that the access token is good for")
 
 
-class LoggedOutAnswer(BaseModel):
+class LoggedOutAnswer(AnswerModel):
     logged_out: bool
 
 
-class PasswordChangedAnswer(BaseModel):
+class PasswordChangedAnswer(AnswerModel):
     changed: bool
 
 
-class MeAnswer(BaseModel):
+class MeAnswer(AnswerModel):
     """Who asks."""
 
     id: str
@@ -95,7 +92,7 @@ class MeAnswer(BaseModel):
     credential: str
 
 
-class JwksAnswer(BaseModel):
+class JwksAnswer(AnswerModel):
     """A JSON Web Key Set (RFC 7517)."""
 
     keys: list[dict[str, Any]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,6 +15,7 @@ from atoll.services.identity.capabilities import RESOURCES_MAX, Capabilities
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.errors import ComputeError
+from atoll.surfaces.models import AnswerModel, BodyModel
 from atoll.surfaces.operation import Answer, Operation
 
 KEYS = "/api/keys"
@@ -22,10 +23,8 @@ KEY = KEYS + "/{key}"
 ScopeName = Literal["execute", "read", "write", "admin"]
 
 
-class MintBody(BaseModel):
+class MintBody(BodyModel):
     """POST /api/keys: what is left out is as the credential's that asks."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
     scopes: Annotated[list[ScopeName], Field(min_length=1, max_length=4)] | None = None
@@ -39,7 +38,7 @@ class MintBody(BaseModel):
     description: Annotated[str, Field(max_length=1024)] = ""
 
 
-class CapabilityAnswer(BaseModel):
+class CapabilityAnswer(AnswerModel):
     """A key, without its text."""
 
     id: str
@@ -63,7 +62,7 @@ class MintedAnswer(CapabilityAnswer):
     key: str
 
 
-class CapabilitiesAnswer(BaseModel):
+class CapabilitiesAnswer(AnswerModel):
     keys: list[CapabilityAnswer]
 
 

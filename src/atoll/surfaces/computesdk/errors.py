@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from atoll.domain.errors import AtollError
 from atoll.services.workspaces.access import NoWorkspace
+from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
 
-class ComputeError(BaseModel):
+class ComputeError(AnswerModel):
     """Every error of this API."""
 
     error: str

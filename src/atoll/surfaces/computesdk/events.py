@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +16,7 @@ from atoll.domain.principal import Principal
 from atoll.services.audit.events import Events
 from atoll.surfaces.bodies import Stream, begun, close_iterator, json_response
 from atoll.surfaces.computesdk.errors import ComputeError
+from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.operation import Answer, Operation, Parameter
 
 EVENTS = "/api/events"
@@ -41,7 +41,7 @@ ORDER = Parameter("order", "which come first; default: oldest", choices=("oldest
 COUNT = Parameter("limit", f"at most so many; default: {LIMIT}", int, minimum=1, maximum=LIMIT_MAX)
 
 
-class EventAnswer(BaseModel):
+class EventAnswer(AnswerModel):
     """One event. `seq`, `previous` and `hash` are its place in the tenant's chain."""
 
     id: int
@@ -60,7 +60,7 @@ class EventAnswer(BaseModel):
     hash: str
 
 
-class EventsAnswer(BaseModel):
+class EventsAnswer(AnswerModel):
     events: list[EventAnswer]
 
 

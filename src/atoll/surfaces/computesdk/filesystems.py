@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,15 +17,12 @@ from atoll.services.workspaces.views import WorkspaceView
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
+from atoll.surfaces.models import AnswerModel, BodyModel
 
 NOBODY = "ws_" + "0" * 32
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class FilesystemBody(_Body):
+class FilesystemBody(BodyModel):
     """POST /api/filesystems."""
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
@@ -33,13 +30,13 @@ class FilesystemBody(_Body):
     group_id: Annotated[str, Field(max_length=128)] | None = Field(None, description="whose it is; default: one's own")
 
 
-class ArchiveBody(_Body):
+class ArchiveBody(BodyModel):
     """POST /api/filesystems/{fs}/archive."""
 
     name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 
 
-class RestoreArchiveBody(_Body):
+class RestoreArchiveBody(BodyModel):
     """POST /api/filesystems/{fs}/restore."""
 
     archive_id: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
@@ -47,7 +44,7 @@ class RestoreArchiveBody(_Body):
     )
 
 
-class FilesystemAnswer(BaseModel):
+class FilesystemAnswer(AnswerModel):
     """A file system."""
 
     id: str = Field(pattern=r"^fs_[0-9a-f]{32}$")
@@ -60,11 +57,11 @@ class FilesystemAnswer(BaseModel):
     updated_at: datetime
 
 
-class FilesystemsAnswer(BaseModel):
+class FilesystemsAnswer(AnswerModel):
     filesystems: list[FilesystemAnswer]
 
 
-class ArchiveAnswer(BaseModel):
+class ArchiveAnswer(AnswerModel):
     """An archive of a file system."""
 
     id: str
@@ -74,15 +71,15 @@ class ArchiveAnswer(BaseModel):
     created_at: datetime
 
 
-class ArchivesAnswer(BaseModel):
+class ArchivesAnswer(AnswerModel):
     archives: list[ArchiveAnswer]
 
 
-class FilesystemDeletedAnswer(BaseModel):
+class FilesystemDeletedAnswer(AnswerModel):
     deleted: bool
 
 
-class FilesystemRestoredAnswer(BaseModel):
+class FilesystemRestoredAnswer(AnswerModel):
     """What the file system holds now, and from what."""
 
     id: str

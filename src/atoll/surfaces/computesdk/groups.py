@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,6 +15,7 @@ from atoll.services.identity.groups import Groups
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.errors import ComputeError
+from atoll.surfaces.models import AnswerModel, BodyModel
 from atoll.surfaces.operation import Answer, Operation
 
 GROUPS = "/api/groups"
@@ -26,25 +27,21 @@ Name = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(max_length=4096)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class GroupBody(_Body):
+class GroupBody(BodyModel):
     """POST /api/groups."""
 
     name: Name
     description: Text | None = None
 
 
-class GroupChangesBody(_Body):
+class GroupChangesBody(BodyModel):
     """PATCH /api/groups/{group}."""
 
     name: Name | None = None
     description: Text | None = Field(None, description="empty takes it away")
 
 
-class MemberBody(_Body):
+class MemberBody(BodyModel):
     """POST /api/groups/{group}/members."""
 
     principal: Annotated[str, Field(min_length=1, max_length=128)] = Field(
@@ -53,13 +50,13 @@ class MemberBody(_Body):
     role: RoleName = "member"
 
 
-class RoleBody(_Body):
+class RoleBody(BodyModel):
     """PATCH and PUT /api/groups/{group}/members/{member}."""
 
     role: RoleName
 
 
-class GroupAnswer(BaseModel):
+class GroupAnswer(AnswerModel):
     """A group, and the role that one has in it."""
 
     id: str = Field(pattern=r"^grp_[0-9a-f]{24}$")
@@ -70,11 +67,11 @@ class GroupAnswer(BaseModel):
     updated_at: datetime
 
 
-class GroupsAnswer(BaseModel):
+class GroupsAnswer(AnswerModel):
     groups: list[GroupAnswer]
 
 
-class MemberAnswer(BaseModel):
+class MemberAnswer(AnswerModel):
     """Somebody who belongs to a group."""
 
     principal: str
@@ -83,15 +80,15 @@ class MemberAnswer(BaseModel):
     added_at: datetime
 
 
-class MembersAnswer(BaseModel):
+class MembersAnswer(AnswerModel):
     members: list[MemberAnswer]
 
 
-class GroupDeletedAnswer(BaseModel):
+class GroupDeletedAnswer(AnswerModel):
     deleted: bool
 
 
-class MemberRemovedAnswer(BaseModel):
+class MemberRemovedAnswer(AnswerModel):
     removed: bool
 
 

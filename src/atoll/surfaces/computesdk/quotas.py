@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +16,7 @@ from atoll.services.quotas import Quotas, is_hourly
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.errors import ComputeError
+from atoll.surfaces.models import AnswerModel, BodyModel
 from atoll.surfaces.operation import Answer, Operation
 
 QUOTAS = "/api/quotas"
@@ -24,16 +25,15 @@ WINDOW_S = 3600
 QUOTAS_MAX = 64
 
 
-class QuotasBody(BaseModel):
+class QuotasBody(BodyModel):
     """PUT /api/quotas/{subject}: all of its overrides."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     quotas: dict[str, int | None] = Field(
         max_length=QUOTAS_MAX, description="by name; null: no bound; what is not named is as the plan says"
     )
 
 
-class QuotaAnswer(BaseModel):
+class QuotaAnswer(AnswerModel):
     """One quota, and what is used of it."""
 
     name: str
@@ -44,7 +44,7 @@ class QuotaAnswer(BaseModel):
     resets_at: datetime | None = Field(description="of what is counted by the day; null for what rolls")
 
 
-class StandingAnswer(BaseModel):
+class StandingAnswer(AnswerModel):
     """What a user, a group or a key may use, and uses."""
 
     id: str
@@ -53,7 +53,7 @@ class StandingAnswer(BaseModel):
     overrides: dict[str, int | None]
 
 
-class QuotasAnswer(BaseModel):
+class QuotasAnswer(AnswerModel):
     """One's own, and those of one's key and groups."""
 
     quotas: list[StandingAnswer]

@@ -7,7 +7,7 @@ import binascii
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,6 +18,7 @@ from atoll.services.secrets import DESCRIPTION_CHARS_MAX, HOSTS_MAX, LISTED_MAX,
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.errors import ComputeError
+from atoll.surfaces.models import AnswerModel, BodyModel
 from atoll.surfaces.operation import Answer, Operation, Parameter
 
 SECRETS = "/api/secrets"
@@ -31,11 +32,7 @@ _Hosts = Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length
 _Description = Annotated[str, Field(max_length=DESCRIPTION_CHARS_MAX)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class SecretBody(_Body):
+class SecretBody(BodyModel):
     """POST /api/secrets."""
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
@@ -46,7 +43,7 @@ class SecretBody(_Body):
     description: _Description | None = None
 
 
-class RotatedBody(_Body):
+class RotatedBody(BodyModel):
     """PUT /api/secrets/{secret}."""
 
     value: _Value
@@ -55,7 +52,7 @@ class RotatedBody(_Body):
     description: _Description | None = None
 
 
-class ChangedBody(_Body):
+class ChangedBody(BodyModel):
     """PATCH /api/secrets/{secret}: what is absent stays."""
 
     value: _Value | None = None
@@ -64,7 +61,7 @@ class ChangedBody(_Body):
     description: _Description | None = None
 
 
-class SecretAnswer(BaseModel):
+class SecretAnswer(AnswerModel):
     """A secret, without its value."""
 
     id: str = Field(pattern=r"^sec_[0-9a-f]{24}$")
@@ -78,12 +75,12 @@ class SecretAnswer(BaseModel):
     rotated_at: datetime | None
 
 
-class SecretsAnswer(BaseModel):
+class SecretsAnswer(AnswerModel):
     secrets: list[SecretAnswer]
     next: str | None = Field(description="the `after` of the next page; null: this was the last one")
 
 
-class SecretDeletedAnswer(BaseModel):
+class SecretDeletedAnswer(AnswerModel):
     deleted: bool
 
 

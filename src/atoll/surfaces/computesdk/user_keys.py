@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,16 +15,15 @@ from atoll.services.identity.parts import UserParts
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.errors import ComputeError
+from atoll.surfaces.models import AnswerModel, BodyModel
 from atoll.surfaces.operation import Answer, Operation
 
 KEYS = "/auth/api-keys"
 KEY = KEYS + "/{key}"
 
 
-class NewKeyBody(BaseModel):
+class NewKeyBody(BodyModel):
     """POST /auth/api-keys."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
     scopes: Annotated[list[Literal["execute", "read", "write", "admin"]], Field(min_length=1)] | None = Field(
@@ -34,7 +33,7 @@ class NewKeyBody(BaseModel):
     description: Annotated[str, Field(max_length=1024)] = ""
 
 
-class UserKeyAnswer(BaseModel):
+class UserKeyAnswer(AnswerModel):
     """A key, but not its text."""
 
     id: str = Field(pattern=r"^key_[0-9a-f]{12}$")
@@ -52,11 +51,11 @@ class NewUserKeyAnswer(UserKeyAnswer):
     key: str = Field(description="its text: shown now, and never again")
 
 
-class UserKeysAnswer(BaseModel):
+class UserKeysAnswer(AnswerModel):
     api_keys: list[UserKeyAnswer]
 
 
-class UserKeyRevokedAnswer(BaseModel):
+class UserKeyRevokedAnswer(AnswerModel):
     revoked: bool
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +16,7 @@ from atoll.services.identity.users import LISTED_MAX, UserChanges
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.errors import ComputeError
+from atoll.surfaces.models import AnswerModel, BodyModel
 from atoll.surfaces.operation import Answer, Operation, Parameter
 
 USERS = "/api/users"
@@ -27,11 +28,7 @@ AFTER = Parameter("after", "only usernames behind this one", max_chars=128)
 LIMIT = Parameter("limit", "at most so many", int, minimum=1, maximum=LISTED_MAX)
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class UserBody(_Body):
+class UserBody(BodyModel):
     """POST /api/users."""
 
     username: Annotated[str, Field(min_length=1, max_length=128)]
@@ -40,7 +37,7 @@ class UserBody(_Body):
     admin: bool = False
 
 
-class UserChangesBody(_Body):
+class UserChangesBody(BodyModel):
     """PATCH /api/users/{user}."""
 
     name: Name | None = None
@@ -48,13 +45,13 @@ class UserChangesBody(_Body):
     disabled: bool | None = None
 
 
-class NewPasswordBody(_Body):
+class NewPasswordBody(BodyModel):
     """POST /api/users/{user}/password."""
 
     password: Password
 
 
-class UserAnswer(BaseModel):
+class UserAnswer(AnswerModel):
     """A user."""
 
     id: str = Field(pattern=r"^user_[0-9a-f]{24}$")
@@ -67,11 +64,11 @@ class UserAnswer(BaseModel):
     created_at: datetime
 
 
-class UsersAnswer(BaseModel):
+class UsersAnswer(AnswerModel):
     users: list[UserAnswer]
 
 
-class UserDeletedAnswer(BaseModel):
+class UserDeletedAnswer(AnswerModel):
     deleted: bool
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,6 +15,7 @@ from atoll.services.webhooks.webhooks import EVERYTHING, NewSecret, Webhooks
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.errors import ComputeError
+from atoll.surfaces.models import AnswerModel, BodyModel
 from atoll.surfaces.operation import Answer, Operation
 
 WEBHOOKS = "/api/webhooks"
@@ -24,11 +25,7 @@ Actions = Annotated[list[Annotated[str, Field(max_length=130)]], Field(max_lengt
 Text = Annotated[str, Field(max_length=1000)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class WebhookBody(_Body):
+class WebhookBody(BodyModel):
     """POST /api/webhooks."""
 
     url: Url = Field(description="https, with a public address")
@@ -38,7 +35,7 @@ class WebhookBody(_Body):
     all_tenants: bool = Field(False, description="tell of everybody's events; for administrators")
 
 
-class WebhookChangesBody(_Body):
+class WebhookChangesBody(BodyModel):
     """PATCH /api/webhooks/{hook}."""
 
     url: Url | None = None
@@ -47,7 +44,7 @@ class WebhookChangesBody(_Body):
     enabled: bool | None = Field(None, description="true: begin again with what was not delivered")
 
 
-class WebhookAnswer(BaseModel):
+class WebhookAnswer(AnswerModel):
     """A webhook, and how its deliveries go."""
 
     id: str = Field(pattern=r"^hook_[0-9a-f]{24}$")
@@ -74,11 +71,11 @@ class NewWebhookAnswer(WebhookAnswer):
     secret: str
 
 
-class WebhooksAnswer(BaseModel):
+class WebhooksAnswer(AnswerModel):
     webhooks: list[WebhookAnswer]
 
 
-class WebhookDeletedAnswer(BaseModel):
+class WebhookDeletedAnswer(AnswerModel):
     deleted: bool
 
 

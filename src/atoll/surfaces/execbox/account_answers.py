@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from atoll.domain import account_limits
 from atoll.domain.key import ApiKey
@@ -16,17 +16,14 @@ from atoll.domain.quota import MIB, QuotaName, QuotaUse
 from atoll.services.account_keys import AccountKey
 from atoll.services.account_usage import Used
 from atoll.services.accounts import AccountView, History
+from atoll.surfaces.models import AnswerModel
 
 UNLIMITED = -1
 PREVIEW_CHARS = 7
 Json = dict[str, Any]
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class AccountAnswer(_Answer):
+class AccountAnswer(AnswerModel):
     tier: str
     email: str | None = None
     api_key_id: str | None = Field(None, description="of the key that asks, where it is one")
@@ -35,7 +32,7 @@ class AccountAnswer(_Answer):
     tier_expires_at: datetime | None = None
 
 
-class AccountUsageAnswer(_Answer):
+class AccountUsageAnswer(AnswerModel):
     """What is used; -1 stands for what nothing bounds."""
 
     sessions_today: int
@@ -49,14 +46,14 @@ class AccountUsageAnswer(_Answer):
     max_memory_mb: int
 
 
-class HourAnswer(_Answer):
+class HourAnswer(AnswerModel):
     hour: datetime
     executions: int
     cost_cents: int
     errors: int
 
 
-class DayAnswer(_Answer):
+class DayAnswer(AnswerModel):
     date: date
     executions: int
     duration_ms: int
@@ -73,7 +70,7 @@ class EnhancedUsageAnswer(AccountUsageAnswer):
     alert_threshold: int
 
 
-class AccountLimitsAnswer(_Answer):
+class AccountLimitsAnswer(AnswerModel):
     """What its holder may have: bounds of their own, else the plan's; -1 stands for what nothing bounds."""
 
     daily_requests_limit: int
@@ -84,7 +81,7 @@ class AccountLimitsAnswer(_Answer):
     timezone: str
 
 
-class AccountKeyAnswer(_Answer):
+class AccountKeyAnswer(AnswerModel):
     id: str = Field(pattern=r"^key_[0-9a-f]{12}$")
     name: str
     description: str | None = None
@@ -101,18 +98,18 @@ class AccountNewKeyAnswer(AccountKeyAnswer):
     key: str = Field(description="its text: shown now, and never again")
 
 
-class AccountKeysAnswer(_Answer):
+class AccountKeysAnswer(AnswerModel):
     keys: list[AccountKeyAnswer]
 
 
-class WaitlistAnswer(_Answer):
+class WaitlistAnswer(AnswerModel):
     id: str
     key: str
     tier: str
     message: str
 
 
-class QuotaRequestAnswer(_Answer):
+class QuotaRequestAnswer(AnswerModel):
     id: int
     status: str
     message: str

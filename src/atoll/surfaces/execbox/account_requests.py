@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from atoll.domain.account_limits import MOST
+from atoll.surfaces.models import BodyModel
 from atoll.surfaces.operation import Parameter
 
 DAYS = Parameter("days", "so many days, today included; default 7", int, minimum=1, maximum=90)
@@ -26,9 +27,7 @@ Moment = Annotated[
 ]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
+class _Body(BodyModel):
     def given(self) -> dict[str, Any]:
         """What the body names, null too."""
         return {name: getattr(self, name) for name in self.model_fields_set}

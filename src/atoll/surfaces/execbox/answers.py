@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from atoll.domain.process import Exit, FileEntry, ProcessInfo, RunResult
-from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxSpec, SandboxState, Usage
+from atoll.domain.sandbox import Grant, NetworkMode, Sandbox, SandboxSpec, SandboxState, Usage
+from atoll.domain.secret import GivenAs, SecretUse
 from atoll.domain.workspace import WorkspaceMount
 from atoll.services.ports import PortUrl
 from atoll.services.templates import Template
+from atoll.surfaces.models import AnswerModel
 
 Status = Literal["pending", "building", "running", "stopped", "failed", "killed"]
 STATUSES: tuple[str, ...] = ("pending", "building", "running", "stopped", "failed", "killed")
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ErrorDetail(_Answer):
+class ErrorDetail(AnswerModel):
     message: str
     location: str
 
 
-class Error(_Answer):
+class Error(AnswerModel):
     """Every error of this API."""
 
     error: str
@@ -43,19 +41,19 @@ class Error(_Answer):
     errors: list[ErrorDetail] | None = Field(None, description="of a 400: everything that is wrong")
 
 
-class PortAnswer(_Answer):
+class PortAnswer(AnswerModel):
     hostPort: int
     url: str
 
 
-class NetworkAnswer(_Answer):
+class NetworkAnswer(AnswerModel):
     mode: Literal["none", "outgoing", "exposed", "listed"]
     allow: list[str] | None = Field(None, description="what is reached, where there is a list")
     host: str
     ports: dict[str, PortAnswer]
 
 
-class UsageAnswer(_Answer):
+class UsageAnswer(AnswerModel):
     durationMs: float
     cpuMs: float
     memoryPeakBytes: int
@@ -64,7 +62,7 @@ class UsageAnswer(_Answer):
     execCount: int
 
 
-class ResourcesAnswer(_Answer):
+class ResourcesAnswer(AnswerModel):
     cpuMillis: int
     memoryMB: int
     diskMB: int
@@ -75,13 +73,28 @@ class ResourcesAnswer(_Answer):
     maxAgeMs: int | None = None
 
 
-class MountAnswer(_Answer):
+class MountAnswer(AnswerModel):
     workspace: str
     path: str
     readOnly: bool
 
 
-class SessionAnswer(_Answer):
+class SecretUseAnswer(AnswerModel):
+    """As it was asked for, by its id."""
+
+    name: str
+    as_: Literal["env", "file", "broker"] = Field(alias="as")
+    env: str | None = None
+    path: str | None = None
+
+
+class CapabilityAnswer(AnswerModel):
+    scopes: list[str]
+    resources: list[str] | None = None
+    expiresAt: datetime | None = None
+
+
+class SessionAnswer(AnswerModel):
     """A session."""
 
     id: str = Field(pattern=r"^sess_[0-9a-f]{12}$")
@@ -96,35 +109,38 @@ class SessionAnswer(_Answer):
     signal: int | None = None
     reason: str | None = Field(None, description="why it ended or failed")
     name: str | None = None
+    owner: str = Field(description="whose it is: a user's, a group's or a key's id")
     command: list[str]
     workDir: str
     tty: bool
     workspaces: list[MountAnswer] | None = Field(None, description="what is mounted, where something is")
+    secrets: list[SecretUseAnswer] | None = Field(None, description="what its processes are given")
+    capability: CapabilityAnswer | None = Field(None, description="what it may do with this API, where it may")
     network: NetworkAnswer
     resources: ResourcesAnswer
     usage: UsageAnswer
 
 
-class SessionsAnswer(_Answer):
+class SessionsAnswer(AnswerModel):
     sessions: list[SessionAnswer]
 
 
-class StatusAnswer(_Answer):
+class StatusAnswer(AnswerModel):
     status: Status
     removed: bool | None = None
 
 
-class SuspendedAnswer(_Answer):
+class SuspendedAnswer(AnswerModel):
     id: str
     suspended: bool
 
 
-class PausedAnswer(_Answer):
+class PausedAnswer(AnswerModel):
     id: str
     paused: bool
 
 
-class ExitAnswer(_Answer):
+class ExitAnswer(AnswerModel):
     processId: str
     exitCode: int
     signal: int | None
@@ -139,7 +155,7 @@ class ExecAnswer(ExitAnswer):
     truncated: bool
 
 
-class ProcessAnswer(_Answer):
+class ProcessAnswer(AnswerModel):
     id: str
     command: list[str]
     pid: int
@@ -152,21 +168,21 @@ class ProcessAnswer(_Answer):
     signal: int | None = None
 
 
-class ProcessesAnswer(_Answer):
+class ProcessesAnswer(AnswerModel):
     processes: list[ProcessAnswer]
 
 
-class SignalAnswer(_Answer):
+class SignalAnswer(AnswerModel):
     processId: str
     signal: int
 
 
-class FileAnswer(_Answer):
+class FileAnswer(AnswerModel):
     path: str
     size: int
 
 
-class EntryAnswer(_Answer):
+class EntryAnswer(AnswerModel):
     name: str
     size: int
     isDir: bool
@@ -179,29 +195,29 @@ class StatAnswer(EntryAnswer):
     path: str
 
 
-class EntriesAnswer(_Answer):
+class EntriesAnswer(AnswerModel):
     path: str
     entries: list[EntryAnswer]
 
 
-class RemovedAnswer(_Answer):
+class RemovedAnswer(AnswerModel):
     path: str
     removed: bool
 
 
-class MovedAnswer(_Answer):
+class MovedAnswer(AnswerModel):
     from_: str = Field(alias="from")
     to: str
 
 
-class UrlAnswer(_Answer):
+class UrlAnswer(AnswerModel):
     containerPort: int
     hostPort: int
     url: str
     protocol: Literal["tcp", "udp"]
 
 
-class TemplateAnswer(_Answer):
+class TemplateAnswer(AnswerModel):
     name: str
     kind: Literal["builtin", "alias", "layer"]
     base: str | None = None
@@ -210,7 +226,7 @@ class TemplateAnswer(_Answer):
     lastUsedAt: datetime | None = None
 
 
-class TemplatesAnswer(_Answer):
+class TemplatesAnswer(AnswerModel):
     templates: list[TemplateAnswer]
 
 
@@ -251,6 +267,7 @@ def session(
         "signal": sandbox.exit_signal,
         "reason": sandbox.reason,
         "name": sandbox.name,
+        "owner": sandbox.owner,
     }
     answer = {field: value for field, value in answer.items() if value is not None}
     answer["command"] = list(spec.command)
@@ -258,6 +275,10 @@ def session(
     answer["tty"] = spec.tty
     if spec.workspaces:
         answer["workspaces"] = [mount(one) for one in spec.workspaces]
+    if spec.secrets:
+        answer["secrets"] = [secret_use(one) for one in spec.secrets]
+    if spec.capability is not None:
+        answer["capability"] = capability(spec.capability, sandbox.created_at)
     answer["network"] = network(spec, host, urls)
     answer["resources"] = resources(sandbox)
     answer["usage"] = usage(used or sandbox.usage)
@@ -266,6 +287,20 @@ def session(
 
 def mount(one: WorkspaceMount) -> Json:
     return {"workspace": one.workspace, "path": one.path, "readOnly": one.read_only}
+
+
+def secret_use(one: SecretUse) -> Json:
+    where = "path" if one.given_as is GivenAs.FILE else "env"
+    return {"name": one.secret, "as": str(one.given_as), where: one.target}
+
+
+def capability(grant: Grant, since: datetime) -> Json:
+    answer: Json = {"scopes": sorted(grant.scopes)}
+    if grant.resources is not None:
+        answer["resources"] = sorted(grant.resources)
+    if grant.lasts_s is not None:
+        answer["expiresAt"] = since + timedelta(seconds=grant.lasts_s)
+    return answer
 
 
 def network(spec: SandboxSpec, host: str, urls: Sequence[PortUrl]) -> Json:

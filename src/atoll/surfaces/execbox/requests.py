@@ -11,7 +11,7 @@ import re
 import signal as signals
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AliasChoices, Field, StringConstraints
 
 from atoll.domain.errors import InvalidInput
 from atoll.domain.key import Scope
@@ -19,6 +19,7 @@ from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import BakedFile, Grant, NetworkMode, Port, Resources, SandboxSpec
 from atoll.domain.secret import GivenAs, SecretUse
 from atoll.domain.workspace import MOUNT_POINT, WorkspaceMount
+from atoll.surfaces.models import BodyModel
 from atoll.surfaces.words import words
 
 MIB = 2**20
@@ -33,11 +34,7 @@ _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _GO_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class FileBody(_Body):
+class FileBody(BodyModel):
     """A file baked into the session's image."""
 
     path: str = Field(min_length=1, max_length=4096)
@@ -48,14 +45,14 @@ class FileBody(_Body):
         return BakedFile(self.path, encoded(self.content, self.encoding, "files"))
 
 
-class PortBody(_Body):
+class PortBody(BodyModel):
     """A port to expose."""
 
     container: int = Field(ge=1, le=65_535)
     protocol: Literal["tcp", "udp"] | None = None
 
 
-class MountBody(_Body):
+class MountBody(BodyModel):
     """A workspace mounted into the session."""
 
     workspace: str = Field(min_length=1, max_length=128, description="its id, or the name of one's own")
@@ -66,7 +63,7 @@ class MountBody(_Body):
         return WorkspaceMount(self.workspace, self.path or MOUNT_POINT, self.readOnly)
 
 
-class SecretUseBody(_Body):
+class SecretUseBody(BodyModel):
     """A secret for a process."""
 
     name: str = Field(min_length=1, max_length=256, description="its name or id; a group's as GROUP/NAME")
@@ -98,7 +95,7 @@ def secret_uses(asked: list[str | SecretUseBody] | None) -> tuple[SecretUse, ...
     return tuple(SecretUse(one) if isinstance(one, str) else one.use() for one in asked or ())
 
 
-class CapabilityBody(_Body):
+class CapabilityBody(BodyModel):
     """What a session may do with this API: no more than who creates it."""
 
     scopes: list[Literal["execute", "read", "write"]] = Field(min_length=1, max_length=3)
@@ -122,7 +119,7 @@ class CapabilityBody(_Body):
         )
 
 
-class NetworkBody(_Body):
+class NetworkBody(BodyModel):
     """The names and addresses that a session may reach, by whatever port over TCP."""
 
     allow: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
@@ -131,7 +128,7 @@ class NetworkBody(_Body):
     )
 
 
-class ResourcesBody(_Body):
+class ResourcesBody(BodyModel):
     """Bounds of a session; what is absent has the server's default."""
 
     cpuMillis: Amount | None = Field(None, description="thousandths of a CPU")
@@ -168,7 +165,7 @@ class ResourcesBody(_Body):
 _NO_RESOURCES = ResourcesBody.model_validate({})
 
 
-class CreateBody(_Body):
+class CreateBody(BodyModel):
     """POST /v1/sessions."""
 
     schema_: Any = Field(None, validation_alias="$schema", exclude=True)
@@ -231,7 +228,7 @@ class CreateBody(_Body):
         return tuple(one.mount() for one in self.workspaces or ())
 
 
-class ExecBody(_Body):
+class ExecBody(BodyModel):
     """POST /v1/sessions/{id}/exec: run a command to its end."""
 
     command: Annotated[list[Word], Field(min_length=1)] | Word = Field(
@@ -260,14 +257,14 @@ class ExecBody(_Body):
         return encoded(self.stdin or "", self.encoding, "stdin")
 
 
-class MoveBody(_Body):
+class MoveBody(BodyModel):
     """POST /v1/sessions/{id}/files/move."""
 
     source: str = Field(validation_alias="from", min_length=1, max_length=4096)
     destination: str = Field(validation_alias="to", min_length=1, max_length=4096)
 
 
-class SignalBody(_Body):
+class SignalBody(BodyModel):
     """POST /v1/sessions/{id}/processes/{pid}/signal."""
 
     signal: Annotated[int, Field(ge=1, le=64)] | Annotated[str, Field(min_length=1, max_length=16)]
@@ -282,7 +279,7 @@ class SignalBody(_Body):
             raise InvalidInput("signal must be a number or a name such as TERM", field="signal") from None
 
 
-class KeepaliveBody(_Body):
+class KeepaliveBody(BodyModel):
     """POST /v1/sessions/{id}/keepalive."""
 
     timeoutMs: Amount | None = None

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Literal
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atoll.surfaces.bodies import json_response
+from atoll.surfaces.models import AnswerModel
 from atoll.telemetry.metrics import Metrics
 
 Probe = Callable[[], Awaitable[object]]
@@ -21,12 +21,12 @@ PROBE_S = 2.0
 FRESH_S = 1.0  # health is public: however often it is asked for, the parts are asked once in this time
 
 
-class Check(BaseModel):
+class Check(AnswerModel):
     status: Literal["healthy", "unhealthy"]
     detail: str | None = None
 
 
-class HealthAnswer(BaseModel):
+class HealthAnswer(AnswerModel):
     status: Literal["healthy", "unhealthy"]
     version: str
     service: str
@@ -36,7 +36,7 @@ class HealthAnswer(BaseModel):
     checks: dict[str, Check]
 
 
-class ReadyAnswer(BaseModel):
+class ReadyAnswer(AnswerModel):
     status: Literal["ready", "not_ready"]
     sandboxes_active: int
     checks: dict[str, Check]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atoll.surfaces.bodies import json_response
 from atoll.surfaces.door import is_loopback, is_proxied
+from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.operation import JSON, Answer, Operation
 from atoll.surfaces.ops.health import Health, HealthAnswer, ReadyAnswer
 from atoll.surfaces.ops.pages import Pages
@@ -19,7 +19,7 @@ TAG = "operations"
 ANY_OBJECT = {"type": "object"}
 
 
-class FrontAnswer(BaseModel):
+class FrontAnswer(AnswerModel):
     name: str
     version: str
     health: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from atoll.domain.errors import AtollError, InvalidInput, Unauthenticated
@@ -14,13 +13,14 @@ from atoll.services.workspaces.sharing import NoCollaborator
 from atoll.surfaces.bodies import Invalid
 from atoll.surfaces.credentials import TwoCredentials
 from atoll.surfaces.door import NoCredential
+from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
 NOT_BEARER = "Authorization header must start with 'Bearer '"
 BAD_TOKEN = "Invalid or expired token"
 
 
-class WrongField(BaseModel):
+class WrongField(AnswerModel):
     """One thing that is wrong with a request; `loc` is `body` or `query` and the way to the field."""
 
     loc: list[str | int]
@@ -28,7 +28,7 @@ class WrongField(BaseModel):
     type: str
 
 
-class DetailError(BaseModel):
+class DetailError(AnswerModel):
     """Every error of this API; a list comes with 422."""
 
     detail: str | list[WrongField]

@@ -6,7 +6,6 @@ import re
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,31 +16,32 @@ from atoll.services.workspaces.access import NoWorkspace
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
+from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.terminal_platform.errors import BadRequest, Failed
 
 SNAPSHOT_ID = re.compile(r"snap_\d{4}_\d{2}_\d{2}_\d{6}(_\d{1,9})?", re.ASCII)
 
 
-class SnapshotIdBody(BaseModel):
+class SnapshotIdBody(AnswerModel):
     """POST /snapshot/restore."""
 
     snapshot_id: str
 
 
-class SnapshotDoneAnswer(BaseModel):
+class SnapshotDoneAnswer(AnswerModel):
     success: Literal[True]
     message: str
     snapshot_id: str
     size: str | None
 
 
-class KeptAnswer(BaseModel):
+class KeptAnswer(AnswerModel):
     snapshot_id: str
     size: int
     created_at: datetime
 
 
-class KeptListAnswer(BaseModel):
+class KeptListAnswer(AnswerModel):
     snapshots: list[KeptAnswer]
 
 

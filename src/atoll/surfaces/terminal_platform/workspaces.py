@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +24,7 @@ from atoll.services.workspaces.views import WorkspaceView
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model, unless_disconnected
+from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.terminal_platform.errors import BadRequest
 from atoll.surfaces.terminal_platform.sandbox_config import SandboxConfig, spec_of
 from atoll.surfaces.words import words
@@ -33,7 +34,7 @@ NOBODY = "ws_" + "0" * 32
 MAX_TIMEOUT_S = 86_400.0
 
 
-class AgentWorkspaceBody(BaseModel):
+class AgentWorkspaceBody(AnswerModel):
     """POST /workspaces."""
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
@@ -51,7 +52,7 @@ class AgentWorkspaceBody(BaseModel):
         return value
 
 
-class CommandBody(BaseModel):
+class CommandBody(AnswerModel):
     """POST /workspaces/{workspace}/exec."""
 
     command: Annotated[str, Field(min_length=1, max_length=131_072)] = Field(
@@ -65,7 +66,7 @@ class CommandBody(BaseModel):
         return ProcessSpec(argv=argv, timeout_s=self.timeout)
 
 
-class AgentShareBody(BaseModel):
+class AgentShareBody(AnswerModel):
     """POST /workspaces/{workspace}/share."""
 
     target_agent_ids: Annotated[
@@ -75,7 +76,7 @@ class AgentShareBody(BaseModel):
     permission: str = Field("read", description="read, write or admin")
 
 
-class AgentWorkspaceAnswer(BaseModel):
+class AgentWorkspaceAnswer(AnswerModel):
     """A workspace as agents see it."""
 
     agent_id: str
@@ -89,11 +90,11 @@ class AgentWorkspaceAnswer(BaseModel):
     tags: list[str]
 
 
-class AgentDeletedAnswer(BaseModel):
+class AgentDeletedAnswer(AnswerModel):
     deleted: Literal[True]
 
 
-class AgentExecAnswer(BaseModel):
+class AgentExecAnswer(AnswerModel):
     workspace_id: str
     sandbox_id: str
     command: str
@@ -104,7 +105,7 @@ class AgentExecAnswer(BaseModel):
     exit_code: int
 
 
-class AgentCollaboratorsAnswer(BaseModel):
+class AgentCollaboratorsAnswer(AnswerModel):
     collaborators: dict[str, str]
 
 
@@ -112,7 +113,7 @@ class AgentSharedAnswer(AgentCollaboratorsAnswer):
     shared: Literal[True]
 
 
-class AgentRevokedAnswer(BaseModel):
+class AgentRevokedAnswer(AnswerModel):
     revoked: Literal[True]
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from atoll.surfaces.models import AnswerModel
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class KeyRateAnswer(_Answer):
+class KeyRateAnswer(AnswerModel):
     perSecond: float
     burst: int
 
 
-class _Key(_Answer):
+class _Key(AnswerModel):
     id: str = Field(pattern=r"^key_[0-9a-f]{12}$")
     keyPrefix: str
     keyType: Literal["standard", "internal", "owner"]
@@ -41,7 +39,7 @@ class AdminKeyAnswer(_Key):
     isActive: bool
 
 
-class KeyStatsAnswer(_Answer):
+class KeyStatsAnswer(AnswerModel):
     totalRequests: int
     successfulRequests: int
     failedRequests: int
@@ -53,14 +51,14 @@ class AdminKeyUsedAnswer(AdminKeyAnswer):
     usage: KeyStatsAnswer
 
 
-class AdminKeysAnswer(_Answer):
+class AdminKeysAnswer(AnswerModel):
     keys: list[AdminKeyAnswer]
     total: int
     limit: int
     offset: int
 
 
-class AdminKeyChangedAnswer(_Answer):
+class AdminKeyChangedAnswer(AnswerModel):
     id: str
     keyPrefix: str
     name: str
@@ -70,13 +68,13 @@ class AdminKeyChangedAnswer(_Answer):
     rate: KeyRateAnswer | None
 
 
-class AdminKeyDoneAnswer(_Answer):
+class AdminKeyDoneAnswer(AnswerModel):
     success: bool
     message: str
     id: str
 
 
-class AdminKeyUsageAnswer(_Answer):
+class AdminKeyUsageAnswer(AnswerModel):
     keyId: str
     keyPrefix: str
     name: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from atoll.domain.errors import AtollError, InvalidInput, RateLimited, Unauthenticated
@@ -13,6 +12,7 @@ from atoll.services.identity.admin_key import AdminRequired, AdminUnset
 from atoll.services.keys import ExpiredKey
 from atoll.surfaces.bodies import Invalid
 from atoll.surfaces.door import NoCredential
+from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.rate_limit import SurfaceLimited
 from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
@@ -26,7 +26,7 @@ LIMITED = {
 }
 
 
-class TestbaseFieldError(BaseModel):
+class TestbaseFieldError(AnswerModel):
     """One thing that is wrong with a request."""
 
     __test__ = False  # to pytest a class of this name holds tests
@@ -34,7 +34,7 @@ class TestbaseFieldError(BaseModel):
     message: str
 
 
-class TestbaseError(BaseModel):
+class TestbaseError(AnswerModel):
     """Every error of this API; `errors` comes with 400."""
 
     __test__ = False

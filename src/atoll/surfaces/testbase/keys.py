@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,6 +17,7 @@ from atoll.domain.rate import Rate
 from atoll.services.key_admin import ADMIN_PREFIX, KeyAdmin, KeyChanges
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
+from atoll.surfaces.models import BodyModel
 from atoll.surfaces.operation import Parameter
 from atoll.telemetry.trace import trace_of
 
@@ -31,18 +32,14 @@ Json = dict[str, Any]
 Permissions = Annotated[list[Literal["execute", "read", "write", "admin"]], Field(min_length=1, max_length=4)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class KeyRate(_Body):
+class KeyRate(BodyModel):
     """A key's own rate, in place of that of the settings."""
 
     perSecond: Annotated[float, Field(gt=0, le=1_000_000)]
     burst: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class AdminKeyBody(_Body):
+class AdminKeyBody(BodyModel):
     """POST /admin/keys."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
@@ -56,7 +53,7 @@ class AdminKeyBody(_Body):
     rate: KeyRate | None = None
 
 
-class AdminKeyChangeBody(_Body):
+class AdminKeyChangeBody(BodyModel):
     """PATCH /admin/keys/{key}: what is absent stays."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)] | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from atoll.domain.tree import Entry, text
 from atoll.domain.workspace import Share, Snapshot, Workspace
@@ -21,17 +21,14 @@ from atoll.services.workspaces.views import (
     RevisionView,
     WorkspaceView,
 )
+from atoll.surfaces.models import AnswerModel
 
 Json = dict[str, Any]
 Kind = Literal["file", "directory", "symlink", "hardlink", "fifo"]
 LAST_MOMENT_S = 253_402_300_799  # files may carry any time at all; the wire's year has four digits
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class RevisionAnswer(_Answer):
+class RevisionAnswer(AnswerModel):
     """A revision."""
 
     id: str
@@ -51,22 +48,22 @@ class RevisionAnswer(_Answer):
     snapshots: list[str] | None = None
 
 
-class RevisionsAnswer(_Answer):
+class RevisionsAnswer(AnswerModel):
     revisions: list[RevisionAnswer]
 
 
-class RevisionOnlyAnswer(_Answer):
+class RevisionOnlyAnswer(AnswerModel):
     revision: RevisionAnswer
 
 
-class UnrecordedAnswer(_Answer):
+class UnrecordedAnswer(AnswerModel):
     """Why no revision can be taken of what a workspace holds now."""
 
     since: datetime
     message: str
 
 
-class WorkspaceAnswer(_Answer):
+class WorkspaceAnswer(AnswerModel):
     """A workspace."""
 
     id: str = Field(pattern=r"^ws_[0-9a-f]{32}$")
@@ -90,15 +87,15 @@ class WorkspaceAnswer(_Answer):
     ownerStoredBytesMax: int | None = None
 
 
-class WorkspacesAnswer(_Answer):
+class WorkspacesAnswer(AnswerModel):
     workspaces: list[WorkspaceAnswer]
 
 
-class DeletedAnswer(_Answer):
+class DeletedAnswer(AnswerModel):
     deleted: bool
 
 
-class TreeEntryAnswer(_Answer):
+class TreeEntryAnswer(AnswerModel):
     path: str
     kind: Kind
     size: int
@@ -107,18 +104,18 @@ class TreeEntryAnswer(_Answer):
     target: str | None = None
 
 
-class ListingAnswer(_Answer):
+class ListingAnswer(AnswerModel):
     revision: str
     entries: list[TreeEntryAnswer]
     next: str | None = None
 
 
-class SideAnswer(_Answer):
+class SideAnswer(AnswerModel):
     size: int
     mode: int
 
 
-class ChangeAnswer(_Answer):
+class ChangeAnswer(AnswerModel):
     path: str
     change: Literal["added", "changed", "deleted", "renamed"]
     kind: Kind
@@ -129,19 +126,19 @@ class ChangeAnswer(_Answer):
     binary: bool | None = None
 
 
-class DiffAnswer(_Answer):
+class DiffAnswer(AnswerModel):
     from_: str = Field(alias="from")
     to: str
     changes: list[ChangeAnswer]
     truncated: bool
 
 
-class WrittenAnswer(_Answer):
+class WrittenAnswer(AnswerModel):
     entries: int
     bytes: int
 
 
-class UndoneAnswer(_Answer):
+class UndoneAnswer(AnswerModel):
     revision: RevisionAnswer
     before: RevisionAnswer
     changed: bool
@@ -151,19 +148,19 @@ class RestoredAnswer(UndoneAnswer):
     restored: WrittenAnswer
 
 
-class ConflictAnswer(_Answer):
+class ConflictAnswer(AnswerModel):
     path: str
     kept: str
     reason: str
 
 
-class MergedAnswer(_Answer):
+class MergedAnswer(AnswerModel):
     revision: RevisionAnswer
     conflicts: list[ConflictAnswer]
     changes: int
 
 
-class SnapshotAnswer(_Answer):
+class SnapshotAnswer(AnswerModel):
     """A snapshot."""
 
     id: str
@@ -177,18 +174,18 @@ class SnapshotAnswer(_Answer):
     ownKey: bool
 
 
-class SnapshotsAnswer(_Answer):
+class SnapshotsAnswer(AnswerModel):
     snapshots: list[SnapshotAnswer]
 
 
-class DamageAnswer(_Answer):
+class DamageAnswer(AnswerModel):
     revision: str | None = None
     snapshot: str | None = None
     path: str | None = None
     message: str
 
 
-class ReportAnswer(_Answer):
+class ReportAnswer(AnswerModel):
     revisions: int
     snapshots: int
     chunks: int
@@ -196,15 +193,15 @@ class ReportAnswer(_Answer):
     corrupt: list[DamageAnswer]
 
 
-class CollaboratorsAnswer(_Answer):
+class CollaboratorsAnswer(AnswerModel):
     collaborators: dict[str, Literal["read", "write", "admin"]]
 
 
-class RevokedAnswer(_Answer):
+class RevokedAnswer(AnswerModel):
     revoked: bool
 
 
-class StoredAnswer(_Answer):
+class StoredAnswer(AnswerModel):
     stored: int
     bytes: int
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from atoll.domain.tree import PATH_BYTES_MAX, raw
 from atoll.services.workspaces.views import Changes
+from atoll.surfaces.models import BodyModel
 from atoll.surfaces.operation import Parameter
 
 MAX_INT = 2**53  # above it JSON readers disagree about a number
@@ -56,23 +57,19 @@ def _raw_path(path: str) -> str:
     return path
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class WorkspaceBody(_Body):
+class WorkspaceBody(BodyModel):
     """POST /v1/workspaces."""
 
     name: Name
     description: Text | None = None
-    tags: Tags = []
+    tags: Tags = Field([])
     quotaBytes: Amount | None = Field(None, description="what its files may hold")
     quotaInodes: Amount | None = Field(None, description="files and directories")
     automatic: bool = Field(True, description="take revisions after processes and daily")
     group: GroupId | None = Field(None, description="a group of yours whose it is: its id or name")
 
 
-class ChangesBody(_Body):
+class ChangesBody(BodyModel):
     """PATCH /v1/workspaces/{ws}: what is absent stays as it is."""
 
     name: Name | None = None
@@ -87,20 +84,20 @@ class ChangesBody(_Body):
         return Changes(self.name, self.description, tags, self.quotaBytes, self.quotaInodes, self.automatic)
 
 
-class MessageBody(_Body):
+class MessageBody(BodyModel):
     """POST .../revisions."""
 
     message: Text | None = None
 
 
-class RestoreBody(_Body):
+class RestoreBody(BodyModel):
     """POST .../restore. A path that is no UTF-8 has lone surrogates in it."""
 
     revision: Ref
     path: RawPath | None = Field(None, description="only what lies there or below")
 
 
-class ForkBody(_Body):
+class ForkBody(BodyModel):
     """POST .../fork."""
 
     name: Name
@@ -108,7 +105,7 @@ class ForkBody(_Body):
     group: GroupId | None = Field(None, description="a group of yours whose it is: its id or name")
 
 
-class MergeBody(_Body):
+class MergeBody(BodyModel):
     """POST .../merge."""
 
     source: Ref = Field(description="the workspace whose changes are wanted: its id, or the name of one's own")
@@ -116,7 +113,7 @@ class MergeBody(_Body):
     base: Ref | None = Field(None, description="where both began; default: their latest common ancestor")
 
 
-class SnapshotBody(_Body):
+class SnapshotBody(BodyModel):
     """POST .../snapshots."""
 
     name: Name | None = None
@@ -124,7 +121,7 @@ class SnapshotBody(_Body):
     keep: bool = Field(False, description="retention never removes it")
 
 
-class ShareBody(_Body):
+class ShareBody(BodyModel):
     """PUT .../collaborators/{principal}."""
 
     permission: Literal["read", "write", "admin"]
