@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.domain.errors import InvalidInput, Unauthenticated
+from atoll.domain.errors import Forbidden, InvalidInput, Unauthenticated
 from atoll.domain.event import Event
 from atoll.domain.group import Group, Member, Role
 from atoll.domain.ids import bootstrap_key_id
@@ -265,6 +265,21 @@ async def test_a_capability_in_a_group_is_lost_with_its_givers_place_there(house
         with pytest.raises(Unauthenticated):
             await connected.authenticate(name)
     assert (await connected.authenticate(connected.name(Live(own)))).id == giver.id
+
+
+async def test_no_capability_changes_the_list_of_its_own_sandbox(house: House) -> None:
+    connected = Connected(house.records, Standing(house.records), Keys(house.records, cache_s=0.0), cache_s=0.0)
+    giver = await Keys(house.records).authenticate((await Keys(house.records).create("giver")).text)
+    listed = {"network": NetworkMode.LISTED, "allow": ("pypi.org",)}
+    other = await create(house, giver, **listed)
+    for resources in (None, frozenset[str]()):
+        sandbox = await create(house, giver, capability=Grant(DEFAULT_SCOPES, resources), **listed)
+        inside = await connected.authenticate(connected.name(Live(sandbox)))
+        with pytest.raises(Forbidden):
+            await house.sandboxes.set_allowed(inside, sandbox.id, ["*"])
+        assert (await house.sandboxes.get(giver, sandbox.id)).spec.allow == ("pypi.org",)
+        if resources is None:  # those of its owner's others it does
+            assert (await house.sandboxes.set_allowed(inside, other.id, ["*"])).spec.allow == ("*",)
 
 
 async def test_a_name_means_nothing_once_its_sandbox_has_ended(house: House) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from atoll.domain.errors import Conflict, InvalidInput, QuotaExceeded, Unsupported
+from atoll.domain.errors import Conflict, Forbidden, InvalidInput, QuotaExceeded, Unsupported
 from atoll.domain.ids import new_sandbox_id
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
@@ -296,8 +296,11 @@ class Sandboxes:
 
     async def set_allowed(self, principal: Principal, sandbox_id: str, allow: Iterable[str]) -> Sandbox:
         """Another list of names and addresses for a sandbox of network mode listed; at once: connections that it does
-        not have are cut. Needs `execute`. InvalidInput `network.allow`; Conflict for one of another mode."""
+        not have are cut. Needs `execute`. InvalidInput `network.allow`; Conflict for one of another mode; Forbidden for
+        the sandbox's own programs, which it holds in."""
         access = self._access
+        if principal.credential == sandbox_id:
+            raise Forbidden("the programs of a sandbox do not change its own network")
         listed = tuple(allow)
         check_allow(listed, access.limits)
         live = await access.unended(principal, sandbox_id, Scope.EXECUTE)
