@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import time
+
 import dns.flags
 import dns.message
 import dns.rcode
@@ -54,6 +58,45 @@ async def test_what_is_no_question_is_not_answered(internet: Internet) -> None:
     answer.flags |= dns.flags.QR
     for words in (b"", b"x", bytes(11), bytes(12)[:2] + b"\xff" * 300, answer.to_wire()):
         assert await questions.answer(words, ALLOW, names) in (None, b"") or words == b""
+
+
+def wire(name: bytes, *, questions: int = 1, records: int = 0) -> bytes:
+    """A message about one name, which every question and record repeats by a pointer."""
+    head = dns.message.make_query("x", "A").to_wire()[:4]
+    counts = questions.to_bytes(2, "big") + records.to_bytes(2, "big") + bytes(4)
+    more = b"\xc0\x0c\0\1\0\1" * (questions - 1) + b"\xc0\x0c\0\2\0\1\0\0\0\0\0\2\xc0\x0c" * records
+    return head + counts + name + b"\0\1\0\1" + more
+
+
+async def test_a_message_that_takes_long_to_read_is_not_read(internet: Internet) -> None:
+    internet.names["good.example"] = ["93.184.216.34"]
+    questions, names = Questions(internet), SyntheticNames("sess_1")
+    good, long = b"\4good\7example\0", b"\1a" * 120 + b"\0"
+    begun = time.monotonic()
+    assert await questions.answer(wire(good, records=4600), ALLOW, names)
+    for words in (wire(long, records=4500), wire(long), wire(good, questions=10_000), wire(good, questions=0)):
+        assert await questions.answer(words, ALLOW, names) is None
+    assert time.monotonic() - begun < 0.5
+
+
+async def test_a_question_is_answered_by_the_list_of_that_moment(internet: Internet) -> None:
+    internet.names |= {"good.example": ["93.184.216.34"], "new.example": ["93.184.216.34"]}
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    lists = iter([["good.example"], ["new.example"]])
+    served = await asyncio.open_connection(sock=theirs)
+    serving = asyncio.create_task(
+        Questions(internet).serve(*served, lambda: allow_list(next(lists)), SyntheticNames("sess_1"))
+    )
+    for rcode in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        question = dns.message.make_query("good.example", "A").to_wire()
+        writer.write(len(question).to_bytes(2, "big") + question)
+        async with asyncio.timeout(5):
+            size = int.from_bytes(await reader.readexactly(2), "big")
+            assert dns.message.from_wire(await reader.readexactly(size)).rcode() == rcode
+    writer.close()
+    await serving
+    served[1].close()
 
 
 def test_an_address_means_the_same_after_a_restart_and_something_else_in_another_sandbox() -> None:

@@ -111,7 +111,7 @@ class Egress:
         its owner's quota is used up."""
         policy = self._policy(live)
         if stream.gate == DNS or stream.port == DNS_PORT:
-            await self._questions.serve(stream.reader, stream.writer, policy.allow, policy.names)
+            await self._questions.serve(stream.reader, stream.writer, lambda: policy.allow, policy.names)
             return
         try:
             target = _target(policy, stream)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from asyncio import IncompleteReadError, StreamReader, StreamWriter
+from collections.abc import Callable
 
 import dns.exception
 import dns.flags
@@ -26,7 +27,9 @@ from atoll.gateway.synthetic import SyntheticNames
 
 TTL_S = 30
 IDLE_S = 10.0
+LABELS_MAX = 40  # of a name, whose last is empty: an IPv6 address backwards has 35, and work grows with the square
 _LENGTH = struct.Struct("!H")
+ONE = _LENGTH.pack(1)  # how many questions a message says that it has
 
 
 class Questions:
@@ -35,14 +38,16 @@ class Questions:
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
 
-    async def serve(self, reader: StreamReader, writer: StreamWriter, allow: AllowList, names: SyntheticNames) -> None:
-        """Answer until nothing comes any more."""
+    async def serve(
+        self, reader: StreamReader, writer: StreamWriter, allow: Callable[[], AllowList], names: SyntheticNames
+    ) -> None:
+        """Answer until nothing comes any more. `allow` is asked with each question: lists change meanwhile."""
         try:
             while True:
                 async with asyncio.timeout(IDLE_S):
                     (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
                     question = await reader.readexactly(size)
-                    answer = await self.answer(question, allow, names)
+                    answer = await self.answer(question, allow(), names)
                     if answer is None:
                         return
                     writer.write(_LENGTH.pack(len(answer)) + answer)
@@ -52,14 +57,17 @@ class Questions:
 
     async def answer(self, question: bytes, allow: AllowList, names: SyntheticNames) -> bytes | None:
         """None for what is no question at all."""
+        if question[4:6] != ONE:
+            return None
         try:
-            asked = dns.message.from_wire(question)
-            if asked.flags & dns.flags.QR:
+            # what else a message may hold says nothing here, and 64 KiB of it take a minute to be read
+            asked = dns.message.from_wire(question, question_only=True)
+            if asked.flags & dns.flags.QR or len(asked.question[0].name) > LABELS_MAX:
                 return None
             told = dns.message.make_response(asked, recursion_available=True)
         except (dns.exception.DNSException, ValueError, struct.error):
             return None
-        if asked.opcode() != dns.opcode.QUERY or len(asked.question) != 1:
+        if asked.opcode() != dns.opcode.QUERY:
             told.set_rcode(dns.rcode.NOTIMP)
             return told.to_wire()
         about = asked.question[0]
