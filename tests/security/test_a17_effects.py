@@ -97,5 +97,5 @@ async def how(town: Town, name: str) -> dict[str, Any]:
 
 async def _told(town: Town, name: str, *, wait: bool) -> list[Event]:
     if wait:  # what the door tells of is written beside the requests
-        await town.house.app.audit.requests._flush()  # pyright: ignore[reportPrivateUsage]
+        await town.house.app.audit.requests.flush()
     return [one for one in await events_of(town, f"effect-{name}") if one.action != DONE]

@@ -70,6 +70,10 @@ class RequestEvents:
         """Write what is left; a second call does nothing."""
         await self._queue.close()
 
+    async def flush(self) -> None:
+        """Write what waits now, where the store takes it."""
+        await self._queue.flush()
+
     def done(self, origin: Origin, action: str, operation: str, target: str) -> None:
         """A request did what `operation` does, and nothing else tells of it."""
         if origin.actor is None and not self._spend(f"peer {origin.peer}"):
