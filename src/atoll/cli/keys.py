@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from atoll.domain.key import ApiKey
     from atoll.domain.rate import Rate
     from atoll.records.base import Records
-    from atoll.services.keys import Keys, NewKey
+    from atoll.services.keys import Keys
+    from atoll.services.new_keys import NewKey
 
 T = TypeVar("T")
 DAY_S = 86_400.0

@@ -22,7 +22,8 @@ from atoll.services.clock import Clock, utc_now
 from atoll.services.identity.capabilities import Capabilities
 from atoll.services.identity.users import is_in_person
 from atoll.services.key_rules import check_key
-from atoll.services.keys import Keys, NewKey
+from atoll.services.keys import Keys
+from atoll.services.new_keys import NewKey
 from atoll.services.quotas import Quotas
 
 DAY_S = 86_400.0
@@ -70,7 +71,7 @@ class AccountKeys:
         self._require(principal, Scope.READ)
         found = await self._capabilities.all(principal)
         overrides = await self._records.get_quotas([key.id for key in found])
-        return [AccountKey(await self._keys.as_it_stands(key), _bounds(overrides.get(key.id))) for key in found]
+        return [AccountKey(key, _bounds(overrides.get(key.id))) for key in found]
 
     async def get(self, principal: Principal, key_id: str) -> AccountKey:
         """NotFound, always the same, for any other than those."""

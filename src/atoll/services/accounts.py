@@ -88,9 +88,7 @@ class Accounts:
         account = await self._records.get_account(principal.id)
         return {} if account is None else account.limits
 
-    async def set_limits(
-        self, principal: Principal, given: Mapping[str, Any], *, request_id: str | None = None
-    ) -> Mapping[str, Any]:
+    async def set_limits(self, principal: Principal, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Change what is given; None takes away. They hold besides those of the plan, never in their place. Needs
         `write`, and `read` for what stands then, in person or with the account's own key: they bound the others.
         InvalidInput names the field."""
@@ -105,10 +103,8 @@ class Accounts:
             if after == before:
                 return before
             now = self._clock()
-            event = Event(
-                "account.changed", principal.id, principal.id, principal.id,
-                request_id=request_id, detail={"fields": sorted(given)}, at=now,
-            )  # fmt: skip
+            told = {"fields": sorted(given)}
+            event = Event("account.changed", principal.id, principal.id, principal.id, detail=told, at=now)
             try:
                 if account is None:
                     await self._records.add_account(Account(principal.id, now, limits=after), event)

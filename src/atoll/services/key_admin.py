@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from atoll.domain.account import KeyStats
 from atoll.domain.errors import NotFound
-from atoll.domain.key import DEFAULT_SCOPES, ApiKey, KeyKind, Scope
+from atoll.domain.key import ApiKey, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.rate import Rate
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
 from atoll.services.identity.admin_key import AdminKey
 from atoll.services.key_rules import check_key
-from atoll.services.keys import Keys, NewKey
+from atoll.services.keys import Keys
+from atoll.services.new_keys import KeyTerms, NewKey
 
 ADMIN_PREFIX = "tb_"
 
@@ -60,36 +61,11 @@ class KeyAdmin:
         """AdminUnset, or AdminRequired for anybody but the administrator: before a look at what was sent."""
         self._admin.require(principal)
 
-    async def create(
-        self,
-        principal: Principal,
-        name: str,
-        *,
-        kind: KeyKind = KeyKind.STANDARD,
-        scopes: frozenset[Scope] = DEFAULT_SCOPES,
-        expires_in_days: float | None = None,
-        prefix: str = ADMIN_PREFIX,
-        plan: str = "",
-        description: str = "",
-        metadata: Mapping[str, Any] | None = None,
-        rate: Rate | None = None,
-        request_id: str | None = None,
-    ) -> NewKey:
-        """A key that belongs to nobody else: what is made with it is its own."""
+    async def create(self, principal: Principal, name: str, **terms: Unpack[KeyTerms]) -> NewKey:
+        """A key that belongs to nobody else: what is made with it is its own. InvalidInput names the wrong field."""
         self._admin.require(principal)
-        return await self._keys.create(
-            name,
-            kind=kind,
-            scopes=scopes,
-            expires_in_days=expires_in_days,
-            prefix=prefix,
-            plan=plan,
-            description=description,
-            metadata=metadata,
-            rate=rate,
-            actor=principal.id,
-            request_id=request_id,
-        )
+        terms.setdefault("prefix", ADMIN_PREFIX)
+        return await self._keys.create(name, actor=principal.id, **terms)
 
     async def list(
         self, principal: Principal, *, limit: int, offset: int = 0, include_inactive: bool = False
@@ -114,9 +90,7 @@ class KeyAdmin:
         await self._keys.write_uses()
         return await self._records.key_stats(key_id, since)
 
-    async def change(
-        self, principal: Principal, key_id: str, changes: KeyChanges, *, request_id: str | None = None
-    ) -> ApiKey:
+    async def change(self, principal: Principal, key_id: str, changes: KeyChanges) -> ApiKey:
         """NoChange when there is no such key, or nothing to change."""
         self._admin.require(principal)
         check_key(
@@ -128,16 +102,14 @@ class KeyAdmin:
         )
         if changes == KeyChanges() or await self._keys.get(key_id) is None:
             raise NoChange
-        return await self._keys.change(
-            key_id, changes.applied, "key.changed", actor=principal.id, request_id=request_id
-        )
+        return await self._keys.change(key_id, changes.applied, "key.changed", actor=principal.id)
 
-    async def revoke(self, principal: Principal, key_id: str, *, request_id: str | None = None) -> None:
+    async def revoke(self, principal: Principal, key_id: str) -> None:
         """End it; it stays in the records. Again is no error."""
         await self.get(principal, key_id)
-        await self._keys.revoke(key_id, actor=principal.id, request_id=request_id)
+        await self._keys.revoke(key_id, actor=principal.id)
 
-    async def delete(self, principal: Principal, key_id: str, *, request_id: str | None = None) -> None:
+    async def delete(self, principal: Principal, key_id: str) -> None:
         """End and forget it, with what it was used for; its events stay, and so does what it owns."""
         await self.get(principal, key_id)
-        await self._keys.delete(key_id, actor=principal.id, request_id=request_id)
+        await self._keys.delete(key_id, actor=principal.id)

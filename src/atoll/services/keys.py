@@ -7,39 +7,31 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Any
+from typing import Unpack
 
 from atoll.domain.errors import Conflict, NotFound, StaleVersion, Unauthenticated
 from atoll.domain.event import Event
-from atoll.domain.ids import KEY_ID, bootstrap_key_id, new_key_id
-from atoll.domain.key import DEFAULT_SCOPES, KEY_PREFIX_CHARS, ApiKey, KeyKind, Scope, hash_key, new_key_text
+from atoll.domain.ids import KEY_ID, bootstrap_key_id
+from atoll.domain.key import KEY_PREFIX_CHARS, ApiKey, KeyKind, Scope, hash_key, new_key_text
 from atoll.domain.principal import Principal
 from atoll.domain.quota import QuotaChange
 from atoll.domain.rate import Rate
 from atoll.records.base import KeyUse, Records
 from atoll.services.clock import Clock, utc_now
+from atoll.services.key_lineage import ancestors
 from atoll.services.key_rules import check_key, check_plan
 from atoll.services.key_uses import KeyUses
+from atoll.services.new_keys import NewKey, OwnedKeyTerms, new_key
 from atoll.services.remembered import Remembered
 
 TEXT_CHARS_MAX = 256
 CHANGE_ATTEMPTS = 5
-DEPTH_MAX = 8  # keys of which each made the next
 
 
 class ExpiredKey(Unauthenticated):
     """A valid API key is required: Authorization: Bearer <key>."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """A key and its text, which nobody can ask for a second time."""
-
-    key: ApiKey
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +80,10 @@ class Keys:
         self,
         name: str,
         *,
-        kind: KeyKind = KeyKind.STANDARD,
-        scopes: frozenset[Scope] = DEFAULT_SCOPES,
-        expires_in_days: float | None = None,
-        prefix: str = "sk_",
         text: str | None = None,
         key_id: str | None = None,
-        owner: str = "",
-        parent: str | None = None,
-        resources: frozenset[str] | None = None,
-        budget_micro_usd: int | None = None,
-        plan: str = "",
-        description: str = "",
-        metadata: Mapping[str, Any] | None = None,
-        rate: Rate | None = None,
         actor: str = "system",
-        request_id: str | None = None,
+        **terms: Unpack[OwnedKeyTerms],
     ) -> NewKey:
         """Make a key; `text`, and `key_id`, are for one that was drawn before. InvalidInput names the wrong field.
 
@@ -111,68 +91,48 @@ class Keys:
         """
         check_key(
             name=name,
-            scopes=scopes,
-            expires_in_days=expires_in_days,
-            prefix=prefix,
-            plan=plan,
-            description=description,
-            metadata=metadata,
-            rate=rate,
+            scopes=terms.get("scopes"),
+            expires_in_days=terms.get("expires_in_days"),
+            prefix=terms.get("prefix"),
+            plan=terms.get("plan", ""),
+            description=terms.get("description"),
+            metadata=terms.get("metadata"),
+            rate=terms.get("rate"),
         )
-        check_plan(plan, self._plans)
-        text = text or new_key_text(prefix)
-        now = self._clock()
-        expires_at = None if expires_in_days is None else now + timedelta(days=expires_in_days)
-        key = ApiKey(
-            id=key_id or new_key_id(),
-            hash=hash_key(text),
-            prefix=text[:KEY_PREFIX_CHARS],
-            name=name,
-            kind=kind,
-            scopes=scopes,
-            created_at=now,
-            expires_at=expires_at,
-            owner=owner,
-            parent=parent,
-            resources=resources,
-            budget_micro_usd=budget_micro_usd,
-            plan=plan,
-            description=description,
-            metadata=dict(metadata or {}),
-            rate=rate,
-        )
-        detail: dict[str, object] = {"name": name, "kind": kind.value, "scopes": sorted(scopes), "prefix": key.prefix}
-        await self._records.add_key(key, self._event("key.created", key, actor, request_id, detail))
+        check_plan(terms.get("plan", ""), self._plans)
+        made = new_key(name, self._clock(), text=text, key_id=key_id, **terms)
+        key = made.key
+        detail: dict[str, object] = {
+            "name": name, "kind": key.kind.value, "scopes": sorted(key.scopes), "prefix": key.prefix
+        }  # fmt: skip
+        await self._records.add_key(key, self._event("key.created", key, actor, detail))
         self._forget(key)  # it may be remembered as unknown
-        return NewKey(key, text)
+        return made
 
     async def list(self, *, owner: str | None = None, include_revoked: bool = False) -> list[ApiKey]:
         """Oldest first; everybody's, or one owner's."""
         return await self._records.list_keys(owner=owner, include_revoked=include_revoked)
 
-    async def revoke(self, key_id: str, *, actor: str = "system", request_id: str | None = None) -> ApiKey:
+    async def revoke(self, key_id: str, *, actor: str = "system") -> ApiKey:
         """End a key: the next request with it is refused. NotFound for an unknown one; again is no error."""
 
         def end(key: ApiKey) -> ApiKey:
             return key if key.revoked_at is not None else replace(key, revoked_at=self._clock())
 
-        return await self.change(key_id, end, "key.revoked", actor=actor, request_id=request_id)
+        return await self.change(key_id, end, "key.revoked", actor=actor)
 
     async def as_it_stands(self, key: ApiKey) -> ApiKey:
         """The key as people are shown it: revoked, where one that it comes from was revoked, is gone or is none of the
         settings' any more."""
-        above = key
-        for _ in range(DEPTH_MAX):
-            if above.parent is None or key.revoked_at is not None:
-                break
-            parent = await self._records.get_key(above.parent)
-            if parent is None or not self._stands(parent):
-                ended_at = None if parent is None else parent.revoked_at
+        if key.revoked_at is not None:
+            return key
+        for above in await ancestors(key, self._records.get_key):
+            if above is None or not self._stands(above):
+                ended_at = None if above is None else above.revoked_at
                 return replace(key, revoked_at=ended_at or self._clock())
-            above = parent
         return key
 
-    async def rotate(self, key_id: str, *, actor: str = "system", request_id: str | None = None) -> NewKey:
+    async def rotate(self, key_id: str, *, actor: str = "system") -> NewKey:
         """Give a key another text: the old one opens nothing any more, nor does any key that it made, on other servers
         within `cache_s`: who had the old text may have made them. Conflict for one that has ended, or ended with what
         made it."""
@@ -188,9 +148,7 @@ class Keys:
             text = new_key_text(f"{key.prefix.rpartition('_')[0] or 'sk'}_")
             return replace(key, hash=hash_key(text), prefix=text[:KEY_PREFIX_CHARS])
 
-        made = await self.change(
-            key_id, renew, "key.rotated", actor=actor, request_id=request_id, children_end="key.revoked"
-        )
+        made = await self.change(key_id, renew, "key.rotated", actor=actor, children_end="key.revoked")
         for child in await self._records.list_child_keys(key_id):
             self._forget(child)
         return NewKey(made, text)
@@ -202,7 +160,6 @@ class Keys:
         action: str,
         *,
         actor: str = "system",
-        request_id: str | None = None,
         quotas: QuotaChange | None = None,
         children_end: str | None = None,
     ) -> ApiKey:
@@ -215,11 +172,11 @@ class Keys:
             altered = alter(key)
             if altered == key and quotas is None:
                 return key
-            event = self._event(action, key, actor, request_id, {"name": altered.name})
+            event = self._event(action, key, actor, {"name": altered.name})
             try:
                 ended = None
                 if children_end is not None:
-                    ended = self._event(children_end, key, actor, request_id, {"reason": action})
+                    ended = self._event(children_end, key, actor, {"reason": action})
                 return await self._records.swap_key(altered, event, quotas=quotas, children_end=ended)
             except StaleVersion:
                 continue
@@ -233,13 +190,13 @@ class Keys:
         """The key of an id, dead or alive."""
         return await self._records.get_key(key_id) if KEY_ID.match(key_id) else None
 
-    async def delete(self, key_id: str, *, actor: str = "system", request_id: str | None = None) -> None:
+    async def delete(self, key_id: str, *, actor: str = "system") -> None:
         """Forget a key and what it was used for. NotFound for an unknown one; Conflict while it is the only admin of
         a group."""
         key = await self.get(key_id)
         if key is None:
             raise NotFound(f"key {key_id} not found")
-        event = self._event("key.deleted", key, actor, request_id, {"name": key.name, "prefix": key.prefix})
+        event = self._event("key.deleted", key, actor, {"name": key.name, "prefix": key.prefix})
         try:
             await self._records.delete_key(key_id, event)
         finally:
@@ -279,19 +236,15 @@ class Keys:
         return await self._left(key)
 
     async def _left(self, key: ApiKey) -> Left:
-        scopes, rate, rated_as, lineage = key.scopes, key.rate, key.id, [key.id]
-        parent_id, now = key.parent, self._clock()
-        for _ in range(DEPTH_MAX):
-            if parent_id is None:
-                return Left(key, scopes, tuple(lineage), rate, rated_as)
-            parent = await self._by_id.get(parent_id)
-            if parent is None or not self._stands(parent) or not parent.usable(now):
-                break
+        scopes, rate, rated_as, lineage, now = key.scopes, key.rate, key.id, [key.id], self._clock()
+        for above in await ancestors(key, self._by_id.get):
+            if above is None or not self._stands(above) or not above.usable(now):
+                raise Unauthenticated
             if rate is None:  # it counts with what made it, unless it was given a rate itself
-                rate, rated_as = parent.rate, parent.id
-            scopes, parent_id = scopes & parent.scopes, parent.parent
-            lineage.append(parent.id)
-        raise Unauthenticated
+                rate, rated_as = above.rate, above.id
+            scopes &= above.scopes
+            lineage.append(above.id)
+        return Left(key, scopes, tuple(lineage), rate, rated_as)
 
     async def any_usable(self) -> bool:
         """Whether at least one key would be accepted now."""
@@ -330,5 +283,5 @@ class Keys:
         """Uses that were never logged, because the queue was full or the store refused them."""
         return self._uses.dropped
 
-    def _event(self, action: str, key: ApiKey, actor: str, request_id: str | None, detail: dict[str, object]) -> Event:
-        return Event(action, key.id, key.owner, actor, request_id=request_id, detail=detail, at=self._clock())
+    def _event(self, action: str, key: ApiKey, actor: str, detail: dict[str, object]) -> Event:
+        return Event(action, key.id, key.owner, actor, detail=detail, at=self._clock())

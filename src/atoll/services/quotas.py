@@ -35,12 +35,12 @@ from atoll.domain.sandbox import LIVE, Sandbox, SandboxSpec
 from atoll.domain.user import USER_ID
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
+from atoll.services.key_lineage import ancestors
 from atoll.services.quota_notices import Notices
 from atoll.services.remembered import Remembered
 from atoll.telemetry.metrics import Metrics
 
 LISTED_MAX = 1_000
-LINEAGE_MAX = 8  # keys of which each made the next: `keys.DEPTH_MAX`
 UNBOUNDED = "unlimited"  # the plan of those who have no quotas
 _METERED = (QuotaName.CPU, QuotaName.EGRESS)
 
@@ -142,12 +142,10 @@ class Quotas:
         return replace(found, amounts={what: most for what, most in amounts.items() if most is not None})
 
     async def _lineage(self, key_id: str) -> list[str]:
-        found: list[str] = []
-        while key_id and len(found) < LINEAGE_MAX:
-            found.append(key_id)
-            key = await self._records.get_key(key_id)
-            key_id = "" if key is None else key.parent or ""
-        return found
+        key = await self._records.get_key(key_id) if key_id else None
+        if key is None:
+            return []
+        return [key_id, *[one.id for one in await ancestors(key, self._records.get_key) if one is not None]]
 
     async def _plan(self, subject: str) -> str:
         if USER_ID.match(subject):

@@ -11,12 +11,10 @@ from typing import Any
 from atoll.domain.account import Account, QuotaRequest
 from atoll.domain.account_limits import email_of
 from atoll.domain.event import Event
-from atoll.domain.ids import new_key_id
-from atoll.domain.key import DEFAULT_SCOPES, KEY_PREFIX_CHARS, ApiKey, KeyKind, hash_key, new_key_text
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
 from atoll.services.key_rules import check_key
-from atoll.services.keys import NewKey
+from atoll.services.new_keys import NewKey, new_key
 
 TIER = "free"
 STRANGER = "anonymous"  # the actor of what somebody without a credential does
@@ -31,29 +29,21 @@ class Signup:
         self._requests_max = requests_max
         self._clock = clock
 
-    async def join(self, email: str, name: str | None = None, *, request_id: str | None = None) -> NewKey:
+    async def join(self, email: str, name: str | None = None) -> NewKey:
         """A standard key of the plan `free`. Conflict for an address that has one; QuotaExceeded when all are given."""
-        address, now, text = email_of(email), self._clock(), new_key_text()
+        address, now = email_of(email), self._clock()
         check_key(name=name)
-        key = ApiKey(
-            id=new_key_id(),
-            hash=hash_key(text),
-            prefix=text[:KEY_PREFIX_CHARS],
-            name=name or "waitlist",
-            kind=KeyKind.STANDARD,
-            scopes=DEFAULT_SCOPES,
-            created_at=now,
-            plan=TIER,
-        )
+        made = new_key(name or "waitlist", now, plan=TIER)
+        key = made.key
         detail = {"name": key.name, "plan": TIER, "prefix": key.prefix}
-        event = Event("key.created", key.id, key.id, STRANGER, request_id=request_id, detail=detail, at=now)
+        event = Event("key.created", key.id, key.id, STRANGER, detail=detail, at=now)
         await self._records.add_account_key(Account(key.id, now, address), key, event, most=self._keys_max)
-        return NewKey(key, text)
+        return made
 
-    async def ask(self, email: str, detail: Mapping[str, Any], *, request_id: str | None = None) -> QuotaRequest:
+    async def ask(self, email: str, detail: Mapping[str, Any]) -> QuotaRequest:
         """Keep a request for the operator to read. QuotaExceeded when too many wait."""
         now = self._clock()
         request = QuotaRequest(email_of(email), now, detail=detail)
         # whose address it is does not stand in the audit log: what was asked is found by its number
-        event = Event("quota.requested", "", STRANGER, STRANGER, request_id=request_id, at=now)
+        event = Event("quota.requested", "", STRANGER, STRANGER, at=now)
         return await self._records.add_quota_request(request, event, most=self._requests_max)

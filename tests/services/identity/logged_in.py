@@ -60,7 +60,8 @@ class Server:
             records, self.users, passwords, self.tokens, self.standing, self.throttle, limits, time.clock
         )
         self.keys = Keys(records, **clocks)
-        self.own_keys = OwnKeys(Capabilities(records, self.keys, WorkspaceAccess(records), clock=time.clock))
+        self.capabilities = Capabilities(records, self.keys, WorkspaceAccess(records), clock=time.clock)
+        self.own_keys = OwnKeys(self.capabilities)
 
     async def user(self, username: str = "ann", **more: Any) -> User:
         return await self.users.create(OPERATOR, username, PASSWORD, **more)

@@ -22,7 +22,9 @@ from atoll.domain.sandbox import Sandbox, SandboxSpec
 from atoll.services.identity.capabilities import CHILDREN_MAX, Capabilities
 from atoll.services.identity.identity import Identity
 from atoll.services.identity.memberships import Memberships
-from atoll.services.keys import DEPTH_MAX, Keys, NewKey
+from atoll.services.key_lineage import DEPTH_MAX
+from atoll.services.keys import Keys
+from atoll.services.new_keys import NewKey
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.workspace_records_examples import made

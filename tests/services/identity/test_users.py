@@ -230,6 +230,17 @@ async def test_keys_of_a_user_are_bounded_and_others_are_unknown(pair: Pair, mon
     await pair.here.own_keys.create(ann, "ci")
 
 
+async def test_a_key_that_ended_with_the_one_that_made_it_is_shown_so_to_its_user(pair: Pair) -> None:
+    ann = principal_of(await pair.here.user(), "login_" + "0" * 24)
+    made = await pair.here.own_keys.create(ann, "ci")
+    child = await pair.here.capabilities.mint(await pair.here.keys.authenticate(made.text), "narrow")
+    assert [one.revoked_at for one in await pair.here.own_keys.list(ann)] == [None, None]
+    ended = await pair.here.own_keys.revoke(ann, made.key.id)
+    [shown] = await pair.here.own_keys.list(ann)
+    assert (shown.id, shown.revoked_at) == (child.key.id, ended.revoked_at)
+    assert await pair.here.own_keys.get(ann, child.key.id) == shown
+
+
 async def test_a_look_up_that_a_change_overtook_is_not_remembered(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     user = await pair.here.user()
     read, go_on = asyncio.Event(), asyncio.Event()

@@ -17,7 +17,8 @@ from atoll.domain.webhook import Webhook
 from atoll.services.identity.connected import Connected
 from atoll.services.identity.principals import Principals
 from atoll.services.identity.standing import Standing
-from atoll.services.keys import Keys, NewKey
+from atoll.services.keys import Keys
+from atoll.services.new_keys import NewKey
 from atoll.services.outbound import Outbound
 from atoll.services.webhooks.owners import Owners
 from atoll.services.webhooks.webhooks import Webhooks

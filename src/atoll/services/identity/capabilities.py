@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from atoll.domain.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthenticated
 from atoll.domain.event import Event
-from atoll.domain.ids import KEY_ID, SANDBOX_ID, new_key_id
-from atoll.domain.key import KEY_PREFIX_CHARS, ApiKey, KeyKind, Scope, hash_key, new_key_text
+from atoll.domain.ids import KEY_ID, SANDBOX_ID
+from atoll.domain.key import ApiKey, KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.quota import Overrides
 from atoll.records.base import Records
 from atoll.services.clock import Clock, utc_now
 from atoll.services.identity.reach import seen
 from atoll.services.identity.users import is_in_person, speaks_for_account
+from atoll.services.key_lineage import DEPTH_MAX, ancestors
 from atoll.services.key_rules import check_key
-from atoll.services.keys import DEPTH_MAX, Keys, NewKey
+from atoll.services.keys import Keys
+from atoll.services.new_keys import NewKey, new_key
 from atoll.services.workspaces.access import WorkspaceAccess
 
 CHILDREN_MAX = 100  # that one key, or one user in person, made and that have not ended
@@ -61,17 +64,13 @@ class Capabilities:
             await self._check_depth(parent)
         now = self._clock()
         check_key(name=name, expires_in_days=expires_in_days, description=description)
-        text = new_key_text()
-        key = ApiKey(
-            id=new_key_id(),
-            hash=hash_key(text),
-            prefix=text[:KEY_PREFIX_CHARS],
-            name=name,
+        expires_at = _expiry(parent, now, expires_in_days)
+        made = new_key(
+            name,
+            now,
             # Whoever has no quota gives that on, but never the right to administer the server.
             kind=KeyKind.INTERNAL if principal.kind is KeyKind.OWNER else principal.kind,
             scopes=_narrowed(principal, scopes),
-            created_at=now,
-            expires_at=_expiry(parent, now, expires_in_days),
             owner=principal.id,
             parent=None if parent is None else parent.id,
             resources=await self._reachable(principal, resources),
@@ -79,6 +78,7 @@ class Capabilities:
             plan=principal.plan,
             description=description,
         )
+        key = replace(made.key, expires_at=expires_at)
         event = Event("key.created", key.id, key.owner, principal.id, detail=_told(key), at=now)
         try:
             if parent is None:
@@ -87,7 +87,7 @@ class Capabilities:
                 await self._records.add_child_key(key, event, siblings_max=CHILDREN_MAX, quotas=quotas)
         except Conflict:
             raise Unauthenticated from None  # the parent ended in this moment
-        return NewKey(key, text)
+        return NewKey(key, made.text)
 
     async def list(self, principal: Principal) -> builtins.list[ApiKey]:
         """Those that the credential made itself and that are not revoked, oldest first."""
@@ -119,10 +119,11 @@ class Capabilities:
         return speaks_for_account(principal)
 
     async def all(self, principal: Principal) -> builtins.list[ApiKey]:
-        """Those that are its business and not revoked, oldest first, the one that asks among them."""
+        """Those that are its business and not revoked, oldest first, the one that asks among them. One that ended with
+        what made it is shown so."""
         parent = await self._parent(principal)
         if parent is None or self.sees_all(principal):
-            return await self._keys.list(owner=principal.id)
+            return [await self._keys.as_it_stands(key) for key in await self._keys.list(owner=principal.id)]
         return [parent, *await self.list(principal)]
 
     async def find(self, principal: Principal, key_id: str) -> ApiKey:
@@ -153,22 +154,13 @@ class Capabilities:
         raise Forbidden("only an API key, or a user who has logged in, makes keys")
 
     async def _check_depth(self, parent: ApiKey) -> None:
-        above = parent.parent
-        for _ in range(DEPTH_MAX - 1):  # the child is one more
-            if above is None:
-                return
-            key = await self._records.get_key(above)
-            above = None if key is None else key.parent
-        raise Forbidden(f"keys make keys at most {DEPTH_MAX} deep")
+        above = await ancestors(parent, self._records.get_key)
+        if len(above) > DEPTH_MAX - 2:  # itself and its child are two more
+            raise Forbidden(f"keys make keys at most {DEPTH_MAX} deep")
 
     async def _descends(self, key: ApiKey, ancestor: str) -> bool:
-        parent_id = key.parent
-        for _ in range(DEPTH_MAX):
-            if parent_id is None or parent_id == ancestor:
-                break
-            parent = await self._records.get_key(parent_id)
-            parent_id = None if parent is None else parent.parent
-        return parent_id == ancestor
+        above = await ancestors(key, self._records.get_key)
+        return any(one is not None and one.id == ancestor for one in above)
 
     async def _reachable(self, principal: Principal, asked: Sequence[str] | None) -> frozenset[str] | None:
         if asked is None:

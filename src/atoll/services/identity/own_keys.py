@@ -9,7 +9,7 @@ from atoll.domain.key import ApiKey, Scope
 from atoll.domain.principal import Principal
 from atoll.services.identity.capabilities import Capabilities
 from atoll.services.identity.users import require_in_person
-from atoll.services.keys import NewKey
+from atoll.services.new_keys import NewKey
 
 
 class OwnKeys:
@@ -39,7 +39,7 @@ class OwnKeys:
     async def get(self, principal: Principal, key_id: str) -> ApiKey:
         """NotFound for an unknown one, or somebody else's."""
         require_in_person(principal)
-        return await self._capabilities.find(principal, key_id)
+        return await self._capabilities.get(principal, key_id)
 
     async def revoke(self, principal: Principal, key_id: str) -> ApiKey:
         """The next request with it is refused. As `get`."""

@@ -22,7 +22,6 @@ from atoll.surfaces.execbox.account_requests import (
     QuotaRequestBody,
     WaitlistBody,
 )
-from atoll.telemetry.trace import trace_of
 
 HISTORY_DAYS, EXPORTED_DAYS = 7, 30
 SHOWN_ONCE = {"cache-control": "no-store"}
@@ -63,8 +62,7 @@ class AccountHandlers:
 
     async def set_limits(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, AccountLimitsBody, self._body_bytes)
-        request_id = trace_of(request.scope).request_id
-        own = await self._accounts.set_limits(principal, body.given(), request_id=request_id)
+        own = await self._accounts.set_limits(principal, body.given())
         return json_response(answers.limits(own, await self._accounts.usage(principal)))
 
     async def list_keys(self, _request: Request, principal: Principal) -> Response:
@@ -101,14 +99,14 @@ class SignupHandlers:
 
     async def join(self, request: Request) -> Response:
         body = await read_model(request, WaitlistBody, self._body_bytes)
-        made = await self._signup.join(body.email, body.name, request_id=trace_of(request.scope).request_id)
+        made = await self._signup.join(body.email, body.name)
         message = "keep this key: it cannot be shown again"
         return json_response({"id": made.key.id, "key": made.text, "tier": TIER, "message": message}, 201, SHOWN_ONCE)
 
     async def ask(self, request: Request) -> Response:
         body = await read_model(request, QuotaRequestBody, self._body_bytes)
         detail = {name: value for name, value in body.given().items() if name != "email" and value is not None}
-        kept = await self._signup.ask(body.email, detail, request_id=trace_of(request.scope).request_id)
+        kept = await self._signup.ask(body.email, detail)
         message = "the operator of this server reads it"
         answer = {"id": kept.id, "status": kept.status, "message": message, "created_at": kept.created_at}
         return json_response(answer, 201)

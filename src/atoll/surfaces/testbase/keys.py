@@ -19,7 +19,6 @@ from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.models import BodyModel
 from atoll.surfaces.operation import Parameter
-from atoll.telemetry.trace import trace_of
 
 PREFIX_CHARS = 8  # of a key's text that this API shows
 WARNING = "⚠️ Store this key securely - it cannot be retrieved again!"
@@ -84,7 +83,6 @@ class KeyAdminHandlers:
             description=body.description or "",
             metadata=body.metadata,
             rate=_rate(body.rate),
-            request_id=trace_of(request.scope).request_id,
         )
         shown = _shown(made.key)
         names = (
@@ -117,20 +115,19 @@ class KeyAdminHandlers:
             body.metadata,
             _rate(body.rate),
         )
-        request_id = trace_of(request.scope).request_id
-        key = await self._admin.change(principal, request.path_params["key"], changes, request_id=request_id)
+        key = await self._admin.change(principal, request.path_params["key"], changes)
         shown = _shown(key)
         names = ("id", "keyPrefix", "name", "description", "permissions", "metadata", "rate")
         return json_response({name: shown[name] for name in names})
 
     async def revoke(self, request: Request, principal: Principal) -> Response:
         key_id = request.path_params["key"]
-        await self._admin.revoke(principal, key_id, request_id=trace_of(request.scope).request_id)
+        await self._admin.revoke(principal, key_id)
         return json_response({"success": True, "message": "API key revoked successfully", "id": key_id})
 
     async def delete(self, request: Request, principal: Principal) -> Response:
         key_id = request.path_params["key"]
-        await self._admin.delete(principal, key_id, request_id=trace_of(request.scope).request_id)
+        await self._admin.delete(principal, key_id)
         return json_response({"success": True, "message": "API key deleted permanently", "id": key_id})
 
     async def usage(self, request: Request, principal: Principal) -> Response:
