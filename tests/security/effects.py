@@ -49,10 +49,12 @@ CALLS: list[tuple[str, set[str]]] = [
     ("adminRevokeKey", {"key.revoked"}),
     ("adminDeleteKey", {"key.deleted"}),
     ("killSession", {"sandbox.killed"}),
+    ("setSessionNetwork", {"sandbox.network_changed"}),
+    ("suspendSession", {"sandbox.suspending"}),
+    ("stopSession", {"sandbox.stopping"}),
+    ("deleteFilesystem", {"workspace.deleted", "lineage.shredded"}),
+    ("deleteWorkspace", {"workspace.deleted", "lineage.shredded"}),
     ("deleteUser", {"user.deleted", "workspace.deleted"}),
 ]
 # Asked for once more, or where there is nothing to change, they change no record: `request.done` is all that is told.
 UNCHANGED = {"restoreSnapshot", "restoreFilesystem", "restoreWorkspace", "mergeWorkspace", "takeRevision"}
-# The first two need a list of hosts and a workspace that can be written; the others' things are gone when the sweep
-# comes to them, as killSession and deleteAgentWorkspace, take the same ways before. Their own tests hold it.
-ELSEWHERE = {"setSessionNetwork", "suspendSession", "stopSession", "deleteFilesystem", "deleteWorkspace"}

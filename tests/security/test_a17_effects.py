@@ -14,12 +14,22 @@ from tests.security.calling import knock
 from tests.security.effects import BESIDE, CALLS
 from tests.security.test_a17_mutations import events_of, key_of
 from tests.security.test_tenancy import Town, open_house, town
+from tests.security.things import post
 from tests.surfaces.workspaces.client import ENTRIES, file, frame, lines
 from tests.surfaces.workspaces.test_archives import archive
 
 __all__ = ["open_house", "town"]
 
 PASSWORD = "correct horse battery staple"
+SESSION = {"image": "host", "network": "none", "command": ["sleep", "60"]}
+# Where such a thing is made, as what, and what is called on it.
+ANEW: dict[str, tuple[str, dict[str, Any], str]] = {
+    "setSessionNetwork": ("/v1/sessions", SESSION | {"network": {"allow": ["a.example"]}}, "/network"),
+    "suspendSession": ("/v1/sessions", SESSION | {"workspace": "default"}, "/suspend"),
+    "stopSession": ("/v1/sessions", SESSION, "/stop"),
+    "deleteFilesystem": ("/api/filesystems", {"name": "fs-to-delete"}, ""),
+    "deleteWorkspace": ("/v1/workspaces", {"name": "to-delete"}, ""),
+}
 
 
 def test_the_door_tells_of_what_is_no_record_and_of_nothing_else() -> None:
@@ -67,6 +77,8 @@ async def how(town: Town, name: str) -> dict[str, Any]:
         if name == "syncCommit":
             return {"path": path, "content": lines([file("a", b"hello")]), "headers": ENTRIES}
         return {"json": {}}
+    if name in ANEW:
+        return await anew(town, name)
     if name == "adminChangeKey":
         has["made"] = (await town.keys.create("to be deleted")).key.id
     calls: dict[str, dict[str, Any]] = {
@@ -93,6 +105,15 @@ async def how(town: Town, name: str) -> dict[str, Any]:
         found = await house.call("POST", "/auth/login", None, json=calls["login"]["json"])
         town.alice.token = found.json()["access_token"]
     return calls.get(name, {})
+
+
+async def anew(town: Town, name: str) -> dict[str, Any]:
+    """Called on a thing of its own: what the tenant has is gone by then, or is of another kind."""
+    collection, body, rest = ANEW[name]
+    made = await post(town.house, town.alice, collection, body)
+    return {"path": f"{collection}/{made['id']}{rest}"} | (
+        {"json": {"allow": ["b.example"]}} if "network" in rest else {}
+    )
 
 
 async def _told(town: Town, name: str, *, wait: bool) -> list[Event]:
