@@ -15,6 +15,7 @@ import pytest
 from atoll.domain.brokering import Substitution, placeholder
 from atoll.domain.errors import Conflict
 from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxSpec, SandboxState
+from atoll.gateway.broker import BrokerRefused
 from atoll.gateway.egress import Egress
 from atoll.services.authorities import Authorities
 from atoll.services.giving import NoGiving
@@ -239,6 +240,48 @@ async def test_a_value_that_no_header_can_hold_ends_the_exchange_and_stands_in_n
     assert "lines" not in str(caught.value) and caught.value.__suppress_context__
     writer.close()
     assert world.heard == []
+
+
+async def test_a_request_that_its_values_make_too_long_is_not_made(world: World) -> None:
+    await world.internet.listen(ADDRESS, 80, world.http)
+    world.egress._giving = Giving(b"v" * 30_000)
+    assert b"200 OK" in await world.say(request(HOST, f"X-Key: {STANDS}{STANDS}"))
+    for words in (request(HOST, f"X-Key: {STANDS * 5}"), request(HOST, *[f"X-Key: {STANDS}"] * 5)):
+        _reader, writer, serving = await world.connect(HOST, 80)
+        writer.write(words)
+        with pytest.raises(BrokerRefused):
+            await serving
+        writer.close()
+    assert len(world.heard) == 1
+
+
+async def test_small_chunks_leave_the_others_their_turn(world: World) -> None:
+    count, turns, arrived = 3000, 0, 0
+    all_there = asyncio.Event()
+
+    async def swallow(reader: StreamReader, writer: StreamWriter) -> None:
+        nonlocal arrived
+        while data := await reader.read(65_536):
+            arrived += data.count(b"a\r\n")
+            if arrived >= count:
+                all_there.set()
+
+    async def other() -> None:
+        nonlocal turns
+        while not all_there.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    await world.internet.listen(ADDRESS, 80, swallow)
+    _reader, writer, serving = await world.connect(HOST, 80)
+    writer.write(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    writer.write(b"1\r\na\r\n" * count)
+    async with asyncio.timeout(20):
+        await other()
+    assert turns > count
+    writer.close()
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
 
 
 async def test_bodies_pass_both_ways_and_connections_are_used_again(world: World) -> None:

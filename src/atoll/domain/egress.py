@@ -72,6 +72,8 @@ def clean_name(text: str) -> str | None:
     """A host name in the one form in which names are compared: small letters, ASCII, no dot at the end. None for what
     is none, and for an address."""
     text = text.removesuffix(".")
+    if len(text) > NAME_CHARS_MAX:  # before anything that takes longer the longer it is
+        return None
     if not text.isascii():
         try:
             text = text.encode("idna").decode()

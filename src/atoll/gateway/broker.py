@@ -126,6 +126,7 @@ class _Side:
             self.stream.writer.write(data)
             async with asyncio.timeout(IDLE_S):
                 await self.stream.writer.drain()
+        await asyncio.sleep(0)  # of small chunks thousands are read at once: the others' turn comes in between
 
 
 class Exchange:
@@ -140,6 +141,7 @@ class Exchange:
         self._idle_s = idle_s
         self._substitutions: Sequence[Substitution] = ()
         self._given: list[tuple[bytes, bytes]] = []  # to the host, and what the program said in its place
+        self._room = 0  # bytes of values that the request may still have
 
     async def run(self, program: Stream, outside: Stream) -> None:
         """Until either side is done. BrokerRefused for what is no proper HTTP/1.1, or names another host."""
@@ -233,11 +235,11 @@ class Exchange:
         await join(program, outside, half_closed_s=HALF_CLOSED_S, idle_s=self._idle_s)
 
     def _with_values(self, request: h11.Request) -> h11.Request:
-        self._given = []
+        self._given, self._room = [], HEAD_BYTES_MAX
         target = request.target
         for one in self._substitutions:
             quoted = quote_from_bytes(one.value, safe="").encode()
-            target = target.replace(one.placeholder, quoted)
+            target = self._put(target, one.placeholder, quoted)
             if len(one.value) >= MASKED_BYTES_MIN:
                 self._given += [(one.value, one.placeholder), (quoted, one.placeholder)]
         headers = [(name, self._with_value(name, value)) for name, value in request.headers.raw_items()]
@@ -262,8 +264,15 @@ class Exchange:
 
     def _replaced(self, text: bytes) -> bytes:
         for one in self._substitutions:
-            text = text.replace(one.placeholder, one.value)
+            text = self._put(text, one.placeholder, one.value)
         return text
+
+    def _put(self, text: bytes, placeholder: bytes, value: bytes) -> bytes:
+        """Within bounds: a long value in place of thousands of placeholders would fill the memory."""
+        self._room -= text.count(placeholder) * len(value)
+        if self._room < 0:
+            raise BrokerRefused("a request that is too long with the values of its secrets")
+        return text.replace(placeholder, value)
 
     def _masked(self, text: bytes) -> bytes:
         """A host that repeats in a header what it was given does not tell it to the program."""
