@@ -1,0 +1,94 @@
+"""The tables, as SQLAlchemy Core metadata, one file for each room; equal to the sum of the migrations, by a test.
+
+`sql.py` and `copy.py` build their statements from it; `rows.py` says how objects become rows.
+"""
+
+from __future__ import annotations
+
+from atoll.records.schema.audit import (
+    audit_keys,
+    checkpoint_heads,
+    checkpoints,
+    event_heads,
+    events,
+    webhook_cursors,
+    webhooks,
+)
+from atoll.records.schema.columns import Utc, metadata
+from atoll.records.schema.identity import group_members, groups, logins, refresh_tokens, secrets, signing_keys, users
+from atoll.records.schema.keys import accounts, api_key_usage, api_keys
+from atoll.records.schema.limits import idempotent_requests, quota_overrides, quota_requests, quota_spent, rates
+from atoll.records.schema.sandboxes import sandboxes
+from atoll.records.schema.workspaces import chunks, lineages, owners, packs, revisions, shares, snapshots, workspaces
+
+__all__ = [
+    "TABLES",
+    "Utc",
+    "accounts",
+    "api_key_usage",
+    "api_keys",
+    "audit_keys",
+    "checkpoint_heads",
+    "checkpoints",
+    "chunks",
+    "event_heads",
+    "events",
+    "group_members",
+    "groups",
+    "idempotent_requests",
+    "lineages",
+    "logins",
+    "metadata",
+    "owners",
+    "packs",
+    "quota_overrides",
+    "quota_requests",
+    "quota_spent",
+    "rates",
+    "refresh_tokens",
+    "revisions",
+    "sandboxes",
+    "secrets",
+    "shares",
+    "signing_keys",
+    "snapshots",
+    "users",
+    "webhook_cursors",
+    "webhooks",
+    "workspaces",
+]
+
+# In the order in which rows can be copied: what others refer to comes before them.
+TABLES = (
+    sandboxes,
+    api_keys,
+    api_key_usage,
+    users,
+    logins,
+    refresh_tokens,
+    signing_keys,
+    events,
+    event_heads,
+    audit_keys,
+    checkpoints,
+    checkpoint_heads,
+    webhooks,
+    webhook_cursors,
+    owners,
+    lineages,
+    workspaces,
+    revisions,
+    snapshots,
+    shares,
+    packs,
+    chunks,
+    groups,
+    group_members,
+    secrets,
+    rates,
+    accounts,
+    quota_requests,
+    quota_overrides,
+    quota_spent,
+    idempotent_requests,
+)
