@@ -105,6 +105,17 @@ async def test_a_request_that_was_refused_leaves_its_key_free(house: House, body
     assert (await create(house, "k-1")).status_code == 201
 
 
+async def test_what_was_refused_is_said_also_while_the_store_does_not_free_the_key(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def down(*_: Any) -> None:
+        raise Unavailable("the database does not answer")
+
+    monkeypatch.setattr(house.records, "forget_request", down)
+    refused = await create(house, "k-1", image="nowhere")
+    assert (refused.status_code, "nowhere" in refused.text) == (400, True), refused.text
+
+
 async def test_a_missing_scope_is_refused_before_and_after(house: House) -> None:
     assert (await create(house, "k-1", READER)).status_code == 403
     assert (await create(house, "k-1")).status_code == 201

@@ -99,12 +99,12 @@ class OnceOnly:
             response = await handler(request, principal)
         except AtollError as error:
             if _without_effect(error, once):
-                await self.idempotency.forget(begun)
+                await self._forget(begun)
             else:
                 self.idempotency.leave(begun)
             raise
         except ClientDisconnect:
-            await self.idempotency.forget(begun)  # whoever was making it undoes it
+            await self._forget(begun)  # whoever was making it undoes it
             raise
         except BaseException:
             self.idempotency.leave(begun)
@@ -114,6 +114,12 @@ class OnceOnly:
         except AtollError as error:  # it had its effect, which its client is to hear of
             _log.warning("idempotency.answer_lost", error=error.message)
         return response
+
+    async def _forget(self, begun: IdempotentRequest) -> None:
+        try:
+            await self.idempotency.forget(begun)
+        except AtollError as error:  # why it was refused is what its client is to hear
+            _log.warning("idempotency.not_forgotten", error=error.message)
 
 
 def _without_effect(error: AtollError, once: Once) -> bool:
