@@ -17,6 +17,7 @@ from atoll.domain.quota import OverridesOf, QuotaName
 from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxSpec, SandboxState
 from atoll.gateway.allowance import EgressSpent
 from atoll.gateway.egress import Egress
+from atoll.gateway.inspection import NameRefused
 from atoll.services.egress_quota import EgressQuota
 from atoll.services.lives import Live, Lives
 from atoll.services.quotas import QuotaLimits, Quotas
@@ -188,8 +189,9 @@ async def test_refused_connections_are_counted_by_their_reasons(worlds: list[Wor
     world.internet.names[HOST] = [ADDRESS]
     _, writer, serving = await world.connect(live)
     writer.write(b"GET / HTTP/1.1\r\nHost: bad.example\r\n\r\n")
-    async with asyncio.timeout(10):
-        await serving
+    with pytest.raises(NameRefused):
+        async with asyncio.timeout(10):
+            await serving
     writer.close()
     assert world.refused("name") == 1
     stream = GateStream("out", "93.184.216.98", 7000, asyncio.StreamReader(), writer)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from atoll.domain.errors import Forbidden, InvalidInput, Unauthenticated
 from atoll.domain.event import Event
@@ -18,7 +19,7 @@ from atoll.domain.key import DEFAULT_SCOPES, KeyKind, Scope, hash_key
 from atoll.domain.principal import Principal
 from atoll.domain.rate import Rate
 from atoll.domain.sandbox import Grant, NetworkMode, Sandbox, SandboxSpec
-from atoll.services.gates import Nobody
+from atoll.services.gates import TOLD_S, Nobody
 from atoll.services.identity.connected import Connected
 from atoll.services.identity.standing import Standing
 from atoll.services.keys import Keys
@@ -104,6 +105,22 @@ async def test_streams_of_one_sandbox_are_bounded_and_the_others_wait(house: Hou
         writer.close()
     await until(lambda: servant(house).serving == 0)
     assert await say(house, sandbox)
+
+
+async def test_the_log_is_told_of_refused_streams_now_and_then(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(live: Live, stream: GateStream) -> None:
+        raise Forbidden("not on the list")
+
+    monkeypatch.setattr(servant(house), "serve", refuse)
+    clock = [0.0]
+    house.sandboxes.gates._monotonic = lambda: clock[0]
+    sandbox = await create(house, capability=READ)
+    with capture_logs() as logs:
+        for clock[0] in (0.0, TOLD_S / 2, TOLD_S):
+            for _ in range(5):
+                assert await say(house, sandbox) == b""
+        told = [line["times"] for line in logs if line["event"] == "gates.refused"]
+    assert told == [1, 10]
 
 
 async def test_an_end_cuts_what_is_open(house: House) -> None:

@@ -16,15 +16,13 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
-import structlog
-
 from atoll.domain.addresses import is_public
 from atoll.domain.brokering import Substitution
 from atoll.domain.egress import AllowList, allow_list
 from atoll.domain.errors import Conflict, Forbidden, NotFound, Unavailable
 from atoll.gateway.allowance import Allowance, Left, unbounded
 from atoll.gateway.broker import PIECE_BYTES, BrokerRefused, Exchange, Passed, Prefixed, begin_tls, end_tls
-from atoll.gateway.inspection import Inspected
+from atoll.gateway.inspection import Inspected, NameRefused
 from atoll.gateway.questions import Questions
 from atoll.gateway.resolver import Resolver
 from atoll.gateway.synthetic import RANGE, SyntheticNames
@@ -35,8 +33,6 @@ from atoll.services.lives import Live
 from atoll.sidekick.client import GateStream
 from atoll.sidekick.gates import DNS
 from atoll.telemetry.metrics import Metrics
-
-_log = structlog.get_logger()
 
 DNS_PORT = 53
 CONNECT_S = 10.0  # to all of a name's addresses together
@@ -201,13 +197,14 @@ class Egress:
         inspected: Inspected | None = None
         try:
             if target.name is not None and not self._policy(live).allow.everything:
-                source = inspected = Inspected(source, lambda name: self._said(live, target, name))
+                source = inspected = Inspected(source, lambda name: self._policy(live).allow.allows_name(name))
             program = Stream(Passed(source, self._policy(live).allowance.sent), writer)
             await join(program, outside, half_closed_s=HALF_CLOSED_S, idle_s=self._idle_s)
         finally:
             outside.writer.transport.abort()
-            if inspected is not None and inspected.refused:
-                self._metrics.refused("name")
+        if inspected is not None and inspected.refused:
+            self._metrics.refused("name")
+            raise NameRefused(f"what was said to {target} names another host, or hides which")
 
     async def _broker(self, live: Live, target: Target, stream: GateStream) -> None:
         """HTTP, with TLS or without: the values are put in. What else is spoken gets none."""
@@ -260,12 +257,6 @@ class Egress:
             made.set_alpn_protocols(["http/1.1"])
             self._tls = made
         return self._tls
-
-    def _said(self, live: Live, target: Target, name: str) -> bool:
-        if self._policy(live).allow.allows_name(name):
-            return True
-        _log.info("egress.name_refused", sandbox_id=live.sandbox.id, target=str(target))
-        return False
 
 
 def _target(policy: _Policy, stream: GateStream) -> Target:

@@ -6,7 +6,10 @@ Watching opens them for sandboxes that have any, endings close them. While nobod
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import Counter
+from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -27,6 +30,7 @@ WAITING = 4  # streams of one sandbox that are taken without a pause; more wait 
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 5.0
 CLOSE_S = 1.0
+TOLD_S = 10.0  # the log has one line of a sandbox's refused streams in this time: programs try hundreds in a second
 
 
 class Servant(Protocol):
@@ -64,13 +68,22 @@ class _Watch:
     waiting: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     streams: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     room: asyncio.Condition = field(default_factory=asyncio.Condition)
+    refused: int = 0  # streams, since the log was told
+    told_at: float = -math.inf
 
 
 class Gates:
     """`servant` is set by the composition root; nothing of a sandbox outlives `close`."""
 
-    def __init__(self, runtime: Runtime, limits: Limits, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        limits: Limits,
+        metrics: Metrics | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.servant: Servant = Nobody()
+        self._monotonic = monotonic
         self._runtime = runtime
         self._limits = limits
         self._metrics = (metrics or Metrics()).gateway
@@ -149,11 +162,20 @@ class Gates:
 
         task.add_done_callback(over)
 
+    def _tell(self, watch: _Watch, stream: GateStream, error: Exception) -> None:
+        watch.refused += 1
+        now = self._monotonic()
+        if now - watch.told_at < TOLD_S:
+            return
+        sandbox_id, times = watch.live.sandbox.id, watch.refused
+        _log.info("gates.refused", sandbox_id=sandbox_id, gate=stream.gate, error=str(error), times=times)
+        watch.refused, watch.told_at = 0, now
+
     async def _answer(self, watch: _Watch, stream: GateStream) -> None:
         try:
             await self.servant.serve(watch.live, stream)
         except (AtollError, OSError) as error:
-            _log.info("gates.refused", sandbox_id=watch.live.sandbox.id, gate=stream.gate, error=str(error))
+            self._tell(watch, stream, error)
         except Exception:
             _log.exception("gates.fault", sandbox_id=watch.live.sandbox.id, gate=stream.gate)
         finally:
