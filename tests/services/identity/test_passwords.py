@@ -88,6 +88,29 @@ async def test_few_are_hashed_at_a_time_off_the_loop_and_a_bounded_number_waits(
     assert await of.hash("later") == "later"
 
 
+async def test_who_goes_away_while_a_password_is_hashed_makes_no_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    of, go_on = cheap_passwords(), threading.Event()
+    running: list[str] = []
+
+    def slow(password: str) -> str:
+        running.append(password)
+        go_on.wait(10)
+        return password
+
+    monkeypatch.setattr(of, "_hasher", type("Slow", (), {"hash": staticmethod(slow)})())
+    try:
+        for number in range(4):
+            task = asyncio.create_task(of.hash(f"{number}"))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            await asyncio.wait([task])
+        assert running == ["0", "1"], "64 MiB each: no more than that at a time"
+    finally:
+        go_on.set()
+    assert await of.hash("later") == "later"
+    assert running == ["0", "1", "later"], "what nobody waits for any more is not begun"
+
+
 async def test_a15_strangers_fill_their_places_and_never_those_of_who_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, most in (("WAITING_MAX", 8), ("STRANGERS_MAX", 5), ("STRANGERS_OF_ADDRESS_MAX", 2)):
         monkeypatch.setattr(passwords, name, most)

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from argon2 import PasswordHasher
@@ -33,7 +34,8 @@ class Passwords:
     ) -> None:
         self._chars_min = chars_min
         self._hasher = PasswordHasher(time_cost, memory_kib, parallelism, type=Type.ID)
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        # Threads of their own: one whose caller went away hashes on, and is counted until it is done.
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="password")
         self._waiting = 0
         self._strangers: Counter[str] = Counter()  # of those who wait, by address
         self._nobodys: str | None = None
@@ -85,8 +87,7 @@ class Passwords:
         if stranger is not None:
             self._strangers[stranger] += 1
         try:
-            async with self._turns:
-                return await asyncio.to_thread(work, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
         finally:
             self._waiting -= 1
             if stranger is not None:
