@@ -11,7 +11,7 @@ from atoll.cli import options, output
 from atoll.cli.amounts import bytes_of
 
 if TYPE_CHECKING:
-    from atoll.services.quota_overrides import QuotaOverrides, Standing
+    from atoll.services.quota_overrides import QuotaOverrides, QuotaStanding
 
 T = TypeVar("T")
 UNLIMITED = "unlimited"
@@ -105,7 +105,7 @@ def _with_quotas(data: str | None, work: Callable[[QuotaOverrides], Awaitable[T]
     return asyncio.run(run())
 
 
-def _print(standing: Standing, as_json: bool) -> None:
+def _print(standing: QuotaStanding, as_json: bool) -> None:
     if as_json:
         shown = [
             {"name": use.name.value, "limit": use.limit, "used": use.used, "remaining": use.remaining}

@@ -25,7 +25,7 @@ NAMES = ", ".join(name.value for name in QuotaName)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class QuotaStanding:
     """What somebody may use and uses; the overrides are in it."""
 
     subject: str
@@ -42,7 +42,7 @@ class QuotaOverrides:
         self._quotas = quotas
         self._clock = clock
 
-    async def mine(self, principal: Principal) -> list[Standing]:
+    async def mine(self, principal: Principal) -> list[QuotaStanding]:
         """The principal's own, the key's that it came with where it has some, and its groups'. Needs `read`."""
         principal.require(Scope.READ)
         unbounded = principal.kind is not KeyKind.STANDARD or principal.admin
@@ -58,7 +58,7 @@ class QuotaOverrides:
             return found
         return [*found, *[await self._standing(group) for group in sorted(principal.groups)]]
 
-    async def get(self, principal: Principal, subject: str) -> Standing:
+    async def get(self, principal: Principal, subject: str) -> QuotaStanding:
         """Somebody's: a user's, a group's or a key's. Forbidden but for administrators; NotFound."""
         _check_admin(principal)
         subject, _ = await self._known(subject)
@@ -69,7 +69,7 @@ class QuotaOverrides:
         _check_admin(principal)
         return await self._records.list_quotas(limit=limit)
 
-    async def put(self, principal: Principal, subject: str, amounts: Mapping[str, int | None]) -> Standing:
+    async def put(self, principal: Principal, subject: str, amounts: Mapping[str, int | None]) -> QuotaStanding:
         """Set all its overrides; None is no bound, and what is not named is as the plan says. None of them: take them
         away. Forbidden but for administrators; NotFound; InvalidInput names the quota."""
         _check_admin(principal)
@@ -81,13 +81,13 @@ class QuotaOverrides:
         self._quotas.forget(subject)
         return await self._standing(subject)
 
-    async def change(self, principal: Principal, subject: str, amounts: Mapping[str, int | None]) -> Standing:
+    async def change(self, principal: Principal, subject: str, amounts: Mapping[str, int | None]) -> QuotaStanding:
         """Set some of them and leave the others."""
         _check_admin(principal)
         wanted = {_name(name): _amount(name, amount) for name, amount in amounts.items()}
         return await self._change(principal, QuotaChange(subject, wanted))
 
-    async def clear(self, principal: Principal, subject: str, names: Sequence[str] = ()) -> Standing:
+    async def clear(self, principal: Principal, subject: str, names: Sequence[str] = ()) -> QuotaStanding:
         """Back to what the plan says: some of them, or all."""
         _check_admin(principal)
         if not names:
@@ -95,7 +95,7 @@ class QuotaOverrides:
         cleared = frozenset(_name(name) for name in names)
         return await self._change(principal, QuotaChange(subject, cleared=cleared))
 
-    async def _change(self, principal: Principal, change: QuotaChange) -> Standing:
+    async def _change(self, principal: Principal, change: QuotaChange) -> QuotaStanding:
         subject, tenant = await self._known(change.subject)
         change = replace(change, subject=subject)
         await self._records.change_quotas(change, self._event("quota.set", subject, tenant, principal))
@@ -105,12 +105,12 @@ class QuotaOverrides:
     def _event(self, action: str, subject: str, tenant: str, principal: Principal) -> Event:
         return Event(action, subject, tenant, principal.id, at=self._clock())
 
-    async def _standing(self, subject: str, *, unbounded: bool = False) -> Standing:
+    async def _standing(self, subject: str, *, unbounded: bool = False) -> QuotaStanding:
         allotment = await self._quotas.look_up(subject)
         unbounded = unbounded or allotment.plan == UNBOUNDED
         uses = await self._quotas.usage_of(subject, bounded=not unbounded)
         plan = UNBOUNDED if unbounded else allotment.plan
-        return Standing(subject, plan, tuple(uses), (await self._quotas.overrides(subject)).amounts)
+        return QuotaStanding(subject, plan, tuple(uses), (await self._quotas.overrides(subject)).amounts)
 
     async def _known(self, subject: str) -> tuple[str, str]:
         """Its id, that of a user, a group or a key, or of the user of that name; and whose it is."""

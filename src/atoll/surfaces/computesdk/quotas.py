@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from atoll.domain.principal import Principal
 from atoll.domain.quota import QuotaUse
-from atoll.services.quota_overrides import QuotaOverrides, Standing
+from atoll.services.quota_overrides import QuotaOverrides, QuotaStanding
 from atoll.services.quotas import Quotas, is_hourly
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
@@ -82,7 +82,7 @@ class QuotaHandlers:
     async def clear(self, request: Request, principal: Principal) -> Response:
         return json_response(self._shown(await self._overrides.clear(principal, request.path_params["subject"])))
 
-    def _shown(self, standing: Standing) -> dict[str, Any]:
+    def _shown(self, standing: QuotaStanding) -> dict[str, Any]:
         return {
             "id": standing.subject,
             "plan": standing.plan,
