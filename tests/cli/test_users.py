@@ -77,6 +77,8 @@ def test_users_are_made_listed_and_deleted_before_the_first_start(atoll: Atoll) 
     shown = json.loads(atoll("users", "list", "--json").stdout)
     assert [(one["username"], one["admin"]) for one in shown] == [("ann", True), ("ben", False)]
     assert drawn["password"] not in atoll("users", "list").stdout
+    assert atoll("users", "promote", "ben").stdout == atoll("users", "demote", "ben", "ann").stdout.splitlines(True)[0]
+    assert [one["admin"] for one in json.loads(atoll("users", "list", "--json").stdout)] == [False, False]
     passwd = atoll("users", "passwd", "ben", "--generate")
     identity, password = passwd.stdout.splitlines()
     assert (identity, len(password)) == (shown[1]["id"], 24)

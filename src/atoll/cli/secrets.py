@@ -13,11 +13,17 @@ from atoll.cli import output
 VALUE_BYTES_MAX = 64 * 2**10
 Group = Annotated[str | None, typer.Option("--group", help="Of this group, instead of one's own.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What to call it: a variable's name.")]
+Hosts = Annotated[
+    list[str] | None,
+    typer.Option("--host", help="A host that a brokered one may be sent to, *.example.org too; repeatable."),
+]
+Description = Annotated[str | None, typer.Option("--description", help="What it is for.")]
 
 
 def add_to(app: typer.Typer) -> None:
     group = typer.Typer(help="Values for processes, which nobody can read back.", no_args_is_help=True)
     group.command("set", no_args_is_help=True)(set_)
+    group.command("change", no_args_is_help=True)(change)
     group.command("list")(list_)
     group.command("ls", hidden=True)(list_)
     group.command("delete", no_args_is_help=True)(delete)
@@ -27,11 +33,8 @@ def add_to(app: typer.Typer) -> None:
 
 def set_(
     name: Name,
-    host: Annotated[
-        list[str] | None,
-        typer.Option("--host", help="A host that a brokered one may be sent to, *.example.org too; repeatable."),
-    ] = None,
-    description: Annotated[str | None, typer.Option("--description", help="What it is for.")] = None,
+    host: Hosts = None,
+    description: Description = None,
     group: Group = None,
     keep_newline: Annotated[
         bool, typer.Option("--keep-newline", help="Keep the newline at the end of what is read.")
@@ -46,6 +49,32 @@ def set_(
 
     value = _value(keep_newline)
     done = asyncio.run(AsyncSecrets(group=group).set(name, value, hosts=host, description=description))
+    if as_json:
+        output.print_json(done.raw)
+    else:
+        typer.echo(done.id)
+
+
+def change(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name or id.")],
+    host: Hosts = None,
+    no_hosts: Annotated[bool, typer.Option("--no-hosts", help="It may be sent nowhere any more.")] = False,
+    description: Description = None,
+    group: Group = None,
+    as_json: output.Json = False,
+) -> None:
+    """Change where a brokered one may be sent, or what it is for; its value stays."""
+    from atoll.cli.failure import MISUSED, Failed
+    from atoll.sdk import AsyncSecrets
+
+    if host and no_hosts:
+        raise Failed("--host and --no-hosts contradict each other", MISUSED)
+    hosts = [] if no_hosts else host
+    if hosts is None and description is None:
+        raise Failed(
+            "nothing to change: --host, --no-hosts or --description; `atoll secrets set` renews the value", MISUSED
+        )
+    done = asyncio.run(AsyncSecrets(group=group).change(name, hosts=hosts, description=description))
     if as_json:
         output.print_json(done.raw)
     else:

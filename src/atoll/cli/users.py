@@ -1,4 +1,4 @@
-"""`atoll users`: make, list, disable, enable and delete users and set passwords, straight in the database.
+"""`atoll users`: make, list, change and delete users and set their passwords, straight in the database.
 
 A password comes from a prompt, from stdin or from the dice: never from the command line, which others can read.
 """
@@ -15,7 +15,7 @@ from atoll.cli import options, output
 
 if TYPE_CHECKING:
     from atoll.domain.user import User
-    from atoll.services.identity.users import Users
+    from atoll.services.identity.users import UserChanges, Users
 
 T = TypeVar("T")
 GENERATED_BYTES = 18  # 24 characters
@@ -34,6 +34,8 @@ def add_to(app: typer.Typer) -> None:
     group.command("passwd", no_args_is_help=True)(passwd)
     group.command("disable", no_args_is_help=True)(disable)
     group.command("enable", no_args_is_help=True)(enable)
+    group.command("promote", no_args_is_help=True)(promote)
+    group.command("demote", no_args_is_help=True)(demote)
     group.command("delete", no_args_is_help=True)(delete)
     group.command("rotate-key")(rotate_key)
     app.add_typer(group, name="users", rich_help_panel="Server")
@@ -123,12 +125,30 @@ def passwd(
 
 def disable(names: UserNames, data: options.DataFolder = None) -> None:
     """Keep users out: their logins end, and their keys open nothing. A server that runs does so within seconds."""
-    _change(names, data, disabled=True)
+    from atoll.services.identity.users import UserChanges
+
+    _change(names, data, UserChanges(disabled=True))
 
 
 def enable(names: UserNames, data: options.DataFolder = None) -> None:
     """Let disabled users in again; their keys open what they did."""
-    _change(names, data, disabled=False)
+    from atoll.services.identity.users import UserChanges
+
+    _change(names, data, UserChanges(disabled=False))
+
+
+def promote(names: UserNames, data: options.DataFolder = None) -> None:
+    """Let users administer the server."""
+    from atoll.services.identity.users import UserChanges
+
+    _change(names, data, UserChanges(admin=True))
+
+
+def demote(names: UserNames, data: options.DataFolder = None) -> None:
+    """Let users no longer administer the server. A server that runs does so within seconds."""
+    from atoll.services.identity.users import UserChanges
+
+    _change(names, data, UserChanges(admin=False))
 
 
 def delete(names: UserNames, data: options.DataFolder = None) -> None:
@@ -171,11 +191,11 @@ def rotate_key(
     typer.echo(asyncio.run(run()))
 
 
-def _change(names: list[str], data: str | None, *, disabled: bool) -> None:
-    from atoll.services.identity.users import OPERATOR, UserChanges
+def _change(names: list[str], data: str | None, changes: UserChanges) -> None:
+    from atoll.services.identity.users import OPERATOR
 
     async def change(users: Users) -> list[User]:
-        return [await users.change(OPERATOR, name, UserChanges(disabled=disabled)) for name in names]
+        return [await users.change(OPERATOR, name, changes) for name in names]
 
     for user in _with_users(data, change):
         typer.echo(user.id)

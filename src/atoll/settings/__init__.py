@@ -5,7 +5,6 @@ The composition root calls `load` once and hands out branches; `python -m atoll.
 
 from atoll.settings.aliases import ALIASES
 from atoll.settings.loading import load
-from atoll.settings.page import render_markdown
 from atoll.settings.section import DAY_S, GIB, KIB, MIB, SettingsError
 from atoll.settings.server import database_url
 from atoll.settings.tree import Settings, environment_name, leaves
@@ -22,5 +21,4 @@ __all__ = [
     "environment_name",
     "leaves",
     "load",
-    "render_markdown",
 ]

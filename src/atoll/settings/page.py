@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 from pydantic.fields import FieldInfo
 
 from atoll.settings.aliases import ALIASES, ALIASES_WITHOUT_EFFECT, SHORT
+from atoll.settings.meanings import meanings
 from atoll.settings.section import GIB, KIB, MIB
 from atoll.settings.tree import Settings, leaves
 
@@ -14,14 +15,14 @@ from atoll.settings.tree import Settings, leaves
 def render_markdown() -> str:
     """docs/settings.md: every setting with its default, its bounds and its meaning."""
     lines = [_PAGE_HEAD]
-    section = None
+    section, words = None, meanings()
     for name, field in leaves():
         here = name.rpartition(".")[0]
         if here != section:
             section = here
             lines += ["", f"## {here}" if here else "## Top level", "", *_section_words(here)]
             lines += ["| name | default | bounds | meaning |", "|---|---|---|---|"]
-        meaning = (field.description or "").replace("|", "\\|")
+        meaning = words.get(name, "").replace("|", "\\|")
         lines.append(f"| `{name}` | {_show_default(name, field)} | {_show_bounds(name, field)} | {meaning} |")
     lines += ["", "## Short names", "", "| environment | setting |", "|---|---|"]
     lines += [f"| `{variable}` | `{name}` |" for variable, name in SHORT.items()]

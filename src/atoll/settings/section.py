@@ -17,7 +17,7 @@ class SettingsError(InvalidInput):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 # A time that may be unbounded; TOML and the environment say so with 0.

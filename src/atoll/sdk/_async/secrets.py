@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
+from typing import Any
 
 from atoll.domain.errors import NotFound
 from atoll.sdk._async.api import AsyncApi, connect
@@ -26,8 +27,7 @@ class AsyncSecrets:
     ) -> SecretInfo:
         """Keep a value under that name; one that is there gets a new value. `hosts` are those that a brokered one may
         be sent to."""
-        said = {"hosts": texts(hosts, "hosts", "a list of host names"), "description": description}
-        body = {key: found for key, found in said.items() if found is not None}
+        body = _said(hosts, description)
         if isinstance(value, str):
             body["value"] = value
         else:
@@ -38,6 +38,13 @@ class AsyncSecrets:
         except NotFound:
             made = {"name": name, **body, **({"group_id": self._group} if self._group else {})}
             return secret_of(await self._api.call("POST", BASE, made))
+
+    async def change(
+        self, name: str, *, hosts: Sequence[str] | None = None, description: str | None = None
+    ) -> SecretInfo:
+        """Another list of hosts, or another description; what is None stays, and so does the value. NotFound."""
+        target = target_of(BASE, name, group_id=self._group)
+        return secret_of(await self._api.call("PATCH", target, _said(hosts, description)))
 
     async def get(self, name: str) -> SecretInfo:
         """What is known of one, by its name or id; NotFound."""
@@ -57,3 +64,8 @@ class AsyncSecrets:
     async def delete(self, name: str) -> None:
         """Forget it; NotFound. Processes that have it keep it."""
         await self._api.call("DELETE", target_of(BASE, name, group_id=self._group))
+
+
+def _said(hosts: Sequence[str] | None, description: str | None) -> dict[str, Any]:
+    said = {"hosts": texts(hosts, "hosts", "a list of host names"), "description": description}
+    return {key: found for key, found in said.items() if found is not None}

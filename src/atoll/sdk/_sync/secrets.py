@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
+from typing import Any
 
 from atoll.domain.errors import NotFound
 from atoll.sdk._sync.api import Api, connect
@@ -27,8 +28,7 @@ class Secrets:
     ) -> SecretInfo:
         """Keep a value under that name; one that is there gets a new value. `hosts` are those that a brokered one may
         be sent to."""
-        said = {"hosts": texts(hosts, "hosts", "a list of host names"), "description": description}
-        body = {key: found for key, found in said.items() if found is not None}
+        body = _said(hosts, description)
         if isinstance(value, str):
             body["value"] = value
         else:
@@ -39,6 +39,11 @@ class Secrets:
         except NotFound:
             made = {"name": name, **body, **({"group_id": self._group} if self._group else {})}
             return secret_of(self._api.call("POST", BASE, made))
+
+    def change(self, name: str, *, hosts: Sequence[str] | None = None, description: str | None = None) -> SecretInfo:
+        """Another list of hosts, or another description; what is None stays, and so does the value. NotFound."""
+        target = target_of(BASE, name, group_id=self._group)
+        return secret_of(self._api.call("PATCH", target, _said(hosts, description)))
 
     def get(self, name: str) -> SecretInfo:
         """What is known of one, by its name or id; NotFound."""
@@ -58,3 +63,8 @@ class Secrets:
     def delete(self, name: str) -> None:
         """Forget it; NotFound. Processes that have it keep it."""
         self._api.call("DELETE", target_of(BASE, name, group_id=self._group))
+
+
+def _said(hosts: Sequence[str] | None, description: str | None) -> dict[str, Any]:
+    said = {"hosts": texts(hosts, "hosts", "a list of host names"), "description": description}
+    return {key: found for key, found in said.items() if found is not None}
