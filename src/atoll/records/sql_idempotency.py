@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
+from atoll.domain.errors import Unavailable
 from atoll.domain.idempotency import SMALL_BYTES, IdempotentRequest
 from atoll.records.idempotency import IdempotencyRecords
 from atoll.records.prepared import Prepared
@@ -14,6 +15,7 @@ from atoll.records.schema import idempotent_requests
 from atoll.records.sql_store import SqlStore, put, storable
 
 PRUNE_ROWS = 500
+ATTEMPTS = 3
 
 _table = idempotent_requests.c
 _mine = (_table.principal == bindparam("of"), _table.key == bindparam("under"))
@@ -54,17 +56,20 @@ class SqlIdempotency(SqlStore, IdempotencyRecords):
         which = {"of": request.principal, "under": request.key}
 
         def begin(connection: Connection) -> dict[str, Any] | None:
-            if _PUT.run(connection, row) == 1:
-                return None
-            if _DROP_OLD.run(connection, which | {"before": forgotten}) == 1 and _PUT.run(connection, row) == 1:
-                return None
-            return _GET.first(connection, which) or {}
+            for _ in range(ATTEMPTS):
+                if _PUT.run(connection, row) == 1:
+                    return None
+                if _DROP_OLD.run(connection, which | {"before": forgotten}) == 1 and _PUT.run(connection, row) == 1:
+                    return None
+                if found := _GET.first(connection, which):
+                    return found  # else it was forgotten between two statements, by another server
+            raise Unavailable(f"the Idempotency-Key {request.key!r} keeps changing: try again")
 
         # Not synced: a power cut takes every sandbox with it, and a later write that is synced syncs this one before.
         found = await self._database.write(begin)
         if found is None:
             return None
-        return IdempotentRequest(**_known(found)) if found else request
+        return IdempotentRequest(**_known(found))
 
     async def answer_request(self, request: IdempotentRequest, *, bytes_max: int | None = None) -> None:
         answer = request.answer or b""

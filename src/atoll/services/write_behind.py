@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import structlog
@@ -40,9 +41,11 @@ class WriteBehind(Generic[T]):
         self._batch_items = batch_items
         self._every_s = every_s
         self._waiting: deque[T] = deque()
+        self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        self._closing.clear()
         self._task = asyncio.create_task(self._flush_forever(), name=self._name)
 
     async def close(self) -> None:
@@ -50,12 +53,11 @@ class WriteBehind(Generic[T]):
         task, self._task = self._task, None
         if task is None:
             return
-        task.cancel()
-        await asyncio.wait([task])
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self.flush()
-        except TimeoutError:
+        self._closing.set()  # a write under way is let be: cut short it may be stored, and would be written again
+        _, hangs = await asyncio.wait([task], timeout=CLOSE_S)
+        if hangs:
+            task.cancel()
+            await asyncio.wait([task])
             _log.warning("write_behind.lost", what=self._name, count=len(self._waiting))
 
     def add(self, item: T) -> None:
@@ -82,6 +84,9 @@ class WriteBehind(Generic[T]):
                 _log.warning("write_behind.refused", what=self._name, count=len(batch), exc_info=True)
 
     async def _flush_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
+        closing = False
+        while not closing:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._every_s):
+                    closing = await self._closing.wait()
             await self.flush()
