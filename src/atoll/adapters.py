@@ -1,6 +1,7 @@
 """The adapters that the settings name: the store, the runtime, the vault, the stores of blobs, none of them started.
 
-The composition root and the command line open them here; no other module names a concrete adapter.
+The composition root and the command line open them here; no other module names a concrete adapter. Each is imported
+when it is opened: a command would wait for the others.
 """
 
 from __future__ import annotations
@@ -19,9 +20,6 @@ from atoll.services.workspaces.storage.packs import pack_key
 from atoll.settings import Settings
 from atoll.settings.vault import TransitSettings
 from atoll.vaults.base import Vault
-from atoll.vaults.local_key import LocalKey
-from atoll.vaults.transit import Transit, TransitAccess
-from atoll.vaults.workos import Workos
 
 
 def open_store(settings: Settings) -> Records:
@@ -57,22 +55,28 @@ def open_runtime(settings: Settings) -> Runtime:
 def open_vault(settings: Settings, kind: str | None = None) -> Vault:
     """The vault of the settings, or the one of that kind, not started. InvalidInput where they do not say enough."""
     own, kind = settings.vault, kind or settings.vault.kind
-    if kind == Transit.name:
-        return Transit(_transit_access(own.transit))
-    if kind == Workos.name:
+    if kind == "transit":
+        return _open_transit(own.transit)
+    if kind == "workos":
+        from atoll.vaults.workos import Workos
+
         if own.workos.api_key is None:
             raise InvalidInput("the vault workos needs vault.workos.api_key", field="vault.workos.api_key")
         key, context = own.workos.api_key.get_secret_value(), own.workos.context
         return Workos(own.workos.url, key, context, timeout_s=own.workos.timeout_s)
-    if kind == LocalKey.name:
+    if kind == "local":
+        from atoll.vaults.local_key import LocalKey
+
         return LocalKey(settings.master_key_file)
     raise InvalidInput(f"there is no vault of the kind {kind!r}", field="vault.kind")
 
 
-def _transit_access(own: TransitSettings) -> TransitAccess:
+def _open_transit(own: TransitSettings) -> Vault:
+    from atoll.vaults.transit import Transit, TransitAccess
+
     if own.url is None:
         raise InvalidInput("the vault transit needs vault.transit.url", field="vault.transit.url")
-    return TransitAccess(
+    access = TransitAccess(
         url=own.url,
         mount=own.mount,
         key=own.key,
@@ -86,6 +90,7 @@ def _transit_access(own: TransitSettings) -> TransitAccess:
         ca_file=own.ca_file,
         timeout_s=own.timeout_s,
     )
+    return Transit(access)
 
 
 def open_blob_store(settings: Settings) -> Blobs:

@@ -1,4 +1,4 @@
-"""Statements that every request runs, compiled once: on SQLite they go straight to the driver.
+"""Statements that every request runs, compiled when they are first used: on SQLite they go straight to the driver.
 
 `sql.py` declares them. SQLAlchemy's own execution costs several times what SQLite itself needs for one row; in a
 transaction of three statements that is most of a millisecond. On PostgreSQL, where the network decides, they run
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, Delete, Insert, Select, Update
@@ -29,20 +30,11 @@ class Prepared:
 
     def __init__(self, statement: Insert | Update | Delete | Select[Any], *, on_postgres: Insert | None = None) -> None:
         self._statement = statement if on_postgres is None else on_postgres
-        compiled = statement.compile(
-            dialect=_DIALECT, column_keys=_columns(statement) if isinstance(statement, Insert) else None
-        )
-        self._text = compiled.string
-        constants = compiled.params
-        self._places: list[tuple[str, Processor, Any]] = []
-        for name in compiled.positiontup or ():
-            kind = compiled.binds[name].type.dialect_impl(_DIALECT)
-            self._places.append((name, kind.bind_processor(_DIALECT), constants.get(name)))
-        self._results: list[tuple[str, Processor]] = []
-        if isinstance(statement, Select):
-            for column in statement.selected_columns:
-                kind = column.type.dialect_impl(_DIALECT)
-                self._results.append((str(column.key), kind.result_processor(_DIALECT, None)))
+        self._for_sqlite = statement
+
+    @cached_property
+    def _on_sqlite(self) -> _Compiled:
+        return _Compiled(self._for_sqlite)
 
     def run(self, connection: Connection, values: Values) -> int:
         """Execute; how many rows it changed."""
@@ -62,9 +54,9 @@ class Prepared:
             return
         raw: Any = connection.connection.driver_connection
         try:
-            raw.executemany(self._text, map(self._bound, rows)).close()
+            raw.executemany(self._on_sqlite.text, map(self._on_sqlite.bound, rows)).close()
         except sqlite3.Error as error:
-            raise translated(error, self._text) from error
+            raise translated(error, self._on_sqlite.text) from error
 
     def first(self, connection: Connection, values: Values) -> dict[str, Any] | None:
         """The first row by column names, or None."""
@@ -80,17 +72,40 @@ class Prepared:
             return None
         return {
             name: value if process is None else process(value)
-            for (name, process), value in zip(self._results, row, strict=True)
+            for (name, process), value in zip(self._on_sqlite.results, row, strict=True)
         }
 
     def _execute(self, connection: Connection, values: Values) -> sqlite3.Cursor:
         raw: Any = connection.connection.driver_connection
+        compiled = self._on_sqlite
         try:
-            return raw.execute(self._text, self._bound(values))
+            return raw.execute(compiled.text, compiled.bound(values))
         except sqlite3.Error as error:
-            raise translated(error, self._text) from error
+            raise translated(error, compiled.text) from error
 
-    def _bound(self, values: Values) -> list[Any]:
+
+class _Compiled:
+    """A statement in SQLite's words, with how its values go in and its columns come out."""
+
+    __slots__ = ("_places", "results", "text")
+
+    def __init__(self, statement: Insert | Update | Delete | Select[Any]) -> None:
+        compiled = statement.compile(
+            dialect=_DIALECT, column_keys=_columns(statement) if isinstance(statement, Insert) else None
+        )
+        self.text = compiled.string
+        constants = compiled.params
+        self._places: list[tuple[str, Processor, Any]] = []
+        for name in compiled.positiontup or ():
+            kind = compiled.binds[name].type.dialect_impl(_DIALECT)
+            self._places.append((name, kind.bind_processor(_DIALECT), constants.get(name)))
+        self.results: list[tuple[str, Processor]] = []
+        if isinstance(statement, Select):
+            for column in statement.selected_columns:
+                kind = column.type.dialect_impl(_DIALECT)
+                self.results.append((str(column.key), kind.result_processor(_DIALECT, None)))
+
+    def bound(self, values: Values) -> list[Any]:
         return [
             value if process is None else process(value)
             for name, process, constant in self._places
