@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -104,15 +105,27 @@ def postgres_server() -> Iterator[str]:
 @pytest.fixture
 async def postgres_url(postgres_server: str) -> AsyncIterator[str]:
     """The URL of a new, empty database, dropped after the test."""
+    async with new_database(postgres_server) as url:
+        yield url
+
+
+@asynccontextmanager
+async def new_database(server: str, template: str = "template1") -> AsyncIterator[str]:
+    """The URL of a copy of the template, on that server, while the block lasts."""
     name = f"atoll_test_{uuid.uuid4().hex[:12]}"
-    await _administer(postgres_server, f"CREATE DATABASE {name}")
+    await administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
-        yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+        yield database_of(server, name)
     finally:
-        await _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+        await administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def _administer(url: str, command: str) -> None:
+def database_of(server: str, name: str) -> str:
+    """The URL of one of its databases."""
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+async def administer(url: str, command: str) -> None:
     engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
     try:
         async with engine.connect() as connection:

@@ -11,6 +11,7 @@ from atoll.records.base import Records
 from atoll.testing.account_records_conformance import AccountRecordsConformance
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.rate_records_conformance import RateRecordsConformance
+from tests.records.migrated import migrated_sqlite
 from tests.records.test_conformance import opened_twice
 
 Stores = tuple[Records, Records]
@@ -19,15 +20,15 @@ Stores = tuple[Records, Records]
 class TestSqlite(AccountRecordsConformance, RateRecordsConformance):
     @pytest.fixture
     async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
+        async for stores in opened_twice(await migrated_sqlite(tmp_path / "atoll.db")):
             yield stores
 
 
 @pytest.mark.postgres
 class TestPostgres(AccountRecordsConformance, RateRecordsConformance):
     @pytest.fixture
-    async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(postgres_url):
+    async def stores(self, migrated_postgres_url: str) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(migrated_postgres_url):
             yield stores
 
 

@@ -17,6 +17,7 @@ from atoll.testing.audit_records_conformance import AuditRecordsConformance
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.records_conformance import event
 from atoll.testing.webhook_records_conformance import WebhookRecordsConformance
+from tests.records.migrated import migrated_sqlite
 from tests.records.test_conformance import Stores, opened_twice
 
 SOURCES = Path(atoll.__file__).parent
@@ -25,15 +26,15 @@ SOURCES = Path(atoll.__file__).parent
 class TestSqlite(AuditRecordsConformance, WebhookRecordsConformance):
     @pytest.fixture
     async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
+        async for stores in opened_twice(await migrated_sqlite(tmp_path / "atoll.db")):
             yield stores
 
 
 @pytest.mark.postgres
 class TestPostgres(AuditRecordsConformance, WebhookRecordsConformance):
     @pytest.fixture
-    async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(postgres_url):
+    async def stores(self, migrated_postgres_url: str) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(migrated_postgres_url):
             yield stores
 
 

@@ -16,6 +16,7 @@ from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.records_conformance import RecordsConformance
 from atoll.testing.users_conformance import UserRecordsConformance
 from atoll.testing.workspace_records_conformance import WorkspaceRecordsConformance
+from tests.records.migrated import migrated_sqlite
 
 Stores = tuple[Records, Records]
 
@@ -56,15 +57,15 @@ def watch_events(database: Sqlite, late: list[str]) -> None:
 class TestSqlite(RecordsConformance, GroupRecordsConformance, UserRecordsConformance, WorkspaceRecordsConformance):
     @pytest.fixture
     async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
+        async for stores in opened_twice(await migrated_sqlite(tmp_path / "atoll.db")):
             yield stores
 
 
 @pytest.mark.postgres
 class TestPostgres(RecordsConformance, GroupRecordsConformance, UserRecordsConformance, WorkspaceRecordsConformance):
     @pytest.fixture
-    async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(postgres_url):
+    async def stores(self, migrated_postgres_url: str) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(migrated_postgres_url):
             yield stores
 
 

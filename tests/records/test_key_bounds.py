@@ -10,6 +10,7 @@ import pytest
 from atoll.records.base import Records
 from atoll.testing.key_bounds_conformance import KeyBoundsConformance
 from atoll.testing.memory_records import MemoryRecords
+from tests.records.migrated import migrated_sqlite
 from tests.records.test_conformance import opened_twice
 
 Stores = tuple[Records, Records]
@@ -18,15 +19,15 @@ Stores = tuple[Records, Records]
 class TestSqlite(KeyBoundsConformance):
     @pytest.fixture
     async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
+        async for stores in opened_twice(await migrated_sqlite(tmp_path / "atoll.db")):
             yield stores
 
 
 @pytest.mark.postgres
 class TestPostgres(KeyBoundsConformance):
     @pytest.fixture
-    async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(postgres_url):
+    async def stores(self, migrated_postgres_url: str) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(migrated_postgres_url):
             yield stores
 
 

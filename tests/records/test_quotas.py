@@ -9,21 +9,22 @@ import pytest
 
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.quotas_conformance import QuotaRecordsConformance, Stores
+from tests.records.migrated import migrated_sqlite
 from tests.records.test_conformance import opened_twice
 
 
 class TestSqlite(QuotaRecordsConformance):
     @pytest.fixture
     async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
+        async for stores in opened_twice(await migrated_sqlite(tmp_path / "atoll.db")):
             yield stores
 
 
 @pytest.mark.postgres
 class TestPostgres(QuotaRecordsConformance):
     @pytest.fixture
-    async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(postgres_url):
+    async def stores(self, migrated_postgres_url: str) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(migrated_postgres_url):
             yield stores
 
 

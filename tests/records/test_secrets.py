@@ -12,6 +12,7 @@ from atoll.records.sql import open_records
 from atoll.testing.memory_records import MemoryRecords
 from atoll.testing.secrets_conformance import SecretRecordsConformance
 from atoll.testing.wrapped_keys_conformance import WrappedKeyRecordsConformance
+from tests.records.migrated import migrated_sqlite
 
 Stores = tuple[Records, Records]
 
@@ -34,15 +35,15 @@ async def opened_twice(url: str) -> AsyncIterator[Stores]:
 class TestSqlite(_Both):
     @pytest.fixture
     async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(f"sqlite:///{tmp_path}/atoll.db"):
+        async for stores in opened_twice(await migrated_sqlite(tmp_path / "atoll.db")):
             yield stores
 
 
 @pytest.mark.postgres
 class TestPostgres(_Both):
     @pytest.fixture
-    async def stores(self, postgres_url: str) -> AsyncIterator[Stores]:
-        async for stores in opened_twice(postgres_url):
+    async def stores(self, migrated_postgres_url: str) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(migrated_postgres_url):
             yield stores
 
 
