@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,6 +106,21 @@ async def test_streams_of_one_sandbox_are_bounded_and_the_others_wait(house: Hou
         writer.close()
     await until(lambda: servant(house).serving == 0)
     assert await say(house, sandbox)
+
+
+async def test_who_takes_all_that_there_is_shuts_nobody_else_out(tmp_path: Path) -> None:
+    house = House(tmp_path, limits=replace(QUICK, gate_streams_max=64))
+    house.sandboxes.gates.servant = Servant()
+    await house.sandboxes.start()
+    greedy, modest = await create(house, capability=READ), await create(house, BOB, capability=READ)
+    opened = [await house.host.sandboxes[greedy.id].connect("api") for _ in range(64)]
+    await until(lambda: servant(house).serving == 48)
+    with suppress(ConnectionError):  # whether what it said was read or not
+        assert await say(house, greedy) == b""
+    assert await say(house, modest) == modest.id.encode() + b" hello\n"
+    for _, writer in opened:
+        writer.close()
+    await house.sandboxes.close()
 
 
 async def test_the_log_is_told_of_refused_streams_now_and_then(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

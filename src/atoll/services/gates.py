@@ -27,6 +27,8 @@ from atoll.telemetry.metrics import Metrics
 _log = structlog.get_logger()
 
 WAITING = 4  # streams of one sandbox that are taken without a pause; more wait in its kernel for a moment
+RESERVED = 4  # so much of all places, one in four, is for owners that have
+FEW = 64  # no more than one in sixty-four
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 5.0
 CLOSE_S = 1.0
@@ -144,9 +146,7 @@ class Gates:
 
     def _begin(self, watch: _Watch, stream: GateStream) -> None:
         owner = watch.live.sandbox.owner
-        if self._streams[owner] >= self._limits.gate_streams_per_owner or (
-            self._streams.total() >= self._limits.gate_streams_max
-        ):
+        if not self._has_place(owner):
             self._metrics.refused("streams")
             stream.writer.transport.abort()
             return
@@ -161,6 +161,13 @@ class Gates:
                 del self._streams[owner]
 
         task.add_done_callback(over)
+
+    def _has_place(self, owner: str) -> bool:
+        """The last places are for owners that have few: some that take all they may shut nobody out."""
+        most = self._limits.gate_streams_max
+        left = most - self._streams.total()
+        may = self._limits.gate_streams_per_owner if left > most // RESERVED else most // FEW
+        return left > 0 and self._streams[owner] < may
 
     def _tell(self, watch: _Watch, stream: GateStream, error: Exception) -> None:
         watch.refused += 1
