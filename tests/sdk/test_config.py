@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from atoll.cli.failure import explain
-from atoll.sdk import ConnectionFailed, Unauthenticated
+from atoll.sdk import ConnectionFailed, InvalidInput, Unauthenticated
 from atoll.sdk.config import DEFAULT_URL, NO_KEY, resolve
 from atoll.sdk.local_server import LocalServer, boot_id, start_ticks, write_note
 
@@ -54,6 +54,17 @@ def test_the_owners_key_is_not_sent_to_whoever_listens_at_the_usual_place(data: 
 def test_a_key_alone_is_for_the_usual_place_where_there_never_was_a_server(data: Path) -> None:
     (data / "owner.key").unlink()
     assert resolve(api_key="sk_other").url == DEFAULT_URL
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\n"])
+def test_an_empty_key_is_not_taken_for_the_owner(data: Path, empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    note(data, alive=True)
+    with pytest.raises(InvalidInput, match=r"ATOLL_API_KEY\) is empty"):
+        resolve(api_key=empty)
+    assert resolve().api_key == "sk_own"
+    monkeypatch.setenv("ATOLL_API_KEY", empty)
+    with pytest.raises(InvalidInput, match=r"ATOLL_API_KEY\) is empty"):
+        resolve()
 
 
 @pytest.mark.parametrize("left", ["owner.key", "server.lock", "atoll.db"])

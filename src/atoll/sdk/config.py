@@ -39,7 +39,12 @@ def resolve(url: str | None = None, api_key: str | None = None) -> Config:
     be read; ConnectionFailed when no URL is given and this machine's own server does not run."""
     data = data_folder()
     url = url or os.environ.get("ATOLL_URL")
-    api_key = api_key or os.environ.get("ATOLL_API_KEY")
+    if api_key is None:
+        api_key = os.environ.get("ATOLL_API_KEY")
+    if api_key is not None and not api_key.strip():
+        # as of `ATOLL_API_KEY=$(cat token)` where there is no token: not to be taken for the owner
+        unset = "unset it to use the key of this machine's own server"
+        raise InvalidInput(f"the API key (api_key, ATOLL_API_KEY) is empty: {unset}", field="api_key")
     note = _stamp(data.root / NOTE) if url is None else None
     key = _stamp(data.owner_key) if api_key is None else None
     usual = url is None and note is None and bool(api_key) and not _is_used(data)
