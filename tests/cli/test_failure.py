@@ -6,7 +6,7 @@ import pytest
 
 from atoll.cli import run
 from atoll.cli.failure import explain
-from atoll.domain.errors import AtollError, Conflict, Unauthenticated
+from atoll.domain.errors import AtollError, Conflict, InvalidInput, Unauthenticated
 
 TOKEN = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
 
@@ -22,6 +22,14 @@ def test_a_login_that_is_over_is_no_wrong_key(
     assert explain(Unauthenticated("A valid API key is required"), 125) == 125
     printed = capsys.readouterr().err
     assert said in printed and not_said not in printed
+
+
+@pytest.mark.parametrize(
+    ("field", "option"), [("network", "--network"), ("network.allow", "--allow"), ("ports.0.container", "--publish")]
+)
+def test_what_is_wrong_is_called_as_it_was_typed(field: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    explain(InvalidInput(f"{field}: no such thing", field=field))
+    assert capsys.readouterr().err == f"atoll: {option}: no such thing\n"
 
 
 class Sandbox:

@@ -5,9 +5,12 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from atoll.cli import run
 from tests.cli.conftest import Atoll
 from tests.sdk.cutting_proxy import CuttingProxy
 from tests.sdk.local_process import LocalProcess
@@ -101,6 +104,16 @@ def test_every_option_reaches_the_server(atoll: Atoll, server: StandIn) -> None:
 def test_detached_it_prints_the_id_and_goes_on(atoll: Atoll, server: StandIn) -> None:
     done = atoll("run", "-d", "--", "sleep", "60")
     assert server.routes.boxes[done.stdout.strip()].status == "running"
+
+
+def test_detached_it_says_on_standard_error_where_its_ports_are(capsys: pytest.CaptureFixture[str]) -> None:
+    port = SimpleNamespace(container_port=8000, url="http://127.0.0.1:4321")
+    box: Any = SimpleNamespace(id="sess_1", created=SimpleNamespace(ports=[port], raw={"id": "sess_1"}))
+    run._print_made(box, False)  # pyright: ignore
+    assert tuple(capsys.readouterr()) == ("sess_1\n", "port 8000 is at http://127.0.0.1:4321\n")
+    run._print_made(box, True)  # pyright: ignore
+    printed = capsys.readouterr()
+    assert (json.loads(printed.out), printed.err) == ({"id": "sess_1"}, "")
 
 
 @pytest.mark.parametrize(

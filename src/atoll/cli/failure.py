@@ -26,6 +26,7 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "name": ("--name", ""),
     "env": ("--env", ""),
     "network": ("--network", ""),
+    "network.allow": ("--allow", ""),
     "ports": ("--publish", ""),
     "cwd": ("--workdir", ""),
     "command": ("COMMAND", ""),
@@ -114,7 +115,7 @@ def _advice(error: AtollError) -> str:
     if isinstance(error, RateLimited):
         return f" (try again in {error.retry_after_s} s)"
     if isinstance(error, Unauthenticated) and os.environ.get("ATOLL_API_KEY"):
-        return " (ATOLL_API_KEY is set: is it a key of this server?)"
+        return " (ATOLL_API_KEY is set: is it a key of this server, and has it not ended?)"
     if error.code == "connection_failed" and "atoll up" not in error.message:
         return " (is it running? `atoll up` starts one; ATOLL_URL names another)"
     return ""

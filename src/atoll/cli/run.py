@@ -179,6 +179,7 @@ def _print_made(sandbox: AsyncSandbox, as_json: bool) -> None:
         output.print_json(sandbox.created.raw)
     else:
         typer.echo(sandbox.id)
+        _print_ports(sandbox)
 
 
 def _print_ports(sandbox: AsyncSandbox) -> None:
