@@ -94,8 +94,15 @@ def test_what_is_wrong_is_said_and_no_password_is_on_the_command_line(atoll: Ato
     done = atoll("users", "create", "a b", "--no-password")
     assert (done.returncode, done.stderr.startswith("atoll: username must be")) == (2, True)
     done = atoll("users", "disable", "nobody")
-    assert (done.returncode, done.stderr) == (1, "atoll: user not found\n")
+    assert (done.returncode, done.stderr) == (1, "atoll: user not found: 'nobody'\n")
     assert "--password " not in atoll("users", "create", "--help").stdout
+
+
+def test_of_several_users_those_that_are_done_are_told_before_the_one_that_is_not_there(atoll: Atoll) -> None:
+    ann = atoll("users", "create", "ann", "--no-password").stdout
+    for command in ("disable", "delete"):
+        done = atoll("users", command, "ann", "nobody")
+        assert (done.returncode, done.stdout, done.stderr) == (1, ann, "atoll: user not found: 'nobody'\n")
 
 
 def test_the_key_that_signs_is_replaced_by_hand(atoll: Atoll) -> None:

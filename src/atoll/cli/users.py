@@ -155,11 +155,11 @@ def delete(names: UserNames, data: options.DataFolder = None) -> None:
     """Delete users that own nothing any more and are no group's only admin."""
     from atoll.services.identity.users import OPERATOR
 
-    async def remove(users: Users) -> list[User]:
-        return [await users.delete(OPERATOR, name) for name in names]
+    async def remove(users: Users) -> None:
+        for name in names:  # told one by one: after an error it is clear which are done
+            typer.echo((await users.delete(OPERATOR, name)).id)
 
-    for user in _with_users(data, remove):
-        typer.echo(user.id)
+    _with_users(data, remove)
 
 
 def rotate_key(
@@ -194,11 +194,11 @@ def rotate_key(
 def _change(names: list[str], data: str | None, changes: UserChanges) -> None:
     from atoll.services.identity.users import OPERATOR
 
-    async def change(users: Users) -> list[User]:
-        return [await users.change(OPERATOR, name, changes) for name in names]
+    async def change(users: Users) -> None:
+        for name in names:  # told one by one: after an error it is clear which are done
+            typer.echo((await users.change(OPERATOR, name, changes)).id)
 
-    for user in _with_users(data, change):
-        typer.echo(user.id)
+    _with_users(data, change)
 
 
 def _password(from_stdin: bool, generate: bool) -> str:

@@ -30,6 +30,7 @@ IN_PERSON = re.compile(r"^(login|oidc)_[0-9a-f]{24}$")  # the credentials of tho
 PLAN = "user"  # whose quotas hold for them
 ATTEMPTS = 5
 LISTED_MAX = 1_000
+REF_CHARS_SHOWN = 256
 
 # Whoever has the database at hand, at the command line.
 OPERATOR = Principal("cli", KeyKind.OWNER, DEFAULT_SCOPES, "operator", admin=True)
@@ -235,7 +236,7 @@ class Users:
         by_id = USER_ID.match(ref) is not None
         user = await (self._records.get_user(ref) if by_id else self._records.find_user(ref.lower()))
         if user is None:
-            raise NotFound("user not found")
+            raise NotFound(f"user not found: {ref[:REF_CHARS_SHOWN]!r}")
         return user
 
     def _changed(self, user: User, changes: UserChanges) -> User:
