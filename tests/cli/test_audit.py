@@ -59,7 +59,13 @@ def test_the_log_shows_what_happened_the_newest_last(data: Path) -> None:
     assert json.loads(run(data, "audit", "log", "--until", "1h", "--json").output) == []
     wrong = run(data, "audit", "log", "--since", "yesterday")
     assert wrong.exit_code != 0
-    assert "--since" in str(wrong.exception)
+    assert str(wrong.exception).startswith("--since must be a moment such as 2026-01-31T12:00:00Z, or how long ago")
+
+
+@pytest.mark.parametrize("action", ["key", "keys", "key.created.", "Key.*"])
+def test_a_word_that_no_action_looks_like_is_not_answered_with_no_events(data: Path, action: str) -> None:
+    wrong = run(data, "audit", "log", "--action", action)
+    assert str(wrong.exception) == f"--action must look like key.created or key.*, not {action!r}"
 
 
 def test_a_trail_that_nobody_touched_is_verified(data: Path) -> None:

@@ -49,9 +49,13 @@ def log(
     """Who did what to what, the newest last."""
     from dataclasses import replace
 
+    from atoll.cli.failure import MISUSED, Failed
     from atoll.domain.event import EventQuery
+    from atoll.domain.webhook import ACTION_PATTERN
     from atoll.services.identity.principals import user_meant
 
+    if action is not None and not ACTION_PATTERN.fullmatch(action):
+        raise Failed(f"--action must look like key.created or key.*, not {action!r}", MISUSED)
     query = EventQuery(
         targets=None if target is None else (target,),
         action=action,
@@ -243,9 +247,11 @@ def _moment(text: str | None, option: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        ago_s = amounts.seconds(text, option)
-        if ago_s is None:
-            raise Failed(f"{option} must be a moment, or how long ago, not {text!r}", MISUSED) from None
+        try:
+            ago_s = amounts.seconds(text, option) or 0
+        except Failed:
+            form = "a moment such as 2026-01-31T12:00:00Z, or how long ago, such as 2h"
+            raise Failed(f"{option} must be {form}, not {text!r}", MISUSED) from None
         return datetime.now(UTC) - timedelta(seconds=ago_s)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
