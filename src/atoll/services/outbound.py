@@ -74,7 +74,7 @@ class Outbound:
         parts = call_url(url, field)
         address = address_of(parts.host)
         if parts.scheme != "https" and not self._limits.networks:
-            raise InvalidInput(f"{field} must begin with https://", field=field)
+            raise InvalidInput(f"{field} must begin with https:// (outbound.networks allows others)", field=field)
         if address is not None and not self._may_call(address, parts.scheme):
             raise _refused(parts, field)
         return parts
@@ -224,4 +224,5 @@ async def _ask_beside(host: str, port: int) -> list[str]:
 
 def _refused(parts: CallUrl, field: str = "url") -> AddressRefused:
     """The same words for a name that nobody knows: they tell nothing about the network inside."""
-    return AddressRefused(f"{parts.host} has no public address that {parts.scheme} may call", field=field)
+    why = f"{parts.host} has no public address that {parts.scheme} may call (outbound.networks allows others)"
+    return AddressRefused(why, field=field)

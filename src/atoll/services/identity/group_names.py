@@ -7,6 +7,8 @@ from atoll.domain.ids import GROUP_ID
 from atoll.domain.principal import Principal
 from atoll.records.base import Records
 
+IDS_SHOWN = 5
+
 
 async def groups_called(records: Records, principal: Principal, name: str) -> list[str]:
     """The ids of the groups of the principal's that go by that name."""
@@ -26,5 +28,5 @@ async def group_meant(records: Records, principal: Principal, text: str | None) 
         return text
     found = await groups_called(records, principal, text)
     if len(found) > 1:
-        raise Conflict(f"{len(found)} groups of yours are called {text!r}: use an id")
+        raise Conflict(f"{len(found)} groups of yours are called {text!r}: use an id ({', '.join(found[:IDS_SHOWN])})")
     return found[0] if found else text
