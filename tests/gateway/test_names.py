@@ -13,6 +13,7 @@ import pytest
 
 from atoll.domain.egress import allow_list
 from atoll.domain.errors import Unavailable
+from atoll.gateway.allowance import EgressSpent
 from atoll.gateway.questions import Questions
 from atoll.gateway.synthetic import NAMES_MAX, RANGE, SyntheticNames
 from tests.gateway.conftest import Internet
@@ -97,6 +98,23 @@ async def test_a_question_is_answered_by_the_list_of_that_moment(internet: Inter
     writer.close()
     await serving
     served[1].close()
+
+
+async def test_what_a_question_tells_a_zone_counts_and_is_not_told_beyond_the_quota(internet: Internet) -> None:
+    internet.names |= {"good.example": ["93.184.216.34"]}
+    told: list[int] = []
+
+    async def sent(size: int) -> None:
+        if told:
+            raise EgressSpent("the quota is used up")
+        told.append(size)
+
+    questions, names = Questions(internet), SyntheticNames("sess_1")
+    refused, passed = (dns.message.make_query(name, "A").to_wire() for name in ("bad.example", "good.example"))
+    assert await questions.answer(refused, ALLOW, names, sent) and told == []
+    assert await questions.answer(passed, ALLOW, names, sent) and told == [len(passed)]
+    with pytest.raises(EgressSpent):
+        await questions.answer(passed, ALLOW, names, sent)
 
 
 def test_an_address_means_the_same_after_a_restart_and_something_else_in_another_sandbox() -> None:

@@ -107,7 +107,8 @@ class Egress:
         its owner's quota is used up."""
         policy = self._policy(live)
         if stream.gate == DNS or stream.port == DNS_PORT:
-            await self._questions.serve(stream.reader, stream.writer, lambda: policy.allow, policy.names)
+            sent = policy.allowance.sent
+            await self._questions.serve(stream.reader, stream.writer, lambda: policy.allow, policy.names, sent)
             return
         try:
             target = _target(policy, stream)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from asyncio import IncompleteReadError, StreamReader, StreamWriter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import dns.exception
 import dns.flags
@@ -29,7 +29,12 @@ TTL_S = 30
 IDLE_S = 10.0
 LABELS_MAX = 40  # of a name, whose last is empty: an IPv6 address backwards has 35, and work grows with the square
 _LENGTH = struct.Struct("!H")
+Sent = Callable[[int], Awaitable[None]]
 ONE = _LENGTH.pack(1)  # how many questions a message says that it has
+
+
+async def unbounded(_size: int) -> None:
+    """Without a quota."""
 
 
 class Questions:
@@ -39,15 +44,21 @@ class Questions:
         self._resolver = resolver
 
     async def serve(
-        self, reader: StreamReader, writer: StreamWriter, allow: Callable[[], AllowList], names: SyntheticNames
+        self,
+        reader: StreamReader,
+        writer: StreamWriter,
+        allow: Callable[[], AllowList],
+        names: SyntheticNames,
+        sent: Sent = unbounded,
     ) -> None:
-        """Answer until nothing comes any more. `allow` is asked with each question: lists change meanwhile."""
+        """Answer until nothing comes any more. `allow` is asked with each question: lists change meanwhile; `sent` is
+        told of the bytes of each that is passed on, and raises ConnectionError when none may be."""
         try:
             while True:
                 async with asyncio.timeout(IDLE_S):
                     (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
                     question = await reader.readexactly(size)
-                    answer = await self.answer(question, allow(), names)
+                    answer = await self.answer(question, allow(), names, sent)
                     if answer is None:
                         return
                     writer.write(_LENGTH.pack(len(answer)) + answer)
@@ -55,7 +66,9 @@ class Questions:
         except (TimeoutError, IncompleteReadError, ConnectionError):
             return
 
-    async def answer(self, question: bytes, allow: AllowList, names: SyntheticNames) -> bytes | None:
+    async def answer(
+        self, question: bytes, allow: AllowList, names: SyntheticNames, sent: Sent = unbounded
+    ) -> bytes | None:
         """None for what is no question at all."""
         if question[4:6] != ONE:
             return None
@@ -77,6 +90,7 @@ class Questions:
             return told.to_wire()
         try:
             if about.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
+                await sent(len(question))  # a name says something to whoever has its zone
                 await self._resolver.resolve(name)
             if about.rdtype == dns.rdatatype.A:  # of other kinds, IPv6 among them, there is nothing
                 address = names.address_of(name)
