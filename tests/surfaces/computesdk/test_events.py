@@ -77,6 +77,8 @@ async def test_events_are_filtered_and_paged(house: House, keys: Any) -> None:
         {"after_id": -1},
         {"x": 1},
         {"order": "up"},
+        {"action": "sandbox"},
+        {"action": "sandbox.created, key.created"},
     ],
 )
 async def test_a_query_that_makes_no_sense_is_named(house: House, keys: Any, query: dict[str, Any]) -> None:

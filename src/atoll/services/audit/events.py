@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 
-from atoll.domain.errors import RateLimited
+from atoll.domain.errors import InvalidInput, RateLimited
 from atoll.domain.event import Event, EventQuery
 from atoll.domain.group import Role
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
+from atoll.domain.webhook import ACTION_PATTERN
 from atoll.records.base import Records
 from atoll.services.audit.feed import Ear, Feed
 from atoll.telemetry.metrics import Metrics
@@ -48,6 +49,7 @@ class Events:
     async def find(self, principal: Principal, query: EventQuery, tenant: str | None = None) -> list[Event]:
         """Its own events and those of its groups, or of one `tenant` among them; administrators also see any other's,
         and with `*` everybody's. A tenant that is none of its own has no events, whether or not it exists."""
+        _check_action(query.action)
         tenants = _tenants(principal, tenant)
         targets = query.targets if principal.resources is None else _both(query.targets, principal.resources)
         return await self._records.find_events(replace(query, tenants=tenants, targets=targets))
@@ -61,6 +63,7 @@ class Events:
         From those behind `after_id` on, or from now on. RateLimited when the credential has too many open. It ends
         when the server does; one who leaves a group sees no more of it.
         """
+        _check_action(action)
         # Looked at before the first event is asked for: an answer that has begun cannot be refused any more.
         return self._streamed(principal, _tenants(principal, tenant), action, after_id)
 
@@ -133,6 +136,11 @@ def _tenants(principal: Principal, asked: str | None) -> tuple[str, ...] | None:
     if principal.admin and principal.resources is None:
         return None if asked == EVERYBODY else (asked,)
     return ()
+
+
+def _check_action(action: str | None) -> None:
+    if action is not None and not ACTION_PATTERN.fullmatch(action):
+        raise InvalidInput(f"action: {action[:64]!r} is not noun.verb, noun.* or *", field="action")
 
 
 def _wanted(event: Event, principal: Principal, action: str | None) -> bool:

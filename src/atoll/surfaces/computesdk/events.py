@@ -25,7 +25,7 @@ MEDIA = "text/event-stream"
 LIMIT, LIMIT_MAX = 100, 1_000
 AGAIN_MS = 2_000  # after which a client whose stream broke off comes back
 
-ACTION = Parameter("action", "noun.verb, or noun.* for all of a noun", max_chars=128)
+ACTION = Parameter("action", "noun.verb, or noun.* for all of a noun; * for all", max_chars=128)
 TARGET = Parameter("target", "the id of what was changed", max_chars=256)
 ACTOR = Parameter("actor", "the id of who did it", max_chars=256)
 OUTCOME = Parameter("outcome", "ok, refused, failed, ...", max_chars=64)
