@@ -34,6 +34,17 @@ async def test_a_list_of_many_wide_processes_fits_its_frames(sidekick: RunningSi
     await sidekick.client.stop_all(0)
 
 
+async def test_how_a_program_ended_reaches_a_client_that_still_sends(sidekick: RunningSidekick) -> None:
+    stream = await sidekick.client.start(ProcessSpec(("echo", "done"), stdin=True))
+    await sidekick.client.wait(stream.id)
+    async with asyncio.timeout(5):
+        await stream.write_stdin(bytes(2_000_000))
+        await stream.close_stdin()
+        assert b"".join([data async for _, data in stream]) == b"done\n"
+    assert stream.exit is not None and stream.exit.code == 0
+    await stream.close()
+
+
 LIBC_SIGNALS = 3 << 31  # 32 and 33 are its own
 LARGE = 3_000_000  # of output: three rings
 MAIN = {"argv": ["sh", "-c", f"head -c {LARGE} /dev/zero; exit 3"], "tty": False, "cols": 80, "rows": 24}

@@ -43,7 +43,7 @@ class Connection:
         self._request: Callable[[Connection, dict[str, Any]], None] | None = request
         self._reading = True
         self._finishing = False
-        self._refused = False
+        self._lingers = False
         self._lingering: Timer | None = None
         self.closed = False  # for the consumer: nothing more comes or goes
         self.on_frame: Callable[[int, bytes], None] | None = None
@@ -60,8 +60,10 @@ class Connection:
     def send_json(self, kind: int, value: Any) -> None:
         self._write(json_frame(kind, value))
 
-    def finish(self, value: Any = None) -> None:
-        """Answer, if there is something to answer, and close once it is on its way."""
+    def finish(self, value: Any = None, *, still_sends: bool = False) -> None:
+        """Answer, if there is something to answer, and close once it is on its way. A client that may still be sending
+        is heard to its end: to close on it would lose what it has not read yet."""
+        self._lingers = still_sends
         if value is not None:
             self.send_json(RESULT, value)
         self._finishing = True
@@ -69,9 +71,8 @@ class Connection:
             self._end()
 
     def refuse(self, refused: Refused) -> None:
-        self._refused = True
         self.send_json(ERROR, {"code": refused.code, "message": refused.message, "field": refused.field})
-        self.finish()
+        self.finish(still_sends=True)
 
     @property
     def room(self) -> bool:
@@ -121,8 +122,8 @@ class Connection:
             self._on_close()
 
     def _end(self) -> None:
-        """Everything is sent. A client that was refused may still be sending: to close on it would lose our answer."""
-        if not self._refused:
+        """Everything is sent."""
+        if not self._lingers:
             self.close()
             return
         self._let_go()

@@ -87,7 +87,7 @@ def _follow(sidekick: Sidekick, connection: Connection, process: Process, offset
             processes.advanced(process)
         if process.exit is not None and follower.offset >= process.ring.end and not connection.closed:
             connection.send_json(EXIT, process.exit)
-            connection.finish()
+            connection.finish(still_sends=True)
         elif not connection.closed:
             connection.resume()
 

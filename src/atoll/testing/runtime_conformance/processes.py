@@ -61,6 +61,12 @@ class ProcessChecks(Suite):
         assert result.stdout == data
         assert result.exit.code == 0
 
+    async def test_a_program_may_end_before_its_stdin_does(self, inside: SidekickClient) -> None:
+        spec = ProcessSpec(("sh", "-c", "head -c 1 > /dev/null; echo done"), stdin=True)
+        for _ in range(10):
+            result = await inside.run(spec, stdin=bytes(3_000_000))
+            assert (result.stdout, result.exit.code) == (b"done\n", 0)
+
     async def test_without_stdin_a_reader_sees_the_end_at_once(self, inside: SidekickClient) -> None:
         async with asyncio.timeout(PATIENCE_S):
             assert (await inside.run(ProcessSpec(("cat",)))).stdout == b""
