@@ -93,8 +93,9 @@ async def main_output(sandboxes: Sandboxes, who: Principal, sandbox_id: str) -> 
 
 
 async def test_a_secret_is_kept_listed_rotated_and_deleted(secrets: Secrets) -> None:
-    made = await secrets.create(ALICE, "TOKEN", b"one", hosts=["API.Example.org."], description="d")
-    assert (made.name, made.owner, made.revision, made.hosts) == ("TOKEN", ALICE.id, 1, ("api.example.org",))
+    made = await secrets.create(ALICE, "TOKEN", b"one", hosts=["API.Example.org.", "é.org"], description="d")
+    assert (made.name, made.owner, made.revision, made.hosts[0]) == ("TOKEN", ALICE.id, 1, "api.example.org")
+    assert made.hosts[1:] == ("xn--9ca.org",)  # as it is compared
     assert await secrets.values.open(made) == b"one"
     assert await secrets.get(ALICE, "TOKEN") == made == await secrets.get(ALICE, made.id)
     await secrets.create(ALICE, "A", b"x")
@@ -133,7 +134,7 @@ async def test_a_name_is_one_of_a_variable(secrets: Secrets, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["", "a b", "http://a", "a:1", "a/b", "*", "*.", "a.*.b", "-a.b", "a..b", "é.org", "x" * 64, "a\n"]
+    "host", ["", "a b", "http://a", "a:1", "a/b", "*", "*.", "a.*.b", "-a.b", "a..b", "localhost", "127.0.0.1", "a\n"]
 )
 async def test_a_host_is_a_name_or_a_wildcard_of_its_first_part(secrets: Secrets, host: str) -> None:
     with pytest.raises(InvalidInput) as raised:

@@ -6,10 +6,10 @@ record, event, log or error.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from atoll.domain.egress import clean_name
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, StaleVersion, TooLarge
 from atoll.domain.event import Event
 from atoll.domain.ids import new_id
@@ -29,7 +29,6 @@ HOSTS_MAX = 32
 DESCRIPTION_CHARS_MAX = 1_000
 REF_CHARS_SHOWN = 256
 CHANGE_ATTEMPTS = 5
-_HOST = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class NoSecret(NotFound):
@@ -199,11 +198,15 @@ def _check_value(value: bytes) -> None:
 def _hosts(hosts: Sequence[str]) -> tuple[str, ...]:
     if len(hosts) > HOSTS_MAX:
         raise InvalidInput(f"hosts must be at most {HOSTS_MAX}", field="hosts")
-    named = tuple(dict.fromkeys(host.lower().rstrip(".") for host in hosts))
-    for host in named:
-        if len(host) > 253 or not _HOST.fullmatch(host):
-            raise InvalidInput("hosts must be names such as api.example.org or *.example.org", field="hosts")
-    return named
+    return tuple(dict.fromkeys(map(_host, hosts)))
+
+
+def _host(host: str) -> str:
+    below = "*." if host.startswith("*.") else ""
+    name = clean_name(host.removeprefix("*."))
+    if name is None:
+        raise InvalidInput("hosts must be names such as api.example.org or *.example.org", field="hosts")
+    return below + name
 
 
 def _description(text: str) -> str:
