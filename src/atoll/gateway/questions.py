@@ -33,7 +33,7 @@ Sent = Callable[[int], Awaitable[None]]
 ONE = _LENGTH.pack(1)  # how many questions a message says that it has
 
 
-async def unbounded(_size: int) -> None:
+async def uncounted(_size: int) -> None:
     """Without a quota."""
 
 
@@ -49,7 +49,7 @@ class Questions:
         writer: StreamWriter,
         allow: Callable[[], AllowList],
         names: SyntheticNames,
-        sent: Sent = unbounded,
+        sent: Sent = uncounted,
     ) -> None:
         """Answer until nothing comes any more. `allow` is asked with each question: lists change meanwhile; `sent` is
         told of the bytes of each that is passed on, and raises ConnectionError when none may be."""
@@ -67,7 +67,7 @@ class Questions:
             return
 
     async def answer(
-        self, question: bytes, allow: AllowList, names: SyntheticNames, sent: Sent = unbounded
+        self, question: bytes, allow: AllowList, names: SyntheticNames, sent: Sent = uncounted
     ) -> bytes | None:
         """None for what is no question at all."""
         if question[4:6] != ONE:

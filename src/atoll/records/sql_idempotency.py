@@ -63,7 +63,7 @@ class SqlIdempotency(SqlStore, IdempotencyRecords):
                     return None
                 if found := _GET.first(connection, which):
                     return found  # else it was forgotten between two statements, by another server
-            raise Unavailable(f"the Idempotency-Key {request.key!r} keeps changing: try again")
+            raise Unavailable("a request with this Idempotency-Key begins and is forgotten again and again: try again")
 
         # Not synced: a power cut takes every sandbox with it, and a later write that is synced syncs this one before.
         found = await self._database.write(begin)

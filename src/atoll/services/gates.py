@@ -27,8 +27,8 @@ from atoll.telemetry.metrics import Metrics
 _log = structlog.get_logger()
 
 WAITING = 4  # streams of one sandbox that are taken without a pause; more wait in its kernel for a moment
-RESERVED = 4  # so much of all places, one in four, is for owners that have
-FEW = 64  # no more than one in sixty-four
+RESERVED = 4  # the last fourth of all places is for owners that have few
+FEW = 64  # of them: less than a sixty-fourth of all
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 5.0
 CLOSE_S = 1.0

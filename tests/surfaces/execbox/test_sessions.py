@@ -70,7 +70,7 @@ async def test_whose_it_is_and_what_it_was_given_are_shown_but_no_value(house: A
     session = await house.create(
         command=["sleep", "60"],
         secrets=["TOKEN", {"name": "TOKEN", "as": "file"}],
-        capability={"scopes": ["write", "read"], "expiresInMs": 60_000},
+        capability={"scopes": ["write", "read"], "expiresInMs": 60_000, "budgetMicroUsd": 7},
     )
     answer = await house.call("GET", f"/v1/sessions/{session['id']}")
     shown, secret = answer.json(), made.json()["id"]
@@ -81,7 +81,7 @@ async def test_whose_it_is_and_what_it_was_given_are_shown_but_no_value(house: A
     ]
     ends = datetime.fromisoformat(shown["capability"].pop("expiresAt"))
     assert (ends - datetime.fromisoformat(shown["createdAt"])).total_seconds() == 60
-    assert shown["capability"] == {"scopes": ["read", "write"]}
+    assert shown["capability"] == {"scopes": ["read", "write"], "budgetMicroUsd": 7}
     assert "t0p-s3cret" not in answer.text
 
 

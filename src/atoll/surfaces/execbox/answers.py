@@ -92,6 +92,7 @@ class CapabilityAnswer(AnswerModel):
     scopes: list[str]
     resources: list[str] | None = None
     expiresAt: datetime | None = None
+    budgetMicroUsd: int | None = None
 
 
 class SessionAnswer(AnswerModel):
@@ -300,6 +301,8 @@ def capability(grant: Grant, since: datetime) -> Json:
         answer["resources"] = sorted(grant.resources)
     if grant.lasts_s is not None:
         answer["expiresAt"] = since + timedelta(seconds=grant.lasts_s)
+    if grant.budget_micro_usd is not None:
+        answer["budgetMicroUsd"] = grant.budget_micro_usd
     return answer
 
 
