@@ -16,7 +16,7 @@ from atoll.sidekick.loop import GONE, READ, WRITE, Loop, Timer
 from atoll.sidekick.protocol import STDERR, STDOUT, Refused
 from atoll.sidekick.ring import Ring
 from atoll.sidekick.spawn import Missing, resize, spawn_on_pipes, spawn_on_pty
-from atoll.sidekick.tree import Family, alive, alive_below, hang_up, signal_below, signal_tree, waits_for_hangup
+from atoll.sidekick.tree import Family, HungUp, alive, alive_below, hang_up, signal_below, signal_tree, waits_for_hangup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class Processes:
         """TERM to everything that runs here, also to what left its starter; KILL after the grace. `done` is called
         once nothing is left, whether or not the last output has been read."""
         family = signal_below(signal.SIGTERM)
-        hung_up: Family = {}
+        hung_up: HungUp = {}
         kill_at = time.monotonic() + grace_s
         pause_s = LOOK_AGAIN_S
 
@@ -283,7 +283,7 @@ class Processes:
             process.awaited = None
             self.advanced(process)
 
-    def _hang_up_later(self, process: Process, until: float, pause_s: float, told: Family) -> None:
+    def _hang_up_later(self, process: Process, until: float, pause_s: float, told: HungUp) -> None:
         def look() -> None:
             if process.status is not None or time.monotonic() >= until:
                 return

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 ROUNDS = 8
+HANG_UP_AGAIN_S = 1.0
 _TERM, _TTOU, _HUP = (1 << (number - 1) for number in (signal.SIGTERM, signal.SIGTTOU, signal.SIGHUP))
 
 Family = dict[int, int]  # pid -> when it started, in clock ticks: together they name one process
+HungUp = dict[tuple[int, int], float]  # (pid, when it started) -> when it was last told, by the monotonic clock
 
 
 def signal_tree(leader: int, number: int, known: Family | None = None) -> Family:
@@ -36,18 +39,21 @@ def alive_below(known: Family) -> Family:
     return family
 
 
-def hang_up(family: Family, told: Family) -> None:
+def hang_up(family: Family, told: HungUp) -> None:
     """HUP, as when a terminal is closed, if only shells are left that ignore TERM because they are interactive.
 
     While anything else is left they are let be: a shell that hangs up takes its jobs along, also those that are just
-    ending in good order. `told` is who got one, and gets no second.
+    ending in good order. `told` is who got one: they get another after a second, since a shell that notes the first
+    just before it waits for a key heeds it at the next signal only.
     """
-    left = {pid: started for pid, started in family.items() if told.get(pid) != started}
-    if left and all(waits_for_hangup(pid) for pid in left):
-        for pid in left:
-            _send(pid, signal.SIGHUP)
-            _send(pid, signal.SIGCONT)  # one that is stopped would not notice
-        told.update(left)
+    if not all(waits_for_hangup(pid) for pid in family):
+        return
+    now = time.monotonic()
+    for process in family.items():
+        if now - told.get(process, -HANG_UP_AGAIN_S) >= HANG_UP_AGAIN_S:
+            _send(process[0], signal.SIGHUP)
+            _send(process[0], signal.SIGCONT)  # one that is stopped would not notice
+            told[process] = now
 
 
 def _signal_round(leader: int, number: int, known: Family, *, spare: int) -> Family:
