@@ -1,0 +1,1 @@
+"""Who does the tasks: adapters of agent programs, all behind `base.Agent`."""

@@ -1,0 +1,1 @@
+"""any program, as an agent. Not here yet."""
