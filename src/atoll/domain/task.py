@@ -33,9 +33,7 @@ class TaskEnd(StrEnum):
     AGENT_FAILED = "agent_failed"
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
-    OUT_OF_CREDIT = (
-        "insufficient_credit"  # the balance, a limit or a budget: a 402 or 429 with its output
-    )
+    OUT_OF_CREDIT = "insufficient_credit"  # the balance, a limit or a budget: a 402 or 429 with its output
     LOST = "lost"  # its sandbox ended under it
     FAULT = "fault"  # it could not be started
 
