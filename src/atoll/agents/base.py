@@ -63,7 +63,7 @@ class Outcome:
     ok: bool
     output: str  # its last message; what a plain command wrote
     error: str = ""
-    agent_thread: str = ""  # its own id of the conversation; "" when it has none
+    agent_thread: str = ""  # what continues the conversation: for the next `start` and `reader`; "" when nothing does
     tokens: TokenUse | None = None  # of this run, as the program counts: for the log only, money is metered outside
 
 
@@ -81,7 +81,7 @@ class Reader(ABC):
     @property
     @abstractmethod
     def agent_thread(self) -> str:
-        """The program's id of the conversation, as soon as it was told."""
+        """What continues the conversation, as soon as the program told; it may change until the end."""
 
     @abstractmethod
     def end(self, exit: Exit | None) -> Outcome:
@@ -100,4 +100,5 @@ class Agent(ABC):
         field, for what this agent cannot do."""
 
     @abstractmethod
-    def reader(self) -> Reader: ...
+    def reader(self, agent_thread: str = "") -> Reader:
+        """For the output of a run that was started with that `agent_thread`: some programs count from its beginning."""

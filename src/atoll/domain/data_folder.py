@@ -60,6 +60,11 @@ class DataFolder:
         return self.root / "trees"
 
     @property
+    def agents(self) -> Path:
+        """The programs of agents, unless `agents.store` names another folder."""
+        return self.root / "agents"
+
+    @property
     def master_key(self) -> Path:
         """The local vault's key, mode 0600, unless `vault.key_file` names another file."""
         return self.root / "master.key"

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from atoll.domain.data_folder import DataFolder, default_data_folder
 from atoll.settings.accounts import AccountSettings
+from atoll.settings.agents import AgentSettings
 from atoll.settings.audit import AuditSettings, WebhookSettings
 from atoll.settings.auth import AuthSettings
 from atoll.settings.identity import IdentitySettings
@@ -44,6 +45,7 @@ class Settings(Section):
     blobs: BlobSettings = BlobSettings()
     vault: VaultSettings = VaultSettings()
     images: Images = Images()
+    agents: AgentSettings = AgentSettings()
     api: Api = Api()
     admin: Admin = Admin()
     accounts: AccountSettings = AccountSettings()
@@ -71,6 +73,11 @@ class Settings(Section):
     def blobs_url(self) -> str:
         """Where bytes live: the URL that `atoll.blobs.opening` opens."""
         return self.blobs.url or self.folder.blobs.absolute().as_uri()
+
+    @property
+    def agents_folder(self) -> Path:
+        """Where programs of agents are installed."""
+        return self.agents.store or self.folder.agents
 
     @property
     def trees_folder(self) -> Path:
