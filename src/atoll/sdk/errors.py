@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from atoll.domain import errors
 from atoll.domain.errors import AtollError
+from atoll.domain.ledger import InsufficientCredit
 from atoll.sdk.arguments import refusal
 
 if TYPE_CHECKING:
@@ -68,10 +69,13 @@ _BY_CODE: dict[str, type[AtollError]] = {
 }
 _BY_CODE["rate_limit_exceeded"] = errors.RateLimited  # execbox's names
 _BY_CODE["not_implemented"] = errors.Unsupported
+_BY_CODE |= {"insufficient_credit": InsufficientCredit, "budget_exceeded": InsufficientCredit}
+_BY_CODE |= {"spending_limit_exceeded": errors.QuotaExceeded, "spending limit exceeded": errors.QuotaExceeded}
 
 _BY_STATUS: dict[int, type[AtollError]] = {
     400: errors.InvalidInput,
     401: errors.Unauthenticated,
+    402: InsufficientCredit,
     403: errors.Forbidden,
     404: errors.NotFound,
     409: errors.Conflict,
@@ -88,10 +92,18 @@ _BY_STATUS: dict[int, type[AtollError]] = {
 def error_of(status: int, body: bytes, retry_after: str | None = None) -> AtollError:
     """The error that an answer stands for: by its `code`, else by its status."""
     problem = _problem(body)
+    if status in (402, 429):
+        from atoll.sdk.task_errors import money_error  # few programs need it
+
+        about_money = money_error(status, problem)
+        if about_money is not None:
+            return about_money
     code = str(problem.get("code") or "").lower()
     message = problem.get("error") or problem.get("detail") or problem.get("message")
     if not code and problem.get("message"):  # {error: a word for programs, message: a sentence}
         code, message = str(problem.get("error") or "").lower(), problem["message"]
+    if message == "Validation failed" or code == "validation failed":  # Testbase's: the sentence is in the list
+        message = _first(problem).get("message") or message
     cls = _BY_CODE.get(code) or _BY_STATUS.get(status) or errors.Internal
     text = str(message) if message else f"HTTP {status}"
     if cls is errors.RateLimited:
@@ -112,9 +124,16 @@ def _problem(body: bytes) -> dict[str, Any]:
 
 
 def _field(problem: dict[str, Any]) -> str | None:
-    details = cast("list[dict[str, Any]]", problem.get("errors") or [])
-    field = problem.get("field") or (details[0].get("location") if details else None)
+    first = _first(problem)
+    field = problem.get("field") or first.get("location") or first.get("field")
     return str(field) if field else None
+
+
+def _first(problem: dict[str, Any]) -> dict[str, Any]:
+    """The first of several things that are wrong."""
+    listed: object = problem.get("errors")
+    first: object = cast("list[object]", listed)[0] if isinstance(listed, list) and listed else None
+    return cast("dict[str, Any]", first) if isinstance(first, dict) else {}
 
 
 def _seconds(retry_after: str | None) -> int:

@@ -34,6 +34,7 @@ from atoll.domain.errors import (
     Unsupported,
 )
 from atoll.domain.idempotency import IdempotentRequest
+from atoll.domain.ledger import InsufficientCredit
 from atoll.domain.principal import Principal
 from atoll.services.background import Background
 from atoll.services.idempotency import Idempotency
@@ -46,7 +47,8 @@ REPLAYED = "idempotent-replayed"
 CLOSE_S = 2.0
 # What was refused before it had an effect.
 _REFUSED = (
-    Conflict, Forbidden, InvalidInput, NotFound, QuotaExceeded, RateLimited, TooLarge, Unauthenticated, Unsupported,
+    Conflict, Forbidden, InsufficientCredit, InvalidInput, NotFound, QuotaExceeded, RateLimited, TooLarge,
+    Unauthenticated, Unsupported,
 )  # fmt: skip
 _log = structlog.get_logger("atoll.surface")
 

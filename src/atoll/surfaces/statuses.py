@@ -25,6 +25,7 @@ from atoll.domain.errors import (
     Unavailable,
     Unsupported,
 )
+from atoll.domain.ledger import BudgetExceeded, InsufficientCredit, SpendingLimitExceeded
 from atoll.services.idempotency import KeyReused, Undecided, UnderWay
 from atoll.surfaces.bodies import Lingering, json_bytes
 
@@ -32,6 +33,8 @@ from atoll.surfaces.bodies import Lingering, json_bytes
 TABLE: dict[type[AtollError], tuple[int, str]] = {
     InvalidInput: (400, "BAD_REQUEST"),
     Unauthenticated: (401, "UNAUTHORIZED"),
+    InsufficientCredit: (402, "INSUFFICIENT_CREDIT"),
+    BudgetExceeded: (402, "BUDGET_EXCEEDED"),
     Forbidden: (403, "FORBIDDEN"),
     NotFound: (404, "NOT_FOUND"),
     Conflict: (409, "CONFLICT"),
@@ -40,6 +43,7 @@ TABLE: dict[type[AtollError], tuple[int, str]] = {
     KeyReused: (422, "IDEMPOTENCY_KEY_REUSED"),
     TooLarge: (413, "TOO_LARGE"),
     QuotaExceeded: (429, "QUOTA_EXCEEDED"),
+    SpendingLimitExceeded: (429, "SPENDING_LIMIT_EXCEEDED"),
     RateLimited: (429, "RATE_LIMIT_EXCEEDED"),
     Internal: (500, "INTERNAL"),
     Corrupt: (500, "CORRUPT"),

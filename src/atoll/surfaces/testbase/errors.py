@@ -8,11 +8,13 @@ from typing import Any
 from starlette.responses import Response
 
 from atoll.domain.errors import AtollError, InvalidInput, RateLimited, Unauthenticated
+from atoll.domain.ledger import BudgetExceeded, InsufficientCredit, SpendingLimitExceeded
 from atoll.services.identity.admin_key import AdminRequired, AdminUnset
 from atoll.services.keys import ExpiredKey
 from atoll.surfaces.bodies import Invalid
 from atoll.surfaces.door import NoCredential
 from atoll.surfaces.models import AnswerModel
+from atoll.surfaces.money import dollars, money_json
 from atoll.surfaces.rate_limit import SurfaceLimited
 from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
@@ -35,12 +37,13 @@ class TestbaseFieldError(AnswerModel):
 
 
 class TestbaseError(AnswerModel):
-    """Every error of this API; `errors` comes with 400."""
+    """Every error of this API; `errors` comes with 400, `details` with what was refused for money."""
 
     __test__ = False
     error: str
     message: str
     errors: list[TestbaseFieldError] | None = None
+    details: dict[str, Any] | None = None
 
 
 class TestbaseDialect:
@@ -51,6 +54,9 @@ class TestbaseDialect:
     invalid = "Validation failed"
 
     def error(self, error: AtollError) -> Response:
+        if isinstance(error, InsufficientCredit | SpendingLimitExceeded):
+            status, body = refused_for_money(error)
+            return Response(money_json(body), status, headers_of(error, status), "application/json")
         status, body = self._told(error)
         return envelope(status, body, headers_of(error, status))
 
@@ -88,6 +94,26 @@ class AdminDialect(TestbaseDialect):
         if isinstance(error, Unauthenticated) and not isinstance(error, NoCredential):
             error = AdminRequired() if self._configured else AdminUnset()
         return super()._told(error)
+
+
+def refused_for_money(error: InsufficientCredit | SpendingLimitExceeded) -> tuple[int, dict[str, Any]]:
+    """The status, 402 or 429, and the body; its amounts are Decimals. A task that ran dry adds its output to it."""
+    status, _ = status_and_code(error)
+    if isinstance(error, SpendingLimitExceeded):
+        word = "Spending Limit Exceeded"
+        details: dict[str, Any] = {
+            "dailyUsage": dollars(error.daily_usage),
+            "dailyLimit": dollars(error.daily_limit),
+            "monthlyUsage": dollars(error.monthly_usage),
+            "monthlyLimit": dollars(error.monthly_limit),
+        }
+    elif isinstance(error, BudgetExceeded):
+        word = "Budget Exceeded"
+        details = {"budget": error.subject, "limit": dollars(error.limit), "spent": dollars(error.spent)}
+    else:
+        word = "Insufficient Credits"
+        details = {"currentBalance": dollars(error.balance), "totalSpent": dollars(error.spent)}
+    return status, {"error": word, "message": error.message, "details": details}
 
 
 def _unauthenticated(error: Unauthenticated) -> tuple[int, dict[str, Any]]:
