@@ -69,8 +69,8 @@ _BY_CODE: dict[str, type[AtollError]] = {
 }
 _BY_CODE["rate_limit_exceeded"] = errors.RateLimited  # execbox's names
 _BY_CODE["not_implemented"] = errors.Unsupported
-_BY_CODE |= {"insufficient_credit": InsufficientCredit, "budget_exceeded": InsufficientCredit}
-_BY_CODE |= {"spending_limit_exceeded": errors.QuotaExceeded, "spending limit exceeded": errors.QuotaExceeded}
+_BY_CODE.update(insufficient_credit=InsufficientCredit, budget_exceeded=InsufficientCredit)
+_BY_CODE["spending_limit_exceeded"] = errors.QuotaExceeded
 
 _BY_STATUS: dict[int, type[AtollError]] = {
     400: errors.InvalidInput,
