@@ -31,7 +31,7 @@ class Capability(StrEnum):
     LAYERS = "layers"  # `spec.layers` and `bake`
     TREES = "trees"  # working trees of workspaces: `spec.workspaces`, `make_tree` and what follows it
     SWAP_TREES = "swap_trees"  # `swap_tree` under a live sandbox
-    GATES = "gates"  # `spec.capability`, and `accept`
+    GATES = "gates"  # `spec.capability`, `spec.task`, and `accept`
     LISTED = "listed"  # network mode listed
 
 

@@ -196,4 +196,5 @@ class Gates:
 
 def has_gates(sandbox: Sandbox) -> bool:
     """Whether anything but a port leads out of it to the server."""
-    return sandbox.spec.capability is not None or sandbox.spec.network is NetworkMode.LISTED
+    spec = sandbox.spec
+    return spec.capability is not None or spec.task is not None or spec.network is NetworkMode.LISTED

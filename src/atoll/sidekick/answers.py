@@ -53,7 +53,7 @@ def accepted(value: Any) -> tuple[str, str, int]:
             socket.inet_pton(socket.AF_INET, address)
     except (TypeError, LookupError, AttributeError, OSError, ValueError):
         raise nonsense("a stream from nowhere") from None
-    if gate not in ("api", "out", "dns") or type(port) is not int or not 0 <= port < 65_536:
+    if gate not in ("api", "model", "out", "dns") or type(port) is not int or not 0 <= port < 65_536:
         raise nonsense("a stream from nowhere")
     return gate, address, port
 

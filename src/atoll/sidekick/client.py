@@ -77,7 +77,7 @@ class GateStream:
     """What a program inside has sent to a gate: bytes both ways. `address` and `port` are where it meant to go, as the
     sidekick says, which runs where the tenant is."""
 
-    gate: str  # api, out or dns: of sidekick/gates.py
+    gate: str  # api, model, out or dns: of sidekick/gates.py
     address: str
     port: int
     reader: StreamReader

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from atoll.sidekick.operations import Sidekick
 
 API = "api"  # Atoll's own API, for a sandbox with a capability
+MODEL = "model"  # the model gateway, for the sandbox of a task
 OUT = "out"  # every TCP connection that leaves the loopback, sent here by the kernel
 DNS = "dns"  # questions for names, in datagrams
-STREAMS = (API, OUT)
+STREAMS = (API, MODEL, OUT)
+MODEL_PORT = 982  # on the loopback, in every runtime: programs are configured with it
 
 MAX_WAITING = 64  # connections of the server that wait for somebody
 MAX_QUESTIONS = 64  # at once

@@ -84,7 +84,8 @@ class FakeSandbox:
         return await asyncio.open_connection(sock=ours)
 
     async def accept(self) -> GateStream:
-        if self.spec.capability is None and self.spec.network is not NetworkMode.LISTED:
+        spec = self.spec
+        if spec.capability is None and spec.task is None and spec.network is not NetworkMode.LISTED:
             raise Conflict("this sandbox has no gate")
         taken, gone = asyncio.create_task(self._streams.get()), asyncio.create_task(self._gone.wait())
         try:

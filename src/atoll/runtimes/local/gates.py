@@ -13,12 +13,12 @@ from atoll.runtimes.local import nftables as nft
 from atoll.runtimes.local.netlink import ROUTE, Netlink
 from atoll.runtimes.local.network import loopback_up
 from atoll.runtimes.local.nftables import Nftables
-from atoll.sidekick.gates import API, DNS, OUT
+from atoll.sidekick.gates import API, DNS, MODEL, MODEL_PORT, OUT
 from atoll.sidekick.protocol import Refused
 
 LOOPBACK = "127.0.0.1"
 LISTED = "listed"  # the network whose way out is a list of names
-PORTS = {API: 980, OUT: 981, DNS: 53}
+PORTS = {API: 980, OUT: 981, MODEL: MODEL_PORT, DNS: 53}
 API_URL = f"http://{LOOPBACK}:{PORTS[API]}"  # for its programs, which need no key there
 _BACKLOG = 256
 _NEW_PER_S = 500
@@ -30,7 +30,7 @@ _OPEN_SET = "open_by_source"
 
 def open_gates(network: str) -> dict[str, socket.socket]:
     """The sockets, once the loopback is up. Which of them a sandbox keeps is known when it is somebody's."""
-    names = (API, OUT, DNS) if network == LISTED else (API,)
+    names = (API, MODEL, OUT, DNS) if network == LISTED else (API, MODEL)
     return {name: _opened(name) for name in names}
 
 

@@ -22,7 +22,7 @@ from atoll.runtimes.local.box import BOOT_ID
 from atoll.runtimes.local.host_template import SECRETS_BYTES
 from atoll.runtimes.local.node_client import NodeClient, open_unix
 from atoll.sidekick.client import GateStream, SidekickClient
-from atoll.sidekick.gates import API, DNS, OUT
+from atoll.sidekick.gates import API, DNS, MODEL, OUT
 from atoll.sidekick.keeper_client import KeeperClient
 
 MAKE_S = 30.0
@@ -279,6 +279,8 @@ def _request(sandbox_id: str, spec: SandboxSpec) -> dict[str, Any]:
 def _gates(spec: SandboxSpec) -> list[str]:
     """The places inside where the server is reached."""
     own = [API] if spec.capability is not None else []
+    if spec.task is not None:
+        own.append(MODEL)
     return [*own, OUT, DNS] if spec.network is NetworkMode.LISTED else own
 
 

@@ -12,12 +12,22 @@ from atoll.domain.key import Scope
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import Grant, NetworkMode, SandboxSpec
 from atoll.runtimes.base import Capability, Runtime
+from atoll.sidekick.gates import MODEL_PORT
 from atoll.testing.runtime_conformance.suite import PATIENCE_S, Suite, able
 
 READ = SandboxSpec(capability=Grant(frozenset({Scope.READ})))
 CALL = (
     "import os, socket, urllib.parse as u\n"
     "sock = socket.create_connection(u.urlsplit(os.environ['ATOLL_URL']).netloc.split(':'))\n"
+    "sock.sendall(b'in')\n"
+    "print(sock.recv(100).decode())\n"
+)
+ASK_MODEL = (
+    "import socket\n"
+    "try:\n"
+    f"    sock = socket.create_connection(('127.0.0.1', {MODEL_PORT}))\n"
+    "except ConnectionRefusedError:\n"
+    "    raise SystemExit('refused')\n"
     "sock.sendall(b'in')\n"
     "print(sock.recv(100).decode())\n"
 )
@@ -62,6 +72,25 @@ class GateChecks(Suite):
                 stream.writer.write(sandbox_id.encode())
                 stream.writer.close()
                 assert (await running).stdout.decode().strip() == sandbox_id
+
+    async def test_the_programs_of_a_task_and_no_others_reach_the_model_gate(self, runtime: Runtime) -> None:
+        self._able_to_connect(runtime, Capability.GATES)
+        for spec in (SandboxSpec(task="task_1"), SandboxSpec(task="task_1", network=NetworkMode.LISTED), READ):
+            if spec.network is NetworkMode.LISTED and Capability.LISTED not in runtime.capabilities:
+                continue
+            sandbox_id = new_sandbox_id()
+            await runtime.make(sandbox_id, spec)
+            inside = runtime.sidekick(sandbox_id)
+            running = asyncio.create_task(inside.run(ProcessSpec(("python3", "-c", ASK_MODEL))))
+            async with asyncio.timeout(PATIENCE_S):
+                if spec is READ:
+                    assert (await running).stderr == b"refused\n"
+                    continue
+                stream = await runtime.accept(sandbox_id)
+                assert (stream.gate, await stream.reader.readexactly(2)) == ("model", b"in")
+                stream.writer.write(b"out")
+                stream.writer.close()
+                assert (await running).stdout == b"out\n"
 
     async def test_what_leaves_a_sandbox_with_a_list_says_where_it_meant_to_go(self, runtime: Runtime) -> None:
         self._able_to_connect(runtime, Capability.LISTED)
