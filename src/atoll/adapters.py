@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+from atoll.agents.base import Agent
 from atoll.blobs.base import Blobs
 from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.domain.errors import InvalidInput
@@ -50,6 +51,17 @@ def open_runtime(settings: Settings) -> Runtime:
         trees=settings.trees_folder,
         keeper_idle_s=settings.workspaces.keeper_idle_s,
     )
+
+
+def make_agents(settings: Settings) -> dict[str, Agent]:
+    """Who does tasks, by name."""
+    from atoll.agents.claude_code import ClaudeCode
+    from atoll.agents.codex import Codex
+    from atoll.agents.command import Command
+
+    own = settings.agents
+    agents: tuple[Agent, ...] = (Codex(own.codex.model), ClaudeCode(own.claude_code.model), Command())
+    return {agent.name: agent for agent in agents}
 
 
 def open_vault(settings: Settings, kind: str | None = None) -> Vault:

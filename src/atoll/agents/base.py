@@ -23,8 +23,11 @@ class Package:
     """What is installed, outside of any sandbox, by this server's own pip or npm; exactly this version."""
 
     source: str  # pip or npm
-    name: str
+    name: str  # {platform}: as npm's packages of one platform are called, such as linux-x64
     version: str
+    folder: str  # in the package; what lies in it is the layer's folder
+    program: str  # of that folder's files the one that is started
+    hashes: tuple[str, ...] = ()  # of its archives, one for each platform: hex SHA-256 (pip), sha512-... (npm)
 
 
 @dataclass(frozen=True, slots=True)

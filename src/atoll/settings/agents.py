@@ -25,8 +25,9 @@ class CodexSettings(Section):
     """SHA-256 that the package of that version must have. Empty: known for the version that was tried alone."""
     folder: _Path | None = None
     """Folder of a Codex that is on this machine already, to be copied instead: `codex` or `bin/codex` is in it."""
-    model: str = Field(default="", max_length=200)
-    """Model of tasks that name none. Empty: the program's own choice."""
+    model: str = Field(default="gpt-5.5", max_length=200)
+    """Model of tasks that name none: any that the endpoint has. Empty: the program's own choice, which may speak to
+    OpenAI in ways that other endpoints do not know."""
 
 
 class ClaudeCodeSettings(Section):
