@@ -1,13 +1,15 @@
-"""What keeps the program itself from changing an event on SQLite: triggers of its own connections.
+"""What keeps the program itself from changing an event, a transfer or a use on SQLite: triggers of its own connections.
 
 They are no part of the file: whoever may write that can take triggers out of it as well. What is changed there shows
-in `atoll audit verify`. PostgreSQL, where not everybody who connects owns the table, has them in the database.
+in `atoll audit verify` and `atoll ledger verify`. PostgreSQL, where not everybody who connects owns the table, has
+them in the database.
 """
 
 from __future__ import annotations
 
-EVENTS_STAY = tuple(
-    f"CREATE TEMP TRIGGER IF NOT EXISTS events_stay_{what.lower()} BEFORE {what} ON main.events"
-    " BEGIN SELECT RAISE(ABORT, 'events are append-only'); END"
+ROWS_STAY = tuple(
+    f"CREATE TEMP TRIGGER IF NOT EXISTS {table}_stay_{what.lower()} BEFORE {what} ON main.{table}"
+    f" BEGIN SELECT RAISE(ABORT, '{table} are append-only'); END"
+    for table in ("events", "ledger_transfers", "ledger_uses")
     for what in ("UPDATE", "DELETE")
 )

@@ -14,14 +14,17 @@ from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
 from atoll.domain.quota import Bound, Overrides, QuotaChange, QuotaUse, Spend
 from atoll.domain.sandbox import Sandbox, SandboxState
+from atoll.records.access_keys import AccessKeyRecords
 from atoll.records.accounts import AccountRecords
 from atoll.records.audit import AuditRecords
 from atoll.records.child_keys import ChildKeyRecords
 from atoll.records.groups import GroupRecords
 from atoll.records.idempotency import IdempotencyRecords
+from atoll.records.ledger import LedgerRecords
 from atoll.records.quotas import QuotaRecords
 from atoll.records.rates import RateRecords
 from atoll.records.secrets import SecretRecords
+from atoll.records.tasks import TaskRecords
 from atoll.records.users import UserRecords
 from atoll.records.webhooks import WebhookRecords
 from atoll.records.workspaces import WorkspaceRecords
@@ -42,14 +45,17 @@ class KeyUse:
 
 
 class Records(
+    AccessKeyRecords,
     ChildKeyRecords,
     AuditRecords,
     AccountRecords,
     RateRecords,
     GroupRecords,
     IdempotencyRecords,
+    LedgerRecords,
     QuotaRecords,
     SecretRecords,
+    TaskRecords,
     UserRecords,
     WebhookRecords,
     WorkspaceRecords,

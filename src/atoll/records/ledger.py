@@ -54,6 +54,7 @@ class UseTotal:
     charged: int
     first_at: datetime | None
     last_at: datetime | None
+    tasks: int = 0  # how many there were that used something
 
 
 class LedgerRecords(ABC):
@@ -139,8 +140,8 @@ class LedgerRecords(ABC):
 
     @abstractmethod
     async def total_uses(self, query: UseQuery, *, by: str = "", limit: int = 100, offset: int = 0) -> list[UseTotal]:
-        """Sums by `task`, `workspace`, `sandbox`, `workspace_owner`, `model` or `day` (UTC), the dearest first, a day's
-        newest first; by "" the one sum of all, which is there even of nothing."""
+        """Sums by `task`, `workspace`, `sandbox`, `workspace_owner`, `account`, `model`, `kind` or `day` (UTC), the
+        dearest first, a day's newest first; by "" the one sum of all, which is there even of nothing."""
 
     @abstractmethod
     async def all_transfers(self, *, after: int = 0, limit: int = 10_000) -> Sequence[Transfer]:

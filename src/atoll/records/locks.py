@@ -17,3 +17,7 @@ class Lock(IntEnum):
     WEBHOOKS = 11
     KEYS = 12
     SIGNUPS = 13
+    ACCESS_KEYS = 14
+    LEDGER = 19
+    TASKS = 15
+    CLAIMS = 17  # one for all owners

@@ -32,6 +32,7 @@ from atoll.records.rows import (
     sandbox_row,
 )
 from atoll.records.schema import api_key_usage, api_keys, sandboxes
+from atoll.records.sql_access_keys import SqlAccessKeys
 from atoll.records.sql_accounts import SqlAccounts
 from atoll.records.sql_audit import SqlAudit
 from atoll.records.sql_chain import append_event, append_events
@@ -39,6 +40,7 @@ from atoll.records.sql_child_keys import SqlChildKeys, end_children
 from atoll.records.sql_chunks import SqlChunks
 from atoll.records.sql_groups import SqlGroups, hold_owner
 from atoll.records.sql_idempotency import SqlIdempotency
+from atoll.records.sql_ledger import SqlLedger
 from atoll.records.sql_quotas import SqlQuotas, change_overrides, charge, check_bounds
 from atoll.records.sql_rates import SqlRates
 from atoll.records.sql_revisions import SqlRevisions
@@ -51,6 +53,7 @@ from atoll.records.sql_store import (
     swap,
     swap_values,
 )
+from atoll.records.sql_tasks import SqlTasks
 from atoll.records.sql_users import SqlUsers
 from atoll.records.sql_webhooks import SqlWebhooks
 from atoll.records.sql_workspaces import SqlWorkspaces
@@ -95,14 +98,17 @@ _SWAP_KEY = swap(api_keys, {"created_at", "last_used_at"})
 
 
 class SqlRecords(
+    SqlAccessKeys,
     SqlChildKeys,
     SqlAudit,
     SqlAccounts,
     SqlRates,
     SqlGroups,
     SqlIdempotency,
+    SqlLedger,
     SqlQuotas,
     SqlSecrets,
+    SqlTasks,
     SqlUsers,
     SqlWebhooks,
     SqlWorkspaces,

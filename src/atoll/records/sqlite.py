@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from atoll.domain.errors import Unavailable
-from atoll.records.append_only import EVENTS_STAY
+from atoll.records.append_only import ROWS_STAY
 from atoll.records.database import Database, Work
 from atoll.records.prepared import translated
 
@@ -92,7 +92,7 @@ class Sqlite(Database):
             execute(self._writer, f"PRAGMA busy_timeout={int(MIGRATION_S * 1000)}")
             transaction(self._writer, upgrade)
             execute(self._writer, f"PRAGMA busy_timeout={int(BUSY_S * 1000)}")
-            for statement in EVENTS_STAY:
+            for statement in ROWS_STAY:
                 execute(self._writer, statement)
         except OSError as error:
             raise Unavailable(f"{self.path}: {error.strerror}") from error

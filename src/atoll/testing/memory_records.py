@@ -14,13 +14,16 @@ from atoll.domain.quota import Bound, Overrides, QuotaChange, QuotaUse, Spend
 from atoll.domain.quota_rules import with_quotas
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.base import KeyUse, Records
+from atoll.testing.memory_access_keys import MemoryAccessKeys
 from atoll.testing.memory_accounts import MemoryAccounts
 from atoll.testing.memory_child_keys import MemoryChildKeys
 from atoll.testing.memory_events import MemoryEvents
 from atoll.testing.memory_groups import MemoryGroups
+from atoll.testing.memory_ledger import MemoryLedger
 from atoll.testing.memory_quotas import MemoryQuotas
 from atoll.testing.memory_rates import MemoryRates
 from atoll.testing.memory_secrets import MemorySecrets
+from atoll.testing.memory_tasks import MemoryTasks
 from atoll.testing.memory_users import MemoryUsers
 from atoll.testing.memory_webhooks import MemoryWebhooks
 from atoll.testing.memory_workspace_records import MemoryWorkspaceRecords
@@ -28,14 +31,17 @@ from atoll.testing.memory_wrapped_keys import MemoryWrappedKeys
 
 
 class MemoryRecords(
+    MemoryAccessKeys,
     MemoryWebhooks,
     MemoryEvents,
     MemoryChildKeys,
     MemoryAccounts,
     MemoryRates,
     MemoryGroups,
+    MemoryLedger,
     MemoryQuotas,
     MemorySecrets,
+    MemoryTasks,
     MemoryUsers,
     MemoryWrappedKeys,
     MemoryWorkspaceRecords,

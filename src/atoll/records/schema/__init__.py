@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from atoll.records.schema.access_keys import access_keys
 from atoll.records.schema.audit import (
     audit_keys,
     checkpoint_heads,
@@ -17,13 +18,23 @@ from atoll.records.schema.audit import (
 from atoll.records.schema.columns import Utc, metadata
 from atoll.records.schema.identity import group_members, groups, logins, refresh_tokens, secrets, signing_keys, users
 from atoll.records.schema.keys import accounts, api_key_usage, api_keys
+from atoll.records.schema.ledger import (
+    ledger_accounts,
+    ledger_budgets,
+    ledger_days,
+    ledger_holds,
+    ledger_transfers,
+    ledger_uses,
+)
 from atoll.records.schema.limits import idempotent_requests, quota_overrides, quota_requests, quota_spent, rates
 from atoll.records.schema.sandboxes import sandboxes
+from atoll.records.schema.tasks import task_events, tasks, threads
 from atoll.records.schema.workspaces import chunks, lineages, owners, packs, revisions, shares, snapshots, workspaces
 
 __all__ = [
     "TABLES",
     "Utc",
+    "access_keys",
     "accounts",
     "api_key_usage",
     "api_keys",
@@ -36,6 +47,12 @@ __all__ = [
     "group_members",
     "groups",
     "idempotent_requests",
+    "ledger_accounts",
+    "ledger_budgets",
+    "ledger_days",
+    "ledger_holds",
+    "ledger_transfers",
+    "ledger_uses",
     "lineages",
     "logins",
     "metadata",
@@ -52,6 +69,9 @@ __all__ = [
     "shares",
     "signing_keys",
     "snapshots",
+    "task_events",
+    "tasks",
+    "threads",
     "users",
     "webhook_cursors",
     "webhooks",
@@ -63,6 +83,7 @@ TABLES = (
     sandboxes,
     api_keys,
     api_key_usage,
+    access_keys,
     users,
     logins,
     refresh_tokens,
@@ -91,4 +112,13 @@ TABLES = (
     quota_overrides,
     quota_spent,
     idempotent_requests,
+    ledger_accounts,
+    ledger_transfers,
+    ledger_holds,
+    ledger_budgets,
+    ledger_days,
+    ledger_uses,
+    threads,
+    tasks,
+    task_events,
 )

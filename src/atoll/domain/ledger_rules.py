@@ -1,0 +1,179 @@
+"""What may be held, what a charge takes and between whom money moves: the rules by which every store decides.
+
+The stores call it in the transaction that moves the money, so that what they looked at is still true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from atoll.domain.errors import Conflict, InvalidInput
+from atoll.domain.ledger import (
+    EARNED,
+    ISSUED,
+    SYSTEM_ACCOUNTS,
+    BillingAccount,
+    Budget,
+    BudgetExceeded,
+    BudgetUse,
+    Hold,
+    HoldState,
+    InsufficientCredit,
+    NewHold,
+    NewTransfer,
+    SpendingLimitExceeded,
+    Spent,
+    Transfer,
+    TransferKind,
+)
+from atoll.domain.money import AMOUNT_MAX, usd
+
+DAILY, MONTHLY = "daily", "monthly"
+
+
+def day_of(now: datetime) -> str:
+    """2026-03-01, in UTC: the window of the daily limit."""
+    return now.astimezone(UTC).date().isoformat()
+
+
+def month_of(now: datetime) -> str:
+    """The first day of its month, in UTC: days from here on are in the window of the monthly limit."""
+    return now.astimezone(UTC).date().replace(day=1).isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class SpentSoFar:
+    """What an account was charged in the windows that `now` lies in."""
+
+    now: datetime
+    day: int
+    month: int
+
+
+def legs(kind: TransferKind, account: str) -> tuple[str, str]:
+    """Who gives and who gets."""
+    if kind is TransferKind.PURCHASE:
+        return ISSUED, account
+    if kind is TransferKind.REFUND:
+        return EARNED, account
+    return account, ISSUED if kind is TransferKind.ADJUSTMENT else EARNED
+
+
+def check_name(account: str) -> None:
+    """InvalidInput for the system's own accounts: nobody pays from those."""
+    if account in SYSTEM_ACCOUNTS or not account:
+        raise InvalidInput("that is no payer's account", field="account")
+
+
+def check_amount(amount: int) -> None:
+    """InvalidInput unless it can be moved."""
+    if not 0 < amount <= AMOUNT_MAX:
+        raise InvalidInput(f"amount must be above 0 and at most {AMOUNT_MAX // 1_000_000} dollars", field="amount")
+
+
+def balance_after(account: BillingAccount, wanted: NewTransfer) -> int:
+    """The payer's balance when that has moved. InsufficientCredit when more is taken than is available."""
+    if legs(wanted.kind, wanted.account)[1] == wanted.account:
+        if account.balance + wanted.amount > AMOUNT_MAX:
+            raise InvalidInput(
+                f"amount would make the balance more than {AMOUNT_MAX // 1_000_000} dollars", field="amount"
+            )
+        return account.balance + wanted.amount
+    if wanted.amount > account.available:
+        held = f", and {usd(account.held):f} of it are held" if account.held else ""
+        raise InsufficientCredit(
+            f"The balance is {usd(account.balance):f} dollars{held}: {usd(wanted.amount):f} cannot be taken.",
+            balance=account.balance,
+            spent=account.spent,
+        )
+    return account.balance - wanted.amount
+
+
+def check_repeated(first: Transfer, wanted: NewTransfer) -> None:
+    """Conflict when a key was used for something else."""
+    if (first.amount, first.kind) != (wanted.amount, wanted.kind):
+        raise Conflict("this idempotency key was used for another amount or kind of transfer")
+
+
+def check_limits(account: BillingAccount, spent: SpentSoFar, amount: int) -> None:
+    """SpendingLimitExceeded when that much more would pass a limit; of an amount of 0, when one is used up."""
+    for word, used, limit, moves_on in (
+        ("Daily", spent.day, account.daily_limit, _next_day(spent.now)),
+        ("Monthly", spent.month, account.monthly_limit, _next_month(spent.now)),
+    ):
+        if limit is None or (used + account.held + amount <= limit if amount else used < limit):
+            continue
+        raise SpendingLimitExceeded(
+            f"{word} spending limit exceeded (${usd(limit):f})",
+            daily_usage=spent.day,
+            daily_limit=account.daily_limit,
+            monthly_usage=spent.month,
+            monthly_limit=account.monthly_limit,
+            retry_after_s=max(1, int((moves_on - spent.now).total_seconds()) + 1),
+        )
+
+
+def check_balance(account: BillingAccount, amount: int) -> None:
+    """InsufficientCredit when that much is not available; of an amount of 0, when the balance is spent."""
+    if account.available < amount if amount else account.balance <= 0:
+        raise InsufficientCredit(balance=account.balance, spent=account.spent)
+
+
+def check_budgets(budgets: Iterable[Budget], uses: Mapping[str, BudgetUse], amount: int) -> None:
+    """BudgetExceeded when that much more would pass one; of an amount of 0, when one is used up."""
+    for budget in budgets:
+        use = uses.get(budget.subject, BudgetUse(budget.subject, 0, 0))
+        if use.spent + use.held + amount <= budget.limit if amount else use.spent < budget.limit:
+            continue
+        raise BudgetExceeded(
+            f"The budget of {budget.subject} is spent: {usd(use.spent):f} of {usd(budget.limit):f} dollars"
+            + (f", and {usd(use.held):f} are held." if use.held else "."),
+            subject=budget.subject,
+            limit=budget.limit,
+            spent=use.spent,
+        )
+
+
+def new_hold(wanted: NewHold, now: datetime) -> Hold:
+    """As it is stored when nothing speaks against it."""
+    subjects = tuple(budget.subject for budget in wanted.budgets)
+    if len(set(subjects)) != len(subjects):
+        raise InvalidInput("each budget counts once", field="budgets")
+    return Hold(
+        wanted.id,
+        wanted.account,
+        wanted.amount,
+        HoldState.PENDING,
+        now,
+        wanted.expires_at,
+        subjects,
+        wanted.task,
+    )
+
+
+def chargeable(account: BillingAccount, hold: Hold, cost: int) -> int:
+    """How much of a cost the account pays: what was held, and what else is available; never more than it has."""
+    held = hold.amount if hold.state is HoldState.PENDING else 0
+    return min(cost, max(0, account.available + held))
+
+
+def spent_bounds(account: BillingAccount, before: SpentSoFar, charged: int) -> list[Spent]:
+    """How far the account's own limits were and are used up."""
+    found: list[Spent] = []
+    if account.daily_limit is not None:
+        found.append(Spent(DAILY, account.daily_limit, before.day, before.day + charged))
+    if account.monthly_limit is not None:
+        found.append(Spent(MONTHLY, account.monthly_limit, before.month, before.month + charged))
+    return found
+
+
+def _next_day(now: datetime) -> datetime:
+    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return day + timedelta(days=1)
+
+
+def _next_month(now: datetime) -> datetime:
+    first = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (first + timedelta(days=32)).replace(day=1)
