@@ -33,7 +33,8 @@ from atoll.surfaces.ops.routes import operations as ops_operations
 from atoll.surfaces.routing import Dialect
 from atoll.surfaces.terminal_platform.errors import TerminalDialect
 from atoll.surfaces.terminal_platform.routes import operations as terminal_operations
-from atoll.surfaces.testbase.errors import AdminDialect
+from atoll.surfaces.testbase.errors import AdminDialect, TestbaseDialect
+from atoll.surfaces.testbase.file_routes import file_operations
 from atoll.surfaces.testbase.routes import admin_operations
 from atoll.surfaces.workspaces.routes import operations as workspace_operations
 
@@ -62,6 +63,7 @@ def served_by(app: Application) -> list[tuple[Dialect, list[Operation]]]:
         (TerminalDialect(), terminal_operations(app.workspaces, app.settings)),
         (ComputeDialect(), _compute(app)),
         (AdminDialect(configured=app.admin_key.configured), admin_operations(key_admin, app.settings)),
+        (TestbaseDialect(), file_operations(app.workspaces, app.settings)),
         (app.dialect, _accounts(app)),
         (app.dialect, ops_operations(health, metrics, pages)),
     ]

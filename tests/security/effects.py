@@ -32,6 +32,8 @@ CALLS: list[tuple[str, set[str]]] = [
     ("revokeAgentShare", {"workspace.unshared"}),
     ("syncChunks", {"workspace.chunks_stored"}),
     ("syncCommit", {"workspace.revised"}),
+    ("uploadFile", {"workspace.revised"}),
+    ("deleteFile", {"workspace.revised"}),
     ("undoRevision", {"workspace.revised"}),
     ("importWorkspace", {"workspace.revised"}),
     ("deleteSecret", {"secret.deleted"}),

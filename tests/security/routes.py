@@ -15,6 +15,9 @@ PERSON = "person"  # a user who has logged in, and no key of theirs
 ADMIN = "admin"  # a principal that administers the server: an owner key, a user with that flag
 ADMIN_KEY = "admin key"  # the ADMIN_API_KEY alone
 
+# Where the protocol answers a key that is wrong with 403, and one that has expired with 401.
+TESTBASE = ("/workspace/", "/execute", "/tasks", "/sessions", "/cache/", "/billing/", "/metrics/history")
+
 # The frozen list of what anybody may ask for. It may only shrink.
 ANYBODYS = {
     ("POST", "/auth/login"),
@@ -220,6 +223,11 @@ ROUTES: dict[str, Route] = {
     "adminDeleteKey": Route(ADMIN_KEY, {"key": "principal"}),
     "adminRevokeKey": Route(ADMIN_KEY, {"key": "principal"}),
     "adminGetKeyUsage": Route(ADMIN_KEY, {"key": "principal"}),
+    # files, Testbase's way
+    "listFiles": Route("read"),
+    "uploadFile": Route("write", body=b"no form"),
+    "downloadFile": Route("read", {"path": "/a"}),
+    "deleteFile": Route("write", {"path": "/a"}),
     # secrets
     "createSecret": Route("write", body={"name": "ANOTHER", "value": "v"}),
     "listSecrets": Route("read"),

@@ -77,6 +77,8 @@ async def how(town: Town, name: str) -> dict[str, Any]:
         if name == "syncCommit":
             return {"path": path, "content": lines([file("a", b"hello")]), "headers": ENTRIES}
         return {"json": {}}
+    if name == "uploadFile":
+        return {"data": {"path": "."}, "files": {"file": ("a", b"uploaded")}}
     if name in ANEW:
         return await anew(town, name)
     if name == "adminChangeKey":

@@ -23,6 +23,7 @@ from atoll.services.workspaces.evicting import Evicting
 from atoll.services.workspaces.executing import Executing
 from atoll.services.workspaces.parts import Parts
 from atoll.services.workspaces.quotas import changed_quota, new_quota
+from atoll.services.workspaces.single_files import SingleFiles
 from atoll.services.workspaces.storage.allowance import Use
 from atoll.services.workspaces.views import Changes, Damage, Report, RevisionView, WorkspaceView
 
@@ -50,6 +51,7 @@ class Workspaces:
         self.sharing = parts.sharing
         self.sync = parts.sync
         self.mounts = parts.mounts
+        self.files = SingleFiles(parts.access, parts.history, parts.manifests, parts.revising, parts.sync)
 
     def join(self, sandboxes: Sandboxes) -> None:
         """The sandboxes that workspaces are mounted in, before `start`. They need `mounts` first."""

@@ -7,10 +7,11 @@ from typing import Any
 
 from starlette.responses import Response
 
-from atoll.domain.errors import AtollError, InvalidInput, RateLimited, Unauthenticated
+from atoll.domain.errors import AtollError, InvalidInput, NotFound, RateLimited, Unauthenticated
 from atoll.domain.ledger import BudgetExceeded, InsufficientCredit, SpendingLimitExceeded
 from atoll.services.identity.admin_key import AdminRequired, AdminUnset
 from atoll.services.keys import ExpiredKey
+from atoll.services.workspaces.single_files import NoFile, NoFolder
 from atoll.surfaces.bodies import Invalid
 from atoll.surfaces.door import NoCredential
 from atoll.surfaces.models import AnswerModel
@@ -28,12 +29,17 @@ LIMITED = {
 }
 
 
+# What is not there, in the protocol's words.
+MISSING: dict[type[NotFound], str] = {NoFile: "File not found", NoFolder: "Directory not found"}
+
+
 class TestbaseFieldError(AnswerModel):
     """One thing that is wrong with a request."""
 
     __test__ = False  # to pytest a class of this name holds tests
     field: str
     message: str
+    value: str | None = None
 
 
 class TestbaseError(AnswerModel):
@@ -44,6 +50,22 @@ class TestbaseError(AnswerModel):
     message: str
     errors: list[TestbaseFieldError] | None = None
     details: dict[str, Any] | None = None
+
+
+class InvalidFields(InvalidInput):
+    """What is wrong with a request, in the protocol's own words: a field, a message and perhaps the value of each."""
+
+    def __init__(self, fields: list[dict[str, str]]) -> None:
+        self.fields = fields
+        super().__init__("; ".join(one["message"] for one in fields), field=fields[0]["field"])
+
+
+class NoSession(NotFound):
+    """Session not found"""
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        super().__init__("Session not found")
 
 
 class TestbaseDialect:
@@ -71,6 +93,11 @@ class TestbaseDialect:
         if isinstance(error, Unauthenticated):
             return _unauthenticated(error)
         status, _ = status_and_code(error)
+        for kind, word in MISSING.items():
+            if isinstance(error, kind):
+                return status, {"error": word, "message": error.message}
+        if isinstance(error, NoSession):
+            return status, {"error": error.message, "sessionId": error.session}
         if isinstance(error, SurfaceLimited) and error.rates in LIMITED:
             word, message = LIMITED[error.rates]
             return status, {"error": word, "message": message}
@@ -125,6 +152,8 @@ def _unauthenticated(error: Unauthenticated) -> tuple[int, dict[str, Any]]:
 
 
 def _fields(error: InvalidInput) -> list[dict[str, str]]:
+    if isinstance(error, InvalidFields):
+        return error.fields
     if isinstance(error, Invalid):
         return [{"field": field, "message": message} for field, message in error.errors]
     return [{"field": error.field, "message": error.message}] if error.field else []
