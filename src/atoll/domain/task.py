@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from atoll.domain.errors import Conflict
+from atoll.domain.key import KeyKind
 from atoll.domain.price import NO_TOKENS, TokenUse
 
 
@@ -72,6 +73,7 @@ class TaskSpec:
     command: tuple[str, ...] = ()  # of the agent `command`: the program, which gets the prompt on stdin
     budget_micro_usd: int | None = None
     timeout_s: float | None = None
+    network: str = ""  # none, outgoing; empty: as the settings say, where the host can
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class Task:
     cost: int = 0  # micro-dollars; of internal keys too
     internal: bool = False
     lineage: tuple[str, ...] = ()  # the keys whose budgets bound it
+    kind: KeyKind = KeyKind.STANDARD  # of the credential, like the next: whose quotas hold when its turn comes
+    plan: str = ""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     claimed_by: str = ""  # the server process that runs it ...

@@ -17,6 +17,7 @@ from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.access_keys import AccessKeyRecords
 from atoll.records.accounts import AccountRecords
 from atoll.records.audit import AuditRecords
+from atoll.records.bills import BillRecords
 from atoll.records.child_keys import ChildKeyRecords
 from atoll.records.groups import GroupRecords
 from atoll.records.idempotency import IdempotencyRecords
@@ -49,6 +50,7 @@ class Records(
     ChildKeyRecords,
     AuditRecords,
     AccountRecords,
+    BillRecords,
     RateRecords,
     GroupRecords,
     IdempotencyRecords,

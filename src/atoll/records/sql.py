@@ -35,6 +35,7 @@ from atoll.records.schema import api_key_usage, api_keys, sandboxes
 from atoll.records.sql_access_keys import SqlAccessKeys
 from atoll.records.sql_accounts import SqlAccounts
 from atoll.records.sql_audit import SqlAudit
+from atoll.records.sql_bills import SqlBills
 from atoll.records.sql_chain import append_event, append_events
 from atoll.records.sql_child_keys import SqlChildKeys, end_children
 from atoll.records.sql_chunks import SqlChunks
@@ -102,6 +103,7 @@ class SqlRecords(
     SqlChildKeys,
     SqlAudit,
     SqlAccounts,
+    SqlBills,
     SqlRates,
     SqlGroups,
     SqlIdempotency,

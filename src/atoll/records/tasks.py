@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
+from atoll.domain.errors import QuotaExceeded
 from atoll.domain.event import Event
 from atoll.domain.task import Task, TaskEvent, TaskState, Thread
 
@@ -24,7 +25,7 @@ class TaskRecords(ABC):
 
     @abstractmethod
     async def swap_task(self, task: Task, event: Event | None = None, *, told: Sequence[TaskEvent] = ()) -> Task:
-        """As `swap_sandbox`, with task events appended in the same step."""
+        """As `swap_sandbox`, with task events appended in the same step. Who claims it stays as stored."""
 
     @abstractmethod
     async def get_task(self, task_id: str) -> Task | None: ...
@@ -43,14 +44,25 @@ class TaskRecords(ABC):
         """Newest first."""
 
     @abstractmethod
-    async def claim_tasks(self, server: str, now: datetime, until: datetime, *, limit: int) -> list[Task]:
-        """Tasks that have not ended and that no server claims, or whose claim is over: claimed by `server` now. Those
-        that run come first; of queued ones each owner's oldest by turns, so that one with many waits beside one with
-        few. Two servers never get the same."""
+    async def claim_tasks(
+        self,
+        server: str,
+        now: datetime,
+        until: datetime,
+        *,
+        limit: int,
+        per_owner: int | None = None,
+        running: Collection[str] | None = None,
+    ) -> list[Task]:
+        """Tasks that have not ended and that no server claims, or whose claim is over: claimed by `server` now, with a
+        new version. Those that run come first; of queued ones each owner's oldest by turns, so that one with many waits
+        beside one with few, and none begins for an owner who has `per_owner` under way. A queued one whose thread has
+        an earlier task that has not ended waits for that. Two servers never get the same. With `running`, what this
+        one runs, it takes up again what is claimed in its name and is not among that."""
 
     @abstractmethod
     async def renew_claims(self, server: str, task_ids: Collection[str], until: datetime) -> set[str]:
-        """Those that it still has."""
+        """Those that it still has, claimed until then; no new version."""
 
     @abstractmethod
     async def task_events(self, task_id: str, *, after: int = 0, limit: int = 1000) -> list[TaskEvent]:
@@ -73,3 +85,8 @@ class TaskRecords(ABC):
     @abstractmethod
     async def prune_tasks(self, ended_before: datetime, *, limit: int = 1000) -> int:
         """Delete those that ended before, with their events; how many."""
+
+
+def too_many_tasks(there: int, most: int) -> QuotaExceeded:
+    message = f"too many tasks wait or run: {there} of {most}; try again when one has ended"
+    return QuotaExceeded(message, quota="tasks", used=there, limit=most, retry_after_s=5)

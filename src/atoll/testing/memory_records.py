@@ -16,6 +16,7 @@ from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.base import KeyUse, Records
 from atoll.testing.memory_access_keys import MemoryAccessKeys
 from atoll.testing.memory_accounts import MemoryAccounts
+from atoll.testing.memory_bills import MemoryBills
 from atoll.testing.memory_child_keys import MemoryChildKeys
 from atoll.testing.memory_events import MemoryEvents
 from atoll.testing.memory_groups import MemoryGroups
@@ -36,6 +37,7 @@ class MemoryRecords(
     MemoryEvents,
     MemoryChildKeys,
     MemoryAccounts,
+    MemoryBills,
     MemoryRates,
     MemoryGroups,
     MemoryLedger,

@@ -1,0 +1,35 @@
+"""Every store of tasks passes the suite that Atoll ships."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atoll.testing.memory_records import MemoryRecords
+from atoll.testing.tasks_conformance import Stores, TaskRecordsConformance
+from tests.records.migrated import migrated_sqlite
+from tests.records.test_conformance import opened_twice
+
+
+class TestSqlite(TaskRecordsConformance):
+    @pytest.fixture
+    async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(await migrated_sqlite(tmp_path / "atoll.db")):
+            yield stores
+
+
+@pytest.mark.postgres
+class TestPostgres(TaskRecordsConformance):
+    @pytest.fixture
+    async def stores(self, migrated_postgres_url: str) -> AsyncIterator[Stores]:
+        async for stores in opened_twice(migrated_postgres_url):
+            yield stores
+
+
+class TestMemory(TaskRecordsConformance):
+    @pytest.fixture
+    async def stores(self) -> Stores:
+        store = MemoryRecords()
+        return store, store
