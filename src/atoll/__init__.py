@@ -8,28 +8,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from atoll.sdk import Agent as Agent
+    from atoll.sdk import AsyncAgent as AsyncAgent
     from atoll.sdk import AsyncSandbox as AsyncSandbox
     from atoll.sdk import AsyncSecrets as AsyncSecrets
     from atoll.sdk import AsyncWorkspace as AsyncWorkspace
     from atoll.sdk import AtollError as AtollError
+    from atoll.sdk import CloudRuntime as CloudRuntime
+    from atoll.sdk import LocalRuntime as LocalRuntime
     from atoll.sdk import Result as Result
+    from atoll.sdk import RunResult as RunResult
     from atoll.sdk import Sandbox as Sandbox
     from atoll.sdk import Secrets as Secrets
     from atoll.sdk import SecretUse as SecretUse
     from atoll.sdk import Workspace as Workspace
+    from atoll.sdk import run as run
+    from atoll.sdk import run_streamed as run_streamed
 
 __version__ = "0.1.0"
 _FROM_SDK = frozenset(
     {
+        "Agent",
+        "AsyncAgent",
         "AsyncSandbox",
         "AsyncSecrets",
         "AsyncWorkspace",
         "AtollError",
+        "CloudRuntime",
+        "LocalRuntime",
         "Result",
+        "RunResult",
         "Sandbox",
         "SecretUse",
         "Secrets",
         "Workspace",
+        "run",
+        "run_streamed",
     }
 )
 

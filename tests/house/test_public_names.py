@@ -7,20 +7,30 @@ import atoll.sdk
 
 
 def test_the_package_offers_these_names() -> None:
-    names = "AsyncSandbox AsyncSecrets AsyncWorkspace AtollError Result Sandbox Secrets SecretUse Workspace __version__"
-    for name in names.split():
+    sandboxes = (
+        "AsyncSandbox AsyncSecrets AsyncWorkspace AtollError Result Sandbox Secrets SecretUse Workspace __version__"
+    )
+    agents = "Agent AsyncAgent CloudRuntime LocalRuntime RunResult run run_streamed"
+    for name in [*sandboxes.split(), *agents.split()]:
         assert getattr(atoll, name) is not None
 
 
 def test_the_sdk_offers_exactly_these_names() -> None:
     assert sorted(atoll.sdk.__all__) == [
+        "Agent",
+        "AsyncAgent",
         "AsyncFiles",
         "AsyncProcess",
+        "AsyncRunStream",
         "AsyncSandbox",
         "AsyncSecrets",
+        "AsyncTasks",
         "AsyncWorkspace",
         "AtollError",
+        "Billing",
+        "BudgetExceeded",
         "Chunk",
+        "CloudRuntime",
         "CommandFailed",
         "Conflict",
         "ConnectionFailed",
@@ -31,12 +41,16 @@ def test_the_sdk_offers_exactly_these_names() -> None:
         "FileEntry",
         "Files",
         "Forbidden",
+        "InsufficientCredit",
         "Internal",
         "InvalidInput",
         "LeftOut",
+        "LocalRuntime",
+        "McpServer",
         "MergeConflictInfo",
         "MergeResult",
         "Mount",
+        "NoModelKey",
         "NotFound",
         "PathChange",
         "PortAddress",
@@ -47,17 +61,29 @@ def test_the_sdk_offers_exactly_these_names() -> None:
         "RestoreResult",
         "Result",
         "RevisionInfo",
+        "RunEvent",
+        "RunResult",
+        "RunStream",
         "Sandbox",
         "SandboxInfo",
         "SecretInfo",
         "SecretUse",
         "Secrets",
+        "SessionInfo",
         "SnapshotInfo",
+        "SpendingLimitExceeded",
         "SyncConflict",
+        "SyncFailed",
         "SyncOptions",
         "SyncProgress",
         "SyncReport",
         "SyncedPath",
+        "TaskCancelled",
+        "TaskFailed",
+        "TaskInfo",
+        "TaskTimedOut",
+        "TaskUsage",
+        "Tasks",
         "TemplateInfo",
         "TooLarge",
         "TreeEntry",
@@ -68,6 +94,8 @@ def test_the_sdk_offers_exactly_these_names() -> None:
         "Verification",
         "Workspace",
         "WorkspaceInfo",
+        "run",
+        "run_streamed",
     ]
     for name in atoll.sdk.__all__:
         assert getattr(atoll.sdk, name).__name__ == name

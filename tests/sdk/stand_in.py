@@ -104,12 +104,14 @@ class App:
     forgotten = 0
 
     def __init__(self, root: Path) -> None:
-        from tests.sdk.fake_workspaces import FakeWorkspaces  # it needs names of this module
+        from tests.sdk.fake_tasks import FakeTasks  # they need names of this module
+        from tests.sdk.fake_workspaces import FakeWorkspaces
 
         self.root = root
         self.boxes: dict[str, Box] = {}
         self.seen: list[str] = []
         self.workspaces = FakeWorkspaces()
+        self.tasks = FakeTasks(self.workspaces)
         session = "/v1/sessions/{id}"
         self.app = Starlette(
             routes=[
@@ -135,6 +137,7 @@ class App:
                 WebSocketRoute(session + "/exec", self.socket),
                 WebSocketRoute(session + "/attach", self.socket),
                 *self.workspaces.app.routes,
+                *self.tasks.app.routes,
             ]
         )
 

@@ -27,17 +27,25 @@ if TYPE_CHECKING:
     )
     from atoll.domain.process import Exit, FileEntry, ProcessInfo
     from atoll.domain.sandbox import Usage
+    from atoll.domain.task import McpServer
+    from atoll.sdk._async.agents import AsyncAgent, AsyncRunStream
     from atoll.sdk._async.files import AsyncFiles
     from atoll.sdk._async.process import AsyncProcess
     from atoll.sdk._async.sandbox import AsyncSandbox
     from atoll.sdk._async.secrets import AsyncSecrets
+    from atoll.sdk._async.tasks import AsyncTasks
     from atoll.sdk._async.workspace import AsyncWorkspace
+    from atoll.sdk._sync.agents import Agent, RunStream
     from atoll.sdk._sync.files import Files
     from atoll.sdk._sync.process import Process
     from atoll.sdk._sync.sandbox import Sandbox
     from atoll.sdk._sync.secrets import Secrets
+    from atoll.sdk._sync.tasks import Tasks
     from atoll.sdk._sync.workspace import Workspace
     from atoll.sdk.errors import CommandFailed, ConnectionFailed
+    from atoll.sdk.local_runtime import LocalRuntime
+    from atoll.sdk.running import run, run_streamed
+    from atoll.sdk.runtimes import CloudRuntime
     from atoll.sdk.secret_values import SecretInfo, SecretUse
     from atoll.sdk.sync.values import (
         LeftOut,
@@ -47,6 +55,17 @@ if TYPE_CHECKING:
         SyncProgress,
         SyncReport,
     )
+    from atoll.sdk.task_errors import (
+        BudgetExceeded,
+        InsufficientCredit,
+        NoModelKey,
+        SpendingLimitExceeded,
+        SyncFailed,
+        TaskCancelled,
+        TaskFailed,
+        TaskTimedOut,
+    )
+    from atoll.sdk.task_values import Billing, RunEvent, RunResult, SessionInfo, TaskInfo, TaskUsage
     from atoll.sdk.values import Chunk, Mount, PortAddress, Result, SandboxInfo, TemplateInfo
     from atoll.sdk.workspace_values import (
         Damage,
@@ -69,7 +88,20 @@ _HOMES = {
     "atoll.domain.errors": _ERRORS,
     "atoll.domain.process": "Exit FileEntry ProcessInfo",
     "atoll.domain.sandbox": "Usage",
+    "atoll.domain.task": "McpServer",
     "atoll.sdk.errors": "CommandFailed ConnectionFailed",
+    "atoll.sdk.local_runtime": "LocalRuntime",
+    "atoll.sdk.running": "run run_streamed",
+    "atoll.sdk.runtimes": "CloudRuntime",
+    "atoll.sdk.task_errors": (
+        "BudgetExceeded InsufficientCredit NoModelKey SpendingLimitExceeded SyncFailed TaskCancelled TaskFailed "
+        "TaskTimedOut"
+    ),
+    "atoll.sdk.task_values": "Billing RunEvent RunResult SessionInfo TaskInfo TaskUsage",
+    "atoll.sdk._async.agents": "AsyncAgent AsyncRunStream",
+    "atoll.sdk._async.tasks": "AsyncTasks",
+    "atoll.sdk._sync.agents": "Agent RunStream",
+    "atoll.sdk._sync.tasks": "Tasks",
     "atoll.sdk.secret_values": "SecretInfo SecretUse",
     "atoll.sdk.values": "Chunk Mount PortAddress Result SandboxInfo TemplateInfo",
     "atoll.sdk._async.files": "AsyncFiles",
@@ -91,13 +123,20 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
+    "Agent",
+    "AsyncAgent",
     "AsyncFiles",
     "AsyncProcess",
+    "AsyncRunStream",
     "AsyncSandbox",
     "AsyncSecrets",
+    "AsyncTasks",
     "AsyncWorkspace",
     "AtollError",
+    "Billing",
+    "BudgetExceeded",
     "Chunk",
+    "CloudRuntime",
     "CommandFailed",
     "Conflict",
     "ConnectionFailed",
@@ -108,12 +147,16 @@ __all__ = [
     "FileEntry",
     "Files",
     "Forbidden",
+    "InsufficientCredit",
     "Internal",
     "InvalidInput",
     "LeftOut",
+    "LocalRuntime",
+    "McpServer",
     "MergeConflictInfo",
     "MergeResult",
     "Mount",
+    "NoModelKey",
     "NotFound",
     "PathChange",
     "PortAddress",
@@ -124,17 +167,29 @@ __all__ = [
     "RestoreResult",
     "Result",
     "RevisionInfo",
+    "RunEvent",
+    "RunResult",
+    "RunStream",
     "Sandbox",
     "SandboxInfo",
     "SecretInfo",
     "SecretUse",
     "Secrets",
+    "SessionInfo",
     "SnapshotInfo",
+    "SpendingLimitExceeded",
     "SyncConflict",
+    "SyncFailed",
     "SyncOptions",
     "SyncProgress",
     "SyncReport",
     "SyncedPath",
+    "TaskCancelled",
+    "TaskFailed",
+    "TaskInfo",
+    "TaskTimedOut",
+    "TaskUsage",
+    "Tasks",
     "TemplateInfo",
     "TooLarge",
     "TreeEntry",
@@ -145,6 +200,8 @@ __all__ = [
     "Verification",
     "Workspace",
     "WorkspaceInfo",
+    "run",
+    "run_streamed",
 ]
 
 

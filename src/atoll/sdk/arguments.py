@@ -32,6 +32,9 @@ _ARGUMENTS: dict[str, tuple[str, float]] = {
     "quotaBytes": ("quota_bytes", 1),
     "quotaInodes": ("quota_inodes", 1),
     "ownKey": ("own_key", 1),
+    "workspaceId": ("workspace", 1),
+    "sessionId": ("session_id", 1),
+    "mcpServers": ("mcp_servers", 1),
 }
 _WITHIN = re.compile(r"must be within ([-+.\de]+)\.\.([-+.\de]+|inf)")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from secrets import token_hex
@@ -49,16 +50,18 @@ class AsyncApi:
         value: object = None,
         *,
         timeout_s: float | None = CALL_TIMEOUT_S,
-        once: bool = False,
+        once: bool | str = False,
     ) -> Any:
         """The JSON of the answer to `value` as JSON (None: no body); None for an answer without a body. With `once` the
-        request has one effect: it is sent again by itself when its connection breaks."""
+        request has one effect: it is sent again by itself when its connection breaks. A string is the key that says
+        which request it is."""
         body = b"" if value is None else _encode(value).encode()
         kind = b"application/json" if body else None
         request = self._request(method, target, body, kind, timeout_s)
         if not once:
             return await self._value_of(request)
-        request = replace(request, once=True, headers=[*request.headers, (b"Idempotency-Key", token_hex(16).encode())])
+        key = once if isinstance(once, str) else token_hex(16)
+        request = replace(request, once=True, headers=[*request.headers, (b"Idempotency-Key", key.encode())])
         return await self._value_of(request, waits=WAITS_MAX)
 
     async def upload(
@@ -67,12 +70,20 @@ class AsyncApi:
         """POST bytes of that content type; the JSON of the answer."""
         return await self._value_of(self._request("POST", target, body, kind.encode(), timeout_s))
 
-    async def stream(self, target: str, *, timeout_s: float | None, post: bytes | None = None) -> AsyncBody:
+    async def stream(
+        self,
+        target: str,
+        *,
+        timeout_s: float | None,
+        post: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncBody:
         """GET, or POST of those bytes, whose answer is read as it comes; `timeout_s` bounds each wait for more."""
         if post is None:
             request = self._request("GET", target, b"", None, timeout_s)
         else:
             request = self._request("POST", target, post, BYTES_TYPE.encode(), timeout_s)
+        request.headers.extend((name.encode(), value.encode()) for name, value in (headers or {}).items())
         body = await send(request)
         if body.status >= 300:
             raise error_of(body.status, await body.read(_ERROR_BYTES_MAX), body.headers.get("retry-after"))
