@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atoll.agents.base import Agent
 from atoll.blobs.base import Blobs
@@ -21,6 +22,9 @@ from atoll.services.workspaces.storage.packs import pack_key
 from atoll.settings import Settings
 from atoll.settings.vault import TransitSettings
 from atoll.vaults.base import Vault
+
+if TYPE_CHECKING:
+    from atoll.services.agents.installs import AgentInstalls
 
 
 def open_store(settings: Settings) -> Records:
@@ -62,6 +66,23 @@ def make_agents(settings: Settings) -> dict[str, Agent]:
     own = settings.agents
     agents: tuple[Agent, ...] = (Codex(own.codex.model), ClaudeCode(own.claude_code.model), Command())
     return {agent.name: agent for agent in agents}
+
+
+def make_installs(settings: Settings, agents: dict[str, Agent] | None = None) -> AgentInstalls:
+    """The store of agents' programs, as the settings want them."""
+    from atoll.services.agents.installed import Wanted
+    from atoll.services.agents.installs import AgentInstalls, InstallLimits
+
+    own, wanted = settings.agents, dict[str, Wanted]()
+    for name, agent in (agents or make_agents(settings)).items():
+        said = {"codex": own.codex, "claude_code": own.claude_code}.get(name)
+        if agent.package is None or said is None:
+            continue
+        package, hashes = agent.package, agent.package.hashes
+        if said.version not in (None, package.version):
+            package, hashes = replace(package, version=said.version), ()
+        wanted[name] = Wanted(package, (said.hash,) if said.hash else hashes, said.folder)
+    return AgentInstalls(settings.agents_folder, wanted, InstallLimits(own.install_s, own.install_bytes))
 
 
 def open_vault(settings: Settings, kind: str | None = None) -> Vault:

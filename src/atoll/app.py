@@ -8,16 +8,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 import atoll
-from atoll.adapters import dump_of, open_blob_store, open_copy_store, open_runtime, open_store, open_vault
+from atoll.adapters import (
+    dump_of,
+    make_agents,
+    make_installs,
+    open_blob_store,
+    open_copy_store,
+    open_runtime,
+    open_store,
+    open_vault,
+)
 from atoll.blobs.base import Blobs
 from atoll.domain.errors import AtollError, Conflict, Unavailable
 from atoll.domain.principal import Principal
@@ -43,7 +53,7 @@ from atoll.limits import (
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
-from atoll.served import served_by
+from atoll.served import object_door, served_by
 from atoll.services.audit.parts import Audit
 from atoll.services.authorities import Authorities
 from atoll.services.bootstrap_keys import introduce
@@ -60,6 +70,7 @@ from atoll.services.identity.parts import make_user_parts
 from atoll.services.identity.principals import Principals
 from atoll.services.identity.throttling import NAMES_MAX as LOGINS_COUNTED
 from atoll.services.keys import Keys
+from atoll.services.objects.access_keys import AccessKeys
 from atoll.services.outbound import Outbound
 from atoll.services.owner_key import OwnerKey, prepare
 from atoll.services.quotas import Quotas
@@ -97,6 +108,16 @@ from atoll.vaults.base import Vault
 
 _log = structlog.get_logger("atoll.app")
 START_S = 120.0  # for a part to get ready; migrations of a large database are the longest
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """An application of its own, with where it is served."""
+
+    name: str
+    host: str
+    port: int
+    app: ASGIApp
 
 
 class Application:
@@ -150,6 +171,8 @@ class Application:
         self.secrets = Secrets(records, self.vault)
         authorities = Authorities(settings.folder.gateway_seed)
         self.giving = SecretGiving(records, self.secrets, authorities)
+        self.agents = make_agents(settings)
+        self.installs = make_installs(settings, self.agents)
         self.sandboxes = Sandboxes(
             records,
             runtime,
@@ -160,6 +183,7 @@ class Application:
             metrics=self.metrics,
             workspaces=self.workspaces.mounts,
             secrets=self.giving,
+            agents=self.installs,
         )
         self.workspaces.join(self.sandboxes)
         self._unproved = ""  # the isolation rules that did not hold when this server started
@@ -176,8 +200,12 @@ class Application:
         self.connected = Connected(
             records, self.auth.standing, self.keys, memberships=memberships, cache_s=settings.keys.cache_s
         )
+        self.access_keys = AccessKeys(
+            records, self.vault, self.keys, self.auth.standing, cache_s=settings.keys.cache_s
+        )
         self.identity = Identity(
             self.keys,
+            self.access_keys,
             self.connected,
             self.admin_key,
             self.auth.tokens,
@@ -209,6 +237,7 @@ class Application:
         ]
         router = Router(self.routes, redirect_slashes=False, default=self._not_found, lifespan=lambda _: self.running())
         self._asgi = Tracing(CutShort(router, self.dialect), self.metrics)
+        self.objects = object_door(self, parts)
         api = ApiGateway(self, http_config(self, settings), Http, self.connected, FOUND)
         egress = Egress(
             NameServers(settings.network.resolvers),
@@ -246,6 +275,7 @@ class Application:
             await self.workspaces.check_key()
             await _started(stack, "adopting the workspaces", self.workspaces.start, self.workspaces.close)
             stack.push_async_callback(self.gateway.close)
+            await _started(stack, "looking at the agents", self.installs.start, self.installs.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
             stack.push_async_callback(self.once.close)
             if self.second_store is not None and self._healer is not None:
@@ -309,6 +339,14 @@ class Application:
     async def _welcome(self, principal: Principal) -> None:
         """What a user has from the first login on."""
         await self.workspaces.create(principal, DEFAULT_NAME)
+
+    @property
+    def beside(self) -> list[Beside]:
+        """What is served at ports of its own."""
+        own = self.settings.objects
+        if not own.enabled:
+            return []
+        return [Beside("objects", own.host, own.port, Tracing(CutShort(self.objects, self.objects.dialect), self.metrics))]
 
     def drain(self) -> None:
         """The server stops: what would never end by itself ends now."""

@@ -26,6 +26,14 @@ POINTS: frozenset[str] = frozenset(
         "sandboxes.suspend.recorded",  # SUSPENDING is stored, its processes run
         "sandboxes.suspend.destroyed",  # the sandbox is gone, the record says SUSPENDING
         "sandboxes.resume.recorded",  # RESUMING is stored, nothing made
+        "tasks.submit.recorded",  # a task waits, nobody was told
+        "tasks.run.recorded",  # RUNNING is stored, nothing is made
+        "tasks.run.made",  # its sandbox runs, the task does not name it
+        "tasks.run.started",  # its agent runs, the task does not name it
+        "tasks.run.agent_ended",  # ENDING is stored, with how the agent ended
+        "tasks.end.destroyed",  # ... its sandbox is gone, no revision of its work was asked for
+        "tasks.end.saved",  # ... there is one, the task says ENDING
+        "tasks.end.recorded",  # the end is stored, nobody was told
         "idempotency.begun",  # a client's key is remembered, nothing is done
         "idempotency.done",  # the request had its effect, its answer is not kept
         "idempotency.answered",  # ... its answer is kept, nobody was told
@@ -33,6 +41,11 @@ POINTS: frozenset[str] = frozenset(
         "backup.records_stored",  # ... they are, no manifest says so
         "backup.object_copied",  # a pack is in the second store, the journal of copies does not know
         "backup.object_deleted",  # it is gone from there, the journal has it
+        "agents.install.fetched",  # the package is there, nothing of it unpacked
+        "agents.install.unpacked",  # the program is whole, under its partial name
+        "agents.install.renamed",  # ... in its place, nobody was told
+        "ledger.hold.taken",  # an amount is set aside, nothing is used
+        "ledger.settle.done",  # what was used is charged, nobody was told
         "templates.build.baked",  # the layer has its partial name
         "keys.mint.written",  # the owner key is in its file, the records do not know it
         "records.migrate.begun",  # the migrations' transaction is open, nothing is changed

@@ -21,6 +21,7 @@ from atoll.domain.secret import GivenAs
 from atoll.records.base import Records
 from atoll.runtimes.base import Capability, Runtime
 from atoll.services.access import Access
+from atoll.services.agents.installed import NO_AGENTS, AgentLayers
 from atoll.services.background import Background
 from atoll.services.clock import Clock, utc_now
 from atoll.services.deadline import deadline
@@ -71,12 +72,14 @@ class Sandboxes:
         workspaces: Mounting | None = None,
         secrets: Giving | None = None,
         quotas: Quotas | None = None,
+        agents: AgentLayers = NO_AGENTS,
     ) -> None:
         """`data` is the data folder (`logs/` and `layers/` below it are ours); `aliases` map image names to templates;
         `public_host` stands in the URLs of exposed ports, whose listeners bind to 127.0.0.1. Records and runtime are
         started before and closed after this. `boot_id` tells one life of the machine from another. `workspaces` gives
         what sandboxes mount, and hears of their ends; `secrets` gives what those are. `quotas`
-        say who may have how much; by default a standard key may have `limits.sandboxes_per_key` sandboxes."""
+        say who may have how much; by default a standard key may have `limits.sandboxes_per_key` sandboxes. `agents` are
+        the programs that `spec.agent` may name."""
         limits, metrics = limits or Limits(), metrics or Metrics()
         quotas = quotas or Quotas(
             records, QuotaLimits(plans_with(limits.sandboxes_per_key)), clock=clock, metrics=metrics
@@ -100,7 +103,7 @@ class Sandboxes:
         self._listeners = Listeners(runtime, limits, lambda sandbox_id: self._suspensions.wake_for_port(sandbox_id))
         self._endings = Endings(access, self._listeners)
         self._watching = Watching(access, self._endings, self._listeners)
-        self.templates = Templates(runtime, data, limits, aliases or {})
+        self.templates = Templates(runtime, data, limits, aliases or {}, agents)
         self.gates = access.gates
         self.processes = Processes(access)
         self.files = Files(access)

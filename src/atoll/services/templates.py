@@ -27,6 +27,7 @@ from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import BakedFile, Resources, SandboxSpec
 from atoll.runtimes.base import Capability, Runtime
+from atoll.services.agents.installed import NO_AGENTS, AgentLayers
 from atoll.services.deadline import deadline
 from atoll.services.limits import Limits
 
@@ -110,8 +111,16 @@ class _Building:
 class Templates:
     """The registry of templates. `start` first; nothing else touches `layers/`."""
 
-    def __init__(self, runtime: Runtime, data: Path, limits: Limits, aliases: dict[str, str]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        data: Path,
+        limits: Limits,
+        aliases: dict[str, str],
+        agents: AgentLayers = NO_AGENTS,
+    ) -> None:
         self._runtime = runtime
+        self._agents = agents
         self._folder = data / "layers"
         self._limits = limits
         self._aliases = aliases
@@ -145,8 +154,13 @@ class Templates:
         return found
 
     def plan(self, spec: SandboxSpec) -> Plan:
-        """InvalidInput `image` that lists what exists; Unsupported when this runtime cannot build layers."""
+        """InvalidInput `image` that lists what exists; Unsupported when this runtime cannot build layers; Unavailable
+        when the agent that it should see is not installed."""
         base, layers = self._resolve(spec.image)
+        if spec.agent:
+            if Capability.LAYERS not in self._runtime.capabilities:
+                raise self._runtime.unsupported("show a sandbox an agent's program")
+            layers = (self._agents.layer(spec.agent), *layers)
         if not spec.setup and not spec.files:
             return Plan(replace(spec, layers=layers))
         if Capability.LAYERS not in self._runtime.capabilities:
