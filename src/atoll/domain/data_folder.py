@@ -60,6 +60,11 @@ class DataFolder:
         return self.root / "trees"
 
     @property
+    def server_name(self) -> Path:
+        """By what the server of this folder claims tasks."""
+        return self.root / "server.name"
+
+    @property
     def agents(self) -> Path:
         """The programs of agents, unless `agents.store` names another folder."""
         return self.root / "agents"
@@ -88,6 +93,11 @@ class DataFolder:
     def dumps(self) -> Path:
         """Dumps of the records, while a backup is made."""
         return self.root / "dumps"
+
+    @property
+    def uploads(self) -> Path:
+        """What clients of the object-store door are sending, in files without a name."""
+        return self.root / "uploads"
 
     @property
     def stamps(self) -> Path:

@@ -1,0 +1,1 @@
+"""Tasks: agents that work on workspaces; surfaces call `Tasks`."""

@@ -1,0 +1,66 @@
+"""Money: what tasks ask of the ledger, and who pays for one; `submit` asks before, the model gateway while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from atoll.domain.ids import KEY_ID, SANDBOX_ID
+from atoll.domain.key import KeyKind
+from atoll.domain.ledger import BillingAccount, Budget, Payer
+from atoll.domain.price import TokenUse
+from atoll.domain.principal import Principal
+from atoll.domain.task import Task
+from atoll.records.base import Records
+
+
+class Money(Protocol):
+    """The ledger, as far as tasks know it."""
+
+    async def check(self, payer: Payer) -> None:
+        """SpendingLimitExceeded, InsufficientCredit or BudgetExceeded before anything is begun."""
+        ...
+
+    async def account(self, payer: str) -> BillingAccount: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskUsage:
+    """What a task used so far, or in all. `account` is the payer's now; None: it is not charged."""
+
+    tokens: TokenUse
+    cost: int  # micro-dollars
+    charged: int
+    account: BillingAccount | None
+
+
+def is_internal(principal: Principal) -> bool:
+    """Whether what it uses is metered and never charged."""
+    return principal.kind is not KeyKind.STANDARD or principal.admin
+
+
+async def payer_of(records: Records, task: Task, *, workspace_owner: str | None = None) -> Payer:
+    """Who pays for a task, with the budgets that bound it as they are now."""
+    budgets: list[Budget] = []
+    if task.spec.budget_micro_usd is not None:
+        budgets.append(Budget(task.id, task.spec.budget_micro_usd))
+    for name in task.lineage:
+        key = await records.get_key(name) if KEY_ID.match(name) else None
+        if key is not None and key.budget_micro_usd is not None:
+            budgets.append(Budget(key.id, key.budget_micro_usd))
+    if SANDBOX_ID.match(task.credential):
+        sandbox = await records.get_sandbox(task.credential)
+        grant = None if sandbox is None else sandbox.spec.capability
+        if grant is not None and grant.budget_micro_usd is not None:
+            budgets.append(Budget(task.credential, grant.budget_micro_usd))
+    return Payer(
+        account=task.owner,
+        credential=task.credential,
+        internal=task.internal,
+        budgets=tuple(budgets),
+        task=task.id,
+        thread=task.thread,
+        sandbox=task.sandbox,
+        workspace=task.spec.workspace,
+        workspace_owner=workspace_owner,
+    )

@@ -1,0 +1,107 @@
+"""Record: a running task's record in this server: changed by compare-and-set, each change with what it tells."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from atoll.agents.base import Said
+from atoll.domain.errors import Conflict, StaleVersion
+from atoll.domain.event import Event
+from atoll.domain.price import TokenUse
+from atoll.domain.task import Task, TaskEvent, TaskState
+from atoll.services.tasks.access import TaskAccess
+from atoll.services.tasks.transcript import bounded
+
+_log = structlog.get_logger()
+
+SWAPS_MAX = 16
+PAGE = 1_000
+LAST = 8  # events that are told whatever the bound: how it ended, and that there were more
+
+
+class Taken(Conflict):
+    """Another server runs this task now."""
+
+
+class Record:
+    """Of one task that this server has claimed. `change` waits for the changes before it."""
+
+    def __init__(self, access: TaskAccess, task: Task) -> None:
+        self._access = access
+        self.task = task
+        self._seq = 0
+        self._bytes = 0
+        self._cut = False
+        self._lock = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Learn what was told before, by whichever server."""
+        while page := await self._access.records.task_events(self.task.id, after=self._seq, limit=PAGE):
+            self._seq = page[-1].seq
+            self._bytes += sum(len(json.dumps(dict(one.data))) for one in page)
+
+    def used(self, tokens: TokenUse, cost: int) -> None:
+        """Stored with the next change."""
+        self.task = replace(self.task, tokens=self.task.tokens + tokens, cost=self.task.cost + cost)
+
+    async def change(
+        self,
+        state: TaskState | None = None,
+        *,
+        said: Iterable[Said] = (),
+        event: Event | None = None,
+        whatever: bool = False,
+        **changes: Any,
+    ) -> Task:
+        """Store it. `said` beyond the bounds is left out, but for what is told `whatever` they are. Taken when another
+        server has the task."""
+        access = self._access
+        async with self._lock:
+            told = self._numbered(said, whatever)
+            for _ in range(SWAPS_MAX):
+                before = self.task
+                after = before.to(state, **changes) if state is not None else replace(before, **changes)
+                try:
+                    stored = await access.records.swap_task(after, event, told=told)
+                except StaleVersion:
+                    await self._reread()
+                    continue
+                # What the model gateway counted meanwhile is not in what was stored.
+                self.task = replace(stored, tokens=self.task.tokens, cost=self.task.cost)
+                break
+            else:
+                raise StaleVersion()
+            if told:
+                self._seq = told[-1].seq
+            access.feed.tell(stored.id, told)
+            return stored
+
+    async def _reread(self) -> None:
+        """Somebody else changed it: asked for its end, or took it over."""
+        found = await self._access.records.get_task(self.task.id)
+        if found is None or found.ended or found.claimed_by != self._access.server():
+            raise Taken(f"task {self.task.id} is another server's now")
+        self.task = replace(found, tokens=self.task.tokens, cost=self.task.cost)
+
+    def _numbered(self, said: Iterable[Said], whatever: bool) -> Sequence[TaskEvent]:
+        limits, now = self._access.limits, self._access.clock()
+        told: list[TaskEvent] = []
+        for one in said:
+            data = bounded(one.data, limits.event_chars_max)
+            size = len(json.dumps(data))
+            seq = self._seq + len(told) + 1
+            full = seq > limits.events_max - LAST or self._bytes + size > limits.events_bytes_max
+            if not full or whatever:
+                told.append(TaskEvent(seq, one.type, now, data))
+                self._bytes += size
+            elif not self._cut:
+                self._cut = True
+                message = "this task tells more than is kept: what follows is left out, but for its end"
+                told.append(TaskEvent(seq, "warning", now, {"message": message}))
+        return told
