@@ -35,6 +35,7 @@ from atoll.domain.workspace import DEFAULT_NAME
 from atoll.gateway.api import ApiGateway
 from atoll.gateway.egress import Egress
 from atoll.gateway.gateway import Gateway
+from atoll.gateway.models import model_streams
 from atoll.gateway.resolver import NameServers
 from atoll.limits import (
     audit_limits,
@@ -43,11 +44,15 @@ from atoll.limits import (
     delivery_limits,
     door_limits,
     identity_providers,
+    model_limits,
+    model_providers,
     outbound_limits,
+    price_table,
     quota_limits,
     second_store_limits,
     service_limits,
     storage_limits,
+    task_limits,
     workspace_limits,
 )
 from atoll.records.base import Records
@@ -70,6 +75,10 @@ from atoll.services.identity.parts import make_user_parts
 from atoll.services.identity.principals import Principals
 from atoll.services.identity.throttling import NAMES_MAX as LOGINS_COUNTED
 from atoll.services.keys import Keys
+from atoll.services.ledger.expiring import Expiring
+from atoll.services.ledger.ledger import Ledger
+from atoll.services.model_calls import ModelCalls
+from atoll.services.models.blanking import Blanking
 from atoll.services.objects.access_keys import AccessKeys
 from atoll.services.outbound import Outbound
 from atoll.services.owner_key import OwnerKey, prepare
@@ -83,6 +92,7 @@ from atoll.services.rewrapping import check_vault
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.secret_giving import SecretGiving
 from atoll.services.secrets import Secrets
+from atoll.services.tasks.parts import make_tasks
 from atoll.services.webhooks.delivering import Deliveries
 from atoll.services.webhooks.owners import Owners
 from atoll.services.webhooks.webhooks import Webhooks
@@ -151,6 +161,8 @@ class Application:
         self.metrics.count_dropped_uses(lambda: self.keys.dropped_uses)
         self.owner_key: OwnerKey | None = None  # from the start on, where this server may hold one
         self.quotas = Quotas(records, quota_limits(settings), metrics=self.metrics)
+        self.ledger = Ledger(records, price_table(settings), metrics=self.metrics.ledger)
+        self._expiring = Expiring(self.ledger)
         parts = make_parts(
             records,
             runtime,
@@ -186,10 +198,24 @@ class Application:
             agents=self.installs,
         )
         self.workspaces.join(self.sandboxes)
+        self.model_calls = self._model_calls()
         self._unproved = ""  # the isolation rules that did not hold when this server started
         self.dialect = ExecboxDialect()
         self.outbound = Outbound(outbound_limits(settings))
         memberships = Memberships(records, settings.keys.cache_s)
+        self.tasks = make_tasks(
+            records,
+            runtime,
+            self.sandboxes,
+            self.workspaces,
+            self.agents,
+            self.installs,
+            memberships,
+            self.ledger,
+            name_file=settings.folder.server_name,
+            limits=task_limits(settings),
+            metrics=self.metrics,
+        )
         self.groups = Groups(records, memberships, Principals(records))
         self.groups.left = self.workspaces.left
         self.capabilities = Capabilities(records, self.keys, self.workspaces.access)
@@ -247,7 +273,8 @@ class Application:
             left=self.sandboxes.egress_quota.left,
             metrics=self.metrics,
         )
-        self.gateway = self.sandboxes.gates.servant = Gateway(api, egress, self.connected)
+        models = model_streams(self.model_calls, lambda app: http_config(app, settings), Http)
+        self.gateway = self.sandboxes.gates.servant = Gateway(api, egress, self.connected, models)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._asgi(scope, receive, send)
@@ -261,6 +288,7 @@ class Application:
             stack.callback(lock.release)
             _refuse_half_restored(self.settings)
             await _started(stack, "opening the records", self.records.start, self.records.close)
+            await _started(stack, "expiring holds", self._expiring.start, self._expiring.close)
             stack.push_async_callback(self.outbound.close)
             await _started(stack, "looking for identity providers", self.external.start, self.external.close)
             await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
@@ -274,9 +302,11 @@ class Application:
                 stack.push_async_callback(self.deliveries.close)
             await self.workspaces.check_key()
             await _started(stack, "adopting the workspaces", self.workspaces.start, self.workspaces.close)
+            stack.push_async_callback(self.model_calls.close)
             stack.push_async_callback(self.gateway.close)
             await _started(stack, "looking at the agents", self.installs.start, self.installs.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
+            await _started(stack, "taking up the tasks", self.tasks.start, self.tasks.close)
             stack.push_async_callback(self.once.close)
             if self.second_store is not None and self._healer is not None:
                 await _started(stack, "copying to the second store", self.second_store.start, self.second_store.close)
@@ -296,6 +326,17 @@ class Application:
             cache_s=self.settings.keys.cache_s,
             refresh_s=own.refresh_s,
             stale_s=own.stale_s,
+        )
+
+    def _model_calls(self) -> ModelCalls:
+        """Whoever runs tasks sets its `tasks`."""
+        settings, providers = self.settings, model_providers(self.settings)
+        admin_key = settings.admin.api_key
+        own = [one.key for one in providers.all] + list(bootstrap_texts(settings))
+        own += [] if admin_key is None else [admin_key.get_secret_value()]
+        blanking = Blanking(self.giving.values, own)
+        return ModelCalls(
+            self.ledger, self.ledger.prices, providers, blanking, model_limits(settings), metrics=self.metrics
         )
 
     def _second_store(self, second: Blobs | None) -> tuple[SecondStore | None, Healer | None]:
@@ -346,7 +387,8 @@ class Application:
         own = self.settings.objects
         if not own.enabled:
             return []
-        return [Beside("objects", own.host, own.port, Tracing(CutShort(self.objects, self.objects.dialect), self.metrics))]
+        asgi = Tracing(CutShort(self.objects, self.objects.dialect), self.metrics)
+        return [Beside("objects", own.host, own.port, asgi)]
 
     def drain(self) -> None:
         """The server stops: what would never end by itself ends now."""

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
+from pydantic import SecretStr
+
+from atoll.domain.money import MICRO_USD
+from atoll.domain.price import ModelPrice
 from atoll.domain.rate import Rate, Window
 from atoll.domain.workspace import Quota, Reason
 from atoll.services.audit.parts import AuditLimits
@@ -17,15 +21,24 @@ from atoll.services.identity.parts import AuthLimits
 from atoll.services.identity.providers import Provider
 from atoll.services.identity.throttling import TryLimits
 from atoll.services.identity.verification_keys import from_pem
+from atoll.services.ledger.prices import Prices
 from atoll.services.limits import Limits
+from atoll.services.models.limits import ModelLimits
+from atoll.services.models.dialects import Kind
+from atoll.services.models.providers import Provider as ModelProvider
+from atoll.services.models.providers import Providers as ModelProviders
+from atoll.services.models.providers import providers_of
 from atoll.services.outbound import OutboundLimits
 from atoll.services.quotas import QuotaLimits, plans_with
 from atoll.services.recovery.second_store import SecondStoreLimits
+from atoll.services.tasks.requests import TaskLimits
 from atoll.services.webhooks.delivering import DeliveryLimits
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
 from atoll.settings import DAY_S, Settings, SettingsError
 from atoll.settings.identity import ProviderSettings
+from atoll.settings.models import AnthropicSettings, OpenAiSettings
+from atoll.settings.prices import ModelPriceSettings, PriceSettings
 from atoll.settings.rates import SurfaceRates as SurfaceSettings
 from atoll.surfaces.credentials import QueryWays
 from atoll.surfaces.door import DoorLimits
@@ -86,6 +99,22 @@ def quota_limits(settings: Settings) -> QuotaLimits:
     stored = settings.workspaces.max_stored_bytes
     plans = settings.quotas.changed(plans_with(settings.limits.max_sandboxes_per_key, stored))
     return QuotaLimits(plans, settings.quotas.warn_percent, settings.keys.cache_s)
+
+
+def price_table(settings: Settings) -> Prices:
+    """Of the ledger: micro-dollars a token, a second and a GiB-hour from dollars for 1,000, one and one."""
+    own = settings.prices
+
+    def price(of: ModelPriceSettings | PriceSettings) -> ModelPrice:
+        cached = None if of.cached_usd_per_1k is None else of.cached_usd_per_1k * 1_000
+        return ModelPrice(of.input_usd_per_1k * 1_000, of.output_usd_per_1k * 1_000, cached)
+
+    return Prices(
+        price(own),
+        {name: price(model) for name, model in own.models.items()},
+        compute_per_s=own.compute_usd_per_s * MICRO_USD,
+        storage_per_gib_hour=own.storage_usd_per_gib_h * MICRO_USD,
+    )
 
 
 def storage_limits(settings: Settings) -> StorageLimits:
@@ -224,3 +253,59 @@ def auth_limits(settings: Settings) -> AuthLimits:
             username_burst=own.failures_of_user,
         ),
     )
+
+
+def task_limits(settings: Settings) -> TaskLimits:
+    """Of tasks, and of their sandboxes."""
+    own = settings.agents
+    return TaskLimits(
+        agent=own.default,
+        resources=own.resources(),
+        network=own.network_mode(),
+        timeout_s=own.timeout_s,
+        timeout_s_max=own.timeout_s_max,
+        sandbox_timeout_s_max=settings.limits.maxima.timeout_s,
+        stop_s=own.stop_s,
+        tasks_max=own.tasks_max,
+        tasks_per_owner=own.tasks_per_owner,
+        waiting_max=own.tasks_waiting_max,
+    )
+
+
+def model_limits(settings: Settings) -> ModelLimits:
+    """Of calls of models."""
+    own = settings.models
+    return ModelLimits(
+        request_bytes=own.request_bytes,
+        answer_bytes=own.answer_bytes,
+        held_bytes=own.held_bytes,
+        output_tokens_max=own.output_tokens_max,
+        output_tokens_min=own.output_tokens_min,
+        calls_per_task=own.calls_per_task,
+        calls_max=own.calls_max,
+        queue_s=own.queue_s,
+        connect_s=own.connect_s,
+        first_byte_s=own.first_byte_s,
+        between_s=own.between_s,
+        call_s=own.call_s,
+        hosted_tools=frozenset(own.hosted_tools),
+    )
+
+
+def model_providers(settings: Settings) -> ModelProviders:
+    """Where calls of models go."""
+    own = settings.models
+    others = [
+        ModelProvider(name, Kind(one.kind), one.base_url, _text_of(one.api_key), one.models)
+        for name, one in own.providers.items()
+    ]
+    return providers_of(_reached(own.openai), _reached(own.anthropic), others, own.aliases)
+
+
+def _reached(one: OpenAiSettings | AnthropicSettings) -> tuple[str, str] | None:
+    key = _text_of(one.api_key)
+    return (one.base_url, key) if one.base_url or key else None
+
+
+def _text_of(secret: SecretStr | None) -> str:
+    return "" if secret is None else secret.get_secret_value()

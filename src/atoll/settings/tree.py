@@ -16,7 +16,10 @@ from atoll.settings.agents import AgentSettings
 from atoll.settings.audit import AuditSettings, WebhookSettings
 from atoll.settings.auth import AuthSettings
 from atoll.settings.identity import IdentitySettings
+from atoll.settings.objects import ObjectSettings
+from atoll.settings.models import ModelSettings
 from atoll.settings.outbound import OutboundSettings
+from atoll.settings.prices import PriceSettings
 from atoll.settings.quotas import QuotaSettings
 from atoll.settings.rates import Rates
 from atoll.settings.sandboxes import Images, Limits, NetworkSettings, SandboxSettings
@@ -37,15 +40,18 @@ class Settings(Section):
     rates: Rates = Rates()
     keys: KeySettings = KeySettings()
     quotas: QuotaSettings = QuotaSettings()
+    prices: PriceSettings = PriceSettings()
     sandboxes: SandboxSettings = SandboxSettings()
     network: NetworkSettings = NetworkSettings()
     outbound: OutboundSettings = OutboundSettings()
     identity: IdentitySettings = IdentitySettings()
     workspaces: WorkspaceSettings = WorkspaceSettings()
     blobs: BlobSettings = BlobSettings()
+    objects: ObjectSettings = ObjectSettings()
     vault: VaultSettings = VaultSettings()
     images: Images = Images()
     agents: AgentSettings = AgentSettings()
+    models: ModelSettings = ModelSettings()
     api: Api = Api()
     admin: Admin = Admin()
     accounts: AccountSettings = AccountSettings()

@@ -1,0 +1,1 @@
+"""The ledger service: who may spend, what it costs, and what is charged for it."""

@@ -1,0 +1,311 @@
+"""Ledger: whether somebody may spend, what is set aside for it, and what is charged in the end.
+
+Tasks ask it before they begin, the model gateway around each call, metering for compute and storage, administrators
+for credits. The records decide, each time in the transaction that moves the money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from atoll.domain import crash
+from atoll.domain.errors import AtollError, InvalidInput, Unavailable
+from atoll.domain.event import Event
+from atoll.domain.ids import new_id
+from atoll.domain.ledger import (
+    BillingAccount,
+    BudgetExceeded,
+    Hold,
+    HoldState,
+    InsufficientCredit,
+    NewHold,
+    NewTransfer,
+    Payer,
+    Settled,
+    SpendingLimitExceeded,
+    TransferKind,
+    Use,
+)
+from atoll.domain.ledger_rules import (
+    SpentSoFar,
+    check_balance,
+    check_budgets,
+    check_limits,
+    day_of,
+    month_of,
+)
+from atoll.domain.money import AMOUNT_MAX
+from atoll.domain.principal import Principal
+from atoll.domain.task import ENDED
+from atoll.records.base import Records
+from atoll.services.clock import Clock, utc_now
+from atoll.services.ledger.prices import Prices
+from atoll.services.ledger.warnings import Warnings
+from atoll.telemetry.ledger_metrics import LedgerMetrics
+
+_log = structlog.get_logger()
+
+ATTEMPTS = 4  # at charging what was used, each as patient as the records are
+UNSETTLED_MAX = 10_000  # charges that wait for a database that is down
+EXPIRED_AT_ONCE = 1_000
+TASK_GRACE_S = 120.0  # after a task's end for its last charges to arrive
+REFUSALS = (InsufficientCredit, BudgetExceeded, SpendingLimitExceeded)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsettled:
+    """A charge that the database could not take."""
+
+    hold: Hold | None
+    use: Use
+
+
+class Ledger:
+    """Whoever is internal is metered and never charged: `hold` gives None for it, and `settle` stores what it used."""
+
+    def __init__(
+        self,
+        records: Records,
+        prices: Prices | None = None,
+        *,
+        clock: Clock = utc_now,
+        metrics: LedgerMetrics | None = None,
+        warnings: Warnings | None = None,
+    ) -> None:
+        self._records = records
+        self.prices = prices or Prices()
+        self._clock = clock
+        self._metrics = metrics or LedgerMetrics()
+        self._warnings = warnings or Warnings(records, clock=clock, metrics=self._metrics)
+        self._unsettled: deque[_Unsettled] = deque()
+
+    async def account(self, payer: str) -> BillingAccount:
+        """The account as it is, made when there is none."""
+        return await self._records.billing_account(payer, self._clock())
+
+    async def check(self, payer: Payer) -> None:
+        """Whether it may begin to spend: SpendingLimitExceeded, then InsufficientCredit, then BudgetExceeded."""
+        if payer.internal:
+            return
+        now = self._clock()
+        account = await self.account(payer.account)
+        try:
+            if account.daily_limit is not None or account.monthly_limit is not None:
+                check_limits(account, await self._spent_so_far(payer.account, now), 0)
+            check_balance(account, 0)
+            if payer.budgets:
+                uses = await self._records.budget_uses([budget.subject for budget in payer.budgets])
+                check_budgets(payer.budgets, uses, 0)
+        except REFUSALS as error:
+            self._metrics.refused(error.code)
+            raise
+
+    async def hold(self, payer: Payer, amount_micro_usd: int, *, lasts_s: float) -> Hold | None:
+        """Set an amount aside before something is used; None when nothing has to be: `settle` takes that too.
+
+        Refuses as `check` does, of this amount. What nobody settles or voids comes back after `lasts_s`.
+        """
+        if payer.internal:
+            return None
+        if amount_micro_usd <= 0:
+            await self.check(payer)
+            return None
+        now = self._clock()
+        wanted = NewHold(
+            new_id("hold"),
+            payer.account,
+            min(amount_micro_usd, AMOUNT_MAX),
+            now + timedelta(seconds=lasts_s),
+            payer.budgets,
+            payer.task,
+        )
+        try:
+            held = await self._records.hold(wanted, now)
+        except REFUSALS as error:
+            self._metrics.refused(error.code)
+            raise
+        self._metrics.held("taken")
+        crash.point("ledger.hold.taken")
+        return held
+
+    async def settle(self, hold: Hold | None, use: Use) -> Settled | None:
+        """Charge what was used, once, and let the rest of the hold go; None when nothing is charged.
+
+        A database that is down is tried again; Unavailable when it stays so: the charge is kept, and made later.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                settled = await self._settle(hold, use, again=attempt > 0)
+                crash.point("ledger.settle.done")
+                return settled
+            except Unavailable:
+                if attempt == 0:
+                    self._metrics.settled_late()
+            await asyncio.sleep(0.2 * 2**attempt)
+        if len(self._unsettled) >= UNSETTLED_MAX:
+            dropped = self._unsettled.popleft()
+            self._metrics.lost(dropped.use.cost.total)
+            _log.error("ledger.charge_lost", account=dropped.use.account, use=dropped.use.id)
+        self._unsettled.append(_Unsettled(hold, use))
+        raise Unavailable("the database does not answer: what was used is charged when it does")
+
+    async def void(self, hold: Hold | None) -> None:
+        """Let it go, nothing was used. Where the database is down it expires by itself."""
+        if hold is None:
+            return
+        try:
+            gone = await self._records.void_hold(hold.id, self._clock())
+        except Unavailable as error:
+            _log.warning("ledger.not_voided", hold=hold.id, error=error.message)
+            return
+        if gone.state is HoldState.VOIDED:
+            self._metrics.held("voided")
+
+    async def charge(self, use: Use) -> Settled | None:
+        """Charge what nothing was held for; None when nothing is charged."""
+        return await self.settle(None, use)
+
+    # what administrators do; whether somebody is one is for the caller to say
+
+    async def credit(
+        self,
+        actor: Principal,
+        account: str,
+        amount_micro_usd: int,
+        *,
+        description: str = "",
+        key: str | None = None,
+    ) -> BillingAccount:
+        """Give credits; below 0: take them back, as far as they are available. With a `key` that the account has seen
+        nothing moves; Conflict when that was another amount."""
+        given = amount_micro_usd > 0
+        kind = TransferKind.PURCHASE if given else TransferKind.ADJUSTMENT
+        action = "billing.credited" if given else "billing.debited"
+        wanted = NewTransfer(account, kind, abs(amount_micro_usd), key, description)
+        return await self._transfer(actor, wanted, action)
+
+    async def refund(
+        self,
+        actor: Principal,
+        account: str,
+        amount_micro_usd: int,
+        *,
+        description: str = "",
+        key: str | None = None,
+    ) -> BillingAccount:
+        """Give back what was charged; what was ever spent stays as it is."""
+        wanted = NewTransfer(account, TransferKind.REFUND, amount_micro_usd, key, description)
+        return await self._transfer(actor, wanted, "billing.refunded")
+
+    async def set_limits(
+        self, actor: Principal, account: str, *, daily: int | None, monthly: int | None
+    ) -> BillingAccount:
+        """Both, in place of what was set; None: no limit."""
+        for field, limit in (("daily", daily), ("monthly", monthly)):
+            if limit is not None and not 0 <= limit <= AMOUNT_MAX:
+                raise InvalidInput(f"{field} must be 0 to {AMOUNT_MAX // 1_000_000} dollars", field=field)
+        detail = {"daily_micro_usd": daily, "monthly_micro_usd": monthly}
+        event = self._event(actor, account, "billing.limited", detail)
+        return await self._records.set_spending_limits(account, daily=daily, monthly=monthly, event=event)
+
+    # in the background
+
+    async def expire(self) -> int:
+        """Let holds go that are past their moment, or whose task has ended a while ago; how many. What could not be
+        charged is tried again first."""
+        await self._settle_late()
+        gone = 0
+        while True:
+            expired = await self._records.expire_holds(self._clock(), limit=EXPIRED_AT_ONCE)
+            gone += len(expired)
+            if len(expired) < EXPIRED_AT_ONCE:
+                break
+        self._metrics.held("expired", gone)
+        return gone + await self._void_orphans()
+
+    async def _void_orphans(self) -> int:
+        now = self._clock()
+        waiting = {one.hold.id for one in self._unsettled if one.hold is not None}
+        gone, known = 0, dict[str, bool]()
+        for hold in await self._records.pending_holds(limit=EXPIRED_AT_ONCE):
+            if hold.task is None or hold.id in waiting or now - hold.created_at < timedelta(seconds=TASK_GRACE_S):
+                continue
+            if hold.task not in known:
+                known[hold.task] = await self._is_over(hold.task, now)
+            if known[hold.task]:
+                await self.void(hold)
+                gone += 1
+        return gone
+
+    async def _is_over(self, task_id: str, now: datetime) -> bool:
+        task = await self._records.get_task(task_id)
+        if task is None:
+            return True
+        return (
+            task.state in ENDED and task.ended_at is not None and now - task.ended_at > timedelta(seconds=TASK_GRACE_S)
+        )
+
+    async def _settle_late(self) -> None:
+        for _ in range(len(self._unsettled)):
+            one = self._unsettled[0]
+            try:
+                await self._settle(one.hold, one.use, again=True)
+            except Unavailable:
+                return
+            except AtollError as error:
+                _log.error("ledger.charge_lost", account=one.use.account, use=one.use.id, error=error.message)
+            if self._unsettled and self._unsettled[0] is one:
+                self._unsettled.popleft()
+
+    # how
+
+    async def _settle(self, hold: Hold | None, use: Use, *, again: bool) -> Settled | None:
+        now = self._clock()
+        if hold is None:
+            settled = await self._records.add_use(use, now)
+        else:
+            settled = await self._records.post_hold(hold.id, use, now)
+        if settled is None:
+            return None
+        if again and not settled.charged:
+            # The attempt before may have gone through without saying so: then that is what was charged.
+            settled = replace(settled, charged=settled.hold.posted)
+        self._count(settled, of_hold=hold is not None)
+        await self._warnings.spent(settled.account.id, settled.spent)
+        return settled
+
+    def _count(self, settled: Settled, *, of_hold: bool) -> None:
+        if of_hold and settled.hold.state is HoldState.POSTED:
+            self._metrics.held("posted")
+        if settled.charged:
+            self._metrics.transferred(TransferKind.USAGE.value, settled.charged)
+        if settled.lost:
+            self._metrics.lost(settled.lost)
+
+    async def _transfer(self, actor: Principal, wanted: NewTransfer, action: str) -> BillingAccount:
+        if not 0 < wanted.amount <= AMOUNT_MAX:
+            raise InvalidInput(f"amount must not be 0, and at most {AMOUNT_MAX // 1_000_000} dollars", field="amount")
+        detail = {"amount_micro_usd": wanted.amount, "description": wanted.description}
+        await self._records.transfer(wanted, self._event(actor, wanted.account, action, detail))
+        self._metrics.transferred(wanted.kind.value, wanted.amount)
+        return await self.account(wanted.account)
+
+    async def _spent_so_far(self, account: str, now: datetime) -> SpentSoFar:
+        today, month = await asyncio.gather(
+            self._records.spent_since(account, _midnight(day_of(now))),
+            self._records.spent_since(account, _midnight(month_of(now))),
+        )
+        return SpentSoFar(now, today, month)
+
+    def _event(self, actor: Principal, account: str, action: str, detail: dict[str, Any]) -> Event:
+        return Event(action, account, account, actor=actor.id, detail=detail, at=self._clock())
+
+
+def _midnight(day: str) -> datetime:
+    return datetime.fromisoformat(f"{day}T00:00:00+00:00")
