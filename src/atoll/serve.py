@@ -10,13 +10,14 @@ import errno
 import resource
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from atoll.app import Application, create_app
 from atoll.domain.errors import Unavailable
@@ -38,6 +39,7 @@ class Ready:
 
     url: str
     owner_key: OwnerKey | None  # `minted` when this start made it: to be shown once
+    beside: Mapping[str, str]  # URLs of what has a port of its own, by name
 
 
 async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None) -> None:
@@ -55,11 +57,17 @@ async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None
         listener = _listen_for(settings)
         async with AsyncExitStack() as stack:
             stack.callback(listener.close)
+            others = [(one, _listen(one.host, one.port, f"ATOLL_{one.name.upper()}__PORT")) for one in app.beside]
+            for _, other in others:
+                stack.callback(other.close)
             await stack.enter_async_context(app.running())
             url = await stack.enter_async_context(listening(app, listener))
-            _log.info("ready", url=url, runtime=app.runtime.name)
+            beside = {
+                one.name: await stack.enter_async_context(accepting(one.app, settings, other)) for one, other in others
+            }
+            _log.info("ready", url=url, runtime=app.runtime.name, **beside)
             if ready is not None:
-                ready(Ready(url, app.owner_key))
+                ready(Ready(url, app.owner_key, beside))
             await stop.wait()
             _log.info("draining", drain_s=settings.server.drain_s)
     finally:
@@ -75,13 +83,23 @@ async def listening(app: Application, listener: socket.socket | None = None) -> 
     """
     settings = app.settings.server
     listener = listener or _listen(settings.host, settings.port)
-    server = _Server(http_config(app, app.settings))
+    async with accepting(app, app.settings, listener, app.drain) as url:
+        yield url
+
+
+@asynccontextmanager
+async def accepting(
+    app: ASGIApp, settings: Settings, listener: socket.socket, drain: Callable[[], None] | None = None
+) -> AsyncGenerator[str]:
+    """As `listening`, of any application; `drain` is called when no more connections are to come."""
+    server = _Server(http_config(app, settings))
     task = asyncio.create_task(server.serve([listener]), name="http server")
     try:
         await server.accepting(task)
         yield _url(listener)
     finally:
-        app.drain()
+        if drain is not None:
+            drain()
         server.stop()
         with suppress(asyncio.CancelledError):
             await task
@@ -167,7 +185,7 @@ def _listen_for(settings: Settings) -> socket.socket:
         raise
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, setting: str = "--port, ATOLL_PORT") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -178,7 +196,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        why = "another program does (another port: --port, ATOLL_PORT)" if taken else error
+        why = f"another program does (another port: {setting})" if taken else error
         raise Unavailable(f"cannot listen on {host}:{port}: {why}") from error
     return listener
 

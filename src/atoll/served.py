@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 import atoll
 from atoll.services.account_keys import AccountKeys
 from atoll.services.accounts import Accounts
+from atoll.services.billing import Billing
+from atoll.services.billing_admin import BillingAdmin
 from atoll.services.key_admin import KeyAdmin
+from atoll.services.objects.listing import Listing
+from atoll.services.objects.objects import Objects
 from atoll.services.quota_overrides import QuotaOverrides
 from atoll.services.signup import Signup
+from atoll.services.workspaces.parts import Parts
 from atoll.surfaces.computesdk.auth import operations as auth_operations
 from atoll.surfaces.computesdk.capabilities import operations as capability_operations
 from atoll.surfaces.computesdk.errors import ComputeDialect
@@ -26,6 +31,9 @@ from atoll.surfaces.computesdk.users import operations as user_operations
 from atoll.surfaces.computesdk.webhooks import operations as webhook_operations
 from atoll.surfaces.execbox.account_routes import account_operations, signup_operations
 from atoll.surfaces.execbox.routes import operations as execbox_operations
+from atoll.surfaces.objects.door import ObjectDoor
+from atoll.surfaces.objects.handlers import ObjectHandlers
+from atoll.surfaces.objects.routes import operations as access_key_operations
 from atoll.surfaces.operation import Operation
 from atoll.surfaces.ops.health import Health, Probe
 from atoll.surfaces.ops.pages import Pages
@@ -33,6 +41,7 @@ from atoll.surfaces.ops.routes import operations as ops_operations
 from atoll.surfaces.routing import Dialect
 from atoll.surfaces.terminal_platform.errors import TerminalDialect
 from atoll.surfaces.terminal_platform.routes import operations as terminal_operations
+from atoll.surfaces.testbase.billing_routes import billing_admin_operations, billing_operations
 from atoll.surfaces.testbase.errors import AdminDialect, TestbaseDialect
 from atoll.surfaces.testbase.file_routes import file_operations
 from atoll.surfaces.testbase.routes import admin_operations
@@ -56,17 +65,30 @@ def served_by(app: Application) -> list[tuple[Dialect, list[Operation]]]:
     health = Health(probes, app.metrics, atoll.__version__, told)
     metrics = app.metrics if app.settings.api.metrics else None
     key_admin = KeyAdmin(app.keys, app.records, app.admin_key)
+    administrators = AdminDialect(configured=app.admin_key.configured)
+    billing = Billing(app.records, app.ledger)
+    billing_admin = BillingAdmin(app.records, app.ledger, billing, configured=app.admin_key.configured)
     pages = Pages(app.openapi) if app.settings.api.docs else None
     return [
         (app.dialect, execbox_operations(app.sandboxes, app.settings)),
         (app.dialect, workspace_operations(app.workspaces, app.settings)),
         (TerminalDialect(), terminal_operations(app.workspaces, app.settings)),
         (ComputeDialect(), _compute(app)),
-        (AdminDialect(configured=app.admin_key.configured), admin_operations(key_admin, app.settings)),
+        (administrators, admin_operations(key_admin, app.settings)),
+        (administrators, billing_admin_operations(billing_admin, billing, app.settings)),
+        (TestbaseDialect(), billing_operations(billing)),
         (TestbaseDialect(), file_operations(app.workspaces, app.settings)),
         (app.dialect, _accounts(app)),
         (app.dialect, ops_operations(health, metrics, pages)),
     ]
+
+
+def object_door(app: Application, parts: Parts) -> ObjectDoor:
+    """What clients of object stores speak to, at a port of its own."""
+    own = app.settings.objects
+    objects = Objects(parts, app.workspaces, app.settings.folder.uploads)
+    handlers = ObjectHandlers(objects, Listing(parts, objects), bucket=own.bucket, object_bytes=own.object_bytes)
+    return ObjectDoor(app.door, app.access_keys, handlers.table(), bucket=own.bucket, skew_s=own.clock_skew_s)
 
 
 def _compute(app: Application) -> list[Operation]:
@@ -83,6 +105,7 @@ def _compute(app: Application) -> list[Operation]:
         *group_operations(app.groups, settings),
         *capability_operations(app.capabilities, settings),
         *secret_operations(app.secrets, settings),
+        *access_key_operations(app.access_keys),
     ]
 
 

@@ -14,6 +14,7 @@ class Wrapped(StrEnum):
     SIGNING_KEY = "signing key"  # of access tokens
     AUDIT_KEY = "audit key"  # of checkpoints
     WEBHOOK = "webhook"  # what deliveries are signed with
+    ACCESS_KEY = "access key"  # with which clients of object stores sign
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from atoll.records.accounts import AccountRecords
 from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
 from atoll.records.rows import key_of, key_row, sandbox_of
-from atoll.records.schema import accounts, api_key_usage, api_keys, quota_requests, sandboxes
+from atoll.records.schema import access_keys, accounts, api_key_usage, api_keys, quota_requests, sandboxes
 from atoll.records.sql_chain import append_event
 from atoll.records.sql_groups import leave_groups
 from atoll.records.sql_leavings import forget_leavings
@@ -69,6 +69,7 @@ class SqlAccounts(SqlStore, AccountRecords):
             leave_groups(connection, key_id)
             forget_leavings(connection, key_id)
             connection.execute(delete(api_key_usage).where(api_key_usage.c.key_id == key_id))
+            connection.execute(delete(access_keys).where(access_keys.c.key == key_id))
             connection.execute(delete(accounts).where(accounts.c.id == key_id))
             append_event(connection, happened)
 

@@ -8,7 +8,7 @@ from sqlalchemy import Column, Connection, Table, func, select, update
 
 from atoll.domain.errors import StaleVersion
 from atoll.domain.wrapped_key import Wrapped, WrappedKey
-from atoll.records.schema import audit_keys, lineages, secrets, signing_keys, webhooks
+from atoll.records.schema import access_keys, audit_keys, lineages, secrets, signing_keys, webhooks
 from atoll.records.sql_store import SqlStore
 from atoll.records.wrapped_keys import WrappedKeyRecords
 
@@ -18,6 +18,7 @@ _PLACES: dict[Wrapped, tuple[Table, Column[bytes]]] = {
     Wrapped.SIGNING_KEY: (signing_keys, signing_keys.c.wrapped),
     Wrapped.AUDIT_KEY: (audit_keys, audit_keys.c.key),
     Wrapped.WEBHOOK: (webhooks, webhooks.c.secret),
+    Wrapped.ACCESS_KEY: (access_keys, access_keys.c.secret),
 }
 
 

@@ -213,6 +213,19 @@ class Keys:
             raise Unauthenticated
         if not key.usable(self._clock()):
             raise ExpiredKey
+        return await self._principal(key)
+
+    async def principal(self, key_id: str, key_hash: str) -> Principal:
+        """Who holds the key of that id, for who has proved it otherwise than by its text, whose hash it was then.
+        Unauthenticated as of `authenticate`, and when the key has another text by now."""
+        key = await self._by_id.get(key_id)
+        if key is None or key.hash != key_hash or not self._stands(key):
+            raise Unauthenticated
+        if not key.usable(self._clock()):
+            raise ExpiredKey
+        return await self._principal(key)
+
+    async def _principal(self, key: ApiKey) -> Principal:
         left = await self._left(key)
         return Principal(
             id=key.owner,

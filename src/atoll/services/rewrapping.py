@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
+from atoll.domain.access_key import access_key_context
 from atoll.domain.errors import Conflict, Corrupt, StaleVersion
 from atoll.domain.event import SYSTEM, Event
 from atoll.domain.wrapped_key import Wrapped, WrappedKey
@@ -92,6 +93,8 @@ async def context_of(records: Records, key: WrappedKey) -> str:
         return audit_key_context(key.id)
     if key.kind is Wrapped.WEBHOOK:
         return webhook_context(key.id)
+    if key.kind is Wrapped.ACCESS_KEY:
+        return access_key_context(key.id)
     return key.id
 
 

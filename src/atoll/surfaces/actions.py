@@ -17,6 +17,8 @@ ACTIONS = {
     "removeFile": "file.removed",
     "moveFile": "file.moved",
     "syncChunks": "workspace.chunks_stored",
+    "putObject": "object.written",
+    "deleteObject": "object.removed",
 }
 # Their methods say otherwise, and they change nothing.
 READING = frozenset({"attachSession", "syncMissing", "syncFetch", "verifyWorkspace"})

@@ -186,9 +186,10 @@ class Stream(Response):
         headers: Mapping[str, str] | None = None,
         media_type: str = "application/octet-stream",
         size: int | None = None,
+        status: int = 200,
     ) -> None:
         self._pieces = pieces
-        self.status_code = 200
+        self.status_code = status
         self.media_type = media_type
         self.background = None
         self.init_headers(headers)
@@ -197,7 +198,7 @@ class Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def deliver() -> None:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for piece in self._pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})

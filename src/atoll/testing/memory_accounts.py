@@ -51,6 +51,7 @@ class MemoryAccounts(AccountRecords):
         whole: Any = self
         whole._leave_groups(key_id)
         whole._forget_leavings(key_id)
+        whole._forget_access_keys(key_id)
         del self._keys[key_id]
         self._uses = [use for use in self._uses if use.key_id != key_id]
         self._accounts.pop(key_id, None)

@@ -21,6 +21,7 @@ class MemoryWrappedKeys(WrappedKeyRecords):
     _signing_keys: Any
     _audit_keys: Any
     _webhooks: Any
+    _access_keys: Any
 
     async def count_wrapped_keys(self) -> Mapping[str, int]:
         return Counter(one.vault for one in await self.list_wrapped_keys())
@@ -46,6 +47,7 @@ class MemoryWrappedKeys(WrappedKeyRecords):
             *((Wrapped.SIGNING_KEY, "wrapped", row) for row in self._signing_keys.values()),
             *((Wrapped.AUDIT_KEY, "key", row) for row in self._audit_keys),
             *((Wrapped.WEBHOOK, "secret", row) for row in self._webhooks.values()),
+            *((Wrapped.ACCESS_KEY, "secret", row) for row in self._access_keys.values()),
         ]
 
     def _put_wrapped(self, kind: Wrapped, row: Any) -> None:
@@ -57,5 +59,6 @@ class MemoryWrappedKeys(WrappedKeyRecords):
             Wrapped.SECRET: self._secrets,
             Wrapped.SIGNING_KEY: self._signing_keys,
             Wrapped.WEBHOOK: self._webhooks,
+            Wrapped.ACCESS_KEY: self._access_keys,
         }
         rows[kind][row.id] = row

@@ -1,0 +1,1 @@
+"""What the object-store door does: its access keys, and workspaces as a bucket of objects."""
