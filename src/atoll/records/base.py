@@ -25,6 +25,7 @@ from atoll.records.ledger import LedgerRecords
 from atoll.records.quotas import QuotaRecords
 from atoll.records.rates import RateRecords
 from atoll.records.secrets import SecretRecords
+from atoll.records.task_histories import TaskHistories
 from atoll.records.tasks import TaskRecords
 from atoll.records.users import UserRecords
 from atoll.records.webhooks import WebhookRecords
@@ -57,6 +58,7 @@ class Records(
     LedgerRecords,
     QuotaRecords,
     SecretRecords,
+    TaskHistories,
     TaskRecords,
     UserRecords,
     WebhookRecords,

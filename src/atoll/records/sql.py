@@ -54,6 +54,7 @@ from atoll.records.sql_store import (
     swap,
     swap_values,
 )
+from atoll.records.sql_task_histories import SqlTaskHistories
 from atoll.records.sql_tasks import SqlTasks
 from atoll.records.sql_users import SqlUsers
 from atoll.records.sql_webhooks import SqlWebhooks
@@ -110,6 +111,7 @@ class SqlRecords(
     SqlLedger,
     SqlQuotas,
     SqlSecrets,
+    SqlTaskHistories,
     SqlTasks,
     SqlUsers,
     SqlWebhooks,

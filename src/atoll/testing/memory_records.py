@@ -24,6 +24,7 @@ from atoll.testing.memory_ledger import MemoryLedger
 from atoll.testing.memory_quotas import MemoryQuotas
 from atoll.testing.memory_rates import MemoryRates
 from atoll.testing.memory_secrets import MemorySecrets
+from atoll.testing.memory_task_histories import MemoryTaskHistories
 from atoll.testing.memory_tasks import MemoryTasks
 from atoll.testing.memory_users import MemoryUsers
 from atoll.testing.memory_webhooks import MemoryWebhooks
@@ -43,6 +44,7 @@ class MemoryRecords(
     MemoryLedger,
     MemoryQuotas,
     MemorySecrets,
+    MemoryTaskHistories,
     MemoryTasks,
     MemoryUsers,
     MemoryWrappedKeys,
