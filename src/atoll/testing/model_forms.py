@@ -179,9 +179,17 @@ class Responses(Form):
         if step.kind in CALLS:
             call = self.call(step)
             made = f"fc_{uuid.uuid4().hex}"
-            named = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+            named = {"call_id": call.id, "arguments": call.arguments, **self._named(call.name)}
             return {"type": "function_call", "id": made, "status": "completed", **named}
         return None
+
+    def _named(self, name: str) -> dict[str, str]:
+        """A tool of a namespace on offer, as Codex has those of tool servers: `mcp__notes__note` is `note` there."""
+        for tool in _objects(self.body.get("tools")):
+            namespace = str(tool.get("name"))
+            if tool.get("type") == "namespace" and name.startswith(f"{namespace}__"):
+                return {"namespace": namespace, "name": name.removeprefix(f"{namespace}__")}
+        return {"name": name}
 
     @staticmethod
     def error(status: int, message: str) -> dict[str, Any]:
