@@ -61,6 +61,7 @@ class FakeTasks:
         self.requests: list[dict[str, Any]] = []
         self.resumed: list[str | None] = []  # Last-Event-ID of each stream
         self.cancelled: list[str] = []
+        self.cancel_hangs = False
         self.deleted: list[str] = []
         self.all: dict[str, Task] = {}
         self._keys: dict[str, Task] = {}
@@ -160,7 +161,7 @@ class FakeTasks:
     async def cancel(self, request: Request) -> Any:
         task = self.find(request)
         self.cancelled.append(task.id)
-        while not task.end:  # noqa: ASYNC110
+        while not task.end or self.cancel_hangs:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         return task.answer()
 

@@ -91,6 +91,7 @@ class AgentSpec:
     instructions: str | None = None
     mcp_servers: Sequence[McpServer | Mapping[str, Any]] | None = None
     command: str | Sequence[str] | None = None
+    network: str | None = None
 
     def __post_init__(self) -> None:
         if self.agent_type != "computer":
@@ -98,6 +99,7 @@ class AgentSpec:
         text(self.agent, "agent", "the name of an agent, such as codex")
         text(self.model, "model", "a model's name")
         text(self.instructions, "instructions", "a string")
+        text(self.network, "network", "none or outgoing")
         self.servers()
         self.words()
 
@@ -127,6 +129,7 @@ class AgentSpec:
             "model": self.model,
             "instructions": self.instructions,
             "command": words,
+            "network": self.network,
             "budget": None if budget is None else _budget(budget),
             "timeout": None if limit_ms is None else limit_ms / 1000,
         }

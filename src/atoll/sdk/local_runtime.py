@@ -68,6 +68,10 @@ class LocalRuntime:
         url = _share(folder)
         return url, folder.owner_key.read_text().strip()
 
+    def close(self) -> None:
+        """This process needs the server no more: it ends where nobody else does either. Happens by itself at exit."""
+        release(self.data)
+
 
 def require_model_key(folder: DataFolder) -> None:
     """NoModelKey when neither the environment nor the folder's settings can say what a model costs a key for."""

@@ -44,6 +44,7 @@ class Agent:
         model: str | None = None,
         mcp_servers: Sequence[McpServer | Mapping[str, Any]] | None = None,
         command: str | Sequence[str] | None = None,
+        network: str | None = None,
         name: str | None = None,
         session_id: str | None = None,
     ) -> None:
@@ -54,6 +55,7 @@ class Agent:
             instructions=instructions,
             mcp_servers=mcp_servers,
             command=command,
+            network=network,
         )
         self.runtime: Runtime = runtime or CloudRuntime()
         self.where: Where = where_of(workspace, skip_sync=self.runtime.skip_sync)
