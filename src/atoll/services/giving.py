@@ -39,6 +39,10 @@ class Giving(Protocol):
         Conflict as from `give`."""
         ...
 
+    async def values(self, sandbox: Sandbox) -> tuple[bytes, ...]:
+        """The present values of all that the sandbox was given or that is brokered for it; not of what is gone."""
+        ...
+
 
 class NoGiving:
     """There is no secrets service."""
@@ -59,4 +63,7 @@ class NoGiving:
         return Given()
 
     async def brokered(self, sandbox: Sandbox, host: str) -> tuple[Substitution, ...]:
+        return ()
+
+    async def values(self, sandbox: Sandbox) -> tuple[bytes, ...]:
         return ()

@@ -10,6 +10,7 @@ import asyncio
 import posixpath
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from atoll.domain.brokering import TRUST_FILE, Substitution, placeholder
 from atoll.domain.egress import allow_list
@@ -93,6 +94,13 @@ class SecretGiving:
             Substitution(placeholder(sandbox.id, secret.id).encode(), value)
             for secret, value in zip(secrets, values, strict=True)
         )
+
+    async def values(self, sandbox: Sandbox) -> tuple[bytes, ...]:
+        found: list[Secret] = []
+        for use in sandbox.spec.secrets:
+            with suppress(Conflict):
+                found.append(await self._usable(use, sandbox.owner))
+        return tuple(await opened(self._secrets.values, found))
 
     def _resolved(self, use: SecretUse, secret: Secret) -> SecretUse:
         if use.given_as is GivenAs.BROKER:

@@ -38,10 +38,13 @@ ALIASES = {
     "JWT_PUBLIC_KEY": "identity.jwt.public_key",
     "JWT_AUDIENCE": "identity.jwt.audience",
     "JWT_ISSUER": "identity.jwt.issuer",
+    "OPENAI_API_KEY": "models.openai.api_key",
+    "OPENAI_BASE_URL": "models.openai.base_url",
+    "ANTHROPIC_API_KEY": "models.anthropic.api_key",
+    "ANTHROPIC_BASE_URL": "models.anthropic.base_url",
 }
 # Seeds' names whose settings do not exist yet: known, and without effect.
 ALIASES_WITHOUT_EFFECT = (
-    *("OPENAI_API_KEY",),
     *("FLY_API_TOKEN", "FLY_APP_NAME"),
 )
 

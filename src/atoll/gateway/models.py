@@ -1,0 +1,233 @@
+"""The model gateway: OpenAI's and Anthropic's APIs on the loopback of a task's sandbox, as an ASGI application.
+
+The task is known by the connection (`LIVE` in the scope); whatever credential a program sends goes no further than
+here. `services/model_calls.py` does what costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Protocol
+
+import structlog
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket
+
+from atoll.domain.errors import AtollError
+from atoll.gateway.http import Http, HttpStreams
+from atoll.services.lives import Live
+from atoll.services.model_calls import ModelAnswer, ModelCalls
+from atoll.services.models.dialects import Dialect, Kind, dialect_of
+from atoll.services.models.refusals import Because, CallRefused
+from atoll.services.models.requests import ModelRequest
+
+_log = structlog.get_logger()
+LIVE = "atoll.live"
+SEND_S = 120.0  # for the program to take what it is sent
+
+
+class _Gone(Exception):
+    """The program has hung up, or takes nothing any more."""
+
+
+class _Config(Protocol):
+    def __call__(self, app: Any) -> Any: ...
+
+
+def model_streams(calls: ModelCalls, config: _Config, http: Http) -> HttpStreams:
+    """The model gateway, to be handed streams; `config` makes uvicorn's for an application."""
+    app = ModelGateway(calls)
+
+    def known(live: Live, scope: Any) -> None:
+        scope[LIVE] = live
+
+    return HttpStreams(app, config(app), http, known)
+
+
+class ModelGateway:
+    """One for all sandboxes."""
+
+    def __init__(self, calls: ModelCalls) -> None:
+        self._calls = calls
+        self._held_bytes = 0  # of requests that are being read, or wait for their answers
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope.get("headers", ())}
+        kind = _kind(scope.get("path", ""), headers)
+        anthropic = kind is Kind.ANTHROPIC
+        if scope["type"] == "websocket":
+            await _refuse_upgrade(scope, receive, send, anthropic)
+            return
+        exchange = _Exchange(receive, send)
+        try:
+            await self._serve(scope, headers, kind, exchange)
+        except _Gone:
+            pass
+        except CallRefused as error:
+            await exchange.refuse(error, anthropic)
+        except TimeoutError:
+            await exchange.refuse(CallRefused(Because.SILENT, "the model's provider did not answer in time"), anthropic)
+        except AtollError as error:
+            _log.warning("models.fault", sandbox_id=scope[LIVE].sandbox.id, error=error.message)
+            await exchange.refuse(CallRefused(Because.FAULT, "the call could not be made; try again"), anthropic)
+        finally:
+            self._held_bytes -= exchange.held_bytes
+
+    async def _serve(self, scope: Any, headers: Mapping[str, str], kind: Kind, exchange: _Exchange) -> None:
+        dialect, method = dialect_of(scope["path"]), scope["method"]
+        if dialect is None or method != ("GET" if dialect is Dialect.MODELS else "POST"):
+            if "upgrade" in headers:
+                raise CallRefused(Because.UPGRADE, "ask over HTTP, without an upgrade")
+            raise CallRefused(Because.UNKNOWN, f"{method} {scope['path'][:200]} is not served here")
+        sandbox = scope[LIVE].sandbox
+        if dialect is Dialect.MODELS:
+            async with self._calls.look(sandbox, dialect, kind, b"", headers) as answer:
+                await exchange.pass_on(answer)
+            return
+        body = await self._body(exchange, headers)
+        if dialect is Dialect.COUNT:
+            async with self._calls.look(sandbox, dialect, kind, body, headers) as answer:
+                await exchange.pass_on(answer)
+            return
+        asked = ModelRequest(dialect, body, self._calls.limits)
+        del body
+        async with exchange.cut_when_gone(), self._calls.call(sandbox, asked, headers) as answer:
+            await exchange.pass_on(answer)
+
+    async def _body(self, exchange: _Exchange, headers: Mapping[str, str]) -> bytes:
+        limits = self._calls.limits
+        if "content-encoding" in headers:
+            raise CallRefused(Because.REQUEST, "the body must not be compressed", field="Content-Encoding")
+        said = headers.get("content-length", "")
+        if said.isdecimal() and int(said) > limits.request_bytes:
+            raise _too_large(limits.request_bytes)
+        parts: list[bytes] = []
+        try:
+            async with asyncio.timeout(limits.body_s):
+                while (part := await exchange.next_part()) is not None:
+                    exchange.held_bytes += len(part)
+                    self._held_bytes += len(part)
+                    if exchange.held_bytes > limits.request_bytes:
+                        raise _too_large(limits.request_bytes)
+                    if self._held_bytes > limits.held_bytes:
+                        raise CallRefused(Because.BUSY, "too many large requests at once", retry_after_s=5)
+                    parts.append(part)
+        except TimeoutError:
+            raise CallRefused(Because.REQUEST, f"the body did not come within {limits.body_s:g} s") from None
+        return b"".join(parts)
+
+
+class _Exchange:
+    """One request and its answer over ASGI."""
+
+    def __init__(self, receive: Any, send: Any) -> None:
+        self._receive = receive
+        self._send = send
+        self._read = False  # the body, whole
+        self._streams = False
+        self._done = self._gone = False  # the answer is whole; the program hung up before
+        self.held_bytes = 0
+
+    async def next_part(self) -> bytes | None:
+        """Of the body; None at its end."""
+        if self._read:
+            return None
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        if not message.get("more_body", False):
+            self._read = True
+        return message.get("body", b"")
+
+    @asynccontextmanager
+    async def cut_when_gone(self) -> AsyncGenerator[None]:
+        """Cancels what is done here when the program hangs up: the call costs nothing more then."""
+        asking = asyncio.current_task()
+        assert asking is not None
+
+        async def watch() -> None:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            if not self._done:
+                self._gone = True
+                asking.cancel()
+
+        watching = asyncio.create_task(watch(), name="waits for the program to hang up")
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._gone and asking.uncancel() == 0:
+                raise _Gone from None
+            raise
+        finally:
+            watching.cancel()
+
+    async def pass_on(self, answer: ModelAnswer) -> None:
+        async with aclosing(answer.pieces) as pieces:
+            first = await anext(pieces, None) if "text/event-stream" not in _type_of(answer) else b""
+            headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
+            self._streams = True
+            await self._say({"type": "http.response.start", "status": answer.status, "headers": headers})
+            if first:
+                await self._say({"type": "http.response.body", "body": first, "more_body": True})
+            async for piece in pieces:
+                await self._say({"type": "http.response.body", "body": piece, "more_body": True})
+            self._done = True
+            await self._say({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def refuse(self, error: CallRefused, anthropic: bool) -> None:
+        """In the provider's form; within a stream as its last event, so that the program knows why it ends."""
+        self._done = True
+        try:
+            if self._streams:
+                event = {"type": "error", **error.body(anthropic)}
+                await self._say({"type": "http.response.body", "body": _event(event), "more_body": False})
+                return
+            headers = [(b"content-type", b"application/json")]
+            if error.retry_after_s is not None:
+                headers.append((b"retry-after", str(error.retry_after_s).encode()))
+            if error.because in (Because.MONEY, Because.TASK_OVER, Because.NOT_SET_UP, Because.SILENT):
+                headers.append((b"x-should-retry", b"false"))  # which both makers' clients follow
+            body = json.dumps(error.body(anthropic)).encode()
+            headers.append((b"content-length", str(len(body)).encode()))
+            status = error.status(anthropic)
+            await self._say({"type": "http.response.start", "status": status, "headers": headers})
+            await self._say({"type": "http.response.body", "body": body, "more_body": False})
+        except _Gone:
+            pass
+
+    async def _say(self, message: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(SEND_S):
+                await self._send(message)
+        except (TimeoutError, OSError):
+            raise _Gone from None
+
+
+def _kind(path: str, headers: Mapping[str, str]) -> Kind:
+    dialect = dialect_of(path)
+    if dialect is None or dialect is Dialect.MODELS:
+        return Kind.ANTHROPIC if "anthropic-version" in headers else Kind.OPENAI
+    return dialect.kind
+
+
+async def _refuse_upgrade(scope: Any, receive: Any, send: Any, anthropic: bool) -> None:
+    """At once: Codex asks over HTTP then."""
+    error = CallRefused(Because.UPGRADE, "ask over HTTP, without an upgrade")
+    response = JSONResponse(error.body(anthropic), error.status(anthropic))
+    await WebSocket(scope, receive, send).send_denial_response(response)
+
+
+def _type_of(answer: ModelAnswer) -> str:
+    return answer.headers.get("content-type", "")
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return b"\n\nevent: error\ndata: " + json.dumps(data).encode() + b"\n\n"
+
+
+def _too_large(limit: int) -> CallRefused:
+    return CallRefused(Because.TOO_LARGE, f"the body is larger than {limit} bytes")

@@ -1,0 +1,76 @@
+"""Blanking: what must not leave for a provider is taken out of a request: a tenant's secrets, keys of this server.
+
+Programs see secrets, and agents put what programs print into the conversation. This guards against that, not against
+a program that hides a value on purpose: whoever reads a secret inside can spell it backwards.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from atoll.domain.sandbox import Sandbox
+
+SECRET_BYTES_MIN = 8  # shorter values are parts of anything
+LINE_BYTES_MIN = 20  # of a value of several lines: programs show them one by one, with numbers before them
+KNOWN_S = 30.0
+KNOWN_MAX = 1_000
+BLANK = b"[withheld by Atoll]"
+_KEY = re.compile(rb"\b[a-z][a-z0-9]{1,15}(?:_[a-z]{1,8})?_[0-9a-f]{64}\b")  # as this server makes them
+
+Secrets = Callable[[Sandbox], Awaitable[Sequence[bytes]]]
+
+
+class Blanking:
+    """`secrets` are the values that a sandbox's processes have, or that are put in for them; `own`: the server's."""
+
+    def __init__(self, secrets: Secrets, own: Iterable[str] = ()) -> None:
+        self._secrets = secrets
+        self._own = _needles(value.encode() for value in own)
+        self._known: dict[str, tuple[float, tuple[bytes, ...]]] = {}
+
+    async def blank(self, sandbox: Sandbox, body: bytes) -> tuple[bytes, int]:
+        """The body without them, and how many places there were."""
+        found = 0
+        for needle in (*self._own, *await self._of(sandbox)):
+            times = body.count(needle)
+            if times:
+                body = body.replace(needle, BLANK)
+                found += times
+        body, keys = _KEY.subn(BLANK, body)
+        return body, found + keys
+
+    async def _of(self, sandbox: Sandbox) -> tuple[bytes, ...]:
+        if not sandbox.spec.secrets:
+            return ()
+        now = time.monotonic()
+        known = self._known.get(sandbox.id)
+        if known is None or now >= known[0]:
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            known = self._known[sandbox.id] = (now + KNOWN_S, _needles(await self._secrets(sandbox)))
+        return known[1]
+
+
+def _needles(values: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Each as it stands in JSON: as a text, and as a text within a text, which the arguments of tools are."""
+    found: dict[bytes, None] = {}
+    for value in values:
+        stripped = value.strip()
+        if len(stripped) < SECRET_BYTES_MIN:
+            continue
+        lines = [line.strip() for line in stripped.splitlines()]
+        parts = [stripped, *(line for line in lines if len(lines) > 1 and len(line) >= LINE_BYTES_MIN)]
+        for part in parts:
+            found[part] = None
+            for once in _spellings(part.decode(errors="replace")):
+                found[once.encode(errors="replace")] = None
+                for twice in _spellings(once):
+                    found[twice.encode(errors="replace")] = None
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    return tuple(json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
