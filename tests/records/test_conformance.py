@@ -42,7 +42,7 @@ def watch_events(database: Sqlite, late: list[str]) -> None:
     def statement(sql: str) -> None:
         nonlocal has_event
         word, _, rest = sql.partition(" ")
-        if word in ("BEGIN", "COMMIT", "ROLLBACK"):
+        if word in ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"):
             has_event = False
         elif word == "INSERT" and rest.startswith("INTO events "):
             has_event = True

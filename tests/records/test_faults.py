@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from atoll.domain import crash
 from atoll.domain.errors import Conflict, InvalidInput, Unavailable
 from atoll.domain.ids import SANDBOX_ID
-from atoll.records import postgres, sql, sqlite
+from atoll.records import group_commit, postgres, sql, sqlite
 from atoll.records.prepared import Prepared, translated
 from atoll.records.sql import SqlRecords, open_records
 from atoll.testing import workspace_records_examples as examples
@@ -209,7 +209,8 @@ class TestSqlite:
             commands.append(statement)
             execute(connection, statement)
 
-        monkeypatch.setattr(sqlite, "execute", spy)
+        for module in (sqlite, group_commit):
+            monkeypatch.setattr(module, "execute", spy)
         await records.add_sandbox(sandbox(), event())
         assert commands == ["BEGIN IMMEDIATE", "COMMIT"]
         commands.clear()
@@ -229,7 +230,8 @@ class TestSqlite:
             commands.append(statement)
             execute(connection, statement)
 
-        monkeypatch.setattr(sqlite, "execute", spy)
+        for module in (sqlite, group_commit):
+            monkeypatch.setattr(module, "execute", spy)
         packed = examples.pack(own)
         await records.add_pack(packed, examples.chunks(packed, b"a"))
         assert "PRAGMA synchronous=FULL" not in commands

@@ -11,11 +11,12 @@ import os
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import structlog
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -25,10 +26,12 @@ from sqlalchemy.pool import NullPool
 from atoll.domain.errors import Unavailable
 from atoll.records.append_only import ROWS_STAY
 from atoll.records.database import Database, Work
-from atoll.records.prepared import translated
+from atoll.records.group_commit import Waiting, execute, run_group, transaction
 
 T = TypeVar("T")
 _log = structlog.get_logger()
+
+__all__ = ["Sqlite", "engine", "execute", "transaction"]
 
 READERS_MAX = 4
 WAITING_MAX = 10_000  # transactions in line for the writer, and for the readers
@@ -52,7 +55,8 @@ class Sqlite(Database):
     """WAL with synchronous=NORMAL: a commit survives the death of the process, kill -9 included, and costs no fsync.
 
     A power cut may take the last moments with it, consistently, and takes every sandbox anyway. What must outlive
-    it (keys: a revoked one may not come back) is written with `durable`, which syncs.
+    it (keys: a revoked one may not come back; money) is written with `durable`, which syncs: those that wait at the
+    same moment together.
     """
 
     def __init__(self, path: Path, *, readers: int = READERS_MAX, timeout_s: float = 5.0) -> None:
@@ -63,6 +67,7 @@ class Sqlite(Database):
         self._read_threads = ThreadPoolExecutor(min(readers, READERS_MAX), thread_name_prefix="sqlite-reader")
         self._waiting = {self._write_thread: 0, self._read_threads: 0}
         self._writer: Connection | None = None
+        self._durable: deque[Waiting[Any]] = deque()
         self._reader = threading.local()
         self._readers: list[Connection] = []
         self._commits = 0
@@ -130,29 +135,40 @@ class Sqlite(Database):
         self._engine.dispose()
 
     async def _write(self, work: Work[T], durable: bool) -> T:
-        abandoned = threading.Event()
-
-        def run() -> T:
-            if self._writer is None:
-                raise Unavailable("the database is not open")
-            if not durable:
-                return transaction(self._writer, work, abandoned)
-            execute(self._writer, "PRAGMA synchronous=FULL")
-            try:
-                return transaction(self._writer, work, abandoned)
-            finally:
-                execute(self._writer, "PRAGMA synchronous=NORMAL")
-
+        one = Waiting(work)
         try:
-            result = await self._in(self._write_thread, run)
-        except asyncio.CancelledError:
-            abandoned.set()
+            if durable:
+                self._durable.append(one)  # before it is in the thread's line: there they have the same order
+                await self._in(self._write_thread, partial(self._run_group, one))
+                result = one.result()
+            else:
+                result = await self._in(self._write_thread, partial(self._run_alone, one))
+        except BaseException:
+            one.abandoned.set()
             raise
         self._commits += 1
         idle = self._checkpoint is None or self._checkpoint.done()
         if self._commits % CHECKPOINT_EVERY_COMMITS == 0 and idle:
             self._checkpoint = asyncio.create_task(self._move_wal())
         return result
+
+    def _run_alone(self, one: Waiting[T]) -> T:
+        return transaction(self._opened(), one.work, one.abandoned)
+
+    def _run_group(self, one: Waiting[Any]) -> None:
+        """Run all that wait, so that they share one sync; then each finds that it is done already."""
+        while not one.done:
+            writer = self._opened()
+            execute(writer, "PRAGMA synchronous=FULL")
+            try:
+                run_group(writer, self._durable)
+            finally:
+                execute(writer, "PRAGMA synchronous=NORMAL")
+
+    def _opened(self) -> Connection:
+        if self._writer is None:
+            raise Unavailable("the database is not open")
+        return self._writer
 
     async def _read(self, work: Work[T]) -> T:
         def run() -> T:
@@ -198,31 +214,6 @@ class Sqlite(Database):
         return str(cast(DBAPIError, error).orig) if mine else None
 
 
-def transaction(connection: Connection, work: Work[T], abandoned: threading.Event | None = None) -> T:
-    """Run `work` in one write transaction, unless its caller has `abandoned` it before the commit."""
-    # Beside SQLAlchemy's own begin and commit, which cost more than SQLite's.
-    execute(connection, "BEGIN IMMEDIATE")
-    try:
-        result = work(connection)
-        if abandoned is not None and abandoned.is_set():
-            raise Unavailable
-        execute(connection, "COMMIT")
-    except BaseException:
-        _driver(connection).rollback()
-        raise
-    finally:
-        connection.rollback()  # for SQLAlchemy's books: the driver has no transaction open any more
-    return result
-
-
-def execute(connection: Connection, statement: str) -> None:
-    """Give the driver a command as it is."""
-    try:
-        _driver(connection).execute(statement).close()
-    except sqlite3.Error as error:
-        raise translated(error, statement) from error
-
-
 def engine(path: Path) -> Engine:
     """A synchronous engine whose connections leave transactions to their callers; any thread may use them."""
     made = create_engine(
@@ -239,7 +230,3 @@ def engine(path: Path) -> Engine:
             connection.execute(f"PRAGMA {pragma}").close()
 
     return made
-
-
-def _driver(connection: Connection) -> sqlite3.Connection:
-    return cast(sqlite3.Connection, connection.connection.driver_connection)

@@ -31,10 +31,10 @@ def test_cached_tokens_have_the_input_price_unless_the_table_says_otherwise() ->
     assert ModelPrice(cached=Decimal("1.5")).cost(use).total == 9_600
 
 
-def test_b05_rounding_over_a_million_usages_is_exact() -> None:
+def test_b05_rounding_over_very_many_usages_is_exact() -> None:
     price = ModelPrice(Decimal("0.2625"), Decimal("1.1"))
     dice, total, exact = random.Random(5), 0, Fraction(0)
-    for _ in range(1_000_000):
+    for _ in range(200_000):
         given, said = dice.randrange(5_000), dice.randrange(2_000)
         cost = price.cost(TokenUse(given, said))
         total += cost.total
