@@ -12,6 +12,7 @@ from atoll.agents.codex import Codex
 from atoll.domain.price import TokenUse
 from atoll.domain.task import McpServer, TaskSpec
 from tests.agents.sandboxed import HOME, Computer, computer
+from tests.agents.tool_server import SERVER
 
 pytestmark = [
     pytest.mark.root,
@@ -48,30 +49,6 @@ async def test_it_edits_files_and_goes_on_with_its_conversation(codex: Computer)
     assert second.outcome.tokens == TokenUse(7, 3)
     assert second.outcome.agent_thread.split("#")[0] == first.outcome.agent_thread.split("#")[0]
     assert "it is done" in codex.model.log[-1].body.decode()
-
-
-SERVER = """
-import json, sys
-for line in sys.stdin:
-    asked = json.loads(line)
-    if "id" not in asked:
-        continue
-    method = asked["method"]
-    if method == "initialize":
-        version = asked["params"]["protocolVersion"]
-        answer = {"protocolVersion": version, "capabilities": {"tools": {}},
-                  "serverInfo": {"name": "notes", "version": "1"}}
-    elif method == "tools/list":
-        answer = {"tools": [{"name": "note", "description": "Keeps a note",
-                  "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}}}]}
-    elif method == "tools/call":
-        with open("/workspace/notes.txt", "a") as notes:
-            notes.write(asked["params"]["arguments"]["text"] + sys.argv[1])
-        answer = {"content": [{"type": "text", "text": "kept"}]}
-    else:
-        answer = {}
-    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": answer}), flush=True)
-"""
 
 
 async def test_it_calls_a_tool_server_of_the_request(codex: Computer) -> None:

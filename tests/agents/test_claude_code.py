@@ -1,0 +1,71 @@
+"""Claude Code itself, as it is released, in a sandbox: it edits files, goes on with a conversation, calls tools."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atoll.agents.claude_code import ClaudeCode
+from atoll.domain.task import McpServer, TaskSpec
+from tests.agents.sandboxed import Computer, computer
+from tests.agents.tool_server import SERVER
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes with workspaces on this ground need root"),
+    pytest.mark.timeout(120),
+]
+
+
+@pytest.fixture
+async def claude(tmp_path: Path) -> AsyncIterator[Computer]:
+    async with computer(tmp_path / "data", ClaudeCode()) as made:
+        yield made
+
+
+def asked(prompt: str, **fields: object) -> TaskSpec:
+    return TaskSpec(prompt, "ws_1", **fields)  # type: ignore[arg-type]
+
+
+async def test_it_edits_files_and_goes_on_with_its_conversation(claude: Computer) -> None:
+    script = "run: echo made > made.txt; id -u\nsay: it is done\nusage: input=100 output=10 cached=5"
+    first = await claude.run(asked(script, instructions='Be "brief"'))
+    assert first.outcome.ok, first.outcome
+    assert first.outcome.output == "it is done"
+    assert await claude.sh("cat made.txt") == "made\n"
+    commands = first.of("command")
+    assert [command["status"] for command in commands] == ["in_progress", "completed"]
+    assert commands[-1]["output"] == "1000"
+    assert first.of("message") == [{"text": "it is done"}]
+    assert "".join(str(one["text"]) for one in first.of("message.delta")) == "it is done"
+    assert any('Be \\"brief\\"' in asked.body.decode() for asked in claude.model.log)
+    assert first.outcome.tokens is not None and first.outcome.tokens.output >= 10
+
+    second = await claude.run(asked("say: again\nusage: input=7 output=3"), first.outcome.agent_thread)
+    assert second.outcome.ok, second.outcome
+    assert second.outcome.tokens is not None and second.outcome.tokens.output == 3
+    assert any("it is done" in asked.body.decode() for asked in claude.model.log[-2:])
+
+
+async def test_it_calls_a_tool_server_of_the_request(claude: Computer) -> None:
+    await claude.sh(f"cat > server.py <<'END'\n{SERVER}\nEND")
+    server = McpServer("notes", ("python3", "/workspace/server.py", ' "quoted" $HOME'))
+    ran = await claude.run(asked('call: mcp__notes__note {"text": "hello"}\nsay: told', mcp_servers=(server,)))
+    assert ran.outcome.ok, ran.outcome
+    assert await claude.sh("cat notes.txt") == 'hello "quoted" $HOME'
+    assert [(call["server"], call["tool"], call["status"]) for call in ran.of("tool_call")] == [
+        ("notes", "note", "in_progress"),
+        ("notes", "note", "completed"),
+    ]
+
+
+async def test_a_model_that_refuses_ends_the_run_with_its_message(claude: Computer) -> None:
+    refused = await claude.run(asked("error: 400 not like this"))
+    assert not refused.outcome.ok
+    assert "not like this" in refused.outcome.error
+    unknown = await claude.run(asked("say: x"), "01a200a6-0000-4423-9252-dd3e32d32cfb")
+    assert not unknown.outcome.ok
+    assert "01a200a6-0000-4423-9252-dd3e32d32cfb" in unknown.outcome.error
