@@ -86,6 +86,19 @@ class Desk:
         self.build()
         await self.start()
 
+    def cut(self) -> None:
+        """Nothing of this server runs on, as of this moment."""
+        queue = self.tasks._queue  # pyright: ignore[reportPrivateUsage]
+        for one in (*queue._loops, *queue._tasks.values(), *self.access.background._tasks):  # pyright: ignore[reportPrivateUsage]
+            one.cancel()
+
+    async def die(self) -> None:
+        """As `kill -9` would, and the next start."""
+        self.cut()
+        await self.shop.die()
+        self.build()
+        await self.start()
+
     async def submit(self, *command: str, principal: Principal = ALICE, **fields: Any) -> Task:
         request = TaskRequest(**({"prompt": "do it", "workspace": "w", "command": command} | fields))
         return await self.tasks.submit(principal, request)

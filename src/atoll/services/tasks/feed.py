@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 
 from atoll.domain.task import TaskEvent
@@ -61,7 +61,7 @@ class Feed:
         if topic is not None:
             self._wake(topic)
 
-    async def follow(self, task_id: str, after: int) -> AsyncIterator[TaskEvent]:
+    async def follow(self, task_id: str, after: int) -> AsyncGenerator[TaskEvent]:
         """What comes after that number, to the end of the task."""
         topic = self._topics.setdefault(task_id, _Topic())
         self._followers[task_id] = self._followers.get(task_id, 0) + 1

@@ -7,7 +7,8 @@ unknown, malformed or somebody else's: the same message for all.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing
 from dataclasses import replace
 
 from atoll.agents.base import Place, Said
@@ -129,13 +130,14 @@ class Tasks:
             task = await self.get(principal, task_id)
         return task
 
-    async def events(self, principal: Principal, task_id: str, *, after: int = 0) -> AsyncIterator[TaskEvent]:
+    async def events(self, principal: Principal, task_id: str, *, after: int = 0) -> AsyncGenerator[TaskEvent]:
         """What happened behind that number, then what happens, to the end of the task. Needs `read`."""
         if after < 0:
             raise InvalidInput("after must not be negative", field="after")
         await self.get(principal, task_id)
-        async for event in self._access.feed.follow(task_id, after):
-            yield event
+        async with aclosing(self._access.feed.follow(task_id, after)) as told:
+            async for event in told:
+                yield event
 
     async def cancel(self, principal: Principal, task_id: str) -> Task:
         """End it: TERM to its agent, then KILL; what it did is saved, what it used is paid. Returns it ended; one that
