@@ -45,6 +45,7 @@ from atoll.surfaces.testbase.billing_routes import billing_admin_operations, bil
 from atoll.surfaces.testbase.errors import AdminDialect, TestbaseDialect
 from atoll.surfaces.testbase.file_routes import file_operations
 from atoll.surfaces.testbase.routes import admin_operations
+from atoll.surfaces.testbase.task_routes import task_operations
 from atoll.surfaces.workspaces.routes import operations as workspace_operations
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def served_by(app: Application) -> list[tuple[Dialect, list[Operation]]]:
         (administrators, billing_admin_operations(billing_admin, billing, app.settings)),
         (TestbaseDialect(), billing_operations(billing)),
         (TestbaseDialect(), file_operations(app.workspaces, app.settings)),
+        (TestbaseDialect(), task_operations(app.tasks, app.settings)),
         (app.dialect, _accounts(app)),
         (app.dialect, ops_operations(health, metrics, pages)),
     ]

@@ -59,4 +59,7 @@ CALLS: list[tuple[str, set[str]]] = [
     ("deleteUser", {"user.deleted", "workspace.deleted"}),
 ]
 # Asked for once more, or where there is nothing to change, they change no record: `request.done` is all that is told.
-UNCHANGED = {"restoreSnapshot", "restoreFilesystem", "restoreWorkspace", "mergeWorkspace", "takeRevision"}
+UNCHANGED = {
+    *("restoreSnapshot", "restoreFilesystem", "restoreWorkspace", "mergeWorkspace", "takeRevision"),
+    *("cancelTask", "clearThreadCache"),
+}

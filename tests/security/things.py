@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from atoll.domain.key import KeyKind, Scope
+from atoll.domain.principal import Principal
+
 Ids = dict[str, str]
 
 
@@ -85,6 +88,15 @@ async def account_key(house: Any, tenant: Tenant) -> Ids:
     return {"account key": (await post(house, tenant, "/v1/account/keys", {"name": "of the account"}))["id"]}
 
 
+async def task(house: Any, tenant: Tenant) -> Ids:
+    """One that has ended, paid by ten dollars."""
+    operator = Principal("key_000000000000", KeyKind.OWNER, frozenset(Scope), admin=True)
+    await house.app.ledger.credit(operator, tenant.id, 10_000_000)
+    body = {"task": "t", "workspaceId": "of-tasks", "agent": "command", "command": ["true"]}
+    made = await post(house, tenant, "/execute", body)
+    return {"task": made["taskId"], "thread": made["sessionId"]}
+
+
 MAKERS: tuple[Callable[[Any, Tenant], Awaitable[Ids]], ...] = (
     sandbox,
     workspace,
@@ -94,6 +106,7 @@ MAKERS: tuple[Callable[[Any, Tenant], Awaitable[Ids]], ...] = (
     user,
     child,
     account_key,
+    task,
 )
 # Of the same form, and nobody's.
 NOBODYS: Ids = {
@@ -110,6 +123,8 @@ NOBODYS: Ids = {
     "key": "key_0123456789ac",
     "child": "key_0123456789ad",
     "account key": "key_0123456789ae",
+    "task": "task_" + "5" * 24,
+    "thread": "thread_" + "5" * 24,
     "user": "user_" + "5" * 24,
 }
 # Of no thing's own: who that is, is no secret to whoever knows it, and all the rest is.

@@ -25,7 +25,7 @@ class SqlTaskHistories(SqlStore, TaskHistories):
     async def brief_tasks(
         self, *, owner: str | None = None, since: datetime | None = None, limit: int = 100
     ) -> list[TaskBrief]:
-        query = select(*_BRIEF).where(tasks.c.ended_at.is_not(None))
+        query: Any = select(*_BRIEF).where(tasks.c.ended_at.is_not(None))
         if owner is not None:
             query = query.where(tasks.c.owner == owner)
         if since is not None:

@@ -40,7 +40,7 @@ from atoll.services.background import Background
 from atoll.services.idempotency import Idempotency
 from atoll.services.processes import Interrupted
 from atoll.surfaces.bodies import read_body
-from atoll.surfaces.operation import Handler, Once, Operation
+from atoll.surfaces.operation import Follower, Handler, Once, Operation
 
 HEADER = "idempotency-key"
 REPLAYED = "idempotent-replayed"
@@ -66,8 +66,9 @@ class OnceOnly:
         await self._background.close(CLOSE_S)
 
     def around(self, operations: Iterable[Operation]) -> list[Operation]:
-        """The operations, with those that say `once` made so."""
-        return [one if one.once is None else replace(one, handler=self._around(one, one.once)) for one in operations]
+        """The operations, with those that say `once` made so, and with what follows from the answer of the others."""
+        made = [one if one.once is None else replace(one, handler=self._around(one, one.once)) for one in operations]
+        return [one if one.then is None else replace(one, handler=_followed(one, one.then)) for one in made]
 
     def _around(self, operation: Operation, once: Once) -> Handler:
         handler = cast(Handler, operation.handler)
@@ -122,6 +123,16 @@ class OnceOnly:
             await self.idempotency.forget(begun)
         except AtollError as error:  # why it was refused is what its client is to hear
             _log.warning("idempotency.not_forgotten", error=error.message)
+
+
+def _followed(operation: Operation, then: Follower) -> Handler:
+    """What is kept is the handler's answer; what is sent is what follows from it each time."""
+    handler = cast(Handler, operation.handler)
+
+    async def answer(request: Request, principal: Principal) -> Response:
+        return await then(request, principal, await handler(request, principal))
+
+    return answer
 
 
 def _without_effect(error: AtollError, once: Once) -> bool:

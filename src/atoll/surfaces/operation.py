@@ -24,6 +24,7 @@ JSON = "application/json"
 BYTES = "application/octet-stream"
 
 Handler = Callable[[Request, Principal], Awaitable[Response]]
+Follower = Callable[[Request, Principal, Response], Awaitable[Response]]
 PublicHandler = Callable[[Request], Awaitable[Response]]
 SocketHandler = Callable[[WebSocket, Principal], Awaitable[None]]
 
@@ -141,6 +142,7 @@ class Operation:
     tag: str = "sessions"
     description: str = ""
     error: type[Any] | None = None  # the model of its errors, where it is not the document's own
+    then: Follower | None = None  # makes the answer of what the handler said, for each request anew where `once` holds
     once: Once | None = None  # it takes an Idempotency-Key, with which it has one effect however often it is sent
     rates: tuple[str, ...] = ()  # classes of the settings' `rates` that it counts in besides its surface's
     header: bytes | None = None  # one that carries its credential besides, and before, the usual ones
