@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,7 @@ class Lines:
         self._kept: str | None = None
         self._doing: tuple[Progress, TaskID] | None = None
         self._told = "starting"
+        self._written: list[str] = []
 
     @contextmanager
     def shown(self) -> Generator[None]:
@@ -63,6 +65,11 @@ class Lines:
             self.flush()
             self._kept = event.text
             return
+        if event.type == "output":  # of a plain command: it is what stdout is for
+            self.flush()
+            self._written.append(event.text)
+            self._write(event.text)
+            return
         said = lines_of(event)
         if said or event.type in ("task.ended", "sync"):
             if event.type not in ("task.ended", "sync", "usage"):
@@ -75,6 +82,11 @@ class Lines:
             self.status(price(usage_of(event.data)))
         elif event.type == "task.started":
             self.status("working")
+
+    def result(self, text: str) -> None:
+        """The output, unless it was all written as it came."""
+        if text and "".join(self._written).strip() != text.strip():
+            self._write(text)
 
     def flush(self) -> None:
         """Say the message that was kept back: it was not the last."""
@@ -93,6 +105,15 @@ class Lines:
         """A line of ours."""
         if not self._quiet:
             self._say(text)
+
+    def _write(self, text: str) -> None:
+        if self._doing is not None:  # it must not stand in the line of what is going on
+            self._doing[0].stop()
+        ending = "" if text.endswith("\n") else "\n"
+        sys.stdout.write((plain(text) if sys.stdout.isatty() else text) + ending)
+        sys.stdout.flush()
+        if self._doing is not None:
+            self._doing[0].start()
 
     def _say(self, line: str) -> None:
         from rich.text import Text

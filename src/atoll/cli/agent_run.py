@@ -102,8 +102,8 @@ async def _run(agent: AsyncAgent, task: str, budget: str | None, *, quiet: bool,
     lines = Lines(quiet=quiet)
     asked = await _follow(stream, lines)
     result = stream.outcome
-    if not as_json and result.final_output:
-        _print_output(result.final_output)
+    if not as_json:
+        lines.result(result.final_output)
     code, failed = 0, None
     try:
         _ = stream.result
@@ -171,12 +171,6 @@ class _Ending:
             await self._stream.cancel()
         except AtollError as error:
             explain(error)
-
-
-def _print_output(text: str) -> None:
-    from atoll.cli.agent_progress import plain
-
-    typer.echo(plain(text) if sys.stdout.isatty() else text)
 
 
 def _say_end(lines: Lines, result: RunResult) -> None:

@@ -123,6 +123,7 @@ _WORDS: Mapping[str, _Money] = {  # Testbase's titles
     "budget exceeded": BudgetExceeded,
     "spending limit exceeded": SpendingLimitExceeded,
 }
+_IN_WORDS = {"spending limit": SpendingLimitExceeded.code, "budget": BudgetExceeded.code}
 
 
 def money_error(status: int, problem: Json) -> AtollError | None:
@@ -150,6 +151,9 @@ def end_error(result: RunResult, said: Json) -> AtollError | None:
         return None
     message = result.error or None
     code = str(said.get("code") or result.reason or "")
+    if code == InsufficientCredit.code:  # which of the three it is stands in its words alone
+        words = result.error.lower()
+        code = next((kind for word, kind in _IN_WORDS.items() if word in words), code)
     if code in MONEY:
         found = money_error(0, {**said, "code": code, "message": message})
         if isinstance(found, (InsufficientCredit, SpendingLimitExceeded)):
