@@ -216,6 +216,7 @@ class Application:
             limits=task_limits(settings),
             metrics=self.metrics,
         )
+        self.model_calls.tasks = self.tasks
         self.groups = Groups(records, memberships, Principals(records))
         self.groups.left = self.workspaces.left
         self.capabilities = Capabilities(records, self.keys, self.workspaces.access)
