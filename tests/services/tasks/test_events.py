@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
@@ -28,10 +29,10 @@ async def test_a_follower_that_leaves_and_comes_back_misses_nothing(desk: Desk) 
     task = await desk.submit(*SCRIPT)
     heard: list[str] = []
     while "task.ended" not in heard:
-        async for event in desk.tasks.events(ALICE, task.id, after=len(heard)):
+        async with aclosing(desk.tasks.events(ALICE, task.id, after=len(heard))) as events:
+            event = await anext(events)
             heard.append(event.type)
             assert event.seq == len(heard)
-            break
     assert heard == WHOLE
     assert desk.access.feed._topics == {}
 

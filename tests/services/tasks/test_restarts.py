@@ -8,7 +8,7 @@ import pytest
 
 from atoll.domain import crash
 from atoll.domain.task import TaskEnd, TaskState
-from tests.services.conftest import ALICE
+from tests.services.conftest import ALICE, until
 from tests.services.tasks.desk import Desk
 from tests.services.tasks.test_endings import SLOW, assert_cleared, under_way
 
@@ -80,8 +80,7 @@ async def test_a_task_whose_sandbox_went_meanwhile_is_lost_and_its_work_saved(de
 async def test_a_wish_to_end_outlives_the_server(desk: Desk) -> None:
     task = await under_way(desk, *SLOW)
     cancelling = asyncio.create_task(desk.tasks.cancel(ALICE, task.id))
-    while not (await desk.tasks.get(ALICE, task.id)).cancel_asked:
-        await asyncio.sleep(0)
+    await until(lambda: _wished(desk, task.id))
     cancelling.cancel()
     await desk.die()
     await assert_cleared(desk, await desk.tasks.wait(ALICE, task.id), TaskState.CANCELLED, TaskEnd.CANCELLED)
@@ -93,3 +92,7 @@ async def test_time_goes_on_while_no_server_runs(desk: Desk) -> None:
     await asyncio.sleep(1.1)
     await desk.restart()
     await assert_cleared(desk, await desk.tasks.wait(ALICE, task.id), TaskState.FAILED, TaskEnd.TIMEOUT)
+
+
+async def _wished(desk: Desk, task_id: str) -> bool:
+    return (await desk.tasks.get(ALICE, task_id)).cancel_asked

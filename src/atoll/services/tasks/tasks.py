@@ -92,7 +92,7 @@ class Tasks:
         return task
 
     async def check(self, principal: Principal) -> None:
-        """Whether a task of the principal's could be paid: SpendingLimitExceeded, InsufficientCredit, BudgetExceeded."""
+        """Whether a task could be paid: SpendingLimitExceeded, InsufficientCredit, BudgetExceeded."""
         draft = self._draft(principal, TaskRequest("", ""))
         await self._access.money.check(await payer_of(self._access.records, draft))
 
