@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, func, select
 
+from atoll.domain.bill import TaskBill, TasksEnded
 from atoll.domain.ledger import UseKind
 from atoll.domain.task import TaskState
-from atoll.records.bills import BillRecords, TaskBill, TasksEnded
+from atoll.records.bills import BillRecords
 from atoll.records.schema import ledger_uses, tasks
 from atoll.records.sql_store import SqlStore, pieces
 
@@ -155,6 +156,7 @@ def _forgotten(
             row["thread"] or "",
             row["workspace"] or "",
             row["last_at"],
+            agent="",
             state=None,
             **_sums(row),
         )

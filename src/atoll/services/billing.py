@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
+from atoll.domain.bill import TaskBill, TasksEnded
 from atoll.domain.errors import Forbidden, NotFound
 from atoll.domain.group import Role
 from atoll.domain.key import Scope
 from atoll.domain.ledger import BillingAccount, Transfer, TransferKind, UseKind
 from atoll.domain.principal import Principal
 from atoll.records.base import Records
-from atoll.records.bills import TaskBill, TasksEnded
-from atoll.records.ledger import UseQuery, UseTotal
+from atoll.records.ledger import UseQuery
+from atoll.records.ledger import UseTotal as UseTotal
 
 if TYPE_CHECKING:
     from atoll.services.ledger.ledger import Ledger

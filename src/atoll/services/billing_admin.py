@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from atoll.domain.bill import TaskBill
 from atoll.domain.errors import InvalidInput
 from atoll.domain.ids import GROUP_ID, KEY_ID
 from atoll.domain.ledger import SYSTEM_ACCOUNTS, BillingAccount, Transfer, TransferKind
 from atoll.domain.principal import Principal
 from atoll.domain.user import USER_ID
 from atoll.records.base import Records
-from atoll.records.bills import TaskBill
 from atoll.records.ledger import UseTotal
 from atoll.services.billing import PAGE_ROWS, Billing, CostQuery, Page, UsageStats, Window
 from atoll.services.identity.admin_key import AdminRequired, AdminUnset

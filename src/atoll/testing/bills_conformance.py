@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from atoll.domain.bill import TasksEnded
 from atoll.domain.ids import new_id
 from atoll.domain.ledger import Use, UseKind
 from atoll.domain.price import Cost, TokenUse
 from atoll.domain.task import Task, TaskState
 from atoll.records.base import Records
-from atoll.records.bills import TasksEnded
 from atoll.testing.tasks_conformance import NOW, a_task, added
 
 Stores = tuple[Records, Records]

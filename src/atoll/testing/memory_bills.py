@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from datetime import datetime
 
+from atoll.domain.bill import TaskBill, TasksEnded
 from atoll.domain.ledger import Use, UseKind
 from atoll.domain.task import Task, TaskState
-from atoll.records.bills import BillRecords, TaskBill, TasksEnded
+from atoll.records.bills import BillRecords
 from atoll.records.ledger import LedgerRecords, UseQuery
 from atoll.records.tasks import TaskRecords
 

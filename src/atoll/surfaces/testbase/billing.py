@@ -12,13 +12,12 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atoll.domain.bill import TaskBill
 from atoll.domain.errors import InvalidInput
 from atoll.domain.ids import KEY_ID
 from atoll.domain.ledger import TransferKind, UseKind
 from atoll.domain.principal import Principal
-from atoll.records.bills import TaskBill
-from atoll.records.ledger import UseTotal
-from atoll.services.billing import Billing, CostQuery, Page, Window
+from atoll.services.billing import Billing, CostQuery, Page, UseTotal, Window
 from atoll.surfaces.bodies import close_iterator
 from atoll.surfaces.money import money_response
 from atoll.surfaces.operation import Parameter

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from atoll.domain.bill import TaskBill
 from atoll.domain.ids import KEY_ID
 from atoll.domain.ledger import BillingAccount, Transfer
 from atoll.domain.money import usd
 from atoll.domain.task import TaskState
-from atoll.records.bills import TaskBill
-from atoll.records.ledger import UseTotal
-from atoll.services.billing import UsageStats
+from atoll.services.billing import UsageStats, UseTotal
 from atoll.surfaces.money import dollars
 
 Json = dict[str, Any]
