@@ -42,6 +42,11 @@ def npm_platform() -> str:
     return f"linux-{_MACHINES[machine]}" + ("" if platform.libc_ver()[0] == "glibc" else "-musl")
 
 
+def told_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """What pip and npm are told of this server's environment."""
+    return {name: value for name, value in environment.items() if _TOLD.fullmatch(name)}
+
+
 def commands(package: Package, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
     """The command that fetches the package's archive into the folder, and what its environment has besides."""
     if package.source == "pip":
@@ -61,8 +66,7 @@ async def fetch(package: Package, folder: Path, bytes_max: int, told: Callable[[
     scratch = folder / "tmp"
     scratch.mkdir(parents=True)
     argv, added = commands(package, folder)
-    env = {name: value for name, value in os.environ.items() if _TOLD.fullmatch(name)}
-    env |= {"TMPDIR": str(scratch), **added}
+    env = {**told_of(os.environ), "TMPDIR": str(scratch), **added}
     said = bytearray()
     async with _running(argv, env, scratch) as process:
         reading = asyncio.create_task(_read(process.stdout, said, told), name="reading pip or npm")
@@ -149,4 +153,5 @@ def _why(said: bytes | bytearray) -> str:
     """Its last lines; what looks like a password in an address is left out."""
     text = re.sub(r"//[^/@\s]*@", "//", bytes(said).decode(errors="replace"))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " | ".join(lines[-4:]) or "it did not say why"
+    errors = [line for line in lines if line.lower().startswith(("error", "npm error"))]
+    return " | ".join((errors or lines)[-3:]) or "it did not say why"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,6 +106,11 @@ class AgentLayers:
     def __init__(self, store: Path | None, wanted: Mapping[str, Wanted]) -> None:
         self._store = store
         self._wanted = wanted
+
+    @property
+    def agents(self) -> Sequence[str]:
+        """Those that have a program."""
+        return sorted(self._wanted)
 
     def version(self, agent: str) -> str:
         """The version that the settings want; of a copied program one that tells changed files apart."""
