@@ -57,7 +57,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None
         listener = _listen_for(settings)
         async with AsyncExitStack() as stack:
             stack.callback(listener.close)
-            others = [(one, _listen(one.host, one.port, f"ATOLL_{one.name.upper()}__PORT")) for one in app.beside]
+            others = [(one, listen(one.host, one.port, f"ATOLL_{one.name.upper()}__PORT")) for one in app.beside]
             for _, other in others:
                 stack.callback(other.close)
             await stack.enter_async_context(app.running())
@@ -82,7 +82,7 @@ async def listening(app: Application, listener: socket.socket | None = None) -> 
     WebSockets are closed at once with 1012 "service restart": their processes go on, and clients come back.
     """
     settings = app.settings.server
-    listener = listener or _listen(settings.host, settings.port)
+    listener = listener or listen(settings.host, settings.port)
     async with accepting(app, app.settings, listener, app.drain) as url:
         yield url
 
@@ -176,7 +176,7 @@ def _raise_file_limit() -> None:
 
 def _listen_for(settings: Settings) -> socket.socket:
     try:
-        return _listen(settings.server.host, settings.server.port)
+        return listen(settings.server.host, settings.server.port)
     except Unavailable:
         if settings.folder.lock.exists():  # the likeliest holder of the port: this folder's own server
             lock = DataFolderLock(settings.folder)
@@ -185,7 +185,7 @@ def _listen_for(settings: Settings) -> socket.socket:
         raise
 
 
-def _listen(host: str, port: int, setting: str = "--port, ATOLL_PORT") -> socket.socket:
+def listen(host: str, port: int, setting: str = "--port, ATOLL_PORT") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -21,7 +21,7 @@ from atoll.domain.tree import Entry, EntryKind
 from atoll.domain.workspace import Permission, Reason, Revision, Workspace
 from atoll.services.deadline import deadline
 from atoll.services.objects.checksums import ZEROS, Checksums
-from atoll.services.objects.names import key_of, path_of
+from atoll.services.objects.names import BadName, key_of, path_of
 from atoll.services.objects.placing import look, removal, writing
 from atoll.services.objects.spool import Spool
 from atoll.services.workspaces.access import NotPermitted, NoWorkspace
@@ -98,7 +98,7 @@ class Objects:
     async def _find(
         self, principal: Principal, ref: str, key: str, generation: int | None
     ) -> tuple[Revision, StoredObject]:
-        path = path_of(key)
+        path = _asked(key)
         revision = await self.now(principal, ref)
         entry = None if revision is None else await self._entry(revision, path)
         if revision is None or entry is None or generation not in (None, generation_of(entry)):
@@ -166,7 +166,7 @@ class Objects:
 
     async def delete(self, principal: Principal, ref: str, key: str, generation: int | None = None) -> None:
         """Remove the file. The folder that it was in stays. NoObject, NotThat."""
-        path = path_of(key)
+        path = _asked(key)
         try:
             found = await self._parts.access.find(principal, ref, Permission.WRITE)
         except NotPermitted:
@@ -221,6 +221,14 @@ class Reading:
                 for at in range(begin, stop, CHUNK_BYTES):
                     yield ZEROS[: stop - at]
                     await asyncio.sleep(0)  # nothing else waits here, and there may be terabytes
+
+
+def _asked(key: str) -> bytes:
+    """The path of an object that may be there. NoObject for what none can be called."""
+    try:
+        return path_of(key)
+    except BadName:
+        raise NoObject from None
 
 
 def generation_of(entry: Entry) -> int:

@@ -97,12 +97,16 @@ class ObjectDoor:
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> tuple[Response, Served | None]:
         served: Served | None = None
+        scope["path_params"] = {}
         try:
-            principal = await self._admit(scope)
             asked = self._asked(scope)
-            trace_of(scope).route = asked.route
-            scope["path_params"] = {"key": asked.key} if asked.key else {}
-            served = self.table.get((asked.route, scope["method"]))
+            if isinstance(asked, Asked):
+                trace_of(scope).route = asked.route
+                scope["path_params"] = {"key": asked.key} if asked.key else {}
+                served = self.table.get((asked.route, scope["method"]))
+            principal = await self._admit(scope)
+            if isinstance(asked, AtollError):
+                raise asked
             if served is None:
                 allowed = sorted(method for route, method in self.table if route == asked.route)
                 return self.dialect.method_not_allowed(allowed), None
@@ -153,22 +157,22 @@ class ObjectDoor:
         host = next((value for name, value in scope["headers"] if name == b"host"), b"")
         return host.startswith(f"{self._bucket}.".encode())
 
-    def _asked(self, scope: Scope) -> Asked:
-        """InvalidInput for what is no text; NoBucket."""
+    def _asked(self, scope: Scope) -> Asked | AtollError:
+        """What it is about; or what is wrong with it, for nobody but who signed it: what is no text, NoBucket."""
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         query: bytes = scope["query_string"]
         if len(raw) > PATH_BYTES_MAX or len(query) > QUERY_BYTES_MAX:
-            raise InvalidInput("the address is too long", field="key")
+            return InvalidInput("the address is too long", field="key")
         try:
             path = unquote_to_bytes(self._signed_path(scope, raw)).decode()
             pairs = parse_qsl(query.decode(), keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
         except ValueError:
-            raise InvalidInput("the address must be percent-encoded UTF-8", field="key") from None
+            return InvalidInput("the address must be percent-encoded UTF-8", field="key")
         bucket, _, key = path.removeprefix("/").partition("/")
         if not bucket:
             return Asked(None, dict(pairs))
         if bucket != self._bucket:
-            raise NoBucket(f"the only bucket is {self._bucket}")
+            return NoBucket(f"the only bucket is {self._bucket}")
         return Asked(key, dict(pairs))
 
 

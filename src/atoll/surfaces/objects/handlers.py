@@ -14,7 +14,6 @@ from atoll.domain.errors import InvalidInput, Unsupported
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.services.objects.listing import PAGE_MAX, Listing, Wanted
-from atoll.services.objects.names import BadName
 from atoll.services.objects.objects import Objects, Placing
 from atoll.surfaces.bodies import Stream, begun, upload
 from atoll.surfaces.objects import answers
@@ -149,10 +148,8 @@ class ObjectHandlers:
 
 
 def _split(asked: Asked) -> tuple[str, str]:
-    """The workspace, and the path in it."""
-    ref, slash, path = (asked.key or "").partition("/")
-    if not slash or not ref:
-        raise BadName("an object's key is <workspaceId>/<path>", field="key")
+    """The workspace, and the path in it, which may be none that a file can have."""
+    ref, _, path = (asked.key or "").partition("/")
     return ref, path
 
 
