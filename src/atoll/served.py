@@ -5,7 +5,8 @@ The composition root makes routes of them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import atoll
 from atoll.services.account_keys import AccountKeys
@@ -17,6 +18,7 @@ from atoll.services.objects.listing import Listing
 from atoll.services.objects.objects import Objects
 from atoll.services.quota_overrides import QuotaOverrides
 from atoll.services.signup import Signup
+from atoll.services.tasks.history import TaskHistory
 from atoll.services.workspaces.parts import Parts
 from atoll.surfaces.computesdk.auth import operations as auth_operations
 from atoll.surfaces.computesdk.capabilities import operations as capability_operations
@@ -36,6 +38,7 @@ from atoll.surfaces.objects.handlers import ObjectHandlers
 from atoll.surfaces.objects.routes import operations as access_key_operations
 from atoll.surfaces.operation import Operation
 from atoll.surfaces.ops.health import Health, Probe
+from atoll.surfaces.ops.machine import configured, disk, memory
 from atoll.surfaces.ops.pages import Pages
 from atoll.surfaces.ops.routes import operations as ops_operations
 from atoll.surfaces.routing import Dialect
@@ -62,8 +65,17 @@ def served_by(app: Application) -> list[tuple[Dialect, list[Operation]]]:
         "blobs": lambda: app.blobs.ping(),
         "isolation": app.isolation,
     }
-    told = {} if app.second_store is None else {"second_store": app.second_store.describe}
-    health = Health(probes, app.metrics, atoll.__version__, told)
+    told: dict[str, Callable[[], dict[str, Any]]] = {}
+    if app.second_store is not None:
+        told["second_store"] = app.second_store.describe
+    openai = app.settings.models.openai
+    told |= {
+        "openaiApiKey": lambda: configured(openai.api_key is not None),
+        "memory": memory,
+        "disk": lambda: disk(app.settings.data),
+    }
+    history = TaskHistory(app.records)
+    health = Health(probes, app.metrics, atoll.__version__, told, history)
     metrics = app.metrics if app.settings.api.metrics else None
     key_admin = KeyAdmin(app.keys, app.records, app.admin_key)
     administrators = AdminDialect(configured=app.admin_key.configured)
@@ -79,9 +91,9 @@ def served_by(app: Application) -> list[tuple[Dialect, list[Operation]]]:
         (administrators, billing_admin_operations(billing_admin, billing, app.settings)),
         (TestbaseDialect(), billing_operations(billing)),
         (TestbaseDialect(), file_operations(app.workspaces, app.settings)),
-        (TestbaseDialect(), task_operations(app.tasks, app.settings)),
+        (TestbaseDialect(), task_operations(app.tasks, history, app.settings)),
         (app.dialect, _accounts(app)),
-        (app.dialect, ops_operations(health, metrics, pages)),
+        (app.dialect, ops_operations(health, metrics, pages, history)),
     ]
 
 

@@ -255,6 +255,7 @@ ROUTES: dict[str, Route] = {
     "listActiveTaskSessions": Route("read"),
     "getTaskSession": Route("read"),
     "deleteTaskSession": Route("write"),
+    "listTaskHistory": Route("read"),
     "clearThreadCache": Route("execute"),
     # secrets
     "createSecret": Route("write", body={"name": "ANOTHER", "value": "v"}),

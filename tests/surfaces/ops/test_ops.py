@@ -18,8 +18,9 @@ async def test_health_is_one_object_for_every_monitor(house: Any) -> None:
     assert (answer.status_code, body["status"]) == (200, "healthy")
     assert {"version", "service", "project", "timestamp", "uptime", "checks"} <= set(body)
     assert isinstance(body["uptime"], int)
-    assert set(body["checks"]) == {"records", "runtime", "blobs", "isolation"}
-    assert all(check == {"status": "healthy"} for check in body["checks"].values())
+    asked, told = {"records", "runtime", "blobs", "isolation"}, {"memory", "disk", "openaiApiKey"}
+    assert set(body["checks"]) == asked | told
+    assert all(body["checks"][name] == {"status": "healthy"} for name in asked)
 
 
 async def test_a_monitor_may_ask_without_wanting_the_body(house: Any) -> None:
@@ -161,3 +162,45 @@ async def test_the_front_says_what_this_is_and_where_it_says_more(open_house: An
             assert (await house.call("GET", told[name], None)).status_code == 200
     async with open_house(api={"docs": False}) as house:
         assert set((await house.call("GET", "/", None)).json()) == {"name", "version", "health"}
+
+
+async def test_health_tells_of_the_machine_and_of_everybodys_tasks_in_numbers(house: Any, keys: Any) -> None:
+    body = {"task": "secret words", "workspaceId": "secret-place", "agent": "command"}
+    for command in (["true"], ["sh", "-c", "echo secret output; exit 1"], ["true"], ["true"]):
+        await house.call("POST", "/execute", keys.OWNER, json=body | {"command": command})
+    answer = await house.call("GET", "/health", None)
+    found = answer.json()
+    assert found["metrics"] == {"activeSessions": 0, "recentErrors": 1, "successRate": "75%"}
+    assert found["threadCache"] == {"size": 0, "maxSize": 0, "ttlHours": 0}
+    for check in ("memory", "disk"):
+        told = found["checks"][check]
+        assert set(told) == {"status", "total", "used", "free", "usagePercent"} and told["total"].endswith(" MB")
+    assert found["checks"]["openaiApiKey"] == {"status": "unhealthy", "detail": "not configured"}
+    assert (answer.status_code, found["status"]) == (200, "healthy")  # tasks may do without
+    shown = await house.call("GET", "/metrics", None, headers={"accept": "application/json"})
+    figures = shown.json()
+    error = figures["recentErrors"][0]
+    assert (figures["totalTasks"], figures["successfulTasks"], figures["failedTasks"]) == (4, 3, 1)
+    assert (figures["successRate"], figures["activeSessions"]) == (75, 0) and figures["averageDuration"] > 0
+    assert (error["error"], error["workspaceId"]) == ("agent_failed", None)
+    assert "secret" not in answer.text + shown.text
+    scraped = await house.call("GET", "/metrics", None, headers={"accept": "application/openmetrics-text,*/*;q=0.1"})
+    assert scraped.headers["content-type"].startswith("text/plain")
+
+
+async def test_health_knows_whether_there_is_a_model_key_and_never_tells_it(open_house: Any) -> None:
+    async with open_house(models={"openai": {"api_key": "sk-very-secret"}}) as house:
+        answer = await house.call("GET", "/health", None)
+    assert answer.json()["checks"]["openaiApiKey"] == {"status": "healthy", "detail": "configured"}
+    assert "very-secret" not in answer.text
+
+
+async def test_a_day_of_tasks_is_ones_own_to_look_back_at(house: Any, keys: Any) -> None:
+    body = {"task": "t", "workspaceId": "w", "agent": "command", "command": ["false"]}
+    done = (await house.call("POST", "/execute", keys.OWNER, json=body)).json()
+    mine = (await house.call("GET", "/metrics/history", keys.OWNER)).json()
+    (entry,) = mine["history"]
+    assert mine["count"] == 1 and entry["sessionId"] == done["sessionId"]
+    assert entry["success"] is False and entry["error"] and entry["duration"] >= 0
+    assert (await house.call("GET", "/metrics/history", keys.BOB)).json() == {"count": 0, "history": []}
+    assert (await house.call("GET", "/metrics/history", None)).status_code == 401

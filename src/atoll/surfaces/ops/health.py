@@ -11,6 +11,8 @@ from typing import Any, Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atoll.domain.errors import AtollError
+from atoll.services.tasks.history import TaskHistory
 from atoll.surfaces.bodies import json_response
 from atoll.surfaces.models import AnswerModel
 from atoll.telemetry.metrics import Metrics
@@ -18,12 +20,33 @@ from atoll.telemetry.metrics import Metrics
 Probe = Callable[[], Awaitable[object]]
 
 PROBE_S = 2.0
+NO_CACHE = {"size": 0, "maxSize": 0, "ttlHours": 0}
 FRESH_S = 1.0  # health is public: however often it is asked for, the parts are asked once in this time
 
 
 class Check(AnswerModel):
     status: Literal["healthy", "unhealthy"]
     detail: str | None = None
+    total: str | None = None
+    used: str | None = None
+    free: str | None = None
+    usagePercent: int | None = None
+
+
+class TaskFigures(AnswerModel):
+    """Of the last 24 hours, of everybody's tasks together."""
+
+    activeSessions: int
+    recentErrors: int
+    successRate: str
+
+
+class ThreadCache(AnswerModel):
+    """Testbase's: all are 0 here, where threads lie in records and workspaces."""
+
+    size: int
+    maxSize: int
+    ttlHours: int
 
 
 class HealthAnswer(AnswerModel):
@@ -34,6 +57,8 @@ class HealthAnswer(AnswerModel):
     timestamp: datetime
     uptime: int
     checks: dict[str, Check]
+    metrics: TaskFigures | None = None
+    threadCache: ThreadCache
 
 
 class ReadyAnswer(AnswerModel):
@@ -50,16 +75,18 @@ class Health:
         probes: Mapping[str, Probe],
         metrics: Metrics,
         version: str,
-        told: Mapping[str, Callable[[], dict[str, str]]] | None = None,
+        told: Mapping[str, Callable[[], dict[str, Any]]] | None = None,
+        history: TaskHistory | None = None,
     ) -> None:
         """`told`: checks of what no request waits for; they are shown, and make nothing unhealthy."""
         self._told = told or {}
+        self._history = history
         self._probes = probes
         self._metrics = metrics
         self.version = version
         self._started = monotonic()
         self._checked = -FRESH_S
-        self._checks: dict[str, dict[str, str]] = {}
+        self._checks: dict[str, dict[str, Any]] = {}
         self._lock = asyncio.Lock()
 
     async def health(self, _request: Request) -> Response:
@@ -73,8 +100,9 @@ class Health:
             "timestamp": datetime.now(UTC),
             "uptime": int(monotonic() - self._started),
             "checks": checks | self._others(),
+            "threadCache": NO_CACHE,
         }
-        return json_response(answer, 200 if healthy else 503)
+        return json_response(answer | await self._figures(), 200 if healthy else 503)
 
     async def ready(self, _request: Request) -> Response:
         checks = await self._look()
@@ -86,10 +114,26 @@ class Health:
         }
         return json_response(answer, 200 if ready else 503)
 
-    def _others(self) -> dict[str, dict[str, str]]:
+    def _others(self) -> dict[str, dict[str, Any]]:
         return {name: tell() for name, tell in self._told.items()}
 
-    async def _look(self) -> dict[str, dict[str, str]]:
+    async def _figures(self) -> dict[str, Any]:
+        """How everybody's tasks went, where the records can be asked."""
+        if self._history is None:
+            return {}
+        try:
+            async with asyncio.timeout(PROBE_S):
+                found = await self._history.of_all()
+        except (AtollError, TimeoutError):
+            return {}
+        figures = {
+            "activeSessions": found.active_threads,
+            "recentErrors": len(found.failed),
+            "successRate": f"{found.success_percent:.0f}%",
+        }
+        return {"metrics": figures}
+
+    async def _look(self) -> dict[str, dict[str, Any]]:
         async with self._lock:
             if monotonic() - self._checked >= FRESH_S:
                 names = list(self._probes)
@@ -99,7 +143,7 @@ class Health:
             return self._checks
 
 
-async def _probe(probe: Probe) -> dict[str, str]:
+async def _probe(probe: Probe) -> dict[str, Any]:
     try:
         async with asyncio.timeout(PROBE_S):
             await probe()
@@ -109,5 +153,5 @@ async def _probe(probe: Probe) -> dict[str, str]:
     return {"status": "healthy"}
 
 
-def _all_healthy(checks: dict[str, dict[str, str]]) -> bool:
+def _all_healthy(checks: dict[str, dict[str, Any]]) -> bool:
     return all(check["status"] == "healthy" for check in checks.values())

@@ -5,12 +5,14 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atoll.services.tasks.history import TaskHistory
 from atoll.surfaces.bodies import json_response
 from atoll.surfaces.door import is_loopback, is_proxied
 from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.operation import JSON, Answer, Operation
 from atoll.surfaces.ops.health import Health, HealthAnswer, ReadyAnswer
 from atoll.surfaces.ops.pages import Pages
+from atoll.surfaces.ops.task_metrics import TaskMetricsAnswer, figures, wants_json
 from atoll.telemetry.metrics import CONTENT_TYPE, Metrics
 from atoll.telemetry.trace import trace_of
 
@@ -27,7 +29,7 @@ class FrontAnswer(AnswerModel):
     openapi: str | None = None
 
 
-def operations(health: Health, metrics: Metrics | None, pages: Pages | None) -> list[Operation]:
+def operations(health: Health, metrics: Metrics | None, pages: Pages | None, history: TaskHistory) -> list[Operation]:
     """`metrics` None: they are not served; `pages` None: the document and its pages are not."""
 
     async def front(_request: Request) -> Response:
@@ -52,11 +54,13 @@ def operations(health: Health, metrics: Metrics | None, pages: Pages | None) -> 
             public=True, tag=TAG,
         ),
     ]  # fmt: skip
-    return served + (_metrics(metrics) if metrics else []) + (_pages(pages) if pages else [])
+    return served + (_metrics(metrics, history) if metrics else []) + (_pages(pages) if pages else [])
 
 
-def _metrics(metrics: Metrics) -> list[Operation]:
+def _metrics(metrics: Metrics, history: TaskHistory) -> list[Operation]:
     async def render(request: Request) -> Response:
+        if wants_json(request):
+            return json_response(figures(await history.of_all()))
         # monitors bring no key; whose sandbox runs what is told to this machine alone, and to nobody through a proxy
         here = not is_proxied(request.scope) and is_loopback(trace_of(request.scope).peer or "")
         return Response(metrics.render(tenants=here), headers={"content-type": CONTENT_TYPE})
@@ -64,7 +68,11 @@ def _metrics(metrics: Metrics) -> list[Operation]:
     return [
         Operation(
             "GET", "/metrics", render, "metrics", "Prometheus metrics",
-            answers=(Answer(200, "text format", None, "text/plain"),), public=True, tag=TAG,
+            answers=(
+                Answer(200, "text format", None, "text/plain"),
+                Answer(200, "with `Accept: application/json`: how tasks went", TaskMetricsAnswer),
+            ),
+            errors=(503,), public=True, tag=TAG,
         ),
     ]  # fmt: skip
 

@@ -88,6 +88,21 @@ class SessionDeletedAnswer(AnswerModel):
     sessionId: str
 
 
+class HistoryEntry(AnswerModel):
+    workspaceId: str
+    sessionId: str
+    startTime: datetime | None
+    endTime: datetime
+    duration: int | None
+    success: bool
+    error: str | None = None
+
+
+class HistoryAnswer(AnswerModel):
+    count: int
+    history: list[HistoryEntry]
+
+
 class ClearedAnswer(AnswerModel):
     success: Literal[True]
     message: str

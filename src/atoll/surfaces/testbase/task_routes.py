@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from atoll.services.tasks.history import TaskHistory
 from atoll.services.tasks.tasks import Tasks
 from atoll.settings import Settings
 from atoll.surfaces.operation import Answer, Once, Operation
@@ -11,6 +12,7 @@ from atoll.surfaces.testbase import sessions, task_answers
 from atoll.surfaces.testbase import task_requests as requests
 from atoll.surfaces.testbase.errors import EXECUTIONS
 from atoll.surfaces.testbase.sessions import SessionHandlers
+from atoll.surfaces.testbase.task_history import HistoryHandlers
 from atoll.surfaces.testbase.task_stream import MEDIA
 from atoll.surfaces.testbase.tasks import TaskHandlers
 
@@ -22,9 +24,9 @@ EXECUTE_TEXT = """Answers when the task has ended; a client that goes away ends 
 EVENTS_TEXT = "`id` is the event's number, for Last-Event-ID; `task.ended` comes last and carries the task as it ended."
 
 
-def task_operations(tasks: Tasks, settings: Settings) -> list[Operation]:
+def task_operations(tasks: Tasks, history: TaskHistory, settings: Settings) -> list[Operation]:
     """What is served of tasks, and of the sessions that they continue."""
-    declared = [*_tasks(TaskHandlers(tasks, settings)), *_sessions(SessionHandlers(tasks))]
+    declared = [*_tasks(TaskHandlers(tasks, settings)), *_sessions(SessionHandlers(tasks)), _history(history)]
     return [replace(one, tag="tasks", error=task_answers.ExecuteError) for one in declared]
 
 
@@ -59,6 +61,15 @@ def _tasks(of: TaskHandlers) -> list[Operation]:
             answers=(Answer(200, "the task as it ended", task_answers.TaskAnswer),), errors=(409, *lost),
         ),
     ]  # fmt: skip
+
+
+def _history(history: TaskHistory) -> Operation:
+    return Operation(
+        "GET", "/metrics/history", HistoryHandlers(history).list, "listTaskHistory",
+        "How your own tasks went, the last one first",
+        answers=(Answer(200, "those that ended", task_answers.HistoryAnswer),),
+        parameters=(requests.LIMIT,), errors=(400, 503),
+    )  # fmt: skip
 
 
 def _sessions(of: SessionHandlers) -> list[Operation]:
