@@ -69,7 +69,7 @@ def _copy_file(source: Path, target: Path) -> None:
     engine = sqlite.engine(target)
     try:
         with engine.connect() as connection:
-            _check_schema(connection)
+            check_schema(connection)
     finally:
         engine.dispose()
 
@@ -85,7 +85,7 @@ async def _dump_postgres(url: str, file: Path) -> None:
 
 
 def _into_file(source: Connection, file: Path) -> None:
-    _check_schema(source)
+    check_schema(source)
     engine = sqlite.engine(file)
     try:
         with engine.connect() as target:
@@ -100,7 +100,8 @@ def _into_file(source: Connection, file: Path) -> None:
         engine.dispose()
 
 
-def _check_schema(connection: Connection) -> None:
+def check_schema(connection: Connection) -> None:
+    """Conflict unless its schema is this version's."""
     found = revision(connection)
     if found != HEAD:
         raise Conflict(f"the database has schema {found}, not {HEAD}: start this version of Atoll on it once")

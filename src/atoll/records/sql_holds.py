@@ -149,7 +149,7 @@ class SqlHolds(SqlStore, LedgerRecords):
         def add(connection: Connection) -> Settled | None:
             if use.internal or not use.cost.total:
                 if _USED.first(connection, {"wanted": use.id}) is None:
-                    _insert_use(connection, row)
+                    _insert_use(connection, row | {"charged": 0})
                 return None
             account = locked_account(connection, use.account, now)
             hold = Hold(use.id, use.account, 0, HoldState.POSTED, now, now, task=use.task, resolved_at=now)

@@ -162,7 +162,7 @@ class MemoryLedger(LedgerRecords):
         if not use.internal:
             check_name(use.account)
         if use.internal or not use.cost.total:
-            self._metered.setdefault(use.id, use)
+            self._metered.setdefault(use.id, replace(use, charged=0))
             return None
         account = self._account(use.account, now)
         hold = Hold(use.id, use.account, 0, HoldState.POSTED, now, now, task=use.task, resolved_at=now)
@@ -328,4 +328,5 @@ def _total(name: str, uses: Sequence[Use]) -> UseTotal:
         min((use.at for use in uses), default=None),
         max((use.at for use in uses), default=None),
         tasks=len({use.task for use in uses} - {None}),
+        seconds=sum(use.seconds for use in uses),
     )
