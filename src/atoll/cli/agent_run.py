@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Let agents do tasks.", no_args_is_help=True)
-    add_run(group)
-    app.add_typer(group, name="agent", rich_help_panel="Agents")
-
-
 def add_run(group: typer.Typer) -> None:
     """To the commands of `atoll agent`."""
     group.command("run", no_args_is_help=True)(run)
