@@ -18,10 +18,11 @@ from typing import IO, Any
 from atoll.domain.data_folder import DataFolder, default_data_folder
 from atoll.domain.errors import Internal, Unavailable
 from atoll.sdk.arguments import millis
-from atoll.sdk.local_server import read_note
+from atoll.sdk.local_server import data_folder, read_note
 from atoll.sdk.task_errors import NoModelKey
 
 FOLDER_NAME = "atoll-local"
+STORE_VARIABLE = "ATOLL_AGENTS__STORE"
 MODEL_VARIABLES = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
 READY_S = 180.0
 END_S = 120.0
@@ -142,8 +143,13 @@ def _atoll(*words: str, folder: DataFolder, limit_s: float) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with the model's keys and the agents' settings, and without what is meant for other servers."""
-    return {name: value for name, value in os.environ.items() if not _is_foreign(name)}
+    """Ours, with the model's keys and the agents' settings, and without what is meant for other servers. Programs of
+    agents that this machine's own server has are not fetched again."""
+    kept = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
+    store = data_folder().agents
+    if STORE_VARIABLE not in kept and os.access(store, os.W_OK | os.X_OK):
+        kept[STORE_VARIABLE] = str(store)
+    return kept
 
 
 def _is_foreign(name: str) -> bool:
