@@ -99,6 +99,7 @@ class Task:
     lineage: tuple[str, ...] = ()  # the keys whose budgets bound it
     kind: KeyKind = KeyKind.STANDARD  # of the credential, like the next: whose quotas hold when its turn comes
     plan: str = ""
+    refused: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)  # why it ran dry (refusals.py)
     started_at: datetime | None = None
     ended_at: datetime | None = None
     claimed_by: str = ""  # the server process that runs it ...

@@ -27,6 +27,8 @@ def task_row(task: Task) -> dict[str, Any]:
         detail["lineage"] = task.lineage
     if task.plan:
         detail["plan"] = task.plan
+    if task.refused:
+        detail["refused"] = dict(task.refused)
     return row | {
         "workspace": task.spec.workspace,
         "state": task.state.value,
@@ -49,6 +51,7 @@ def task_of(row: Mapping[Any, Any]) -> Task:
         lineage=tuple(detail.get("lineage", ())),
         kind=KeyKind(detail["kind"]),
         plan=detail.get("plan", ""),
+        refused=detail.get("refused", {}),
     )
 
 

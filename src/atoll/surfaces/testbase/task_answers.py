@@ -9,8 +9,9 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Literal
 
-from atoll.domain.ledger import BudgetExceeded, InsufficientCredit, SpendingLimitExceeded
+from atoll.domain.ledger import InsufficientCredit
 from atoll.domain.money import usd
+from atoll.domain.refusals import Refusal, refusal_of
 from atoll.domain.task import Task, TaskEnd, TaskState, Thread
 from atoll.services.tasks.money import TaskUsage
 from atoll.surfaces.models import AnswerModel
@@ -183,10 +184,9 @@ def session(thread: Thread) -> Json:
     }
 
 
-def _ran_dry(task: Task, used: TaskUsage) -> InsufficientCredit | SpendingLimitExceeded:
-    """What it ended for, as far as the record and the account tell."""
-    account = used.account
-    if task.spec.budget_micro_usd is not None and "budget" in task.error.lower():
-        return BudgetExceeded(task.error, subject=task.id, limit=task.spec.budget_micro_usd, spent=task.cost)
-    balance, spent = (0, 0) if account is None else (account.balance, account.spent)
+def _ran_dry(task: Task, used: TaskUsage) -> Refusal:
+    """What it ended for, as the ledger said it then."""
+    if task.refused:
+        return refusal_of(task.refused)
+    balance, spent = (0, 0) if used.account is None else (used.account.balance, used.account.spent)
     return InsufficientCredit(task.error or None, balance=balance, spent=spent)
