@@ -288,6 +288,7 @@ def model_limits(settings: Settings) -> ModelLimits:
         first_byte_s=own.first_byte_s,
         between_s=own.between_s,
         call_s=own.call_s,
+        remote_content=own.remote_content,
         hosted_tools=frozenset(own.hosted_tools),
     )
 

@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 from atoll.domain.errors import AtollError
 from atoll.gateway.http import Http, HttpStreams
 from atoll.services.lives import Live
-from atoll.services.model_calls import ModelAnswer, ModelCalls
+from atoll.services.model_calls import BETA, ModelAnswer, ModelCalls
 from atoll.services.models.dialects import Dialect, Kind, dialect_of
 from atoll.services.models.refusals import Because, CallRefused
 from atoll.services.models.requests import ModelRequest
@@ -67,12 +67,14 @@ class ModelGateway:
         except _Gone:
             pass
         except CallRefused as error:
-            await exchange.refuse(error, anthropic)
+            await exchange.refuse(error, anthropic, scope["path"])
         except TimeoutError:
-            await exchange.refuse(CallRefused(Because.SILENT, "the model's provider did not answer in time"), anthropic)
+            silent = CallRefused(Because.SILENT, "the model's provider did not answer in time")
+            await exchange.refuse(silent, anthropic, scope["path"])
         except AtollError as error:
             _log.warning("models.fault", sandbox_id=scope[LIVE].sandbox.id, error=error.message)
-            await exchange.refuse(CallRefused(Because.FAULT, "the call could not be made; try again"), anthropic)
+            fault = CallRefused(Because.FAULT, "the call could not be made; try again")
+            await exchange.refuse(fault, anthropic, scope["path"])
         finally:
             self._held_bytes -= exchange.held_bytes
 
@@ -93,8 +95,9 @@ class ModelGateway:
                 await exchange.pass_on(answer)
             return
         asked = ModelRequest(dialect, body, self._calls.limits)
+        beta = BETA.encode() in scope["query_string"].split(b"&")
         del body
-        async with exchange.cut_when_gone(), self._calls.call(sandbox, asked, headers) as answer:
+        async with exchange.cut_when_gone(), self._calls.call(sandbox, asked, headers, beta=beta) as answer:
             await exchange.pass_on(answer)
 
     async def _body(self, exchange: _Exchange, headers: Mapping[str, str]) -> bytes:
@@ -178,13 +181,12 @@ class _Exchange:
             self._done = True
             await self._say({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def refuse(self, error: CallRefused, anthropic: bool) -> None:
+    async def refuse(self, error: CallRefused, anthropic: bool, path: str) -> None:
         """In the provider's form; within a stream as its last event, so that the program knows why it ends."""
         self._done = True
         try:
             if self._streams:
-                event = {"type": "error", **error.body(anthropic)}
-                await self._say({"type": "http.response.body", "body": _event(event), "more_body": False})
+                await self._say({"type": "http.response.body", "body": _event(error, path), "more_body": False})
                 return
             headers = [(b"content-type", b"application/json")]
             if error.retry_after_s is not None:
@@ -225,8 +227,17 @@ def _type_of(answer: ModelAnswer) -> str:
     return answer.headers.get("content-type", "")
 
 
-def _event(data: dict[str, Any]) -> bytes:
-    return b"\n\nevent: error\ndata: " + json.dumps(data).encode() + b"\n\n"
+def _event(error: CallRefused, path: str) -> bytes:
+    """The last of a stream; what came before it may have ended in the middle of a line."""
+    dialect = dialect_of(path)
+    if dialect is Dialect.RESPONSES:
+        named = {"code": error.because.value[2] or "server_error", "message": error.message}
+        response = {"id": "", "object": "response", "status": "failed", "error": named}
+        name, data = "response.failed", {"type": "response.failed", "response": response}
+    else:
+        name, data = "error", error.body(dialect is Dialect.MESSAGES)
+    head = b"" if dialect is Dialect.CHAT else f"event: {name}\n".encode()
+    return b"\n\n" + head + b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
 def _too_large(limit: int) -> CallRefused:

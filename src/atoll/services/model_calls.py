@@ -48,6 +48,7 @@ HOLD_SPARE_S = 120.0  # that a hold outlives the longest call, in which it is se
 HOLD_TRIES = 4  # what the balance pays may be another amount by the time that it is held
 SETTLE_RETRIES_S = (0.5, 2.0, 8.0)
 CLOSE_S = 10.0
+BETA = "beta=true"  # the one query that goes on
 PASSED_ON = ("anthropic-version", "anthropic-beta", "openai-beta")  # of a request's headers
 PASSED_BACK = ("content-type", "retry-after", "x-should-retry", "request-id", "x-request-id")
 HEADER_CHARS_MAX = 2_000
@@ -172,14 +173,14 @@ class ModelCalls:
 
     @asynccontextmanager
     async def call(
-        self, sandbox: Sandbox, asked: ModelRequest, headers: Mapping[str, str]
+        self, sandbox: Sandbox, asked: ModelRequest, headers: Mapping[str, str], *, beta: bool = False
     ) -> AsyncGenerator[ModelAnswer]:
         """Ask the model, for the task of this sandbox. CallRefused when it cannot be. What was used is charged in the
         end, also where the answer is not read to its end."""
         payer = await self._payer(sandbox)
         async with self._place(sandbox.spec.task or ""):
             call = await self._let_through(sandbox, payer, asked)
-            url = call.provider.url(asked.dialect)
+            url = call.provider.url(asked.dialect) + (f"?{BETA}" if beta else "")
             try:
                 async with (
                     asyncio.timeout(self.limits.call_s),
@@ -253,7 +254,7 @@ class ModelCalls:
         provider = self._providers.find(asked.dialect.kind, model)
         price = self._prices.of(model)
         hold, bound = await self._hold(sandbox.spec.task or "", payer, asked, price)
-        meter = meter_of(asked.dialect, streamed=asked.streamed, hide_usage=not asked.usage_asked)
+        meter = meter_of(asked.dialect, streamed=asked.streamed, hide_usage=False)
         try:
             body, blanked = await self._blanking.blank(sandbox, asked.encoded(model, bound))
         except BaseException:
@@ -312,6 +313,9 @@ class ModelCalls:
             call.answered = False
             self._metrics.called(call.provider.name, "broken")
             raise CallRefused(Because.PROVIDER, "the model's provider answered in an encoding that was not asked for")
+        streamed = "text/event-stream" in upstream.headers.get("content-type", "")
+        hide = streamed and call.asked.dialect is Dialect.CHAT and not call.asked.usage_asked
+        call.meter = meter_of(call.asked.dialect, streamed=streamed, hide_usage=hide)
         self._metrics.began(call.provider.name, self._monotonic() - call.begun_at)
         return ModelAnswer(upstream.status, _passed_back(upstream), self._metered(call, upstream))
 

@@ -66,6 +66,8 @@ class ModelSettings(Section):
     hosted_tools: tuple[str, ...] = ()
     """Types of tools that run at the provider and may be asked for: web_search. They cost what no usage states.
     Environment: with commas."""
+    remote_content: bool = False
+    """Whether conversations may name URLs and files that the provider fetches: a way out for sandboxes without one."""
     output_tokens_max: int = Field(default=32_000, ge=256, le=10_000_000)
     """Most output of one call, and what is set aside for a call that does not say."""
     output_tokens_min: int = Field(default=256, ge=1, le=10_000_000)

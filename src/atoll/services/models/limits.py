@@ -22,4 +22,5 @@ class ModelLimits:
     first_byte_s: float = 300.0
     between_s: float = 120.0
     call_s: float = 1800.0
+    remote_content: bool = False  # whether a conversation may name URLs and files that the provider fetches
     hosted_tools: frozenset[str] = frozenset()  # types of tools that run at the provider and may be asked for

@@ -11,6 +11,7 @@ import msgspec
 
 from atoll.services.models.dialects import Dialect
 from atoll.services.models.limits import ModelLimits
+from atoll.services.models.references import HINT, reference_in
 from atoll.services.models.refusals import Because, CallRefused
 
 _Members = dict[str, msgspec.Raw]
@@ -35,7 +36,7 @@ REFUSED = {
     "prompt": "send instructions and input instead",
     "background": "the answer has to come over this connection",
 }
-_OWN_TOOLS = ("function", "custom", "local_shell", "apply_patch", "namespace")
+_OWN_TOOLS = ("function", "custom", "local_shell", "apply_patch")
 _OWN_ANTHROPIC_TOOLS = ("custom", "bash_", "text_editor_", "computer_", "memory_")
 
 
@@ -132,6 +133,14 @@ class ModelRequest:
             self._members.pop(name, None)
         if "tools" in self._members:
             self._drop_hosted_tools()
+        if not self._limits.remote_content:
+            for name in ("input", "messages", "system"):
+                self._refuse_references(name)
+
+    def _refuse_references(self, name: str) -> None:
+        raw = self._members.get(name)
+        if raw is not None and HINT.search(bytes(raw)) and (found := reference_in(self._value(name))):
+            raise _bad(f"{name} names what the provider would have to fetch ({found}): send the content itself", name)
 
     def _drop_hosted_tools(self) -> None:
         """Tools that would run at the provider: on its network, with its files, at a price that no usage states."""
@@ -162,6 +171,9 @@ class ModelRequest:
         if kind == "shell":
             environment = known.get("environment")
             return isinstance(environment, dict) and cast("dict[str, Any]", environment).get("type") == "local"
+        if kind == "namespace":
+            inside = known.get("tools")
+            return isinstance(inside, list) and all(map(self._runs_here, cast("list[Any]", inside)))
         return kind in _OWN_TOOLS
 
 
