@@ -142,11 +142,16 @@ NO_AGENTS = AgentLayers(None, {})
 
 
 def _of_folder(folder: Path) -> str:
+    """Names, sizes and times of its files: whoever puts another version there gets it."""
+    if not folder.is_dir():
+        raise Unavailable(f"the agent's folder {folder} is not there")
     digest = hashlib.sha256(os.fsencode(folder))
-    try:
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            found = entry.stat()
-            digest.update(f"{entry.name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode(errors="surrogateescape"))
-    except OSError as error:
-        raise Unavailable(f"the agent's folder {folder} cannot be read: {error.strerror}") from None
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for path in sorted(os.path.join(root, name) for name in names):
+            try:
+                found = os.stat(path)
+            except OSError:
+                continue  # a link to nothing
+            digest.update(os.fsencode(path) + f"\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
     return f"local-{digest.hexdigest()[:12]}"
