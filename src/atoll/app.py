@@ -62,6 +62,10 @@ from atoll.served import object_door, served_by
 from atoll.services.audit.parts import Audit
 from atoll.services.authorities import Authorities
 from atoll.services.bootstrap_keys import introduce
+from atoll.services.charging.charging import Charging
+from atoll.services.charging.compute import ComputeCharges
+from atoll.services.charging.spending import PricedSpending
+from atoll.services.charging.storage import StorageCharges
 from atoll.services.deadline import deadline
 from atoll.services.idempotency import Idempotency
 from atoll.services.identity.admin_key import AdminKey
@@ -163,6 +167,7 @@ class Application:
         self.quotas = Quotas(records, quota_limits(settings), metrics=self.metrics)
         self.ledger = Ledger(records, price_table(settings), metrics=self.metrics.ledger)
         self._expiring = Expiring(self.ledger)
+        spending = PricedSpending(records, self.ledger)
         parts = make_parts(
             records,
             runtime,
@@ -196,7 +201,11 @@ class Application:
             workspaces=self.workspaces.mounts,
             secrets=self.giving,
             agents=self.installs,
+            spending=spending,
         )
+        parts.chunks.allowance.spending = spending
+        compute = ComputeCharges(records, self.ledger, self.sandboxes.running)
+        self.charging = Charging(compute, StorageCharges(records, self.ledger))
         self.workspaces.join(self.sandboxes)
         self.model_calls = self._model_calls()
         self._unproved = ""  # the isolation rules that did not hold when this server started
@@ -211,6 +220,7 @@ class Application:
             self.agents,
             self.installs,
             memberships,
+            lambda credential, owner: self.connected.scopes_left(credential, owner),
             self.ledger,
             name_file=settings.folder.server_name,
             limits=task_limits(settings),
@@ -306,7 +316,9 @@ class Application:
             stack.push_async_callback(self.model_calls.close)
             stack.push_async_callback(self.gateway.close)
             await _started(stack, "looking at the agents", self.installs.start, self.installs.close)
+            stack.push_async_callback(self.charging.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
+            await self.charging.start()
             await _started(stack, "taking up the tasks", self.tasks.start, self.tasks.close)
             stack.push_async_callback(self.once.close)
             if self.second_store is not None and self._healer is not None:

@@ -115,6 +115,11 @@ class SqlTasks(SqlStore, TaskRecords):
             query = query.where(tasks.c.state.in_(sorted(state.value for state in states)))
         return await self._all(query, task_of)
 
+    async def waiting_tasks(self, *, limit: int) -> list[str]:
+        queued = tasks.c.live & (tasks.c.state == TaskState.QUEUED.value)
+        query = select(tasks.c.id).where(queued).order_by(tasks.c.created_at, tasks.c.id).limit(limit)
+        return await self._all(query, lambda row: row["id"])
+
     async def claim_tasks(
         self,
         server: str,

@@ -44,6 +44,10 @@ class TaskRecords(ABC):
         """Newest first."""
 
     @abstractmethod
+    async def waiting_tasks(self, *, limit: int) -> list[str]:
+        """The ids of those that are queued, oldest first."""
+
+    @abstractmethod
     async def claim_tasks(
         self,
         server: str,

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from atoll.telemetry.audit_metrics import AuditMetrics
 from atoll.telemetry.gateway_metrics import GatewayMetrics
+from atoll.telemetry.task_metrics import TaskMetrics
 from atoll.telemetry.ledger_metrics import LedgerMetrics
 from atoll.telemetry.model_metrics import ModelMetrics
 
@@ -133,6 +134,7 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
+        self.tasks = TaskMetrics(registry)
         self._created = Counter("sandbox_created_total", "Sandboxes created", registry=registry)
         self.active = 0
         self._active = Gauge("sandbox_active", "Sandboxes that are live now", registry=registry)

@@ -85,6 +85,12 @@ class MemoryTasks(TaskRecords):
         found.sort(key=lambda one: (one.created_at, one.id), reverse=True)
         return found[offset : offset + limit]
 
+    async def waiting_tasks(self, *, limit: int) -> list[str]:
+        self._check()
+        queued = [one for one in self._tasks.values() if one.state is TaskState.QUEUED]
+        queued.sort(key=lambda one: (one.created_at, one.id))
+        return [one.id for one in queued[:limit]]
+
     async def claim_tasks(
         self,
         server: str,

@@ -189,6 +189,13 @@ class TaskRecordsConformance:
         again = await stores[1].claim_tasks("s1", NOW, SOON, limit=9, running=[other.id])
         assert [each.id for each in again] == [one.id]
 
+    async def test_who_waits_is_told_oldest_first(self, stores: Stores) -> None:
+        young, old = await added(stores[0], a_task(after_s=1)), await added(stores[0], a_task())
+        runs = await added(stores[0], a_task())
+        await stores[0].swap_task(runs.to(TaskState.RUNNING))
+        assert await stores[1].waiting_tasks(limit=9) == [old.id, young.id]
+        assert await stores[1].waiting_tasks(limit=1) == [old.id]
+
     async def test_what_ran_comes_before_what_waits(self, stores: Stores) -> None:
         first, second = await added(stores[0], a_task()), await added(stores[0], a_task(after_s=1))
         await stores[0].swap_task(second.to(TaskState.RUNNING))

@@ -10,6 +10,7 @@ import pytest
 
 from atoll.agents.base import Agent
 from atoll.agents.command import Command
+from atoll.domain.errors import Unauthenticated
 from atoll.domain.ledger import BillingAccount, Payer
 from atoll.domain.principal import Principal
 from atoll.domain.task import Task
@@ -48,10 +49,15 @@ class Desk:
     limits: TaskLimits = QUICK
     agents: Mapping[str, Agent] = field(default_factory=lambda: {"command": Command()})
     money: Any = field(default_factory=OpenPurse)
+    revoked: set[str] = field(default_factory=set)
     tasks: Tasks = field(init=False)
 
     def __post_init__(self) -> None:
         self.build()
+
+    async def stands(self, credential: str, owner: str) -> None:
+        if credential in self.revoked:
+            raise Unauthenticated
 
     def build(self) -> None:
         shop = self.shop
@@ -70,6 +76,7 @@ class Desk:
             metrics=Metrics(),
             background=Background(),
             roles=Memberships(shop.records).of,
+            stands=self.stands,
             model_url="http://127.0.0.1:982",
         )
         self.tasks = Tasks(self.access)

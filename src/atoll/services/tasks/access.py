@@ -44,6 +44,7 @@ class TaskAccess:
     metrics: Metrics
     background: Background
     roles: Callable[[str], Awaitable[Mapping[str, Role]]]  # in groups, by the group's id
+    stands: Callable[[str, str], Awaitable[object]]  # Unauthenticated: a credential may do nothing of its owner's now
     model_url: str
 
     async def acting(self, task: Task) -> Principal:

@@ -12,6 +12,7 @@ from atoll.domain.price import TokenUse
 from atoll.domain.principal import Principal
 from atoll.domain.task import Task
 from atoll.records.base import Records
+from atoll.records.ledger import UseQuery
 
 
 class Money(Protocol):
@@ -37,6 +38,15 @@ class TaskUsage:
 def is_internal(principal: Principal) -> bool:
     """Whether what it uses is metered and never charged."""
     return principal.kind is not KeyKind.STANDARD or principal.admin
+
+
+async def task_total(records: Records, task_id: str) -> TaskUsage | None:
+    """What the ledger has of a task; None: nothing."""
+    [total] = await records.total_uses(UseQuery(task=task_id, internal=None))
+    if not total.uses:
+        return None
+    tokens = TokenUse(total.input_tokens, total.output_tokens, total.cached_tokens)
+    return TaskUsage(tokens, total.input_cost + total.output_cost, total.charged, None)
 
 
 async def payer_of(records: Records, task: Task, *, workspace_owner: str | None = None) -> Payer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from atoll.agents.base import Agent
@@ -33,6 +33,7 @@ def make_tasks(
     agents: Mapping[str, Agent],
     installs: AgentInstalls,
     memberships: Memberships,
+    stands: Callable[[str, str], Awaitable[object]],
     money: Money,
     *,
     name_file: Path,
@@ -57,6 +58,7 @@ def make_tasks(
             metrics=metrics,
             background=Background(),
             roles=memberships.of,
+            stands=stands,
             model_url=f"http://127.0.0.1:{MODEL_PORT}",
         )
     )

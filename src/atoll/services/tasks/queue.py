@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
 from atoll.domain.errors import AtollError
-from atoll.domain.task import Task, TaskEnd, TaskState
+from atoll.domain.task import Task, TaskEnd
 from atoll.services.tasks.access import TaskAccess
 from atoll.services.tasks.requests import TaskLimits
 from atoll.services.tasks.running import Run, Stop
@@ -19,6 +19,8 @@ _log = structlog.get_logger()
 
 LOOK_EVERY_S = 2.0  # for tasks whose server went away, and those that another server was asked for
 AGAIN_S = 1.0
+PRUNE_EVERY = timedelta(minutes=10)
+PRUNED_AT_ONCE = 500
 
 
 class Queue:
@@ -30,6 +32,7 @@ class Queue:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
+        self._pruned: datetime | None = None
         self.waiting: set[str] = set()
 
     async def start(self) -> None:
@@ -72,11 +75,12 @@ class Queue:
     async def _claim_on_demand(self) -> None:
         while True:
             try:
-                while await self._claim():
+                while await self._claim() and self.waiting:
                     pass
             except AtollError as error:
                 _log.warning("tasks.unclaimed", error=error.message)
                 await asyncio.sleep(AGAIN_S)
+            self._access.metrics.tasks.queue(len(self._runs), len(self.waiting))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._wake.wait()
@@ -110,8 +114,9 @@ class Queue:
     def _done(self, task_id: str, done: asyncio.Task[None]) -> None:
         del self._runs[task_id], self._tasks[task_id]
         if not done.cancelled() and (fault := done.exception()) is not None:
-            _log.error("task.broken", task=task_id, exc_info=fault)
-        self._wake.set()
+            _log.error("task.broken", task=task_id, exc_info=fault)  # it is taken up again, in a while
+        elif self.waiting:
+            self._wake.set()
 
     async def _renew_on_timer(self) -> None:
         while True:
@@ -119,6 +124,7 @@ class Queue:
             try:
                 await self._renew()
                 await self._count()
+                await self._prune()
             except AtollError as error:
                 _log.warning("tasks.unrenewed", error=error.message)
 
@@ -137,7 +143,15 @@ class Queue:
             if task_id not in kept and not run.task.ended and (stored is None or not stored.ended):
                 self._tasks[task_id].cancel()
 
+    async def _prune(self) -> None:
+        """Now and then: what ended long ago is forgotten, with what was told of it."""
+        now = self._access.clock()
+        if self._pruned is None or now - self._pruned > PRUNE_EVERY:
+            self._pruned = now
+            before = now - timedelta(seconds=self.limits.kept_s)
+            while await self._access.records.prune_tasks(before, limit=PRUNED_AT_ONCE) == PRUNED_AT_ONCE:
+                pass
+
     async def _count(self) -> None:
         """Other servers take some, and give some."""
-        found = await self._access.records.list_tasks(states={TaskState.QUEUED}, limit=self.limits.waiting_max)
-        self.waiting = {one.id for one in found}
+        self.waiting = set(await self._access.records.waiting_tasks(limit=self.limits.waiting_max))

@@ -22,6 +22,7 @@ _log = structlog.get_logger()
 
 SWAPS_MAX = 16
 PAGE = 1_000
+WARNED_AT = (50, 80, 100)  # percent of its own budget
 LAST = 8  # events that are told whatever the bound: how it ended, and that there were more
 
 
@@ -46,9 +47,27 @@ class Record:
             self._seq = page[-1].seq
             self._bytes += sum(len(json.dumps(dict(one.data))) for one in page)
 
-    def used(self, tokens: TokenUse, cost: int) -> None:
-        """Stored with the next change."""
-        self.task = replace(self.task, tokens=self.task.tokens + tokens, cost=self.task.cost + cost)
+    def used(self, tokens: TokenUse, cost: int) -> list[Said]:
+        """Stored with the next change; what is to be told of it."""
+        before, limit = self.task.cost, self.task.spec.budget_micro_usd
+        self.task = task = replace(self.task, tokens=self.task.tokens + tokens, cost=before + cost)
+        told = {
+            "inputTokens": task.tokens.input,
+            "outputTokens": task.tokens.output,
+            "cachedInputTokens": task.tokens.cached,
+            "costMicroUsd": task.cost,
+        }
+        said = [Said("usage", told)]
+        for percent in WARNED_AT if limit else ():
+            if limit and 100 * before < percent * limit <= 100 * task.cost:
+                message = f"{percent} % of the task's budget is spent"
+                data = {"message": message, "percent": percent, "spentMicroUsd": task.cost, "limitMicroUsd": limit}
+                said.append(Said("warning", data))
+        return said
+
+    def counted(self, tokens: TokenUse, cost: int) -> None:
+        """What the ledger says that it used in all; stored with the next change."""
+        self.task = replace(self.task, tokens=tokens, cost=cost)
 
     async def change(
         self,

@@ -60,6 +60,7 @@ class TaskLimits:
     event_chars_max: int = 256 * 2**10  # of one text in one event
     lease_s: float = 30.0  # a server that says nothing for so long has lost its tasks to others
     call_s: float = 30.0
+    settle_s: float = 5.0  # for the charges of model calls that a task's end has cut
     drain_s: float = 5.0  # for the rest of the output of an agent that was ended
     revise_s: float = 600.0
     kept_s: float = 90 * 24 * 3600.0

@@ -7,26 +7,27 @@ the agent by its process, and its output is read on from `read_offset`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
 from atoll.agents.base import Agent, Outcome, Place, Said, Start
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound, Unavailable, Unsupported
+from atoll.domain.errors import AtollError, Conflict, Internal, InvalidInput, NotFound, Unavailable, Unsupported
 from atoll.domain.ledger import InsufficientCredit, Payer, SpendingLimitExceeded
 from atoll.domain.price import TokenUse
 from atoll.domain.principal import Principal
 from atoll.domain.process import Exit, ProcessSpec
+from atoll.domain.refusals import refusal_value
 from atoll.domain.sandbox import LIVE, NetworkMode, Sandbox, SandboxSpec
 from atoll.domain.task import Task, TaskEnd, TaskState
 from atoll.domain.workspace import MOUNT_POINT, Reason, WorkspaceMount
 from atoll.services.deadline import deadline
 from atoll.services.tasks.access import TaskAccess
-from atoll.services.tasks.money import payer_of
+from atoll.services.tasks.money import payer_of, task_total
 from atoll.services.tasks.record import Record, Taken
 from atoll.services.tasks.transcript import Transcript
 from atoll.sidekick.client import ProcessStream
@@ -38,9 +39,14 @@ GIT_USER, GIT_EMAIL = "Testbase Agent", "agent@testbase.ai"
 MARGIN_S = 60.0  # that a sandbox lives longer than its task may: the server's clock is the one that counts
 SAID_MAX = 1_000  # events that wait to be stored before the output is read on
 SANDBOXES_MAX = 10_000
+SWEPT_MAX = 1_000  # folders of threads, in one task
 AGAIN_S = 1.0
+SETTLED_LOOK_S = 0.02
 
 STATES = {TaskEnd.DONE: TaskState.SUCCEEDED, TaskEnd.CANCELLED: TaskState.CANCELLED}
+
+
+NOTHING: Mapping[str, Any] = {}
 
 
 class Stop(NamedTuple):
@@ -48,6 +54,7 @@ class Stop(NamedTuple):
 
     end: TaskEnd
     error: str = ""
+    refused: Mapping[str, Any] = NOTHING  # by the ledger: `refusal_value`
 
 
 class Run:
@@ -78,7 +85,8 @@ class Run:
 
     def used(self, tokens: TokenUse, cost: int) -> None:
         """The model gateway has settled a call of it."""
-        self.record.used(tokens, cost)
+        self._said += self.record.used(tokens, cost)
+        self._news.set()
 
     async def payer(self) -> Payer:
         """Who pays for its model calls, with the budgets of now."""
@@ -102,6 +110,9 @@ class Run:
                 raise
             except AtollError as error:
                 await self._fault(error)
+            except Exception as error:
+                _log.exception("task.broken", task=self.task.id)
+                await self._fault(Internal(f"the task could not be run: {type(error).__name__}"))
         except Taken:
             _log.info("task.taken", task=self.task.id)
         finally:
@@ -116,7 +127,10 @@ class Run:
             if self._stop is not None:
                 await self._ended(TaskState.CANCELLED, self._stop.end, self._stop.error)
                 return
+            await self._access.stands(task.credential, task.owner)
             task = await self.record.change(TaskState.RUNNING, said=[Said("task.started", {"agent": task.spec.agent})])
+            waited_s = ((task.started_at or task.created_at) - task.created_at).total_seconds()
+            self._access.metrics.tasks.begun(waited_s)
             crash.point("tasks.run.recorded")
         agent = self._access.agents.get(task.spec.agent)
         if agent is None:
@@ -141,6 +155,7 @@ class Run:
             end=end,
             output=outcome.output[-limits.output_chars_max :],
             error=error[: limits.error_chars_max],
+            refused=NOTHING if self._stop is None else self._stop.refused,
             read_offset=transcript.offset,
         )
         crash.point("tasks.run.agent_ended")
@@ -149,6 +164,7 @@ class Run:
     async def _followed(
         self, principal: Principal, agent: Agent, agent_thread: str, transcript: Transcript
     ) -> Exit | None:
+        access = self._access
         sandbox, stream = await self._found(principal)
         if self._stop is not None and stream is None:
             return None
@@ -158,6 +174,7 @@ class Run:
         if stream is None and self._stop is not None:
             return None
         if stream is None:
+            access.background.spawn(self._sweep(principal, sandbox.id), f"sweep {self.task.id}")
             stream = await self._started(principal, sandbox, agent, agent_thread, layer)
         try:
             return await self._followed_to_its_end(principal, sandbox.id, stream, transcript)
@@ -343,6 +360,15 @@ class Run:
         found = b"".join([chunk async for chunk in chunks])
         return entry.size == len(content) and found == content
 
+    async def _sweep(self, principal: Principal, sandbox_id: str) -> None:
+        """What agents remember of deleted threads goes with the next task."""
+        files, records = self._access.sandboxes.files, self._access.records
+        with suppress(AtollError):
+            for entry in (await files.list(principal, sandbox_id, THREADS))[:SWEPT_MAX]:
+                thread = await records.get_thread(entry.name)
+                if thread is not None and thread.deleted_at is not None and thread.id != self.task.thread:
+                    await files.remove(principal, sandbox_id, f"{THREADS}/{entry.name}", recursive=True)
+
     async def _progress(self, message: str) -> None:
         await self.record.change(said=[Said("warning", {"message": message})])
 
@@ -369,6 +395,7 @@ class Run:
         crash.point("tasks.end.destroyed")
         error = await self._save(principal)
         crash.point("tasks.end.saved")
+        await self._settled()
         end = task.end or TaskEnd.FAULT
         await self._ended(STATES.get(end, TaskState.FAILED), end, task.error or error)
 
@@ -396,6 +423,17 @@ class Run:
             return f"no revision of the work could be taken yet: {error.message}"
         return ""
 
+    async def _settled(self) -> None:
+        """What it used in all, once the model calls that its end has cut are charged."""
+        records, task = self._access.records, self.task
+        for _ in range(0 if task.internal else int(self._access.limits.settle_s / SETTLED_LOOK_S)):
+            if not await records.pending_holds(task=task.id, limit=1):
+                break
+            await asyncio.sleep(SETTLED_LOOK_S)
+        used = await task_total(records, task.id)
+        if used is not None:
+            self.record.counted(used.tokens, used.cost)
+
     async def _remember(self, agent_thread: str) -> None:
         """What continues the conversation."""
         records = self._access.records
@@ -416,7 +454,8 @@ class Run:
             await self._ended(TaskState.FAILED, end, error.message)
             return
         if self.task.state is TaskState.RUNNING:
-            await self.record.change(TaskState.ENDING, end=end, error=error.message)
+            refused = refusal_value(error) if self._stop is None else self._stop.refused
+            await self.record.change(TaskState.ENDING, end=end, error=error.message, refused=refused)
         await self._finish()
 
     async def _ended(self, state: TaskState, end: TaskEnd, error: str) -> None:
@@ -427,6 +466,9 @@ class Run:
         await self.record.change(
             state, said=[Said("task.ended", told)], event=event, whatever=True, end=end, error=error
         )
+        begun = task.started_at
+        duration_s = None if begun is None else (access.clock() - begun).total_seconds()
+        access.metrics.tasks.ended(task.spec.agent, end.value, duration_s)
         crash.point("tasks.end.recorded")
 
     def _timeout_s(self) -> float:

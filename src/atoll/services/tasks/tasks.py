@@ -19,10 +19,11 @@ from atoll.domain.key import Scope
 from atoll.domain.ledger import Payer
 from atoll.domain.price import TokenUse
 from atoll.domain.principal import Principal
+from atoll.domain.refusals import refusal_value
 from atoll.domain.task import Task, TaskEnd, TaskEvent, TaskSpec, TaskState, Thread
 from atoll.domain.workspace import MOUNT_POINT
 from atoll.services.tasks.access import TaskAccess
-from atoll.services.tasks.money import TaskUsage, is_internal, payer_of
+from atoll.services.tasks.money import TaskUsage, is_internal, payer_of, task_total
 from atoll.services.tasks.queue import Queue
 from atoll.services.tasks.requests import TaskRequest, check_request
 from atoll.services.tasks.running import Stop
@@ -166,6 +167,7 @@ class Tasks:
                 told = [TaskEvent(1, said.type, access.clock(), said.data)]
                 await access.records.swap_task(after, event, told=told)
                 self._queue.left(task.id)
+                access.metrics.tasks.ended(task.spec.agent, TaskEnd.CANCELLED.value, None)
                 access.feed.wake(task.id)
             else:
                 event = access.event("task.cancelled", task, actor)
@@ -190,9 +192,8 @@ class Tasks:
 
     async def usage(self, task: Task) -> TaskUsage:
         """What it used, and what its payer has left. For tasks as `get` and `wait` gave them."""
-        if task.internal:
-            return TaskUsage(task.tokens, task.cost, 0, None)
-        return TaskUsage(task.tokens, task.cost, task.cost, await self._access.money.account(task.owner))
+        used = await task_total(self._access.records, task.id) or TaskUsage(task.tokens, task.cost, 0, None)
+        return used if task.internal else replace(used, account=await self._access.money.account(task.owner))
 
     # the model gateway's side
 
@@ -213,7 +214,7 @@ class Tasks:
         """The money is spent: the task ends, its work is saved."""
         run = self._queue.run(task_id)
         if run is not None:
-            run.stop(Stop(TaskEnd.OUT_OF_CREDIT, error.message))
+            run.stop(Stop(TaskEnd.OUT_OF_CREDIT, error.message, refusal_value(error)))
 
     def hung(self, task_id: str, message: str) -> None:
         """A model that hangs ends the task."""
