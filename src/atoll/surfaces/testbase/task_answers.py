@@ -56,6 +56,8 @@ class TaskAnswer(AnswerModel):
     createdAt: datetime
     startedAt: datetime | None
     endedAt: datetime | None
+    code: str | None = None
+    details: dict[str, Any] | None = None
     usage: TokensAnswer | None = None
     billing: BalanceAnswer | None = None
 
@@ -141,7 +143,7 @@ def told(task: Task, used: TaskUsage) -> Json:
         "createdAt": task.created_at,
         "startedAt": task.started_at,
         "endedAt": task.ended_at,
-    } | money(used)
+    } | (_why_dry(task, used) | money(used))
 
 
 def money(used: TaskUsage) -> Json:
@@ -182,6 +184,13 @@ def session(thread: Thread) -> Json:
         "taskCount": thread.tasks,
         "created": thread.created_at,
     }
+
+
+def _why_dry(task: Task, used: TaskUsage) -> Json:
+    if task.end is not TaskEnd.OUT_OF_CREDIT:
+        return {}
+    refusal = _ran_dry(task, used)
+    return {"code": refusal.code, "details": refused_for_money(refusal)[1]["details"]}
 
 
 def _ran_dry(task: Task, used: TaskUsage) -> Refusal:
