@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from atoll.agents.base import Package
 from atoll.domain import crash
 from atoll.domain.errors import AtollError, InvalidInput, Unavailable, Unsupported
 from atoll.domain.process import ProcessSpec
-from atoll.domain.sandbox import BakedFile, SandboxState
+from atoll.domain.sandbox import BakedFile, SandboxSpec, SandboxState
 from atoll.runtimes.base import Capability
-from atoll.services.templates import layer_tag, tree_bytes
+from atoll.services.agents.installed import AgentLayers, Wanted
+from atoll.services.templates import Templates, layer_tag, tree_bytes
 from atoll.testing.fake_runtime import FakeRuntime
 
 from .conftest import ALICE, BOB, OWNER, QUICK, House, until
@@ -262,3 +264,30 @@ async def test_a_runtime_without_layers_says_so(house: House) -> None:
     with pytest.raises(Unsupported, match="bake setup and files"):
         await house.create(setup=("echo 1",))
     assert house.records.writes == 0
+
+
+class Agents(AgentLayers):
+    """One that is installed, and one that is not."""
+
+    def layer(self, agent: str) -> str:
+        return super().layer(agent) if agent != "codex" else self.folder
+
+    folder = ""
+
+
+async def test_a_sandbox_sees_its_agent_s_program_below_everything_else(house: House, tmp_path: Path) -> None:
+    agents = Agents(tmp_path, {"claude_code": Wanted(Package("npm", "c", "1", "package", "claude"), ())})
+    program = tmp_path / "layer/opt/atoll/agents/codex/bin/codex"
+    program.parent.mkdir(parents=True)
+    program.write_text("it runs\n")
+    agents.folder = str(tmp_path / "layer")
+    templates = Templates(house.runtime, house.data, QUICK, {}, agents)
+    await templates.start()
+    plan = templates.plan(SandboxSpec(agent="codex", setup=("true",)))
+    assert plan.spec.layers[0] == agents.folder and len(plan.spec.layers) == 2
+    with pytest.raises(Unavailable, match="atoll agent install claude_code"):
+        templates.plan(SandboxSpec(agent="claude_code"))
+    with pytest.raises(InvalidInput, match="agent 'other' has no program"):
+        templates.plan(SandboxSpec(agent="other"))
+    with pytest.raises(Unavailable, match="not installed here"):  # a server without a store of them
+        await house.sandboxes.create(ALICE, SandboxSpec(agent="codex"))
