@@ -15,7 +15,7 @@ from atoll.domain.event import Event
 from atoll.domain.task import Task, TaskEvent, TaskState, Thread
 from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
-from atoll.records.schema import task_events, tasks, threads
+from atoll.records.schema import Utc, task_events, tasks, threads
 from atoll.records.sql_chain import append_event
 from atoll.records.sql_groups import hold_owner
 from atoll.records.sql_store import (
@@ -49,6 +49,33 @@ _CLAIM = Prepared(
     .where(tasks.c.id == bindparam("of"))
     .values(claimed_by=bindparam("server"), claimed_until=bindparam("until"), version=tasks.c.version + 1)
 )
+
+
+def _claimable() -> Query:
+    """Tasks that nobody runs, those that ran first; each owner's queue by turns, what it has running counted."""
+    earlier = tasks.alias("earlier")
+    before = (earlier.c.created_at < tasks.c.created_at) | (
+        (earlier.c.created_at == tasks.c.created_at) & (earlier.c.id < tasks.c.id)
+    )
+    queued = tasks.c.state == TaskState.QUEUED.value
+    waits = queued & select(earlier.c.id).where(earlier.c.thread == tasks.c.thread, earlier.c.live, before).exists()
+    free = (tasks.c.claimed_by == "") | (tasks.c.claimed_until <= bindparam("now", type_=Utc()))
+    begun = case((queued & free, 1), else_=0)
+    turn = func.row_number().over(partition_by=tasks.c.owner, order_by=(begun, tasks.c.created_at, tasks.c.id))
+    turns = select(tasks.c.id, turn.label("turn")).where(tasks.c.live, ~waits).subquery()
+    query: Query = (
+        select(tasks)
+        .join(turns, turns.c.id == tasks.c.id)
+        .where(free | (tasks.c.claimed_by == bindparam("own")))
+        .where(~queued | (turns.c.turn <= bindparam("per_owner")))
+        .order_by(case((queued, 1), else_=0), turns.c.turn, tasks.c.created_at, tasks.c.id)
+        .limit(bindparam("most"))
+    )
+    return query
+
+
+EVERY = 2**31 - 1
+_CLAIMABLE = _claimable()
 
 
 class SqlTasks(SqlStore, TaskRecords):
@@ -130,11 +157,18 @@ class SqlTasks(SqlStore, TaskRecords):
         per_owner: int | None = None,
         running: Collection[str] | None = None,
     ) -> list[Task]:
-        query = _claimable(server, now, limit, per_owner, running)
+        known = set(running or ())
+        wanted = {
+            "now": now,
+            "own": "" if running is None else server,  # "": nobody's own
+            "most": limit + len(known),
+            "per_owner": EVERY if per_owner is None else per_owner,
+        }
 
         def claim(connection: Connection) -> list[Task]:
             lock_owner(connection, Lock.CLAIMS, "")
-            found = [task_of(row) for row in connection.execute(query).mappings()]
+            rows = connection.execute(_CLAIMABLE, wanted).mappings()
+            found = [task_of(row) for row in rows if row["id"] not in known][:limit]
             _CLAIM.run_many(connection, [{"of": one.id, "server": server, "until": until} for one in found])
             return [replace(one, claimed_by=server, claimed_until=until, version=one.version + 1) for one in found]
 
@@ -213,27 +247,3 @@ def _continued(connection: Connection, thread: Thread, task: Task) -> Thread:
     if _SWAP_THREAD.run(connection, swap_values(thread_row(after), found.version)) != 1:
         raise StaleVersion(f"thread {thread.id} changed since it was read")
     return after
-
-
-def _claimable(server: str, now: datetime, limit: int, per_owner: int | None, running: Collection[str] | None) -> Query:
-    """Tasks that nobody runs, those that ran first; each owner's queue by turns, what it has running counted."""
-    earlier = tasks.alias("earlier")
-    before = (earlier.c.created_at < tasks.c.created_at) | (
-        (earlier.c.created_at == tasks.c.created_at) & (earlier.c.id < tasks.c.id)
-    )
-    queued = tasks.c.state == TaskState.QUEUED.value
-    waits = queued & select(earlier.c.id).where(earlier.c.thread == tasks.c.thread, earlier.c.live, before).exists()
-    free = (tasks.c.claimed_by == "") | (tasks.c.claimed_until <= now)
-    if running is not None:
-        free |= (tasks.c.claimed_by == server) & tasks.c.id.not_in(sorted(running))
-    begun = case((queued & free, 1), else_=0)
-    turn = func.row_number().over(partition_by=tasks.c.owner, order_by=(begun, tasks.c.created_at, tasks.c.id))
-    turns = select(tasks.c.id, turn.label("turn")).where(tasks.c.live, ~waits).subquery()
-    query: Query = (
-        select(tasks)
-        .join(turns, turns.c.id == tasks.c.id)
-        .where(free)
-        .order_by(case((queued, 1), else_=0), turns.c.turn, tasks.c.created_at, tasks.c.id)
-        .limit(limit)
-    )
-    return query if per_owner is None else query.where(~queued | (turns.c.turn <= per_owner))
