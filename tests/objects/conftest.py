@@ -56,6 +56,12 @@ class Store:
         assert found.tree_id is not None
         return self.host.trees.folder(found.tree_id)
 
+    async def touched(self, name: str) -> None:
+        """Its tree was changed behind the door's back, as a sandbox's programs change it."""
+        [found] = [one for one in self.records._workspaces.values() if one.name == name and one.deleted_at is None]
+        assert found.tree_id is not None
+        await self.app.workspaces._parts.trees.mark(found.tree_id, found)
+
     @property
     def objects(self) -> Objects:
         handler: Any = self.app.objects.table[("/{bucket}/{key}", "GET")].handler

@@ -15,6 +15,8 @@ BESIDE = {
     "removeFile": "file.removed",
     "moveFile": "file.moved",
     "syncChunks": "workspace.chunks_stored",
+    "putObject": "object.written",
+    "deleteObject": "object.removed",
 }
 # In this order; test_a17_effects.py says what each is called with.
 CALLS: list[tuple[str, set[str]]] = [
@@ -45,6 +47,7 @@ CALLS: list[tuple[str, set[str]]] = [
     ("logout", {"login.ended"}),
     ("register", {"user.created", "workspace.created", "login.created"}),
     ("revokeMintedKey", {"key.revoked"}),
+    ("revokeAccessKey", {"access_key.revoked"}),
     ("deleteAccountKey", {"key.revoked"}),
     ("revokeApiKey", {"key.revoked"}),
     ("adminChangeKey", {"key.changed"}),

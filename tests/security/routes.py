@@ -172,6 +172,9 @@ ROUTES: dict[str, Route] = {
     "listMintedKeys": Route(ANY),
     "getMintedKey": Route(ANY, {"key": "child"}),
     "revokeMintedKey": Route(ANY, {"key": "child"}),
+    "createAccessKey": Route(ANY),
+    "listAccessKeys": Route(ANY),
+    "revokeAccessKey": Route(ANY, {"access": "access key"}),
     # users
     "login": Route(PUBLIC, body={"username": "nobody", "password": "wrong"}),
     "refresh": Route(PUBLIC, body={"refresh_token": "wrong"}),

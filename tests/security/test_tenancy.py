@@ -329,4 +329,7 @@ async def test_any_stands_only_where_no_scope_is_needed(town: Town) -> None:
         "listMintedKeys",
         "getMintedKey",
         "revokeMintedKey",
+        "createAccessKey",
+        "listAccessKeys",
+        "revokeAccessKey",
     }

@@ -84,6 +84,10 @@ async def child(house: Any, tenant: Tenant) -> Ids:
     return {"child": (await post(house, tenant, "/api/keys", {"name": "narrow", "scopes": ["read"]}))["id"]}
 
 
+async def access_key(house: Any, tenant: Tenant) -> Ids:
+    return {"access key": (await post(house, tenant, "/api/access-keys", None))["id"]}
+
+
 async def account_key(house: Any, tenant: Tenant) -> Ids:
     return {"account key": (await post(house, tenant, "/v1/account/keys", {"name": "of the account"}))["id"]}
 
@@ -105,6 +109,7 @@ MAKERS: tuple[Callable[[Any, Tenant], Awaitable[Ids]], ...] = (
     webhook,
     user,
     child,
+    access_key,
     account_key,
     task,
 )
@@ -122,6 +127,7 @@ NOBODYS: Ids = {
     "principal": "key_0123456789ab",
     "key": "key_0123456789ac",
     "child": "key_0123456789ad",
+    "access key": "hmac_" + "5" * 24,
     "account key": "key_0123456789ae",
     "task": "task_" + "5" * 24,
     "thread": "thread_" + "5" * 24,

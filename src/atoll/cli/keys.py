@@ -21,7 +21,7 @@ DAY_S = 86_400.0
 
 
 def add_to(app: typer.Typer) -> None:
-    from atoll.cli import key_use
+    from atoll.cli import access_keys, key_use
 
     group = typer.Typer(help="Make, list, renew and end API keys.", no_args_is_help=True)
     group.command("create")(create)
@@ -31,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("delete", no_args_is_help=True)(delete)
     group.command("usage", no_args_is_help=True)(key_use.usage)
     group.command("requests")(key_use.requests)
+    access_keys.add_to(group)
     app.add_typer(group, name="keys", rich_help_panel="Server")
 
 

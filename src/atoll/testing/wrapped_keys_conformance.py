@@ -13,7 +13,8 @@ from atoll.domain.checkpoint import AuditKey
 from atoll.domain.errors import StaleVersion
 from atoll.domain.wrapped_key import Wrapped, WrappedKey
 from atoll.records.base import Records
-from atoll.testing.records_conformance import T0, event
+from atoll.testing.access_keys_conformance import access_key
+from atoll.testing.records_conformance import T0, event, key
 from atoll.testing.secrets_conformance import secret
 from atoll.testing.users_conformance import signing_key
 from atoll.testing.webhook_records_conformance import webhook
@@ -30,6 +31,10 @@ async def one_of_each(records: Records) -> list[WrappedKey]:
     await records.add_audit_key(proves, first=True, event=event(proves.id))
     calls = webhook(vault="local")
     await records.add_webhook(calls, event(calls.id), quota=10)
+    opens = key()
+    await records.add_key(opens, event(opens.id))
+    signs_for = access_key(opens.id)
+    await records.add_access_key(signs_for, event(signs_for.id), quota=10)
     assert own.key is not None
     return [
         WrappedKey(Wrapped.LINEAGE, own.id, own.vault, own.key),
@@ -37,6 +42,7 @@ async def one_of_each(records: Records) -> list[WrappedKey]:
         WrappedKey(Wrapped.SIGNING_KEY, signs.id, signs.vault, signs.wrapped),
         WrappedKey(Wrapped.AUDIT_KEY, proves.id, proves.vault, proves.key),
         WrappedKey(Wrapped.WEBHOOK, calls.id, calls.vault, calls.secret),
+        WrappedKey(Wrapped.ACCESS_KEY, signs_for.id, signs_for.vault, signs_for.secret),
     ]
 
 
@@ -51,11 +57,11 @@ class WrappedKeyRecordsConformance:
         keys = await one_of_each(records)
         assert await records.list_wrapped_keys() == keys
         before = await records.list_events()
-        for number, key in enumerate(keys):
-            await records.swap_wrapped_key(key, b"moved %d" % number, "other")
+        for number, one in enumerate(keys):
+            await records.swap_wrapped_key(one, b"moved %d" % number, "other")
             counts = await records.count_wrapped_keys()
             assert counts["other"] == number + 1
-        moved = [replace(key, key=b"moved %d" % number, vault="other") for number, key in enumerate(keys)]
+        moved = [replace(one, key=b"moved %d" % number, vault="other") for number, one in enumerate(keys)]
         assert await records.list_wrapped_keys() == moved
         assert await records.list_events() == before
         stored = await records.get_secret(keys[1].id)
@@ -63,8 +69,8 @@ class WrappedKeyRecordsConformance:
 
     async def test_a_key_that_changed_meanwhile_stays(self, records: Records) -> None:
         keys = await one_of_each(records)
-        for key in keys:
-            for stale in (replace(key, key=b"x"), replace(key, vault="x"), replace(key, id="x")):
+        for one in keys:
+            for stale in (replace(one, key=b"x"), replace(one, vault="x"), replace(one, id="x")):
                 with pytest.raises(StaleVersion):
                     await records.swap_wrapped_key(stale, b"y", "other")
         assert await records.list_wrapped_keys() == keys
