@@ -55,6 +55,7 @@ class UseTotal:
     first_at: datetime | None
     last_at: datetime | None
     tasks: int = 0  # how many there were that used something
+    seconds: float = 0.0  # of compute
 
 
 class LedgerRecords(ABC):

@@ -18,7 +18,7 @@ from atoll.domain.event import Event
 from atoll.domain.workspace import Lineage, Pack, StoredChunk
 from atoll.records.owners import charge, stored_by
 from atoll.records.prepared import Prepared
-from atoll.records.schema import chunks, lineages, packs, revisions, snapshots, workspaces
+from atoll.records.schema import chunks, lineages, owners, packs, revisions, snapshots, workspaces
 from atoll.records.sql_chain import append_event
 from atoll.records.sql_store import SqlStore, event_values, pieces, put, storable
 from atoll.records.sql_workspaces import ADD_LINEAGE, hold_lineage
@@ -126,6 +126,10 @@ class SqlChunks(SqlStore, WorkspaceRecords):
 
     async def stored_bytes(self, owner: str) -> int:
         return await self._database.read(lambda connection: stored_by(connection, owner))
+
+    async def list_stored(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
+        some = select(owners).where(owners.c.id > after, owners.c.stored_bytes > 0).order_by(owners.c.id).limit(limit)
+        return await self._all(some, lambda row: (row["id"], row["stored_bytes"]))
 
     async def find_chunks(self, lineage: str, ids: Collection[bytes]) -> dict[bytes, StoredChunk]:
         wanted = sorted(ids)

@@ -35,6 +35,7 @@ class SqlUses(SqlStore, LedgerRecords):
                 func.min(_uses.at).label("first_at"),
                 func.max(_uses.at).label("last_at"),
                 func.count(_uses.task.distinct()).label("tasks"),
+                func.coalesce(func.sum(_uses.seconds), 0.0).label("seconds"),
             )
             sums = _wanted(sums, query)
             if by:

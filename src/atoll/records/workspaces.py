@@ -190,6 +190,10 @@ class WorkspaceRecords(ABC):
         """Bytes of all packs of the owner's lineages. A sum that is kept, not a scan."""
 
     @abstractmethod
+    async def list_stored(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
+        """Who has anything stored, and how many bytes, in order of their ids."""
+
+    @abstractmethod
     async def find_chunks(self, lineage: str, ids: Collection[bytes]) -> dict[bytes, StoredChunk]:
         """Those of `ids` that the lineage has."""
 

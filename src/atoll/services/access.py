@@ -19,6 +19,7 @@ from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
 from atoll.services.background import Background
+from atoll.services.charging.spending import FreeOfCharge, Spending
 from atoll.services.clock import Clock
 from atoll.services.deadline import deadline
 from atoll.services.gates import Gates
@@ -52,6 +53,7 @@ class Access:
     quotas: Quotas
     mounting: Mounting = field(default_factory=NoMounting)
     giving: Giving = field(default_factory=NoGiving)
+    spending: Spending = field(default_factory=FreeOfCharge)
     gates: Gates = field(kw_only=True)
     wake: Callable[[Sandbox], Awaitable[Live]] = field(default=lambda sandbox: _stays_asleep(sandbox))
 

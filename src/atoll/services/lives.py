@@ -6,6 +6,7 @@ One server owns a data folder, so this and the records change together: `Lives.m
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from atoll.domain.quota import Bound, QuotaName, Spend, counted
 from atoll.domain.sandbox import Resources, Sandbox, SandboxState, Usage
 from atoll.records.base import Records
 
+LEFT_MAX = 100_000  # ends that nobody has asked for yet
 SWAPS_MAX = 16  # tries of one change against others that come between
 
 
@@ -109,6 +111,7 @@ class Lives:
         self._records = records
         self._by_id: dict[str, Live] = {}
         self._told: set[str] = set()
+        self._left: deque[str] = deque(maxlen=LEFT_MAX)
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -191,8 +194,15 @@ class Lives:
                 live.set_counted(counters)
                 if not stored.live:
                     live.ended.set()
+                    self._left.append(stored.id)
                 return stored
         raise StaleVersion()
+
+    def take_left(self) -> list[str]:
+        """The ids of those that are not live any more since the last call."""
+        found = list(dict.fromkeys(self._left))
+        self._left.clear()
+        return found
 
     async def reread(self, live: Live) -> None:
         """Take what is stored now. NotFound when there is no record any more."""

@@ -23,6 +23,7 @@ from atoll.runtimes.base import Capability, Runtime
 from atoll.services.access import Access
 from atoll.services.agents.installed import NO_AGENTS, AgentLayers
 from atoll.services.background import Background
+from atoll.services.charging.spending import FreeOfCharge, Spending
 from atoll.services.clock import Clock, utc_now
 from atoll.services.deadline import deadline
 from atoll.services.egress_quota import EgressQuota
@@ -43,6 +44,7 @@ from atoll.services.ports import Ports
 from atoll.services.processes import Processes
 from atoll.services.quotas import QuotaLimits, Quotas, credential_of, plans_with
 from atoll.services.reconciler import Reconciler, quietly
+from atoll.services.running import RunningSandboxes
 from atoll.services.specs import check_allow, check_name, check_sandbox_spec
 from atoll.services.suspensions import Suspensions
 from atoll.services.templates import Templates
@@ -73,13 +75,14 @@ class Sandboxes:
         secrets: Giving | None = None,
         quotas: Quotas | None = None,
         agents: AgentLayers = NO_AGENTS,
+        spending: Spending | None = None,
     ) -> None:
         """`data` is the data folder (`logs/` and `layers/` below it are ours); `aliases` map image names to templates;
         `public_host` stands in the URLs of exposed ports, whose listeners bind to 127.0.0.1. Records and runtime are
         started before and closed after this. `boot_id` tells one life of the machine from another. `workspaces` gives
         what sandboxes mount, and hears of their ends; `secrets` gives what those are. `quotas`
         say who may have how much; by default a standard key may have `limits.sandboxes_per_key` sandboxes. `agents` are
-        the programs that `spec.agent` may name."""
+        the programs that `spec.agent` may name; `spending` says whether somebody can pay for compute."""
         limits, metrics = limits or Limits(), metrics or Metrics()
         quotas = quotas or Quotas(
             records, QuotaLimits(plans_with(limits.sandboxes_per_key)), clock=clock, metrics=metrics
@@ -98,6 +101,7 @@ class Sandboxes:
             vanished=lambda live: self._endings.lost(live),
             mounting=workspaces or NoMounting(),
             giving=secrets or NoGiving(),
+            spending=spending or FreeOfCharge(),
             wake=lambda sandbox: self._suspensions.wake(sandbox),
         )
         self._listeners = Listeners(runtime, limits, lambda sandbox_id: self._suspensions.wake_for_port(sandbox_id))
@@ -112,6 +116,7 @@ class Sandboxes:
         self._makings = Makings(access, self._endings, self.templates, self._listeners, self._watching.adopt)
         self._suspensions = Suspensions(access, self._endings, self._makings, self._listeners)
         self.metering = Metering(access, self._endings)
+        self.running = RunningSandboxes(access, self._endings)
         self.egress_quota = EgressQuota(access.lives, quotas)
         self._loops: list[asyncio.Task[None]] = []
 
@@ -162,7 +167,7 @@ class Sandboxes:
         shared with it. Needs `execute`. InvalidInput names the field (`image`, `command`, `env`, `workDir`,
         `resources.cpuMillis`, `resources.memoryMB`, `resources.timeoutMs`, ..., `network`, `ports`, `setup`, `files`,
         `name`, `workspaces`); a failing setup line is InvalidInput with its log.
-        QuotaExceeded: `concurrent session limit reached (n/m)`.
+        QuotaExceeded: `concurrent session limit reached (n/m)`. InsufficientCredit where compute has a price.
         Unsupported, Unavailable, DeadlineExceeded as from the runtime. Conflict when it was killed meanwhile.
         On an error after it was recorded the record stays, FAILED, with the reason.
         When the caller is cancelled the sandbox is made all the same, and killed: nobody knows its id.
@@ -207,6 +212,7 @@ class Sandboxes:
             name=name,
             credential=credential_of(principal, owner),
         )
+        await access.spending.check_compute(owner, sandbox.credential)
         bounds = await access.quotas.bounds(principal, owner)
         live = access.lives.add_unmade(sandbox)
         live.actor = principal.id

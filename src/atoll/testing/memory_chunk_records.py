@@ -87,6 +87,11 @@ class MemoryChunkRecords(WorkspaceRecords):
         self._check()
         return self._stored_by(owner)
 
+    async def list_stored(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
+        self._check()
+        owners = sorted({self._lineages[pack.lineage].owner for pack in self._packs.values()})
+        return [(one, size) for one in owners if one > after and (size := self._stored_by(one))][:limit]
+
     async def find_chunks(self, lineage: str, ids: Collection[bytes]) -> dict[bytes, StoredChunk]:
         self._check()
         mine = self._of(lineage)

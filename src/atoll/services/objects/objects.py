@@ -142,7 +142,7 @@ class Objects:
         no file stands there, or above it; NotThat; TooLarge or QuotaExceeded for what does not fit."""
         path = path_of(key)
         found = await found_or_made(self._workspaces, principal, ref)
-        await self._parts.chunks.allowance.check(found.workspace.owner)
+        await self._parts.chunks.allowance.check_new(found.workspace.owner)
         async with self._parts.locks.hold(found.workspace.id):
             workspace = await self._parts.access.current(found.workspace.id)
             if placing.generation is not None:

@@ -20,7 +20,7 @@ class Copying:
 
     async def check_allowance(self, owner: str) -> None:
         """As `Allowance.check`, before a lineage is made for a copy."""
-        await self._chunks.allowance.check(owner)
+        await self._chunks.allowance.check_new(owner)
 
     async def into(self, lineage: str, wanted: Resolved) -> Stored:
         """The resolved tree, in `lineage`."""

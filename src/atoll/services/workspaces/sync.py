@@ -109,7 +109,7 @@ class Sync:
         A collaborator's all count as new, against the owner's limit too: else the answer, or that there is room, would
         tell what the owner's other workspaces hold. StorageFull."""
         found = await self._access.find(principal, ref, Permission.WRITE)
-        use = await self._chunks.allowance.check(found.workspace.owner)
+        use = await self._chunks.allowance.check_new(found.workspace.owner)
         taken: list[bytes] = []
         size = 0
         async with self._chunks.writer(found.workspace.lineage) as writer:

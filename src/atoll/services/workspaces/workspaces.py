@@ -116,7 +116,7 @@ class Workspaces:
             automatic=automatic,
         )
         await parts.adding.check(workspace)
-        await parts.chunks.allowance.check(workspace.owner)
+        await parts.chunks.allowance.check_new(workspace.owner)
         # The empty tree is stored under the new key before a workspace names it: a cut leaves a lineage to collect.
         await parts.records.add_lineage(await parts.keys.new(workspace.lineage, workspace.owner))
         if sandbox_config is not None:

@@ -157,7 +157,7 @@ class Archives:
         self._revising.check_message(message)
         self._trees.require()
         workspace = found.workspace
-        await self._chunks.allowance.check(workspace.owner)
+        await self._chunks.allowance.check_new(workspace.owner)
         with self._turn(principal):
             async with deadline(self._limits.import_s, "importing the archive"):
                 stored = await self._unpacked(workspace, pieces, strip)

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from atoll.domain.quota import KEY_PLAN, QuotaName, QuotaUse
 from atoll.records.base import Records
+from atoll.services.charging.spending import FreeOfCharge, Spending
 from atoll.services.quotas import QuotaLimits, Quotas, plans_with
 from atoll.services.workspaces.storage.free_space import FreeSpace, StorageFull
 from atoll.services.workspaces.storage.storage_limits import StorageLimits
@@ -39,6 +40,7 @@ class Allowance:
         self._quotas = quotas or Quotas(records, own)
         self._limits = limits
         self._disks = disks or FreeSpace()
+        self.spending: Spending = FreeOfCharge()
 
     async def use(self, owner: str) -> Use:
         return Use(await self._records.stored_bytes(owner), await self.most(owner))
@@ -46,6 +48,12 @@ class Allowance:
     async def most(self, owner: str) -> int | None:
         """What that owner may store; None for those that no quota holds for, and where there is none."""
         return (await self._quotas.of(owner)).amounts.get(QuotaName.STORED)
+
+    async def check_new(self, owner: str) -> Use:
+        """As `check`, for what somebody is about to begin: refused for money too, where storage has a price. What goes
+        on, such as the saving of work that is done, never is."""
+        await self.spending.check_storage(owner)
+        return await self.check(owner)
 
     async def check(self, owner: str, size: int = 1) -> Use:
         """What the owner has stored. StorageFull when so many more bytes were too many, or by `check_disks`. Who then
