@@ -1,4 +1,4 @@
-"""`make demo`: a server, a sandbox, a real program in it, its output, its files, its page; a workspace; and a user."""
+"""`make demo`: a server, a sandbox, a program in it, its output, its files, its page; a workspace; a user; an agent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +19,7 @@ from rich.panel import Panel
 from atoll import AtollError, Sandbox, Workspace
 from atoll.domain.errors import Unsupported
 from bench.server import server
+from demo.agents import agents, stand_in
 from demo.people import people
 from demo.steps import Steps
 
@@ -138,20 +141,25 @@ def median_ms(count: int) -> float:
     return statistics.median(times)
 
 
+@contextmanager
+def begun() -> Iterator[float]:
+    """The moment."""
+    yield time.perf_counter()
+
+
 def main() -> int:
     """0 when every step worked; the server and all it had are gone either way."""
     console = Console(highlight=False)
     steps = Steps(console)
     console.print("[bold]Atoll[/]: a computer in milliseconds\n")
-    began = time.perf_counter()
     try:
-        with server() as up:
+        with stand_in() as codex, begun() as began, server() as up:
             steps.times.append(("start a server", (time.perf_counter() - began) * 1e3))
             console.print(f"[green]ok[/]  a server on {up.url}  [bold]{steps.times[0][1]:.1f} ms[/]")
             sandbox, reachable = make(steps)
             with sandbox:
                 tour(steps, sandbox, reachable)
-            people(steps, up)
+            agents(steps, up, *people(steps, up), codex=codex)
             ending = time.perf_counter()
         steps.times.append(("stop the server, leaving nothing", (time.perf_counter() - ending) * 1e3))
     except (AtollError, OSError, RuntimeError) as error:

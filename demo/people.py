@@ -1,4 +1,4 @@
-"""The demo's last scene: a user who logs in, a secret of theirs in a process, the audit trail that tells of both."""
+"""The demo's scene of people: a user who logs in, a secret of theirs in a process, the audit trail that tells of it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ANSWER_S = 10.0
 VERIFY_S = 60
 
 
-def people(steps: Steps, up: Server) -> None:
-    """Who may do what, and who did."""
+def people(steps: Steps, up: Server) -> tuple[str, str]:
+    """Who may do what, and who did. The user's id, and their token."""
     password, value = secrets.token_urlsafe(18), secrets.token_urlsafe(18)
     with steps.step("make a user, and log in as them"):
         call(up.url + "/api/users", up.api_key, {"username": "ann", "password": password})
@@ -35,15 +35,17 @@ def people(steps: Steps, up: Server) -> None:
         raise RuntimeError(f"the secret did not get there: {said!r}, {listed}")
     with steps.step("prove that no event of all this was changed: atoll audit verify"):
         proved = atoll("audit", "verify")
-    logged = json.loads(atoll("audit", "log", "--actor", call(up.url + "/auth/me", token)["id"], "--json"))
+    user = str(call(up.url + "/auth/me", token)["id"])
+    logged = json.loads(atoll("audit", "log", "--actor", user, "--json"))
     events = "".join(f"{one['action']:<18} {one['target']:<36} {one['outcome']}\n" for one in logged)
     if value in proved + events:
         raise RuntimeError("the secret's value is in the audit trail")
     text = f"{said}; names are listed, values never: {listed}\n\n{events}\n{proved}"
     steps.console.print(Panel(escape(text.strip()), title="what the user did", expand=False))
+    return user, token
 
 
-def call(url: str, credential: str | None, body: dict[str, str] | None = None) -> dict[str, Any]:
+def call(url: str, credential: str | None, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """The answer to a request, a POST where there is a body."""
     headers = {"content-type": "application/json"}
     if credential is not None:

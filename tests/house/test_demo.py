@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(120)
-def test_the_demo_shows_output_files_and_page_and_leaves_nothing(tmp_path: Path) -> None:
+def test_the_demo_shows_output_files_page_and_an_agents_bill_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "demo"],
         cwd=ROOT,
@@ -39,6 +39,9 @@ def test_the_demo_shows_output_files_and_page_and_leaves_nothing(tmp_path: Path)
         "24 characters in the process",
         "secret.",
         "audit verify",
+        "scripted stand-in",
+        "balance $5 - $0.",
+        "all balances add up to 0",
         "leaving nothing",
     ):
         assert shown in done.stdout
