@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from atoll.testing.model_scripts import CALLS, Said, Step, Tool, Turn
 
+CLOCK = "{clock}"  # a word that becomes the time at which it is said
 SHELLS = ("exec_command", "shell", "Bash", "bash", "execute_bash", "shell_command")
 
 
@@ -418,10 +419,11 @@ def _deltas(block: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"type": "text_delta", "text": word}
 
 
-def _words(text: str) -> list[str]:
+def _words(text: str) -> Iterator[str]:
     """As a model says them: one after the other, each with the blank before it."""
-    words = text.split(" ")
-    return [words[0], *(f" {word}" for word in words[1:])]
+    for number, word in enumerate(text.split(" ")):
+        said = str(time.monotonic()) if word == CLOCK else word
+        yield f" {said}" if number else said
 
 
 def _objects(value: Any) -> Sequence[dict[str, Any]]:

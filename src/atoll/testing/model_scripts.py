@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-WITH_TEXT = ("run", "call", "say", "think", "usage", "wait", "slow", "error", "fail", "flood", "line")
+WITH_TEXT = ("run", "call", "say", "think", "usage", "wait", "slow", "error", "fail", "flood", "line", "clock")
 BARE = ("silent", "hang", "break", "end", "garbage", "gzip")
 CALLS = ("run", "call")
 _TEXT = re.compile(rf"^\s*({'|'.join(WITH_TEXT)})(?::|(?<=error)\s)\s*(.*)$")
@@ -91,6 +91,8 @@ def _turn(prompt: str, results: Sequence[str], tools: Sequence[Tool]) -> Turn:
             usage = _usage(step.text)
         elif step.kind == "slow":
             pause_s = float(step.text)
+        elif step.kind == "clock" and over == len(results):
+            mine.append(Step("say", " ".join(["{clock}"] * int(step.text))))
         elif over == len(results):
             mine.append(Step(step.kind, step.text.replace("{result}", results[0] if results else "")))
         over += step.kind in CALLS

@@ -20,6 +20,7 @@ A script is the lines of the last prompt that begin with one of these words; all
     error: 500 text           that status and an error in the provider's form (429 and 503 with Retry-After: 7)
     fail: text                an error event within the stream
     garbage                   bytes that are neither JSON nor events;    gzip  the answer is compressed unasked
+    clock: 100                so many words of the answer, each the machine's monotonic time when it is said
     flood: 1000000            so many bytes of events;    line: 1000000  one line of so many bytes
 
 A prompt without any gets a sentence that says who answers. Without tools in the request calls are left out.
@@ -91,7 +92,11 @@ class ModelStandIn:
         self.left = 0  # answers whose client went away before their end
         self._key = key
         self._over = asyncio.Event()  # who hangs waits for it
-        self._socket = socket.create_server(("127.0.0.1", port))
+        # a protocol that is not named would leave asyncio without TCP_NODELAY, and events would wait for each other
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
+        self._socket.listen(128)
         self._serving: asyncio.Task[None] | None = None
         routes = [Route(path, self._answer, methods=["GET", "POST"]) for path in FORMS]
         routes.append(Route("/v1/messages/count_tokens", self._count, methods=["POST"]))
