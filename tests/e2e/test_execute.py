@@ -1,4 +1,4 @@
-"""Testbase's API over a real server: Codex itself in real sandboxes, a stand-in for the model, accounts of real money."""
+"""Testbase's API over a real server: Codex itself in real sandboxes, a stand-in for the model, and real accounts."""
 
 from __future__ import annotations
 
