@@ -54,6 +54,7 @@ from atoll.sidekick.protocol import Refused
 from atoll.surfaces.workspaces.entries import read_entries
 from atoll.surfaces.workspaces.frames import HEAD, read_frames, read_ids
 from tests.fuzz.identity_targets import IDENTITY
+from tests.fuzz.object_targets import OBJECTS
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 BYTES_MAX, ENTRIES_MAX = 1 << 20, 200
@@ -474,7 +475,7 @@ TARGETS = {
     "keeper": Target(keeper, lambda: [_scan(), _found(), _stat(0o100644)], (Internal,)),
     "answers": Target(answers, _answers, ()),
     "backups": Target(backups, _backups, (Corrupt,)),
-    **{name: Target(*parts) for name, parts in IDENTITY.items()},
+    **{name: Target(*parts) for name, parts in (IDENTITY | OBJECTS).items()},
 }
 
 

@@ -160,6 +160,7 @@ class Objects:
                 await self._parts.trees.mark(workspace.tree_id, workspace)
                 crash.point("objects.put.marked")
                 await keeper.apply(writing(entry, there.lacking, spool.pieces()))
+                crash.point("objects.put.written")
         self.checksums.remember(entry, spool.md5)
         self._parts.revising.touched(found.workspace.id)
         return StoredObject(key, entry, spool.md5)
