@@ -46,6 +46,8 @@ POINTS: frozenset[str] = frozenset(
         "agents.install.renamed",  # ... in its place, nobody was told
         "ledger.hold.taken",  # an amount is set aside, nothing is used
         "ledger.settle.done",  # what was used is charged, nobody was told
+        "objects.put.marked",  # an upload is whole, its file is not in the working tree
+        "objects.put.written",  # ... it is, nobody was told
         "templates.build.baked",  # the layer has its partial name
         "keys.mint.written",  # the owner key is in its file, the records do not know it
         "records.migrate.begun",  # the migrations' transaction is open, nothing is changed
