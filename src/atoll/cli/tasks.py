@@ -109,7 +109,7 @@ async def _events(task: str, after: int, as_json: bool) -> None:
         elif event.type == "task.ended":
             typer.echo(f"{event.data.get('state')}: {event.data.get('reason')}")
         for line in lines_of(event):
-            typer.echo(plain(line))
+            typer.echo(plain(line), nl=not line.endswith("\n"))
 
 
 def cancel(task: TaskId, as_json: output.Json = False) -> None:
