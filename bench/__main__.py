@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import audit, authentication, crowd, interactive, ledger, running, snapshots, syncing, trees
+from bench import audit, authentication, crowd, interactive, ledger, running, snapshots, syncing, tasks, trees
 from bench.figures import Report
 from bench.server import Server, server
 
@@ -43,6 +43,7 @@ def parts(quick: bool) -> dict[str, Callable[[Report, Server], None]]:
         "sync": lambda report, _: syncing.sync(report, sizes, 1 if quick else 3),
         "snapshots": lambda report, _: snapshots.snapshots(report, shape, 1 if quick else 5),
         "large": lambda report, up: snapshots.large_file(report, up.pid, large),
+        "tasks": lambda report, up: tasks.tasks(report, up, n),
         "crowd": lambda report, up: crowd.crowd(report, up, idle=idle, live=live, asks=n),
     }
 
