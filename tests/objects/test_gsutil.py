@@ -1,18 +1,10 @@
-"""The object-store door with gsutil as it is published, in a network of its own: what is synced is the same after.
-
-It is taken from the environment's ATOLL_TEST_GSUTIL or the path; where there is none, pip installs it once into a
-folder of the user's cache.
-"""
+"""The object-store door with gsutil as it is published, in a network of its own: what is synced is the same after."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import os
-import shutil
-import subprocess
-import sys
-import venv
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,53 +15,16 @@ from atoll.serve import accepting
 
 from .conftest import Store
 from .elsewhere import Elsewhere
-from .signing import BUCKET, Client
+from .program import INSTALL_S, gsutil, settle
+from .signing import BUCKET
 
-VERSION = "5.38"
-INSTALL_S = 300
+__all__ = ["gsutil"]
+
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes a network of its own, which needs root"),
     pytest.mark.timeout(INSTALL_S + 120),
 ]
-
-
-@pytest.fixture(scope="session")
-def gsutil() -> Path:
-    """The program; the test is skipped, with the reason, where it can be had in no way."""
-    given = os.environ.get("ATOLL_TEST_GSUTIL") or shutil.which("gsutil")
-    if given:
-        return Path(given)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atoll-tests"
-    folder = cache / f"gsutil-{VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
-    program = folder / "bin" / "gsutil"
-    if not program.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        making = cache / f"making-{os.getpid()}"
-        try:
-            venv.create(making, with_pip=True)
-            command = [str(making / "bin" / "python"), "-m", "pip", "install", "-q", f"gsutil=={VERSION}"]
-            made = subprocess.run(command, capture_output=True, timeout=INSTALL_S, text=True, check=False)
-            if made.returncode:
-                pytest.skip(f"gsutil {VERSION} cannot be installed: {made.stderr[-300:]}")
-            _move(making, folder)
-        except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"gsutil {VERSION} cannot be installed: {error}")
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-    return program
-
-
-def _move(making: Path, folder: Path) -> None:
-    """Where it is found the next time; its programs name the folder that they were installed in."""
-    for script in (making / "bin").iterdir():
-        if script.is_file() and not script.is_symlink() and (text := script.read_bytes()).startswith(b"#!"):
-            script.write_bytes(text.replace(bytes(making), bytes(folder), 1))
-    try:
-        making.rename(folder)
-    except OSError:
-        if not folder.exists():  # else another worker was faster
-            raise
 
 
 @dataclass
@@ -79,17 +34,15 @@ class Machine:
     store: Store
     net: Elsewhere
     program: Path
-    home: Path
+    env: dict[str, str]
 
     @classmethod
     async def of(cls, store: Store, net: Elsewhere, program: Path, home: Path) -> Machine:
         alice = await store.alice()
-        _settle(home, alice)
-        return cls(store, net, program, home)
+        return cls(store, net, program, settle(home, alice.access, alice.secret))
 
     async def gsutil(self, *words: str | Path) -> str:
-        env = {"HOME": str(self.home), "BOTO_CONFIG": str(self.home / ".boto")}
-        return await self.net.run(self.program, *words, env=env)
+        return await self.net.run(self.program, *words, env=self.env)
 
     async def push(self, folder: Path, workspace: str = "proj-1") -> str:
         """As the published CloudRuntime does."""
@@ -97,15 +50,6 @@ class Machine:
 
     async def pull(self, folder: Path, workspace: str = "proj-1") -> str:
         return await self.gsutil("-m", "rsync", "-r", "-d", "-c", f"gs://{BUCKET}/{workspace}/", f"{folder}/")
-
-
-def _settle(home: Path, client: Client) -> None:
-    home.mkdir()
-    (home / ".boto").write_text(
-        f"[Credentials]\ngs_access_key_id = {client.access}\ngs_secret_access_key = {client.secret}\n"
-        "gs_host = 127.0.0.1\n[Boto]\nis_secure = False\nhttps_validate_certificates = False\nnum_retries = 1\n"
-        f"[GSUtil]\nprefer_api = xml\nstate_dir = {home / 'state'}\n"
-    )
 
 
 @pytest.fixture
