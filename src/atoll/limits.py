@@ -269,6 +269,11 @@ def task_limits(settings: Settings) -> TaskLimits:
         tasks_max=own.tasks_max,
         tasks_per_owner=own.tasks_per_owner,
         waiting_max=own.tasks_waiting_max,
+        unended_per_owner=own.tasks_unended_per_owner,
+        output_chars_max=own.output_chars,
+        events_max=own.events_max,
+        events_bytes_max=own.events_bytes,
+        kept_s=own.tasks_kept_days * DAY_S,
     )
 
 

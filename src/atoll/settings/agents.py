@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from atoll.domain.sandbox import NetworkMode, Resources
-from atoll.settings.section import DAY_S, GIB, MIB, Section
+from atoll.settings.section import DAY_S, GIB, KIB, MIB, Section
 
 # A path of the operator's: of their home folder, or of where the server was started.
 _Path = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
@@ -81,6 +81,16 @@ class AgentSettings(Section):
     """Tasks of one owner that run at once."""
     tasks_waiting_max: int = Field(default=1_000, ge=1, le=100_000)
     """Tasks that wait in this server; beyond it a request is refused with 429."""
+    tasks_unended_per_owner: int = Field(default=200, ge=1, le=100_000)
+    """Tasks of one owner that wait or run; beyond it a request is refused with 429."""
+    tasks_kept_days: float = Field(default=90.0, gt=0, le=3_650)
+    """Days that a task that has ended is kept, with its output and its events. What it cost is kept for ever."""
+    events_max: int = Field(default=10_000, ge=100, le=1_000_000)
+    """Events that are kept of one task; one that tells more has a warning for the rest, and its end."""
+    events_bytes: int = Field(default=16 * MIB, ge=64 * KIB, le=1 * GIB)
+    """Bytes that those may hold in all."""
+    output_chars: int = Field(default=1 * MIB, ge=1 * KIB, le=64 * MIB)
+    """Characters that are kept of a task's output: the last ones."""
 
     @model_validator(mode="after")
     def _within_maxima(self) -> Self:
