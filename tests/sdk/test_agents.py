@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from hashlib import sha256
@@ -348,6 +351,23 @@ def test_a_caller_that_is_cancelled_ends_the_task(tasks: FakeTasks, folder: Path
             await work
 
     asyncio.run(give_up())
+    assert tasks.cancelled == list(tasks.all)
+
+
+def test_ctrl_c_in_run_ends_the_task(tasks: FakeTasks, folder: Path) -> None:
+    tasks.held = True
+
+    def press() -> None:
+        until = time.monotonic() + 10
+        while not tasks.resumed and time.monotonic() < until:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(Agent(workspace=folder), "x")
+    presser.join(10)
     assert tasks.cancelled == list(tasks.all)
 
 

@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from atoll.sdk import (
+    Agent,
+    AsyncAgent,
     AsyncFiles,
     AsyncProcess,
+    AsyncRunStream,
     AsyncSandbox,
     AsyncSecrets,
+    AsyncTasks,
     AsyncWorkspace,
     Files,
     Process,
+    RunStream,
     Sandbox,
     Secrets,
+    Tasks,
     Workspace,
 )
 
@@ -43,6 +49,9 @@ def test_both_twins_offer_the_same_calls_with_the_same_arguments() -> None:
         (Process, AsyncProcess),
         (Workspace, AsyncWorkspace),
         (Secrets, AsyncSecrets),
+        (Agent, AsyncAgent),
+        (RunStream, AsyncRunStream),
+        (Tasks, AsyncTasks),
     )
     for waits, awaits in pairs:
         names = [name for name in vars(waits) if not name.startswith("_")]
