@@ -114,6 +114,7 @@ class World:
     side: Side
     calls: ModelCalls
     port: int
+    serving: set[asyncio.Task[Any]] = field(default_factory=set[Any])
 
     @property
     def used(self) -> list[TokenUse]:
@@ -167,16 +168,23 @@ async def gateway(
         live = cast(Live, SimpleNamespace(sandbox=sandbox(secrets=bool(secrets))))
 
         async def accepted(reader: StreamReader, writer: StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            serving.add(task)
             try:
                 await streams.serve(live, GateStream("model", "", 0, reader, writer))
-            except OSError:
+            except (OSError, asyncio.CancelledError):
                 pass
+            finally:
+                serving.discard(task)
+                writer.transport.abort()
 
+        serving: set[asyncio.Task[Any]] = set()
         server = await asyncio.start_server(accepted, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20)
         try:
-            yield World(client, model, purse, side, calls, port)
+            yield World(client, model, purse, side, calls, port, serving)
         finally:
             await client.aclose()
             await streams.close()

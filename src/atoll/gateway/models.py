@@ -67,6 +67,7 @@ class ModelGateway:
         except _Gone:
             pass
         except CallRefused as error:
+            self._calls.refused(error.because)
             await exchange.refuse(error, anthropic, scope["path"])
         except TimeoutError:
             silent = CallRefused(Because.SILENT, "the model's provider did not answer in time")

@@ -220,6 +220,13 @@ class ModelCalls:
             else:
                 yield await self._refused_by(provider, upstream)
 
+    def refused(self, because: Because) -> None:
+        """Count a call that was not made, if nothing here has."""
+        reasons = {Because.REQUEST: "request", Because.TOO_LARGE: "request", Because.UNKNOWN: "request"}
+        reason = reasons.get(because, "task" if because is Because.TASK_OVER else "")
+        if reason:
+            self._metrics.refused(reason)
+
     async def _payer(self, sandbox: Sandbox) -> Payer:
         payer = await self.tasks.payer(sandbox.spec.task) if sandbox.spec.task else None
         if payer is None:

@@ -124,7 +124,7 @@ class ModelStandIn:
 
     async def __aexit__(self, *_: object) -> None:
         self._over.set()
-        self._server.should_exit = True
+        self._server.ended.set()
         if self._serving is not None:
             await asyncio.gather(self._serving, return_exceptions=True)
         self._socket.close()
@@ -273,7 +273,8 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.begun = asyncio.Event()
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
+        self.force_exit = True  # its end waits for no client; for what is being answered below
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -282,6 +283,11 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.begun.set()
+
+    async def main_loop(self) -> None:
+        await self.ended.wait()
+        if self.server_state.tasks:
+            await asyncio.wait(set(self.server_state.tasks), timeout=1)
 
 
 def main() -> None:
