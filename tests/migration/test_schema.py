@@ -20,6 +20,7 @@ from atoll.records.migrate import VERSION_TABLE
 from atoll.records.migrations import HEAD
 from atoll.records.postgres import Postgres
 from atoll.records.schema import TABLES, metadata
+from atoll.records.schema.ledger import VIEWS
 from atoll.records.sqlite import Sqlite
 from atoll.testing.records_conformance import together
 
@@ -79,7 +80,8 @@ async def test_the_sum_of_the_migrations_is_the_schema(databases: tuple[Database
 
     await database.write(make_anew)
     assert by_migrations == await database.write(described)
-    assert set(by_migrations) == {table.name for table in TABLES}
+    assert set(by_migrations) == {table.name for table in TABLES} | {"views"}
+    assert set(by_migrations["views"]) == set(VIEWS)
 
 
 def described(connection: Connection) -> dict[str, Any]:
@@ -98,6 +100,7 @@ def described(connection: Connection) -> dict[str, Any]:
             query = text("SELECT sql FROM sqlite_master WHERE name = :name")
             made = connection.execute(query, {"name": name}).scalar_one()
             found[name]["autoincrement"] = "AUTOINCREMENT" in made
+    found["views"] = {name: look.get_view_definition(name) for name in look.get_view_names()}
     return found
 
 
@@ -116,7 +119,7 @@ async def test_a_second_start_changes_nothing(databases: tuple[Database, Databas
 
 async def test_two_servers_that_start_at_once_migrate_once(databases: tuple[Database, Database]) -> None:
     assert await together(databases[0].start(), databases[1].start()) == [None, None]
-    assert set(await databases[0].write(described)) == {table.name for table in TABLES}
+    assert set(await databases[0].write(described)) == {table.name for table in TABLES} | {"views"}
 
 
 async def test_a_schema_of_a_later_version_is_refused_and_left_alone(databases: tuple[Database, Database]) -> None:

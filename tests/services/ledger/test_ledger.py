@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from atoll.domain.price import Cost
 from atoll.domain.principal import Principal
 from atoll.records.ledger import UseQuery
 from atoll.services.ledger import ledger as ledger_module
+from atoll.services.ledger.expiring import Expiring
 from atoll.services.ledger.ledger import Ledger
 from atoll.telemetry.metrics import Metrics
 from atoll.testing.memory_records import MemoryRecords
@@ -261,6 +263,71 @@ async def test_b10_an_answer_that_was_lost_is_not_charged_again(
     assert settled is not None and settled.charged == 40
     assert await shop.balance() == (999_960, 0)
     assert shop.count("ledger_settled_late_total") == 1
+
+
+async def test_whoever_is_cancelled_while_it_settles_is_charged_all_the_same(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.give("1")
+    hold = await held(shop, 50)
+    post, go = shop.records.post_hold, asyncio.Event()
+
+    async def slow(*arguments: Any) -> Any:
+        await go.wait()
+        return await post(*arguments)
+
+    monkeypatch.setattr(shop.records, "post_hold", slow)
+    settling = asyncio.create_task(shop.ledger.settle(hold, use(40)))
+    await asyncio.sleep(0)
+    settling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await settling
+    go.set()
+    await shop.ledger.close()
+    assert await shop.balance() == (999_960, 0)
+
+
+async def test_a_hold_whose_asker_was_cancelled_comes_back_at_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    await shop.give("1")
+    take = shop.records.hold
+
+    async def stored_and_not_told(*arguments: Any) -> Any:
+        await take(*arguments)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(shop.records, "hold", stored_and_not_told)
+    with pytest.raises(asyncio.CancelledError):
+        await shop.ledger.hold(PAYER, 50, lasts_s=86_400)
+    await shop.ledger.close()
+    assert await shop.balance() == (1_000_000, 0)
+
+
+async def test_the_loop_gives_back_what_expired_and_charges_what_waits_when_it_closes(
+    shop: Shop, impatient: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed, expire = asyncio.Event(), shop.ledger.expire
+
+    async def told() -> int:
+        gone = await expire()
+        passed.set()
+        return gone
+
+    monkeypatch.setattr(shop.ledger, "expire", told)
+    await shop.give("1")
+    late = await held(shop, 10)
+    await held(shop, 10, lasts_s=0)
+    loop = Expiring(shop.ledger, every_s=3_600)
+    await loop.start()
+    await asyncio.wait_for(passed.wait(), 5)
+    assert await shop.balance() == (1_000_000, 10)
+    impatient()
+    shop.records.down = True
+    with pytest.raises(Unavailable):
+        await shop.ledger.settle(late, use(3))
+    shop.records.down = False
+    await loop.close()
+    await loop.close()
+    assert await shop.balance() == (999_997, 0)
 
 
 # warnings

@@ -26,13 +26,13 @@ class Expiring:
         self._loop = asyncio.create_task(self._run(), name="expiring holds")
 
     async def close(self) -> None:
-        """A last pass for charges that the database could not take before."""
+        """Charges under way are carried to their end first."""
         if self._loop is None:
             return
         self._loop.cancel()
         await asyncio.gather(self._loop, return_exceptions=True)
         self._loop = None
-        await self._pass()
+        await self._ledger.close()
 
     async def _run(self) -> None:
         while True:

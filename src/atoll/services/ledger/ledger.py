@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, InvalidInput, Unavailable
+from atoll.domain.errors import AtollError, InvalidInput, NotFound, Unavailable
 from atoll.domain.event import Event
 from atoll.domain.ids import new_id
 from atoll.domain.ledger import (
@@ -44,6 +44,7 @@ from atoll.domain.money import AMOUNT_MAX
 from atoll.domain.principal import Principal
 from atoll.domain.task import ENDED
 from atoll.records.base import Records
+from atoll.services.background import Background
 from atoll.services.clock import Clock, utc_now
 from atoll.services.ledger.prices import Prices
 from atoll.services.ledger.warnings import Warnings
@@ -84,6 +85,7 @@ class Ledger:
         self._metrics = metrics or LedgerMetrics()
         self._warnings = warnings or Warnings(records, clock=clock, metrics=self._metrics)
         self._unsettled: deque[_Unsettled] = deque()
+        self._background = Background()
 
     async def account(self, payer: str) -> BillingAccount:
         """The account as it is, made when there is none."""
@@ -130,6 +132,10 @@ class Ledger:
         except REFUSALS as error:
             self._metrics.refused(error.code)
             raise
+        except (asyncio.CancelledError, Unavailable):
+            # It may be there all the same: nobody knows its id but us.
+            self._background.spawn(self._forget(wanted.id), "a hold that nobody waits for")
+            raise
         self._metrics.held("taken")
         crash.point("ledger.hold.taken")
         return held
@@ -137,8 +143,12 @@ class Ledger:
     async def settle(self, hold: Hold | None, use: Use) -> Settled | None:
         """Charge what was used, once, and let the rest of the hold go; None when nothing is charged.
 
-        A database that is down is tried again; Unavailable when it stays so: the charge is kept, and made later.
+        A database that is down is tried again; Unavailable when it stays so: the charge is kept, and made later. It
+        is made too when whoever asks is cancelled meanwhile.
         """
+        return await self._background.finish(self._settle_patiently(hold, use), "settling")
+
+    async def _settle_patiently(self, hold: Hold | None, use: Use) -> Settled | None:
         for attempt in range(ATTEMPTS):
             try:
                 settled = await self._settle(hold, use, again=attempt > 0)
@@ -228,6 +238,20 @@ class Ledger:
                 break
         self._metrics.held("expired", gone)
         return gone + await self._void_orphans()
+
+    async def close(self, within_s: float = 10.0) -> None:
+        """Charges under way are carried to their end; what the database could not take is tried once more."""
+        await self._background.close(within_s)
+        await self._settle_late()
+        for one in self._unsettled:
+            self._metrics.lost(one.use.cost.total)
+            _log.error("ledger.charge_lost", account=one.use.account, use=one.use.id)
+
+    async def _forget(self, hold_id: str) -> None:
+        try:
+            await self._records.void_hold(hold_id, self._clock())
+        except (NotFound, Unavailable):
+            return
 
     async def _void_orphans(self) -> int:
         now = self._clock()
