@@ -65,6 +65,7 @@ class Running:
             "runtime": "fake",
             "server": {"port": 0, "drain_s": 1},
             "admin": {"api_key": secrets.token_hex(32)},
+            "agents": {"default": "command"},  # the others would be installed
         }
         records, runtime = MemoryRecords(), FakeRuntime(FakeHost())
         app = Application(Settings.model_validate(tree), records, runtime, None, MemoryBlobs(), MemoryVault())
@@ -121,6 +122,8 @@ def test_q01_every_answer_is_as_documented(operation: Any, mode: GenerationMode,
             for name, spelled in WORKSPACE_IDS.items():
                 if name in case.path_parameters:
                     case.path_parameters[name] = spelled(a_workspace(running, headers))
+        if operation.label == "POST /execute" and isinstance(case.body, dict):
+            case.body["wait"] = False  # programs by these names fail, which is no fault of the server's
         case.call_and_validate(base_url=running.url, headers=headers, checks=checks, timeout=10)
 
     try:

@@ -239,6 +239,9 @@ async def test_the_document_says_which_operations_take_a_key(house: House) -> No
         "createFilesystem",
         "createAgentWorkspace",
         "execInAgentWorkspace",
+        "execute",
+        "adminGiveCredits",
+        "adminRefund",
     }
     assert {"409", "422"} <= set(paths["/v1/sessions"]["post"]["responses"])
 

@@ -24,16 +24,17 @@ class UploadForm:
     """The form in a request's body. `pieces` is read once, to its end; `fields` and `filename` hold from then on."""
 
     def __init__(self, request: Request, file: str, limit_bytes: int) -> None:
-        """`file`: the name of the part whose bytes are asked for. InvalidInput for a body that is no form of parts."""
+        """`file`: the name of the part whose bytes are asked for. TooLarge for an announced length, InvalidInput for a
+        body that is no form."""
+        self._limit_bytes = limit_bytes
+        self._body = upload(request, limit_bytes + ENVELOPE_BYTES)  # what is announced beyond that is refused first
         kind, options = parse_options_header(request.headers.get("content-type", ""))
         boundary = options.get(b"boundary", b"")
         if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 70:
             raise InvalidInput("No file uploaded", field=file)
         self.fields: dict[str, str] = {}
         self.filename: str | None = None  # None: there is no such part
-        self._request = request
         self._file = file
-        self._limit_bytes = limit_bytes
         self._parts = self._small = self._bytes = 0
         self._ended = False
         self._head: list[tuple[bytes, bytes]] = []
@@ -44,7 +45,7 @@ class UploadForm:
 
     async def pieces(self) -> AsyncGenerator[bytes]:
         """The file's bytes. TooLarge beyond the limit; InvalidInput for a form that is broken or cut short."""
-        async for data in upload(self._request, self._limit_bytes + ENVELOPE_BYTES):
+        async for data in self._body:
             self._feed(data)
             for piece in self._taken():
                 yield piece
