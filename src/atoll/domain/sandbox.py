@@ -63,6 +63,9 @@ class NetworkMode(StrEnum):
     LISTED = "listed"  # public names and addresses of a list only, by way of the egress gateway; ports as in exposed
 
 
+AGENTS_FOLDER = "/opt/atoll/agents"  # where a sandbox sees the program of its agent, in a folder of that name
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """Bounds of one sandbox. Bytes are binary; a CPU is 1000 millis."""

@@ -69,7 +69,7 @@ class _Assignment:
         if refused is not None:
             self.settle(refused)
             return
-        config = {name: self.request[name] for name in ("env", "given", "gates", "work_dir", "main")}
+        config = {name: self.request[name] for name in ("env", "path", "given", "gates", "work_dir", "main")}
         ring_bytes, home = self.of.settings["ring_bytes"], home_in(self.request["workspaces"])
         config |= {"id": self.box.id, "ring_bytes": ring_bytes, "home": home}
         try:

@@ -195,9 +195,10 @@ def _make_home(path: str) -> None:
 
 def _environment(config: dict[str, Any], host: dict[str, Any]) -> dict[str, str]:
     home: str | None = config["home"]
+    own = [] if home is None else [f"{home}/.local/bin"]
     installed = {} if home is None else {"PYTHONUSERBASE": f"{home}/.local", "NPM_CONFIG_PREFIX": f"{home}/.local"}
     return {
-        "PATH": host["path"] if home is None else f"{home}/.local/bin:{host['path']}",
+        "PATH": ":".join([*own, host["path"], *config["path"]]),
         "HOME": home or HOME,
         **installed,
         "USER": USER,

@@ -15,7 +15,7 @@ import atoll
 from atoll.domain import errors
 from atoll.domain.host_paths import without_paths
 from atoll.domain.mounts import check_mounts, clean_path
-from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec, Usage
+from atoll.domain.sandbox import AGENTS_FOLDER, NetworkMode, Resources, SandboxSpec, Usage
 from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.runtimes.base import Capability, Ended, Found, Handle, Report, Runtime
 from atoll.runtimes.local.box import BOOT_ID
@@ -265,6 +265,7 @@ def _request(sandbox_id: str, spec: SandboxSpec) -> dict[str, Any]:
         "pids": resources.pids,
         "limits": _limits(resources),
         "env": spec.env,
+        "path": _path(spec.agent),
         "given": {
             "env": spec.given.env,
             "files": {path: base64.b64encode(value).decode() for path, value in spec.given.files.items()},
@@ -274,6 +275,11 @@ def _request(sandbox_id: str, spec: SandboxSpec) -> dict[str, Any]:
         "main": main,
         "workspaces": [asdict(mount) for mount in spec.workspaces],
     }
+
+
+def _path(agent: str) -> list[str]:
+    """Where the program of its agent lies: looked through after everything else."""
+    return [f"{AGENTS_FOLDER}/{agent}/bin", f"{AGENTS_FOLDER}/{agent}"] if agent else []
 
 
 def _gates(spec: SandboxSpec) -> list[str]:

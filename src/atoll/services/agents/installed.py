@@ -17,8 +17,8 @@ from typing import Any, cast
 
 from atoll.agents.base import Package
 from atoll.domain.errors import InvalidInput, Unavailable
+from atoll.domain.sandbox import AGENTS_FOLDER
 
-INSIDE = "/opt/atoll/agents"  # where sandboxes see them, each in a folder of its name
 PARTIAL = ".partial"
 LAYER, DESCRIPTION = "layer", "installed.json"
 
@@ -34,7 +34,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """One that is there. `folder` is a layer: what a sandbox sees of it lies below `INSIDE`."""
+    """One that is there. `folder` is a layer: what a sandbox sees of it lies below `AGENTS_FOLDER`."""
 
     agent: str
     version: str
@@ -60,7 +60,7 @@ Told = Callable[[Progress], None]
 
 def inside(agent: str) -> str:
     """Where a sandbox sees the agent's program: `Place.layer`."""
-    return f"{INSIDE}/{agent}"
+    return f"{AGENTS_FOLDER}/{agent}"
 
 
 def describe(partial: Path, made: Installed) -> None:

@@ -22,10 +22,10 @@ import structlog
 
 from atoll.domain import crash
 from atoll.domain.errors import AtollError, Corrupt, DeadlineExceeded, Unavailable
+from atoll.domain.sandbox import AGENTS_FOLDER
 from atoll.services.agents.fetching import fetch
 from atoll.services.agents.installed import (
     DESCRIPTION,
-    INSIDE,
     LAYER,
     PARTIAL,
     AgentLayers,
@@ -152,7 +152,7 @@ class AgentInstalls(AgentLayers):
 
     async def _made(self, agent: str, version: str, partial: Path) -> Installed:
         wanted, layer = self._of(agent), partial / LAYER
-        inside = layer / INSIDE.lstrip("/") / agent
+        inside = layer / AGENTS_FOLDER.lstrip("/") / agent
         inside.mkdir(parents=True)
         bytes_max = self._limits.install_bytes
         if wanted.folder is not None:
