@@ -218,3 +218,18 @@ async def test_many_calls_of_one_task_wait_for_their_places():
         assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429, 429]
         assert (await world.client.post("/v1/responses", json=asked("/v1/responses", "say: b"))).status_code == 200
         assert world.resolved()
+
+
+async def test_a_call_waits_for_what_others_hold_rather_than_end_its_task():
+    async with gateway(purse=Purse(balance=45 * 1_000)) as world:
+        body = asked("/v1/responses", "wait: 0.3\nsay: a\nusage: input=10 output=10")
+        answers = await asyncio.gather(*(world.client.post("/v1/responses", json=body) for _ in range(3)))
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        assert world.purse.balance == 45 * 1_000 - 3 * (150 + 450)
+        assert not [told for told in world.side.told if told[0] == "dry"]
+    async with gateway(purse=Purse(balance=45 * 1_000), limits=ModelLimits(queue_s=0.2)) as world:
+        slow = asked("/v1/responses", "wait: 0.8\nsay: a")
+        answers = await asyncio.gather(*(world.client.post("/v1/responses", json=slow) for _ in range(2)))
+        assert sorted(answer.status_code for answer in answers) == [200, 429]
+        assert "hold the credit" in answers[0].text + answers[1].text
+        assert not [told for told in world.side.told if told[0] == "dry"]

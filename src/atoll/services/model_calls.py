@@ -19,12 +19,9 @@ import structlog
 from atoll.domain.errors import AtollError
 from atoll.domain.ids import new_id
 from atoll.domain.ledger import (
-    BillingAccount,
-    BudgetExceeded,
     Hold,
     InsufficientCredit,
     Payer,
-    Settled,
     SpendingLimitExceeded,
     Use,
     UseKind,
@@ -34,8 +31,9 @@ from atoll.domain.sandbox import Sandbox
 from atoll.services.clock import Clock, utc_now
 from atoll.services.models.blanking import Blanking
 from atoll.services.models.dialects import Dialect, Kind
+from atoll.services.models.holding import Holding, Purse
 from atoll.services.models.limits import ModelLimits
-from atoll.services.models.meter import BYTES_PER_TOKEN, Meter, meter_of
+from atoll.services.models.meter import Meter, meter_of
 from atoll.services.models.providers import Provider, Providers
 from atoll.services.models.refusals import Because, CallRefused, ModelHangs
 from atoll.services.models.requests import ModelRequest
@@ -44,8 +42,6 @@ from atoll.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
 ERROR_BYTES_MAX = 64 * 1024
-HOLD_SPARE_S = 120.0  # that a hold outlives the longest call, in which it is settled
-HOLD_TRIES = 4  # what the balance pays may be another amount by the time that it is held
 SETTLE_RETRIES_S = (0.5, 2.0, 8.0)
 CLOSE_S = 10.0
 BETA = "beta=true"  # the one query that goes on
@@ -58,18 +54,6 @@ class Prices(Protocol):
     """What models cost."""
 
     def of(self, model: str, /) -> ModelPrice: ...
-
-
-class Purse(Protocol):
-    """As much of the ledger as is needed here."""
-
-    async def account(self, payer: str, /) -> BillingAccount: ...
-
-    async def hold(self, payer: Payer, amount_micro_usd: int, /, *, lasts_s: float) -> Hold | None: ...
-
-    async def settle(self, hold: Hold | None, use: Use, /) -> Settled | None: ...
-
-    async def void(self, hold: Hold | None, /) -> None: ...
 
 
 class TaskSide(Protocol):
@@ -153,6 +137,7 @@ class ModelCalls:
         self.tasks: TaskSide = NoTasks()
         self.limits = limits or ModelLimits()
         self._ledger = ledger
+        self._holding = Holding(ledger, self.limits)
         self._prices = prices
         self._providers = providers
         self._blanking = blanking
@@ -275,43 +260,13 @@ class ModelCalls:
     async def _hold(
         self, task: str, payer: Payer, asked: ModelRequest, price: ModelPrice
     ) -> tuple[Hold | None, int | None]:
-        """The money for the call, and the bound on its output that it pays. CallRefused when it cannot be had; then
-        the task ends."""
-        wanted = asked.output_bound()
-        if payer.internal:
-            return None, wanted
-        bound = self.limits.output_tokens_max * asked.choices if wanted is None else wanted
-        given = -(-asked.size // BYTES_PER_TOKEN)
-        lasts_s = self.limits.call_s + HOLD_SPARE_S
+        """CallRefused when the money cannot be had; where it is spent the task ends."""
         try:
-            for _ in range(HOLD_TRIES):
-                try:
-                    amount = price.cost(TokenUse(given, bound)).total
-                    return await self._ledger.hold(payer, amount, lasts_s=lasts_s), bound
-                except (InsufficientCredit, SpendingLimitExceeded) as error:
-                    if wanted is not None:
-                        raise
-                    pays = await self._pays(payer, error, price, given)
-                    if pays < self.limits.output_tokens_min * asked.choices:
-                        raise
-                    bound = min(bound, pays)
-            raise CallRefused(Because.BUSY, "other calls hold the credit of this account", retry_after_s=2)
+            return await self._holding.take(payer, asked, price)
         except (InsufficientCredit, SpendingLimitExceeded) as error:
             self._metrics.refused("money")
             self.tasks.dry(task, error)
             raise CallRefused(Because.MONEY, error.message) from None
-
-    async def _pays(self, payer: Payer, error: AtollError, price: ModelPrice, given: int) -> int:
-        """How many output tokens what is left pays, by what the refusal says."""
-        if isinstance(error, SpendingLimitExceeded):
-            windows = ((error.daily_limit, error.daily_usage), (error.monthly_limit, error.monthly_usage))
-            left = min((limit - used for limit, used in windows if limit is not None), default=0)
-        elif isinstance(error, BudgetExceeded):
-            left = error.balance
-        else:
-            left = (await self._ledger.account(payer.account)).available
-        left -= price.cost(TokenUse(given, 0)).total
-        return 0 if left <= 0 else self.limits.output_tokens_max if not price.output else int(left / price.output)
 
     async def _answer(self, call: _Call, upstream: UpstreamAnswer) -> ModelAnswer:
         if not call.answered:
