@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import os
@@ -257,3 +258,32 @@ async def test_what_objects_here_cannot_do_says_so(store: Store) -> None:
     assert (copied.status_code, code(copied)) == (501, "NotImplemented")
     post = await alice.call("POST", "p/a")
     assert (post.status_code, code(post)) == (405, "MethodNotAllowed")
+
+
+async def test_uploads_that_come_together_go_in_together_each_with_its_own_answer(store: Store) -> None:
+    alice = await store.alice()
+    await alice.put("p/d/there", b"1")
+    names = [f"p/n/{number}" for number in range(12)]
+    calls = [
+        *(alice.put(name, name.encode()) for name in names),
+        alice.put("p/d", b"x"),
+        alice.call("DELETE", "p/none"),
+    ]
+    answers = await asyncio.gather(*calls)
+    assert [answer.status_code for answer in answers] == [200] * 12 + [409, 404]
+    for name in names:
+        assert (await alice.call("GET", name)).content == name.encode()
+    first, second = await asyncio.gather(alice.put("p/x", b"file"), alice.put("p/x/below", b"folder"))
+    assert sorted([first.status_code, second.status_code]) == [200, 409]
+    kept, content = ("p/x", b"file") if first.status_code == 200 else ("p/x/below", b"folder")
+    assert (await alice.call("GET", kept)).content == content
+
+
+async def test_of_several_that_may_replace_nothing_one_does(store: Store) -> None:
+    alice = await store.alice()
+    await alice.put("p/other", b"")
+    only_new = {"x-goog-if-generation-match": "0"}
+    answers = await asyncio.gather(*(alice.put("p/a", b"%d" % number, **only_new) for number in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
+    [winner] = [number for number, answer in enumerate(answers) if answer.status_code == 200]
+    assert (await alice.call("GET", "p/a")).content == b"%d" % winner

@@ -80,8 +80,11 @@ class KeeperClient:
         async for _, block in self.scan_packed():
             yield unpack_scan(block)
 
-    async def read(self, paths: AsyncIterator[bytes] | Sequence[bytes]) -> AsyncIterator[ReadFile | bytes]:
-        """For each path in order a ReadFile, and for files then their bytes in pieces without the holes.
+    async def read(
+        self, paths: AsyncIterator[bytes] | Sequence[bytes], *, contents: bool = True
+    ) -> AsyncIterator[ReadFile | bytes]:
+        """For each path in order a ReadFile, and for files then their bytes in pieces without the holes. Without
+        `contents` nothing follows, and files have the size 0.
 
         A file of at most 8 MiB that changed while it was read is read again, up to three times; then it is told as it
         was last read. Larger ones are read once. `seen` is from before the bytes were read, so that a change meanwhile
@@ -89,7 +92,7 @@ class KeeperClient:
         follow.
         """
         asked: deque[bytes] = deque()
-        async with self._link("read") as link:
+        async with self._link("read", **({} if contents else {"contents": False})) as link:
             feeder = asyncio.create_task(_feed(link, path_frames(_stream_of(paths), asked)))
             feeder.add_done_callback(lambda feeder: _hang_up_when_failed(link, feeder))
             try:

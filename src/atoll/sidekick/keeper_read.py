@@ -46,10 +46,10 @@ _TYPE, _REGULAR, _FOLDER, _LINK, _FIFO = 0o170000, 0o100000, 0o040000, 0o120000,
 Extents = list[tuple[int, int]]  # (offset, length)
 
 
-def read(root: int, link: Link, _request: dict[str, Any]) -> None:
+def read(root: int, link: Link, request: dict[str, Any]) -> None:
     """Takes DATA with paths, END; DATA with an answer for each path in order, END."""
     with Folders(root) as folders:
-        reader = _Reader(folders, link)
+        reader = _Reader(folders, link, contents=request.get("contents", True))
         while (paths := link.read_data()) is not None:
             at = 0
             while at < len(paths):
@@ -66,9 +66,10 @@ def read(root: int, link: Link, _request: dict[str, Any]) -> None:
 
 
 class _Reader:
-    def __init__(self, folders: Folders, link: Link) -> None:
+    def __init__(self, folders: Folders, link: Link, *, contents: bool) -> None:
         self._folders = folders
         self._link = link
+        self._contents = contents
         self._patience_s = LEASE_S
 
     def tell(self, path: bytes) -> None:
@@ -99,7 +100,9 @@ class _Reader:
         try:
             info = os.fstat(fd)
             kind = info.st_mode & _TYPE
-            if kind == _REGULAR:
+            if kind == _REGULAR and not self._contents:
+                self._link.add(_found(HERE, info))
+            elif kind == _REGULAR:
                 self._tell_file(fd, info)
             elif kind == _FOLDER:
                 self._link.add(_found(HERE, info, xattrs=_xattrs(fd)))

@@ -17,6 +17,7 @@ from atoll.domain.errors import InvalidInput
 from atoll.domain.principal import Principal
 from atoll.domain.tree import Entry
 from atoll.domain.workspace import Revision
+from atoll.services.objects.batches import followed
 from atoll.services.objects.names import key_of
 from atoll.services.objects.objects import Objects, StoredObject
 from atoll.services.workspaces.parts import Parts
@@ -114,7 +115,7 @@ class Listing:
                     listed.prefixes.append(listed.last)
                 else:
                     entries.append(entry)
-        files = [await self._objects.followed(revision, entry) or entry for entry in entries]
+        files = [await followed(self._parts, revision, entry) or entry for entry in entries]
         sums = await self._objects.checksums.of(revision.lineage, files)
         for entry, md5 in zip(files, sums, strict=True):
             key = entry.path.decode()

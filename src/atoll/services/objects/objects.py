@@ -7,38 +7,28 @@ goes into the working tree, as what a program writes does, so that a sync of a t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from atoll.domain import crash
 from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
-from atoll.domain.errors import Conflict, NotFound, Unavailable
+from atoll.domain.errors import Unavailable
 from atoll.domain.principal import Principal
-from atoll.domain.tree import Entry, EntryKind
-from atoll.domain.workspace import Permission, Reason, Revision, Workspace
-from atoll.services.deadline import deadline
+from atoll.domain.tree import Entry
+from atoll.domain.workspace import Permission, Reason, Revision
+from atoll.services.objects.batches import Batches, Change, Placing, file_at, generation_of
 from atoll.services.objects.checksums import ZEROS, Checksums
-from atoll.services.objects.names import BadName, key_of, path_of
-from atoll.services.objects.placing import look, removal, writing
+from atoll.services.objects.names import BadName, path_of
+from atoll.services.objects.placing import NoObject
 from atoll.services.objects.spool import Spool
-from atoll.services.workspaces.access import NotPermitted, NoWorkspace
+from atoll.services.workspaces.access import NoWorkspace
 from atoll.services.workspaces.on_demand import found_or_made
 from atoll.services.workspaces.parts import Parts
 from atoll.services.workspaces.workspaces import Workspaces
 
 UPLOADS_MAX = 64
 UPLOAD_WAIT_S = 30.0
-
-
-class NoObject(NotFound):
-    """There is no such object."""
-
-
-class NotThat(Conflict):
-    """The object is not, or not any more, the one that the request is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +44,6 @@ class StoredObject:
         return generation_of(self.entry)
 
 
-@dataclass(frozen=True, slots=True)
-class Placing:
-    """How an upload is to stand: what is None is as it was, or as usual."""
-
-    mtime_ns: int | None = None
-    mode: int | None = None
-    generation: int | None = None  # of the object that it may replace; 0: of none
-
-
 class Objects:
     """Reads need the permission `read`, changes `write`; a workspace that is not there is made by the first upload."""
 
@@ -71,6 +52,7 @@ class Objects:
         self._workspaces = workspaces
         self._folder = uploads
         self._uploads = asyncio.Semaphore(UPLOADS_MAX)
+        self._batches = Batches(parts)
         self.checksums = Checksums(parts.chunks)
 
     # reading
@@ -100,25 +82,11 @@ class Objects:
     ) -> tuple[Revision, StoredObject]:
         path = _asked(key)
         revision = await self.now(principal, ref)
-        entry = None if revision is None else await self._entry(revision, path)
+        entry = None if revision is None else await file_at(self._parts, revision, path)
         if revision is None or entry is None or generation not in (None, generation_of(entry)):
             raise NoObject
         [md5] = await self.checksums.of(revision.lineage, [entry])
         return revision, StoredObject(key, entry, md5)
-
-    async def _entry(self, revision: Revision, path: bytes) -> Entry | None:
-        """The file at a path, whichever of its names that is."""
-        entry = await self._parts.manifests.find(revision.lineage, revision.tree, path)
-        if entry is None or key_of(entry) is None:
-            return None
-        return await self.followed(revision, entry)
-
-    async def followed(self, revision: Revision, entry: Entry) -> Entry | None:
-        """The file itself, of a further name of it."""
-        if entry.kind is not EntryKind.HARDLINK:
-            return entry
-        file = await self._parts.manifests.find(revision.lineage, revision.tree, entry.target)
-        return None if file is None else file._replace(path=entry.path)
 
     # changing
 
@@ -142,27 +110,10 @@ class Objects:
         no file stands there, or above it; NotThat; TooLarge or QuotaExceeded for what does not fit."""
         path = path_of(key)
         found = await found_or_made(self._workspaces, principal, ref)
-        await self._parts.chunks.allowance.check_new(found.workspace.owner)
-        async with self._parts.locks.hold(found.workspace.id):
-            workspace = await self._parts.access.current(found.workspace.id)
-            if placing.generation is not None:
-                await self._check(workspace, path, placing.generation)
-            workspace = await self._parts.trees.open(workspace)
-            assert workspace.tree_id is not None
-            keeper = await self._parts.trees.keeper(workspace)
-            async with deadline(self._parts.limits.tree_s, "writing into the working tree"):
-                there = await look(keeper, path)
-                mtime_ns = placing.mtime_ns
-                if mtime_ns is None:
-                    mtime_ns = int(self._parts.access.clock().timestamp() * 10**9)
-                mode = there.mode if placing.mode is None else placing.mode
-                entry = Entry(path, EntryKind.FILE, mode, mtime_ns, size=spool.size, chunks=spool.chunks)
-                await self._parts.trees.mark(workspace.tree_id, workspace)
-                crash.point("objects.put.marked")
-                await keeper.apply(writing(entry, there.lacking, spool.pieces()))
-                crash.point("objects.put.written")
+        await self._parts.chunks.allowance.check(found.workspace.owner)
+        entry = await self._batches.make(found.workspace.id, Change(path, placing, spool))
+        assert entry is not None
         self.checksums.remember(entry, spool.md5)
-        self._parts.revising.touched(found.workspace.id)
         return StoredObject(key, entry, spool.md5)
 
     async def delete(self, principal: Principal, ref: str, key: str, generation: int | None = None) -> None:
@@ -170,34 +121,9 @@ class Objects:
         path = _asked(key)
         try:
             found = await self._parts.access.find(principal, ref, Permission.WRITE)
-        except NotPermitted:
-            raise
-        except NotFound:
+        except NoWorkspace:
             raise NoObject from None
-        async with self._parts.locks.hold(found.workspace.id):
-            workspace = await self._parts.access.current(found.workspace.id)
-            if generation is not None:
-                await self._check(workspace, path, generation)
-            workspace = await self._parts.trees.open(workspace)
-            assert workspace.tree_id is not None
-            keeper = await self._parts.trees.keeper(workspace)
-            async with deadline(self._parts.limits.tree_s, "writing into the working tree"):
-                try:
-                    there = await look(keeper, path)
-                except Conflict:
-                    raise NoObject from None  # what stands there is no object
-                if not there.is_file:
-                    raise NoObject
-                await self._parts.trees.mark(workspace.tree_id, workspace)
-                await keeper.apply(removal(path))
-        self._parts.revising.touched(found.workspace.id)
-
-    async def _check(self, workspace: Workspace, path: bytes, generation: int) -> None:
-        """NotThat unless that is the generation of what is there now; 0 of nothing."""
-        taken = await self._parts.revising.take_held(workspace, Reason.PROCESS)
-        entry = await self._entry(taken.head, path)
-        if generation != (0 if entry is None else generation_of(entry)):
-            raise NotThat
+        await self._batches.make(found.workspace.id, Change(path, Placing(generation=generation)))
 
 
 class Reading:
@@ -230,9 +156,3 @@ def _asked(key: str) -> bytes:
         return path_of(key)
     except BadName:
         raise NoObject from None
-
-
-def generation_of(entry: Entry) -> int:
-    """A number that changes with a file's contents and time."""
-    seen = b"%d:%d:%b" % (entry.mtime_ns, entry.size, entry.chunks)
-    return int.from_bytes(hashlib.blake2b(seen, digest_size=8).digest(), "big") >> 1 or 1

@@ -19,8 +19,9 @@ from atoll.domain.errors import (
     Unavailable,
     Unsupported,
 )
+from atoll.services.objects.batches import NotThat
 from atoll.services.objects.names import BadName
-from atoll.services.objects.objects import NoObject, NotThat
+from atoll.services.objects.placing import NoObject
 from atoll.surfaces.bodies import Lingering
 from atoll.surfaces.door import NoCredential
 from atoll.surfaces.statuses import headers_of, status_and_code

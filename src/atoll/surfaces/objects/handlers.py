@@ -13,8 +13,9 @@ from starlette.responses import Response
 from atoll.domain.errors import InvalidInput, Unsupported
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
+from atoll.services.objects.batches import Placing
 from atoll.services.objects.listing import PAGE_MAX, Listing, Wanted
-from atoll.services.objects.objects import Objects, Placing
+from atoll.services.objects.objects import Objects
 from atoll.surfaces.bodies import Stream, begun, upload
 from atoll.surfaces.objects import answers
 from atoll.surfaces.objects.answers import MODE, MTIME
