@@ -85,6 +85,17 @@ async def test_an_honest_ledger_is_proved(file: Path) -> None:
     assert (proof.transfers, proof.accounts, proof.pending_holds) == (3, 3, 1)
 
 
+async def test_what_was_charged_without_a_hold_is_under_its_budgets(file: Path) -> None:
+    records = open_records(f"sqlite:///{file}")
+    await records.start()
+    await records.add_use(use(20), T0, budgets=BUDGETS)
+    await records.close()
+    assert (await prove(f"sqlite:///{file}")).problems == ()
+    change(file, "UPDATE ledger_budgets SET spent = 30 WHERE subject = 'task_1'")
+    [problem] = (await prove(f"sqlite:///{file}")).problems
+    assert problem == "budget task_1: spent is 0.00003 USD, and should be 0.00005 USD"
+
+
 async def test_an_empty_one_too_and_none_is_not_found(tmp_path: Path) -> None:
     assert (await prove(await migrated_sqlite(tmp_path / "new.db"))).wrong == 0
     with pytest.raises(NotFound):

@@ -13,6 +13,7 @@ from datetime import datetime
 from atoll.domain.event import Event
 from atoll.domain.ledger import (
     BillingAccount,
+    Budget,
     BudgetUse,
     Hold,
     NewHold,
@@ -110,9 +111,10 @@ class LedgerRecords(ABC):
         """Oldest first."""
 
     @abstractmethod
-    async def add_use(self, use: Use, now: datetime) -> Settled | None:
+    async def add_use(self, use: Use, now: datetime, *, budgets: tuple[Budget, ...] = ()) -> Settled | None:
         """A use for which nothing was held: charged from what is available, as `post_hold` does with an empty hold
-        (its id is the use's), or only stored when it is internal or costs nothing: None. Once for each use's id."""
+        (its id is the use's), or only stored when it is internal or costs nothing: None. Once for each use's id. What
+        is charged is counted under the budgets, and refused by none: it is used already."""
 
     @abstractmethod
     async def budget_uses(self, subjects: Collection[str]) -> dict[str, BudgetUse]:

@@ -143,8 +143,8 @@ class SqlHolds(SqlStore, LedgerRecords):
             query = query.where(_holds.task == task)
         return await self._all(query.order_by(_holds.created_at, _holds.id).limit(limit), hold_of)
 
-    async def add_use(self, use: Use, now: datetime) -> Settled | None:
-        row = storable(use_row(use))
+    async def add_use(self, use: Use, now: datetime, *, budgets: tuple[Budget, ...] = ()) -> Settled | None:
+        row, subjects = storable(use_row(use)), tuple(budget.subject for budget in budgets)
 
         def add(connection: Connection) -> Settled | None:
             if use.internal or not use.cost.total:
@@ -152,10 +152,10 @@ class SqlHolds(SqlStore, LedgerRecords):
                     _insert_use(connection, row | {"charged": 0})
                 return None
             account = locked_account(connection, use.account, now)
-            hold = Hold(use.id, use.account, 0, HoldState.POSTED, now, now, task=use.task, resolved_at=now)
+            hold = Hold(use.id, use.account, 0, HoldState.POSTED, now, now, subjects, use.task, resolved_at=now)
             if _USED.first(connection, {"wanted": use.id}) is not None:
                 return Settled(hold, account, 0)
-            return _settle(connection, account, _Charge(use, hold, ()), row, now)
+            return _settle(connection, account, _Charge(use, hold, budgets), row, now)
 
         if not use.internal:
             check_name(use.account)

@@ -336,6 +336,18 @@ class LedgerConformance:
         assert beyond is not None and (beyond.charged, beyond.lost, beyond.account.balance) == (70, 30, 0)
         await self.check_sums(stores[0])
 
+    async def test_what_nothing_was_held_for_counts_under_budgets_and_is_refused_by_none(
+        self, records: Records
+    ) -> None:
+        budgets = (Budget("key_b", 30), Budget("key_a", 10))
+        await records.add_use(use(8), T0, budgets=budgets)
+        settled = await records.add_use(use(8), T0, budgets=budgets)
+        assert settled is not None
+        assert settled.spent == (Spent("key_b", 30, 8, 16), Spent("key_a", 10, 8, 16))
+        assert {one.spent for one in (await records.budget_uses(["key_a", "key_b"])).values()} == {16}
+        with pytest.raises(BudgetExceeded):
+            await records.hold(wanted(1, budgets=budgets), T0)
+
     async def test_what_is_free_or_internal_is_stored_and_not_charged(self, records: Records) -> None:
         assert await records.add_use(use(0, model="m"), T0) is None
         internal = use(50, internal=True, account="owner")

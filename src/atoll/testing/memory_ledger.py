@@ -157,7 +157,7 @@ class MemoryLedger(LedgerRecords):
         found = [hold for hold in self._pending() if task is None or hold.task == task]
         return sorted(found, key=lambda hold: (hold.created_at, hold.id))[:limit]
 
-    async def add_use(self, use: Use, now: datetime) -> Settled | None:
+    async def add_use(self, use: Use, now: datetime, *, budgets: tuple[Budget, ...] = ()) -> Settled | None:
         self._check()
         if not use.internal:
             check_name(use.account)
@@ -165,10 +165,11 @@ class MemoryLedger(LedgerRecords):
             self._metered.setdefault(use.id, replace(use, charged=0))
             return None
         account = self._account(use.account, now)
-        hold = Hold(use.id, use.account, 0, HoldState.POSTED, now, now, task=use.task, resolved_at=now)
+        subjects = tuple(budget.subject for budget in budgets)
+        hold = Hold(use.id, use.account, 0, HoldState.POSTED, now, now, subjects, use.task, resolved_at=now)
         if use.id in self._metered:
             return Settled(hold, account, 0)
-        return self._settle(hold, use, (), now)
+        return self._settle(hold, use, budgets, now)
 
     async def budget_uses(self, subjects: Collection[str]) -> dict[str, BudgetUse]:
         self._check()
@@ -254,7 +255,7 @@ class MemoryLedger(LedgerRecords):
         held = hold.amount if hold.state is HoldState.PENDING else 0
         spent = spent_bounds(account, self._spent_so_far(account.id, now), charged)
         for budget in budgets:
-            before = self._budget_uses[budget.subject].spent
+            before = self._budget_uses.get(budget.subject, BudgetUse(budget.subject, 0, 0)).spent
             spent.append(Spent(budget.subject, budget.limit, before, before + charged))
         self._add_to_budgets(hold.budgets, spent=charged, held=-held)
         account = self._billing[account.id] = replace(

@@ -60,8 +60,8 @@ async def test_a_charge_whose_answer_was_lost_is_not_made_again(till: Till, monk
     sandbox = await till.sandbox()
     charge = till.ledger.charge
 
-    async def lost(use: Any) -> Any:
-        await charge(use)
+    async def lost(*arguments: Any, **more: Any) -> Any:
+        await charge(*arguments, **more)
         raise Unavailable
 
     monkeypatch.setattr(till.ledger, "charge", lost)

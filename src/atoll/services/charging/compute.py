@@ -105,7 +105,7 @@ class ComputeCharges:
             if due_ms <= most_left_ms or due_ms <= 0:
                 return 0
             payer = await payer_of_sandbox(self._records, sandbox)
-            settled = await self._ledger.charge(self._use(sandbox, payer, done_ms, due_ms))
+            settled = await self._ledger.charge(self._use(sandbox, payer, done_ms, due_ms), budgets=payer.budgets)
             self._charged_ms[sandbox.id] = done_ms + due_ms
             await self._look(sandbox, settled)
             return 1

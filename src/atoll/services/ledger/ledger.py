@@ -7,7 +7,6 @@ for credits. The records decide, each time in the transaction that moves the mon
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +19,7 @@ from atoll.domain.event import Event
 from atoll.domain.ids import new_id
 from atoll.domain.ledger import (
     BillingAccount,
+    Budget,
     BudgetExceeded,
     Hold,
     HoldState,
@@ -60,11 +60,12 @@ REFUSALS = (InsufficientCredit, BudgetExceeded, SpendingLimitExceeded)
 
 
 @dataclass(frozen=True, slots=True)
-class _Unsettled:
-    """A charge that the database could not take."""
+class _Charge:
+    """A charge that is to be made, out of a hold or of what is available."""
 
     hold: Hold | None
     use: Use
+    budgets: tuple[Budget, ...] = ()
 
 
 class Ledger:
@@ -84,7 +85,7 @@ class Ledger:
         self._clock = clock
         self._metrics = metrics or LedgerMetrics()
         self._warnings = warnings or Warnings(records, clock=clock, metrics=self._metrics)
-        self._unsettled: deque[_Unsettled] = deque()
+        self._unsettled: dict[str, _Charge] = {}  # by the use's id
         self._background = Background()
 
     async def account(self, payer: str) -> BillingAccount:
@@ -146,23 +147,24 @@ class Ledger:
         A database that is down is tried again; Unavailable when it stays so: the charge is kept, and made later. It
         is made too when whoever asks is cancelled meanwhile.
         """
-        return await self._background.finish(self._settle_patiently(hold, use), "settling")
+        return await self._carried(_Charge(hold, use))
 
-    async def _settle_patiently(self, hold: Hold | None, use: Use) -> Settled | None:
+    async def _carried(self, charge: _Charge) -> Settled | None:
+        return await self._background.finish(self._settle_patiently(charge), "settling")
+
+    async def _settle_patiently(self, charge: _Charge) -> Settled | None:
         for attempt in range(ATTEMPTS):
             try:
-                settled = await self._settle(hold, use, again=attempt > 0)
+                settled = await self._settle(charge, again=attempt > 0)
                 crash.point("ledger.settle.done")
                 return settled
             except Unavailable:
                 if attempt == 0:
                     self._metrics.settled_late()
             await asyncio.sleep(0.2 * 2**attempt)
-        if len(self._unsettled) >= UNSETTLED_MAX:
-            dropped = self._unsettled.popleft()
-            self._metrics.lost(dropped.use.cost.total)
-            _log.error("ledger.charge_lost", account=dropped.use.account, use=dropped.use.id)
-        self._unsettled.append(_Unsettled(hold, use))
+        self._unsettled[charge.use.id] = charge
+        if len(self._unsettled) > UNSETTLED_MAX:
+            self._give_up(next(iter(self._unsettled.values())), "too many wait")
         raise Unavailable("the database does not answer: what was used is charged when it does")
 
     async def void(self, hold: Hold | None) -> None:
@@ -177,9 +179,9 @@ class Ledger:
         if gone.state is HoldState.VOIDED:
             self._metrics.held("voided")
 
-    async def charge(self, use: Use) -> Settled | None:
-        """Charge what nothing was held for; None when nothing is charged."""
-        return await self.settle(None, use)
+    async def charge(self, use: Use, *, budgets: tuple[Budget, ...] = ()) -> Settled | None:
+        """Charge what nothing was held for, and count it under the budgets; None when nothing is charged."""
+        return await self._carried(_Charge(None, use, budgets))
 
     # what administrators do; whether somebody is one is for the caller to say
 
@@ -243,9 +245,8 @@ class Ledger:
         """Charges under way are carried to their end; what the database could not take is tried once more."""
         await self._background.close(within_s)
         await self._settle_late()
-        for one in self._unsettled:
-            self._metrics.lost(one.use.cost.total)
-            _log.error("ledger.charge_lost", account=one.use.account, use=one.use.id)
+        for one in list(self._unsettled.values()):
+            self._give_up(one, "the server ends")
 
     async def _forget(self, hold_id: str) -> None:
         try:
@@ -255,7 +256,7 @@ class Ledger:
 
     async def _void_orphans(self) -> int:
         now = self._clock()
-        waiting = {one.hold.id for one in self._unsettled if one.hold is not None}
+        waiting = {one.hold.id for one in self._unsettled.values() if one.hold is not None}
         gone, known = 0, dict[str, bool]()
         for hold in await self._records.pending_holds(limit=EXPIRED_AT_ONCE):
             if hold.task is None or hold.id in waiting or now - hold.created_at < timedelta(seconds=TASK_GRACE_S):
@@ -276,31 +277,34 @@ class Ledger:
         )
 
     async def _settle_late(self) -> None:
-        for _ in range(len(self._unsettled)):
-            one = self._unsettled[0]
+        for one in list(self._unsettled.values()):
             try:
-                await self._settle(one.hold, one.use, again=True)
+                await self._settle(one, again=True)
             except Unavailable:
                 return
             except AtollError as error:
-                _log.error("ledger.charge_lost", account=one.use.account, use=one.use.id, error=error.message)
-            if self._unsettled and self._unsettled[0] is one:
-                self._unsettled.popleft()
+                self._give_up(one, error.message)
+            self._unsettled.pop(one.use.id, None)
+
+    def _give_up(self, one: _Charge, why: str) -> None:
+        self._unsettled.pop(one.use.id, None)
+        self._metrics.lost(0 if one.use.internal else one.use.cost.total)
+        _log.error("ledger.charge_lost", account=one.use.account, use=one.use.id, why=why)
 
     # how
 
-    async def _settle(self, hold: Hold | None, use: Use, *, again: bool) -> Settled | None:
+    async def _settle(self, charge: _Charge, *, again: bool) -> Settled | None:
         now = self._clock()
-        if hold is None:
-            settled = await self._records.add_use(use, now)
+        if charge.hold is None:
+            settled = await self._records.add_use(charge.use, now, budgets=charge.budgets)
         else:
-            settled = await self._records.post_hold(hold.id, use, now)
+            settled = await self._records.post_hold(charge.hold.id, charge.use, now)
         if settled is None:
             return None
         if again and not settled.charged:
             # The attempt before may have gone through without saying so: then that is what was charged.
             settled = replace(settled, charged=settled.hold.posted)
-        self._count(settled, of_hold=hold is not None)
+        self._count(settled, of_hold=charge.hold is not None)
         await self._warnings.spent(settled.account.id, settled.spent)
         return settled
 
