@@ -49,7 +49,7 @@ class Computer:
     inside: SidekickClient
     model: ModelStandIn
     agent: Agent
-    peak: list[int] = field(default_factory=list[int])
+    env: dict[str, str] = field(default_factory=dict[str, str])
 
     async def run(self, spec: TaskSpec, agent_thread: str = "") -> Ran:
         layer = inside(self.agent.name) if self.agent.package else ""
@@ -58,7 +58,7 @@ class Computer:
         await self.inside.make_dir(HOME)
         for path, content in start.files.items():
             await self.inside.write_file(f"{HOME}/{path}", _once(content))
-        command = ProcessSpec(start.argv, dict(start.env), "/workspace", stdin=bool(start.stdin))
+        command = ProcessSpec(start.argv, {**self.env, **start.env}, "/workspace", stdin=bool(start.stdin))
         async with asyncio.timeout(RUN_S):
             result = await self.inside.run(command, stdin=start.stdin)
         reader = self.agent.reader(agent_thread)

@@ -86,3 +86,11 @@ async def test_what_it_keeps_of_a_conversation_is_small_and_outside_of_tmp(codex
     assert int((await codex.sh(f"du -s --apparent-size -B1 {HOME}")).split()[0]) < 2**20
     await codex.sh("rm -rf /tmp/.atoll-codex")
     assert (await codex.run(asked("say: hi"), ran.outcome.agent_thread)).outcome.ok
+
+
+async def test_secrets_of_a_task_s_environment_are_in_no_file_that_it_leaves(codex: Computer) -> None:
+    codex.env["TOKEN_OF_MINE"] = "c4n4ry"
+    ran = await codex.run(asked('run: test "$TOKEN_OF_MINE" = c4n4ry && echo it-is-there\nsay: done'))
+    assert ran.outcome.ok, ran.outcome
+    assert ran.of("command")[-1]["output"] == "it-is-there\n"
+    assert await codex.sh("grep -rl --exclude='*.jsonl' c4n4ry /workspace; echo none") == "none\n"

@@ -1,4 +1,4 @@
-"""Codex and Claude Code do tasks on a server: their model is the stand-in, everything else is real."""
+"""Claude Code does tasks on a server: its model is the stand-in, all else is real. For Codex: test_execute.py."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.agents.base import Agent
 from atoll.agents.claude_code import ClaudeCode
-from atoll.agents.codex import Codex
 from atoll.testing.model_stand_in import ModelStandIn
 from tests.agents.sandboxed import STORE, installed
 from tests.e2e.server import Server
@@ -41,10 +39,10 @@ def model() -> Generator[ModelStandIn]:
     loop.close()
 
 
-@pytest.mark.parametrize("agent", [Codex(), ClaudeCode()], ids=lambda agent: agent.name)
-def test_an_agent_edits_files_of_a_folder_and_goes_on_after_a_restart(
-    new_server: Callable[..., Server], tmp_path: Path, model: ModelStandIn, agent: Agent
+def test_claude_code_edits_files_of_a_folder_and_goes_on_after_a_restart(
+    new_server: Callable[..., Server], tmp_path: Path, model: ModelStandIn
 ) -> None:
+    agent = ClaudeCode()
     installed(agent)
     environ = {
         "ATOLL_AGENTS__STORE": str(STORE),

@@ -46,6 +46,7 @@ _FEATURES_OFF = (
     "goals",
     "image_generation",
     "remote_plugin",
+    "shell_snapshot",  # would write the environment, with what is secret in it, into the workspace
     "skill_search",
     "tool_suggest",
 )
