@@ -133,8 +133,15 @@ class SqlTasks(SqlStore, TaskRecords):
         workspace: str | None = None,
         limit: int = 100,
         offset: int = 0,
+        output_chars: int | None = None,
     ) -> list[Task]:
-        query = select(tasks).order_by(tasks.c.created_at.desc(), tasks.c.id.desc()).limit(limit).offset(offset)
+        columns: list[Any] = [tasks]
+        if output_chars is not None:
+            columns = [one for one in tasks.c if one is not tasks.c.output]
+            columns.append(func.substr(tasks.c.output, 1, output_chars).label("output"))
+        query: Query = (
+            select(*columns).order_by(tasks.c.created_at.desc(), tasks.c.id.desc()).limit(limit).offset(offset)
+        )
         for column, wanted in ((tasks.c.owner, owner), (tasks.c.thread, thread), (tasks.c.workspace, workspace)):
             if wanted is not None:
                 query = query.where(column == wanted)

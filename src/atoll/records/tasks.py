@@ -40,8 +40,9 @@ class TaskRecords(ABC):
         workspace: str | None = None,
         limit: int = 100,
         offset: int = 0,
+        output_chars: int | None = None,
     ) -> list[Task]:
-        """Newest first."""
+        """Newest first; with so many characters of each output, or all."""
 
     @abstractmethod
     async def waiting_tasks(self, *, limit: int) -> list[str]:

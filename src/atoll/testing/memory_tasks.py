@@ -72,6 +72,7 @@ class MemoryTasks(TaskRecords):
         workspace: str | None = None,
         limit: int = 100,
         offset: int = 0,
+        output_chars: int | None = None,
     ) -> list[Task]:
         self._check()
         found = [
@@ -83,7 +84,7 @@ class MemoryTasks(TaskRecords):
             and workspace in (None, one.spec.workspace)
         ]
         found.sort(key=lambda one: (one.created_at, one.id), reverse=True)
-        return found[offset : offset + limit]
+        return [replace(one, output=one.output[:output_chars]) for one in found[offset : offset + limit]]
 
     async def waiting_tasks(self, *, limit: int) -> list[str]:
         self._check()

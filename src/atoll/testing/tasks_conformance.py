@@ -142,6 +142,9 @@ class TaskRecordsConformance:
         assert [one.id for one in await stores[1].list_tasks(thread=tasks[1].thread)] == [ids[1]]
         assert [one.id for one in await stores[1].list_tasks(workspace="ws_2")] == [other.id]
         assert len(await stores[1].list_tasks(states={TaskState.QUEUED})) == 4
+        wrote = await added(stores[0], a_task("key_w", output="grüße" * 10))
+        assert await stores[1].list_tasks(owner="key_w") == [wrote]
+        assert await stores[1].list_tasks(owner="key_w", output_chars=4) == [replace(wrote, output="grüß")]
 
     async def test_owners_are_served_by_turns_within_their_bound(self, stores: Stores) -> None:
         many = [await added(stores[0], a_task("key_a", after_s=n)) for n in range(4)]

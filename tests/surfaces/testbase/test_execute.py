@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from atoll.surfaces.testbase import task_stream
-from tests.surfaces.conftest import OWNER
+from tests.services.conftest import until
+from tests.surfaces.conftest import ALICE, OWNER
 
 ALICE_ID = "key_a11ce0000000"
 INSUFFICIENT = "Your credit balance is insufficient. Please add credits to continue."
@@ -245,3 +246,31 @@ async def test_executions_have_a_rate_of_their_own(open_house: Any, keys: Any) -
             "error": "Too many execution requests",
             "message": "Execution rate limit exceeded. Please try again later.",
         }
+
+
+async def test_a_list_has_the_beginning_of_what_tasks_wrote_and_one_task_has_all(rich: Any) -> None:
+    done = (await execute(rich, "echo", "y" * 4_000, "y" * 2_000, task="x" * 5_000)).json()
+    assert len(done["output"]) > 5_000
+    (listed,) = (await rich.call("GET", "/tasks")).json()["tasks"]
+    assert (len(listed["task"]), len(listed["output"])) == (1_000, 1_000)
+    whole = (await rich.call("GET", f"/tasks/{done['taskId']}")).json()
+    assert (whole["task"], whole["output"]) == ("x" * 5_000, done["output"])
+
+
+async def test_one_key_has_so_many_streams_and_no_more(open_house: Any) -> None:
+    async with open_house(limits={"ws_per_key": 1}) as house:
+        await pay(house, ALICE_ID, 1_000)
+        task = (await execute(house, "sleep", "60", wait=False)).json()["taskId"]
+        path = f"{house.url}/tasks/{task}/events"
+        for _ in range(2):  # closed, it gives its place away
+            async with house.http.stream("GET", path, headers=house.headers(ALICE)) as first:
+                assert first.status_code == 200
+                refused = await house.call("GET", f"/tasks/{task}/events")
+                assert (refused.status_code, refused.json()["error"]) == (429, "Too many requests")
+
+            async def closed() -> bool:
+                async with house.http.stream("GET", path, headers=house.headers(ALICE)) as again:
+                    return again.status_code == 200
+
+            await until(closed)
+        await house.call("POST", f"/tasks/{task}/cancel")

@@ -33,6 +33,7 @@ from atoll.services.workspaces.on_demand import found_or_made
 TASK_ID = re.compile(r"^task_[0-9a-f]{24}$")
 SWAPS_MAX = 8
 LIST_MAX = 1_000
+LISTED_CHARS = 1_000  # of an output, in a list
 NEVER = 2**40  # the number of no event
 
 
@@ -110,15 +111,20 @@ class Tasks:
         limit: int = 100,
         offset: int = 0,
     ) -> list[Task]:
-        """The principal's own, newest first. Needs `read`."""
+        """The principal's own, newest first, with the beginning of what they wrote. Needs `read`."""
         principal.require(Scope.READ)
         limit, offset = max(0, min(limit, LIST_MAX)), max(0, offset)
         if principal.resources is None:
             return await self._access.records.list_tasks(
-                owner=principal.id, states=states, thread=thread, limit=limit, offset=offset
+                owner=principal.id,
+                states=states,
+                thread=thread,
+                limit=limit,
+                offset=offset,
+                output_chars=LISTED_CHARS,
             )
         found = await self._access.records.list_tasks(
-            owner=principal.id, states=states, thread=thread, limit=10 * LIST_MAX
+            owner=principal.id, states=states, thread=thread, limit=10 * LIST_MAX, output_chars=LISTED_CHARS
         )
         return [one for one in found if _sees(principal, one)][offset : offset + limit]
 

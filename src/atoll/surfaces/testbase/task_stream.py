@@ -7,15 +7,17 @@ the task as it ended, with its usage and bill. Comments keep the connection whil
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from starlette.requests import Request
 
-from atoll.domain.errors import InvalidInput
+from atoll.domain.errors import InvalidInput, RateLimited
 from atoll.domain.principal import Principal
 from atoll.domain.task import Task, TaskEvent
 from atoll.services.tasks.tasks import Tasks
-from atoll.surfaces.bodies import Stream, close_iterator, json_bytes
+from atoll.surfaces.bodies import Stream, begun, close_iterator, json_bytes
 from atoll.surfaces.money import money_json
 from atoll.surfaces.testbase.task_answers import told
 
@@ -43,10 +45,33 @@ def last_event_id(request: Request) -> int | None:
     return int(text)
 
 
-def task_stream(tasks: Tasks, principal: Principal, task: Task, after: int) -> Stream:
-    """The answer that tells what happens in the task behind that event, to its end."""
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no", TASK_HEADER: task.id}
-    return Stream(_frames(tasks, principal, task.id, after), headers=headers, media_type=MEDIA)
+class TaskStreams:
+    """Those that are open, so many for one credential at most."""
+
+    def __init__(self, tasks: Tasks, per_key: int) -> None:
+        self._tasks = tasks
+        self._per_key = per_key
+        self._open: Counter[str] = Counter()
+
+    async def answer(self, principal: Principal, task: Task, after: int) -> Stream:
+        """What tells what happens in the task behind that event, to its end. RateLimited."""
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no", TASK_HEADER: task.id}
+        pieces = await begun(self._counted(principal, task.id, after))
+        return Stream(pieces, headers=headers, media_type=MEDIA)
+
+    async def _counted(self, principal: Principal, task_id: str, after: int) -> AsyncGenerator[bytes]:
+        key, most = principal.credential, self._per_key
+        if self._open[key] >= most:
+            raise RateLimited(f"this key has {most} streams of tasks open already ({most}/{most})", retry_after_s=5)
+        self._open[key] += 1
+        try:
+            async with aclosing(_frames(self._tasks, principal, task_id, after)) as frames:
+                async for frame in frames:
+                    yield frame
+        finally:
+            self._open[key] -= 1
+            if not self._open[key]:
+                del self._open[key]
 
 
 async def _frames(tasks: Tasks, principal: Principal, task_id: str, after: int) -> AsyncGenerator[bytes]:

@@ -16,7 +16,8 @@ from atoll.domain.errors import InvalidInput
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.task import Task, TaskState
-from atoll.services.tasks.tasks import Tasks
+from atoll.services.tasks.money import TaskUsage
+from atoll.services.tasks.tasks import LISTED_CHARS, Tasks
 from atoll.services.tasks.threads import NoThread
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model, unless_disconnected
@@ -25,7 +26,7 @@ from atoll.surfaces.routing import REPLAYED
 from atoll.surfaces.testbase.errors import NoSession
 from atoll.surfaces.testbase.task_answers import executed, told
 from atoll.surfaces.testbase.task_requests import AFTER, LIMIT, OFFSET, SESSION, STATE, ExecuteBody
-from atoll.surfaces.testbase.task_stream import TASK_HEADER, last_event_id, task_stream, wants_stream
+from atoll.surfaces.testbase.task_stream import TASK_HEADER, TaskStreams, last_event_id, wants_stream
 from atoll.telemetry.trace import trace_of
 
 ACCEPTED = 202
@@ -36,6 +37,7 @@ class TaskHandlers:
 
     def __init__(self, tasks: Tasks, settings: Settings) -> None:
         self._tasks = tasks
+        self._streams = TaskStreams(tasks, settings.limits.ws_per_key)
         self._body_bytes = settings.server.body_bytes
 
     async def begin(self, request: Request, principal: Principal) -> Response:
@@ -60,7 +62,7 @@ class TaskHandlers:
         task = await self._tasks.get(whose, said["task"])
         headers = {TASK_HEADER: task.id} | ({REPLAYED: "true"} if REPLAYED in begun.headers else {})
         if wants_stream(request):
-            stream = task_stream(self._tasks, whose, task, last_event_id(request) or 0)
+            stream = await self._streams.answer(whose, task, last_event_id(request) or 0)
             stream.headers.update(headers)
             return stream
         if not said["waits"]:
@@ -78,7 +80,11 @@ class TaskHandlers:
             limit=LIMIT.number(request) or 100,
             offset=OFFSET.number(request) or 0,
         )
-        shown = [told(task, await self._tasks.usage(task)) for task in found]
+        paid = next((task for task in found if not task.internal), None)
+        account = None if paid is None else (await self._tasks.usage(paid)).account  # all are of one payer
+        shown = [told(task, TaskUsage(task.tokens, task.cost, 0, None if task.internal else account)) for task in found]
+        for one in shown:
+            one["task"] = one["task"][:LISTED_CHARS]
         return money_response({"count": len(shown), "tasks": shown})
 
     async def get(self, request: Request, principal: Principal) -> Response:
@@ -89,7 +95,7 @@ class TaskHandlers:
         if after is None:
             after = AFTER.number(request) or 0
         task = await self._tasks.get(principal, request.path_params["task"])
-        return task_stream(self._tasks, principal, task, after)
+        return await self._streams.answer(principal, task, after)
 
     async def cancel(self, request: Request, principal: Principal) -> Response:
         return await self._told(await self._tasks.cancel(principal, request.path_params["task"]))
