@@ -14,6 +14,7 @@ from atoll.domain.ledger import Use, UseKind
 from atoll.domain.price import Cost, TokenUse
 from atoll.domain.task import Task, TaskState
 from atoll.records.base import Records
+from atoll.records.ledger import UseQuery
 from atoll.testing.tasks_conformance import NOW, a_task, added
 
 Stores = tuple[Records, Records]
@@ -101,3 +102,17 @@ class BillRecordsConformance:
         assert await stores[1].count_tasks_ended("key_a") == TasksEnded(cancelled=1, forgotten=2)
         (window,) = await stores[1].list_task_bills("key_a", until=NOW + 2 * A_SECOND)
         assert window.task == old[0].id
+
+    async def test_sums_are_told_apart_by_payer_and_kind_and_count_tasks_and_seconds(self, stores: Stores) -> None:
+        compute: dict[str, Any] = {"kind": UseKind.COMPUTE, "cost": Cost(7), "tokens": TokenUse(), "seconds": 2.25}
+        for task, account, more in (("t1", "key_a", {}), ("t1", "key_a", compute), ("t2", "key_b", compute)):
+            await used(stores[0], task, account=account, **more)
+        by_account = await stores[1].total_uses(UseQuery(), by="account")
+        assert [(one.name, one.uses, one.tasks, one.seconds) for one in by_account] == [
+            ("key_a", 2, 1, 2.25),
+            ("key_b", 1, 1, 2.25),
+        ]
+        by_kind = await stores[1].total_uses(UseQuery(), by="kind")
+        assert [(one.name, one.tasks, one.seconds) for one in by_kind] == [("model", 1, 0.0), ("compute", 2, 4.5)]
+        (everything,) = await stores[1].total_uses(UseQuery())
+        assert (everything.tasks, everything.seconds) == (2, 4.5)

@@ -222,6 +222,8 @@ class ChunkRecordsConformance(OnStores):
         for n, each in enumerate(packed):
             await records.add_pack(each, chunks(each, b"%d" % n))
         assert (await records.stored_bytes("key_0"), await records.stored_bytes("key_1")) == (543, 6000)
+        assert await records.list_stored() == [("key_0", 543), ("key_1", 6000)]
+        assert await records.list_stored(after="key_0", limit=1) == [("key_1", 6000)]
         with pytest.raises(Conflict):
             await records.add_pack(packed[0], [])
         new = replace(pack(mine), bytes=20)
@@ -231,6 +233,7 @@ class ChunkRecordsConformance(OnStores):
         for _ in range(2):
             await records.delete_packs([packed[0].id, packed[3].id])
             assert (await records.stored_bytes("key_0"), await records.stored_bytes("key_1")) == (520, 0)
+            assert await records.list_stored() == [("key_0", 520)]
         await records.delete_chunks(mine.id, [chunk_id(b"1")], T0 + timedelta(days=1))
         assert await records.stored_bytes("key_0") == 520
         await records.delete_lineage(other.id)
