@@ -1,4 +1,4 @@
-"""Agents of the SDK against the server of `atoll up`, and with a private one: the agent is a plain command."""
+"""Agents of the SDK against the server of `atoll up`, and with a private one; models are the stand-in."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from atoll import Agent, AsyncAgent, CloudRuntime, LocalRuntime, RunResult, run, run_streamed
-from atoll.sdk import NotFound, RunEvent, TaskCancelled, TaskFailed, TaskTimedOut, Workspace
+from atoll.agents.codex import Codex
+from atoll.sdk import InsufficientCredit, NotFound, RunEvent, TaskCancelled, TaskFailed, TaskTimedOut, Workspace
 from atoll.sdk._io import close_connections
 from atoll.sdk.agent_requests import workspace_id
+from tests.agents.sandboxed import STORE
 from tests.e2e.machine import Machine
 
 pytestmark = [
@@ -38,10 +42,24 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.delenv(name)
         patch.setenv("ATOLL_DATA", str(data))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        up(data, 0)
-        yield data
-        close_connections()
-        subprocess.run([*ATOLL, "down", "--data", str(data)], check=True, capture_output=True, timeout=60)
+        patch.setenv("ATOLL_AGENTS__STORE", str(STORE))
+        with stand_in_model() as url:
+            patch.setenv("OPENAI_BASE_URL", f"{url}/v1")
+            up(data, 0)
+            yield data
+            close_connections()
+            subprocess.run([*ATOLL, "down", "--data", str(data)], check=True, capture_output=True, timeout=60)
+
+
+@contextmanager
+def stand_in_model() -> Iterator[str]:
+    argv = [sys.executable, "-m", "atoll.testing.model_stand_in"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as model:
+        try:
+            assert model.stdout is not None
+            yield model.stdout.readline().split(" at ")[1].split()[0]
+        finally:
+            model.kill()
 
 
 def up(data: Path, port: int) -> dict[str, object]:
@@ -114,6 +132,44 @@ def test_a_server_that_is_killed_in_the_middle_loses_and_doubles_nothing(real: P
     assert told == list(range(1, len(told) + 1))
     assert stream.result.ok
     assert (folder / "done").read_text() == "1\n2\n3\n4\n5\n6\n"
+
+
+@pytest.fixture
+def key(real: Path) -> str:
+    """A standard key with not quite two dollars."""
+    made = json.loads(atoll("keys", "create", "--name", "ann", "--json"))
+    atoll("billing", "credit", made["id"], "1.999")
+    return str(made["key"])
+
+
+def atoll(*words: str) -> str:
+    return subprocess.run([*ATOLL, *words], check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_codex_works_on_a_folder_remembers_and_costs_to_the_millionth(folder: Path, key: str) -> None:
+    package = Codex.package
+    assert package is not None
+    if not (STORE / f"codex-{package.version}").is_dir():
+        pytest.skip(f"codex is not installed in {STORE}: .ci/run does that where the registries answer")
+    agent = Agent("computer", CloudRuntime(key), folder, "Be brief.", agent="codex", model="stand-in")
+    first = run(agent, "Copy it.\nusage: input=6548 output=108\nrun: cp README copy\nsay: I copied it.")
+    assert first.final_output == "I copied it."
+    assert (folder / "copy").read_text() == "mine\n"
+    assert [event.data["command"] for event in first.events if event.type == "command"]
+    assert first.usage.total_cost == 2 * Decimal("0.10308")  # the call of the tool, and what became of it
+    assert first.billing is not None
+    assert first.billing.balance_after == Decimal("1.999") - first.usage.total_cost
+    second = run(agent, "usage: input=1000 output=0\nsay: Still here.")
+    assert second.session_id == first.session_id
+    assert second.usage.input_tokens == 1000  # not the conversation's running total
+    with pytest.raises(InsufficientCredit) as dry:
+        run(agent, "usage: input=120000 output=0\nrun: cp README last\nsay: Never said.")
+    assert dry.value.result is not None
+    assert (folder / "last").exists() == any(event.type == "command" for event in dry.value.result.events)
+    with pytest.raises(InsufficientCredit) as refused:
+        run(Agent(runtime=CloudRuntime(key), workspace=folder, command="true"), "x")
+    assert refused.value.result is None
+    assert refused.value.current_balance == 0
 
 
 def test_a_local_runtime_needs_no_server_and_leaves_none(
