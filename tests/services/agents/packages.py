@@ -18,23 +18,25 @@ PROGRAM = b"#!/bin/sh\necho it runs\n"
 FILES: Mapping[str, bytes] = {"agent/bin/program": PROGRAM, "agent/notes.txt": b"notes", "other/left.txt": b"out"}
 
 
-def wheel(folder: Path, files: Mapping[str, bytes] = FILES, links: Mapping[str, str] | None = None) -> Path:
+def wheel(
+    folder: Path, files: Mapping[str, bytes] = FILES, links: Mapping[str, str] | None = None, name: str = NAME
+) -> Path:
     """A wheel as pip takes one; programs are those below bin/."""
     folder.mkdir(parents=True, exist_ok=True)
-    flat = NAME.replace("-", "_")
+    flat = name.replace("-", "_")
     path = folder / f"{flat}-{VERSION}-py3-none-any.whl"
     about = {
-        f"{flat}-{VERSION}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {VERSION}\n".encode(),
+        f"{flat}-{VERSION}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {VERSION}\n".encode(),
         f"{flat}-{VERSION}.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{flat}-{VERSION}.dist-info/RECORD": b"",
     }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
-        for name, content in {**files, **about}.items():
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = (0o100755 if "/bin/" in name else 0o100644) << 16
+        for path_in, content in {**files, **about}.items():
+            entry = zipfile.ZipInfo(path_in)
+            entry.external_attr = (0o100755 if "/bin/" in path_in else 0o100644) << 16
             made.writestr(entry, content)
-        for name, target in (links or {}).items():
-            entry = zipfile.ZipInfo(name)
+        for path_in, target in (links or {}).items():
+            entry = zipfile.ZipInfo(path_in)
             entry.external_attr = 0o120777 << 16
             made.writestr(entry, target)
     return path
