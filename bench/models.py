@@ -22,6 +22,7 @@ from atoll.domain.price import TokenUse
 from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import SandboxSpec
+from atoll.runtimes.local.runtime import LocalRuntime
 from atoll.settings import Settings
 from atoll.settings.models import ModelSettings, OpenAiSettings
 from atoll.sidekick.gates import MODEL_PORT
@@ -89,19 +90,24 @@ def models(report: Report, rounds: int = ROUNDS) -> None:
 
 
 async def _measured(folder: Path, url: str, rounds: int) -> tuple[list[list], list[list]]:
-    application = create_app(Settings(data=folder, models=ModelSettings(openai=OpenAiSettings(base_url=url))))
+    settings = Settings(data=folder, models=ModelSettings(openai=OpenAiSettings(base_url=url)))
+    runtime = LocalRuntime(folder)
+    application = create_app(settings, runtime=runtime)
     script = f"clock: {WORDS}\nslow: {PAUSE_S}\nusage: input=10 output={WORDS}"
     body = json.dumps({"model": "m", "input": script, "stream": True, "max_output_tokens": 1000})
     port = url.rpartition(":")[2].partition("/")[0]
     direct: list[list] = []
     through: list[list] = []
-    async with application.running():
-        application.model_calls.tasks = Payers()
-        await application.ledger.credit(OPERATOR, OPERATOR.id, 10**9)
-        sandbox = await application.sandboxes.create(OPERATOR, SandboxSpec(task="task_bench"))
-        for _ in range(rounds):
-            direct += await _outside(port, body)
-            through += await _inside(application, sandbox.id, body)
+    try:
+        async with application.running():
+            application.model_calls.tasks = Payers()
+            await application.ledger.credit(OPERATOR, OPERATOR.id, 10**9)
+            sandbox = await application.sandboxes.create(OPERATOR, SandboxSpec(task="task_bench"))
+            for _ in range(rounds):
+                direct += await _outside(port, body)
+                through += await _inside(application, sandbox.id, body)
+    finally:
+        await runtime.shutdown()
     return direct, through
 
 
