@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,21 @@ async def test_an_error_in_one_leaves_the_others(held: Held) -> None:
     assert held.commands.count("COMMIT") == 1
 
 
+async def test_no_group_is_under_way_for_long_and_the_line_keeps_its_order(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "GROUP_S", -1)
+    order: list[str] = []
+
+    def work(name: str) -> Any:
+        return lambda connection: order.append(adds(name)(connection))
+
+    names = [f"n{number}" for number in range(5)]
+    assert await held.together(*map(work, names)) == [None] * 5
+    assert order == await held.names() == names
+    assert held.commands.count("COMMIT") == 5
+
+
 async def test_one_alone_needs_no_savepoint(held: Held) -> None:
     assert await held.together(adds("a")) == ["a"]
     assert held.commands == ["BEGIN IMMEDIATE", "COMMIT"]
@@ -138,6 +154,20 @@ async def test_a_commit_that_fails_fails_all_of_them_and_leaves_nothing(
     assert [type(one) for one in outcomes] == [Unavailable, Conflict, Unavailable]
     assert await held.names() == []
     assert await held.together(adds("d")) == ["d"]
+
+
+async def test_b10_a_lock_that_another_process_keeps_is_waited_for_and_then_unavailable(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(held.database.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        outcomes = await held.together(*map(adds, "abc"))
+        assert [type(one) for one in outcomes] == [Unavailable] * 3
+        waiting = asyncio.create_task(held.together(*map(adds, "def")))
+        await asyncio.sleep(0.1)
+        other.execute("ROLLBACK")
+        assert await waiting == ["d", "e", "f"]
+    assert await held.names() == ["d", "e", "f"]
 
 
 async def test_what_was_given_up_meanwhile_is_not_committed(held: Held) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
@@ -19,7 +20,8 @@ from atoll.records.prepared import translated
 
 T = TypeVar("T")
 
-GROUP_MAX = 128  # in one transaction: other processes wait for its end
+GROUP_MAX = 128  # in one transaction: other processes wait for its end, and the first for the last
+GROUP_S = 0.05  # likewise: what is in line after that long waits for the next
 
 
 class Waiting(Generic[T]):
@@ -58,23 +60,25 @@ def run_group(connection: Connection, line: deque[Waiting[Any]]) -> None:
             one.end(Unavailable())
         else:
             group.append(one)
-    try:
-        _run_together(connection, group)
-    except _AllGone:
-        for one in group:
-            _run_alone(connection, one)
+    _run_together(connection, group)
+    line.extendleft(reversed(group))
 
 
 def _run_together(connection: Connection, group: list[Waiting[Any]]) -> None:
+    """Takes those out of the group that it ran."""
     if len(group) < 2:
-        for one in group:
-            _run_alone(connection, one)
+        while group:
+            _run_alone(connection, group.pop())
         return
+    ran: list[Waiting[Any]] = []
     written: list[Waiting[Any]] = []
     failed: list[tuple[Waiting[Any], BaseException]] = []
 
     def work(connection: Connection) -> None:
-        for one in group:
+        until = time.monotonic() + GROUP_S
+        while group and (not ran or time.monotonic() < until):
+            one = group.pop(0)
+            ran.append(one)
             error = _run_within(connection, one)
             if error is None:
                 written.append(one)
@@ -85,10 +89,14 @@ def _run_together(connection: Connection, group: list[Waiting[Any]]) -> None:
     try:
         transaction(connection, work)
     except _AllGone:
-        raise
+        for one in ran:
+            _run_alone(connection, one)
+        return
     except BaseException as fault:  # no lock, or no commit: nothing of any of them is there
         error = fault
-    for one in group if error is not None else written:
+        if not ran:
+            ran, group[:] = group[:], []
+    for one in ran if error is not None else written:
         one.end(error)
     for one, fault in failed:
         one.end(fault)
