@@ -274,3 +274,14 @@ async def test_one_key_has_so_many_streams_and_no_more(open_house: Any) -> None:
 
             await until(closed)
         await house.call("POST", f"/tasks/{task}/cancel")
+
+
+async def test_money_that_cannot_be_looked_up_is_no_free_task(rich: Any) -> None:
+    rich.records.down = True
+    try:
+        answer = await execute(rich, "true")
+        assert (answer.status_code, answer.json()["error"]) == (503, "Service Unavailable")
+        assert (await execute(rich, task=5)).status_code == 503  # before what is wrong with the body
+    finally:
+        rich.records.down = False
+    assert (await rich.call("GET", "/tasks")).json()["count"] == 0
