@@ -47,6 +47,15 @@ class TaskAccess:
     stands: Callable[[str, str], Awaitable[object]]  # Unauthenticated: a credential may do nothing of its owner's now
     model_url: str
 
+    def timeout_s(self, task: Task) -> float:
+        """How long it may take, from its turn on."""
+        return task.spec.timeout_s or self.limits.timeout_s
+
+    def left_s(self, task: Task) -> float:
+        """Until that is over, by the clock that its turn was recorded with."""
+        begun = task.started_at or self.clock()
+        return self.timeout_s(task) - (self.clock() - begun).total_seconds()
+
     async def acting(self, task: Task) -> Principal:
         """In whose name a task acts: its owner's, wherever and whenever its turn comes."""
         return Principal(
