@@ -98,3 +98,18 @@ def test_a12_a_weak_key_in_the_settings_keeps_the_server_from_starting(atoll: At
     assert done.returncode != 0
     assert ("admin.api_key" if name == "ADMIN_API_KEY" else "keys.bootstrap") in done.stderr
     assert value not in done.stderr
+
+
+@pytest.mark.timeout(180)
+def test_a_pair_for_object_stores_is_made_listed_and_ended(atoll: Atoll) -> None:
+    atoll("keys", "create", "--name", "sync")
+    (key,) = json.loads(atoll("keys", "list", "--json").stdout)
+    made = json.loads(atoll("keys", "hmac", "create", key["id"], "--json").stdout)
+    assert made["key"] == key["id"] and re.fullmatch(r"hmac_[0-9a-f]{24}", made["id"]) and len(made["secret"]) == 40
+    settings = atoll("keys", "hmac", "create", key["id"], "--boto").stdout
+    assert "gs_access_key_id = hmac_" in settings and "prefer_api = xml" in settings
+    listed = atoll("keys", "hmac", "list", "--json").stdout
+    assert [one["key"] for one in json.loads(listed)] == [key["id"]] * 2 and made["secret"] not in listed
+    assert atoll("keys", "hmac", "revoke", made["id"]).stdout == made["id"] + "\n"
+    assert atoll("keys", "hmac", "revoke", made["id"]).stderr == f"atoll: access key {made['id']} not found\n"
+    assert atoll("keys", "hmac", "create", "key_000000000000").returncode != 0

@@ -12,10 +12,10 @@ from tests.e2e.conftest import assert_no_faults, tidy
 from tests.e2e.machine import assert_nothing_left
 from tests.e2e.server import Server, free_port
 from tests.objects.elsewhere import Elsewhere
-from tests.objects.program import INSTALL_S, gsutil, settle
+from tests.objects.program import gsutil, settle
 
 __all__ = ["gsutil"]
-pytestmark = pytest.mark.timeout(INSTALL_S + 120)
+pytestmark = pytest.mark.timeout(120)
 WORKSPACE = "my-project-0123456789abcdef"
 # What stands in for an agent: it works on what was uploaded, and keeps notes where agents do.
 AGENT = """

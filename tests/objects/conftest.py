@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,27 +68,42 @@ class Store:
         return handler.__self__._objects
 
 
+Opener = Callable[..., AbstractAsyncContextManager[Store]]
+
+
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """Everything is closed and checked at the end."""
-    tree = {
-        "data": tmp_path,
-        "runtime": "fake",
-        "server": {"port": 0, "drain_s": 2},
-        "objects": {"enabled": True, "port": 0, "object_bytes": 8 * 2**20},
-        "rates": {"enabled": False},
-    }
-    records, host = MemoryRecords(), FakeHost()
-    app = Application(Settings.model_validate(tree), records, FakeRuntime(host), None, MemoryBlobs(), MemoryVault())
+async def open_store(tmp_path: Path) -> AsyncIterator[Opener]:
+    """`async with open_store(**changed settings) as store`; everything is closed and checked at the end."""
+
+    @asynccontextmanager
+    async def opener(**changed: Any) -> AsyncIterator[Store]:
+        tree = {
+            "data": tmp_path,
+            "runtime": "fake",
+            "server": {"port": 0, "drain_s": 2},
+            "objects": {"enabled": True, "port": 0, "object_bytes": 8 * 2**20},
+            "rates": {"enabled": False},
+        }
+        settings = Settings.model_validate(tree | changed)
+        records, host = MemoryRecords(), FakeHost()
+        app = Application(settings, records, FakeRuntime(host), None, MemoryBlobs(), MemoryVault())
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(app.runtime.shutdown)
+            http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
+            await stack.enter_async_context(app.running())
+            api = await stack.enter_async_context(listening(app))
+            [door] = app.beside
+            url = await stack.enter_async_context(accepting(door.app, app.settings, listen(door.host, door.port)))
+            yield Store(app, api, url, host, records, http)
+
     before = asyncio.all_tasks()
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(app.runtime.shutdown)
-        http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
-        await stack.enter_async_context(app.running())
-        api = await stack.enter_async_context(listening(app))
-        [door] = app.beside
-        url = await stack.enter_async_context(accepting(door.app, app.settings, listen(door.host, door.port)))
-        yield Store(app, api, url, host, records, http)
+    yield opener
     left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
     _, left = await asyncio.wait(left, timeout=0.5) if left else (left, left)
     assert not left, left
+
+
+@pytest.fixture
+async def store(open_store: Opener) -> AsyncIterator[Store]:
+    async with open_store() as opened:
+        yield opened

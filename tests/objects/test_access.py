@@ -11,7 +11,7 @@ import pytest
 
 from atoll.domain.key import Scope
 
-from .conftest import Store
+from .conftest import Opener, Store
 from .signing import BUCKET, Client, code
 
 PATH = f"/{BUCKET}/p/a"
@@ -179,3 +179,13 @@ async def test_changes_through_the_door_are_in_the_audit_trail(store: Store) -> 
     refused = [(one.target, one.actor) for one in events if one.action == "request.refused"]
     assert sorted(refused) == [("p/.home/x", key.id), ("p/a", "anonymous")]
     assert not any(alice.secret in repr(one) for one in events)
+
+
+async def test_whoever_asks_too_often_is_told_to_slow_down(open_store: Opener) -> None:
+    async with open_store(rates={"objects": {"key_per_s": 0.001, "key_burst": 3}}) as store:
+        alice = await store.alice()
+        answers = [await alice.call("HEAD", "p/a") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [404] * 3 + [503]
+        slow = await alice.call("GET", "p/a")
+        assert (slow.status_code, code(slow)) == (503, "SlowDown")
+        assert int(slow.headers["retry-after"]) > 0

@@ -15,7 +15,7 @@ from atoll.serve import accepting
 
 from .conftest import Store
 from .elsewhere import Elsewhere
-from .program import INSTALL_S, gsutil, settle
+from .program import gsutil, settle
 from .signing import BUCKET
 
 __all__ = ["gsutil"]
@@ -23,7 +23,7 @@ __all__ = ["gsutil"]
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes a network of its own, which needs root"),
-    pytest.mark.timeout(INSTALL_S + 120),
+    pytest.mark.timeout(120),
 ]
 
 

@@ -54,6 +54,15 @@ class ComputeRates(SurfaceRates):
     """Of the ComputeSDK API."""
 
 
+class ObjectRates(SurfaceRates):
+    """Of the object-store door, whose clients send a request for each file."""
+
+    key_per_s: float | None = Field(default=100.0, gt=0, le=1_000_000)
+    """Requests a second of one key here, in the long run. Empty: `rates.key_per_s`."""
+    key_burst: int | None = Field(default=400, ge=1, le=1_000_000)
+    """Requests of one key at once here. Empty: `rates.key_burst`."""
+
+
 class Rates(Section):
     """Requests a second. Owner and internal keys from loopback are never limited."""
 
@@ -81,3 +90,4 @@ class Rates(Section):
     execbox: ExecboxRates = ExecboxRates()
     terminal_platform: TerminalRates = TerminalRates()
     computesdk: ComputeRates = ComputeRates()
+    objects: ObjectRates = ObjectRates()
