@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import audit, authentication, crowd, interactive, ledger, running, snapshots, syncing, tasks, trees
+from bench import audit, authentication, crowd, interactive, ledger, models, running, snapshots, syncing, tasks, trees
 from bench.figures import Report
 from bench.server import Server, server
 
@@ -37,6 +37,7 @@ def parts(quick: bool) -> dict[str, Callable[[Report, Server], None]]:
         "auth": lambda report, up: authentication.authentication(report, up, 3 * n),
         "audit": lambda report, _: audit.audit(report, 10_000 if quick else 100_000),
         "ledger": lambda report, _: ledger.ledger(report, 500 if quick else 5_000),
+        "models": lambda report, _: models.models(report, 2 if quick else 8),
         "exec": lambda report, _: running.execs(report, 3 * n),
         "terminal": lambda report, _: running.terminal_echo(report, 3 * n),
         "file": lambda report, up: running.big_file(report, up.pid, size),

@@ -114,6 +114,7 @@ class World:
     side: Side
     calls: ModelCalls
     port: int
+    metrics: Metrics
     serving: set[asyncio.Task[Any]] = field(default_factory=set[Any])
 
     @property
@@ -159,9 +160,9 @@ async def gateway(
             Provider("openai", Kind.OPENAI, f"{url}/v1", REAL_KEY),
             Provider("anthropic", Kind.ANTHROPIC, url, REAL_KEY),
         ]
-        purse = purse or Purse()
+        purse, metrics = purse or Purse(), Metrics()
         found = Providers(both if providers is None else providers, aliases)
-        calls = ModelCalls(purse, purse, found, Blanking(known, [REAL_KEY]), limits, metrics=Metrics())
+        calls = ModelCalls(purse, purse, found, Blanking(known, [REAL_KEY]), limits, metrics=metrics)
         side = Side()
         calls.tasks = side
         streams = model_streams(calls, config, Http)
@@ -184,7 +185,7 @@ async def gateway(
         port = server.sockets[0].getsockname()[1]
         client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20)
         try:
-            yield World(client, model, purse, side, calls, port, serving)
+            yield World(client, model, purse, side, calls, port, metrics, serving)
         finally:
             await client.aclose()
             await streams.close()

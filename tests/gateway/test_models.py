@@ -233,3 +233,20 @@ async def test_a_call_waits_for_what_others_hold_rather_than_end_its_task():
         assert sorted(answer.status_code for answer in answers) == [200, 429]
         assert "hold the credit" in answers[0].text + answers[1].text
         assert not [told for told in world.side.told if told[0] == "dry"]
+
+
+async def test_how_calls_ended_is_counted():
+    async with gateway(limits=ModelLimits(between_s=0.3)) as world:
+        for script in ("say: a", "error: 500", "say: a\nhang", "say: a\nbreak"):
+            await world.client.post("/v1/responses", json=asked("/v1/responses", script, stream=True))
+        with pytest.raises(httpx2.ReadTimeout):
+            slow = asked("/v1/responses", "wait: 5\nsay: a")
+            await world.client.post("/v1/responses", json=slow, timeout=0.1)
+        await settled(world)
+        count = world.metrics.registry.get_sample_value
+        ends = {
+            name: count("model_calls_total", {"provider": "openai", "outcome": name})
+            for name in ("answered", "refused", "silent", "broken", "left")
+        }
+        assert set(ends.values()) == {1.0}, ends
+        assert count("model_calls_estimated_total") == 2

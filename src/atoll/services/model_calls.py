@@ -117,6 +117,7 @@ class _Call:
     begun_at: float = field(default_factory=time.monotonic)
     answered: bool = False  # the provider has begun an answer that costs
     settled: bool = False
+    outcome: str = "broken"
 
 
 class ModelCalls:
@@ -175,10 +176,16 @@ class ModelCalls:
                     yield await self._answer(call, upstream)
             except (TimeoutError, ModelHangs) as error:
                 message = error.message if isinstance(error, ModelHangs) else "the model's answer took too long"
-                self._metrics.called(call.provider.name, "silent")
+                call.outcome = "silent"
                 self.tasks.hung(sandbox.spec.task or "", message)
                 raise ModelHangs(message) from None
+            except CallRefused:
+                raise
+            except BaseException:
+                call.outcome = "left"
+                raise
             finally:
+                self._metrics.called(call.provider.name, call.outcome)
                 await self._settle_behind(call)
 
     @asynccontextmanager
@@ -270,10 +277,10 @@ class ModelCalls:
 
     async def _answer(self, call: _Call, upstream: UpstreamAnswer) -> ModelAnswer:
         if not call.answered:
+            call.outcome = "refused"
             return await self._refused_by(call.provider, upstream)
         if upstream.headers.get("content-encoding", "identity") != "identity":
             call.answered = False
-            self._metrics.called(call.provider.name, "broken")
             raise CallRefused(Because.PROVIDER, "the model's provider answered in an encoding that was not asked for")
         streamed = "text/event-stream" in upstream.headers.get("content-type", "")
         hide = streamed and call.asked.dialect is Dialect.CHAT and not call.asked.usage_asked
@@ -283,26 +290,21 @@ class ModelCalls:
 
     async def _metered(self, call: _Call, upstream: UpstreamAnswer) -> AsyncGenerator[bytes]:
         """It is settled before the program knows that the answer is over: what it does next finds it charged."""
-        try:
-            async with aclosing(upstream.pieces) as pieces:
-                async for piece in pieces:
-                    passed = call.meter.feed(piece)
-                    if call.meter.over:
-                        await self._settle_behind(call)
-                    if passed:
-                        yield passed
-        except CallRefused:
-            self._metrics.called(call.provider.name, "broken")
-            raise
+        async with aclosing(upstream.pieces) as pieces:
+            async for piece in pieces:
+                passed = call.meter.feed(piece)
+                if call.meter.over:
+                    await self._settle_behind(call)
+                if passed:
+                    yield passed
         left = call.meter.end()
         await self._settle_behind(call)
         if left:
             yield left
-        self._metrics.called(call.provider.name, "answered")
+        call.outcome = "answered"
 
     async def _refused_by(self, provider: Provider, upstream: UpstreamAnswer) -> ModelAnswer:
         """The provider's own error, without what is the operator's in it."""
-        self._metrics.called(provider.name, "refused")
         body = bytearray()
         async for piece in upstream.pieces:
             body += piece

@@ -39,7 +39,7 @@ class ModelMetrics:
         )
 
     def called(self, provider: str, outcome: str) -> None:
-        """`outcome`: answered, refused, broken or silent."""
+        """`outcome`: answered, refused, broken, silent or left."""
         self._calls.labels(provider, outcome).inc()
 
     def refused(self, reason: str) -> None:

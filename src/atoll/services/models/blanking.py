@@ -16,7 +16,6 @@ from atoll.domain.sandbox import Sandbox
 SECRET_BYTES_MIN = 8  # shorter values are parts of anything
 LINE_BYTES_MIN = 20  # of a value of several lines: programs show them one by one, with numbers before them
 KNOWN_S = 30.0
-KNOWN_MAX = 1_000
 BLANK = b"[withheld by Atoll]"
 _KEY = re.compile(rb"\b[a-z][a-z0-9]{1,15}(?:_[a-z]{1,8})?_[0-9a-f]{64}\b")  # as this server makes them
 
@@ -48,8 +47,8 @@ class Blanking:
         now = time.monotonic()
         known = self._known.get(sandbox.id)
         if known is None or now >= known[0]:
-            if len(self._known) >= KNOWN_MAX:
-                self._known.clear()
+            # values are not kept for sandboxes that ask no more
+            self._known = {name: one for name, one in self._known.items() if now < one[0]}
             known = self._known[sandbox.id] = (now + KNOWN_S, _needles(await self._secrets(sandbox)))
         return known[1]
 
