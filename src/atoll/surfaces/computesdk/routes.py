@@ -24,7 +24,8 @@ def operations(workspaces: Workspaces, settings: Settings) -> list[Operation]:
         Operation(
             "POST", FILESYSTEMS, of.create, "createFilesystem", "Create a file system",
             answers=(Answer(201, "the file system", filesystems.FilesystemAnswer),),
-            body=filesystems.FilesystemBody, errors=(*BODY, 404, 409, 503, 504), tag=tag, error=error, once=Once.MADE,
+            body=filesystems.FilesystemBody, errors=(*BODY, 402, 404, 409, 503, 504),
+            tag=tag, error=error, once=Once.MADE,
         ),
         Operation(
             "GET", FILESYSTEMS, of.list, "listFilesystems", "Your file systems, newest first",

@@ -42,7 +42,7 @@ def _sessions(of: Sessions) -> list[Operation]:
         Operation(
             "POST", "/v1/sessions", of.create, "createSession", "Create a session",
             answers=(Answer(201, "the session, running", answers.SessionAnswer),),
-            body=requests.CreateBody, errors=(400, 404, 409, 413, 501, 503, 504), once=Once.MADE,
+            body=requests.CreateBody, errors=(400, 402, 404, 409, 413, 501, 503, 504), once=Once.MADE,
         ),
         Operation(
             "GET", "/v1/sessions", of.list, "listSessions", "List your sessions, newest first",
@@ -84,7 +84,7 @@ def _sessions(of: Sessions) -> list[Operation]:
         ),
         Operation(
             "POST", SESSION + "/resume", of.resume, "resumeSession", "Let a frozen or suspended session go on",
-            answers=(paused,), errors=(*GONE, 429, 501, 503),
+            answers=(paused,), errors=(402, *GONE, 429, 501, 503),
         ),
         Operation(
             "GET", SESSION + "/url", of.url, "getPortUrl", "Where an exposed port is reached",
@@ -120,7 +120,7 @@ def _processes(of: ProcessHandlers) -> list[Operation]:
         Operation(
             "POST", SESSION + "/exec", of.exec, "exec", "Run a command to its end",
             answers=(Answer(200, "how it ended and what it wrote", answers.ExecAnswer),),
-            body=requests.ExecBody, errors=(400, *GONE, 413, 503, 504), tag="processes", once=Once.RAN,
+            body=requests.ExecBody, errors=(400, 402, *GONE, 413, 503, 504), tag="processes", once=Once.RAN,
             description="A client that disconnects ends the command, unless the request has an Idempotency-Key.",
         ),
         Operation(

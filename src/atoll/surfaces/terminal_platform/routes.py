@@ -50,7 +50,7 @@ def _workspaces(of: AgentWorkspaceHandlers) -> list[Operation]:
     return [
         Operation(
             "POST", "/workspaces", of.create, "createAgentWorkspace", "Create a workspace",
-            answers=(workspace,), body=workspaces.AgentWorkspaceBody, errors=(*BODY, 404, 409, 503, 504),
+            answers=(workspace,), body=workspaces.AgentWorkspaceBody, errors=(*BODY, 402, 404, 409, 503, 504),
             tag=tag, error=error, once=Once.MADE,
         ),
         Operation(

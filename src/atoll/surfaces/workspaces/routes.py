@@ -61,7 +61,7 @@ def _workspaces(of: WorkspaceHandlers) -> list[Operation]:
     return [
         Operation(
             "POST", WORKSPACES, of.create, "createWorkspace", "Create a workspace",
-            answers=(made,), body=requests.WorkspaceBody, errors=(*BODY, 404, 409, 503, 504), tag=TAGGED,
+            answers=(made,), body=requests.WorkspaceBody, errors=(*BODY, 402, 404, 409, 503, 504), tag=TAGGED,
             once=Once.MADE,
         ),
         Operation(
@@ -83,7 +83,7 @@ def _workspaces(of: WorkspaceHandlers) -> list[Operation]:
         ),
         Operation(
             "POST", WORKSPACE + "/fork", of.fork, "forkWorkspace", "A new workspace that begins as this one is",
-            answers=(made,), body=requests.ForkBody, errors=(*BODY, 409, *LOST), tag=TAGGED, once=Once.RAN,
+            answers=(made,), body=requests.ForkBody, errors=(*BODY, 402, 409, *LOST), tag=TAGGED, once=Once.RAN,
         ),
         Operation(
             "POST", WORKSPACE + "/merge", of.merge, "mergeWorkspace", "Take over what another workspace changed",
@@ -180,7 +180,7 @@ def _archives(of: TransferHandlers) -> list[Operation]:
         Operation(
             "POST", WORKSPACE + "/import", of.import_archive, "importWorkspace", "Replace the tree by an archive's",
             answers=(Answer(201, "the revision that this made", answers.RevisionAnswer),),
-            body=ARCHIVE_MEDIA, parameters=(STRIP, MESSAGE), errors=(*BODY, 409, *LOST), tag=TAGGED,
+            body=ARCHIVE_MEDIA, parameters=(STRIP, MESSAGE), errors=(*BODY, 402, 409, *LOST), tag=TAGGED,
         ),
     ]  # fmt: skip
 
@@ -205,7 +205,7 @@ def _sync(of: TransferHandlers) -> list[Operation]:
         Operation(
             "POST", SYNC + "/chunks", of.chunks, "syncChunks", "Send chunks",
             answers=(Answer(200, "they are durable", answers.StoredAnswer),),
-            body=BYTES, errors=(*BODY, *LOST), tag=tag, description=FRAMES_TEXT,
+            body=BYTES, errors=(*BODY, 402, *LOST), tag=tag, description=FRAMES_TEXT,
         ),
         Operation(
             "POST", SYNC + "/fetch", of.fetch, "syncFetch", "Get chunks",
