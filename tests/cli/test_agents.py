@@ -72,7 +72,8 @@ def test_a_task_in_several_words_is_told_to_be_quoted(atoll: Atoll, tasks: FakeT
     done = atoll("agent", "run", "fix", "the", "bug")
     assert done.returncode == 2
     assert "put it in quotes" in done.stderr
-    assert atoll("agent", "run", "x", "--budget", "cheap").returncode == 2
+    wrong = atoll("agent", "run", "x", "--budget", "cheap")
+    assert (wrong.returncode, wrong.stderr) == (2, "atoll: --budget must be a number of dollars\n")
     assert not tasks.requests
 
 

@@ -23,6 +23,7 @@ from atoll.sdk import (
     NotFound,
     RunEvent,
     SpendingLimitExceeded,
+    SyncFailed,
     TaskCancelled,
     TaskFailed,
     Tasks,
@@ -33,6 +34,7 @@ from atoll.sdk.agent_requests import workspace_id
 from tests.sdk.fake_tasks import BILLING, USAGE, FakeTasks
 from tests.sdk.fake_workspaces import FakeWorkspaces
 from tests.sdk.fake_workspaces import Workspace as Stored
+from tests.sdk.local_process import Refused
 from tests.sdk.stand_in import KEY, StandIn
 
 DRY = {"state": "failed", "reason": "insufficient_credit"}
@@ -107,6 +109,8 @@ def test_any_session_is_continued_by_its_id_and_an_unknown_one_is_an_error(tasks
     first = run(Agent(workspace=folder), "one")
     again = run(Agent(workspace=folder), "two", session_id=first.session_id)
     assert again.session_id == first.session_id
+    agent = Agent(workspace=folder, session_id=first.session_id)
+    assert run(agent, "two", session_id="").session_id not in (None, first.session_id)
     with pytest.raises(NotFound, match="Session not found"):
         run(Agent(workspace=folder, session_id="thread_unknown"), "three")
 
@@ -128,6 +132,25 @@ def test_what_both_changed_is_kept_twice_and_told(tasks: FakeTasks, folder: Path
     assert texts == {"mine\n", "the agent's\n"}
     told = [event for event in result.events if event.type == "sync"][-1].data
     assert told["conflicts"][0]["path"] == "file"
+
+
+def test_files_that_do_not_come_back_are_told_of_and_come_with_the_next_run(
+    tasks: FakeTasks, fake: FakeWorkspaces, folder: Path
+) -> None:
+    agent = Agent(workspace=folder)
+
+    def refused(what: str) -> None:
+        if tasks.all:
+            raise Refused(403, "FORBIDDEN", "not now")
+
+    fake.before = refused
+    with pytest.raises(SyncFailed, match="not now") as caught:
+        run(agent, "x")
+    assert caught.value.output == "Created hello.py"
+    assert not (folder / "hello.py").exists()
+    fake.before = lambda what: None
+    run(agent, "y")
+    assert (folder / "hello.py").exists()
 
 
 def test_what_the_agent_deleted_is_deleted_and_what_is_ignored_never_travels(tasks: FakeTasks, folder: Path) -> None:

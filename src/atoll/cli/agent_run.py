@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atoll.cli import options, output
-from atoll.cli.failure import MISUSED, Failed, explain, say
+from atoll.cli.failure import MISUSED, Failed, call_fields, explain, say
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from atoll.sdk import AsyncAgent, AsyncRunStream, RunResult
 
 INTERRUPTED = 130
+_OPTIONS = {"session_id": "--session", "task": "TASK", "command": "COMMAND"} | {
+    name: f"--{name}" for name in ("agent", "model", "instructions", "budget")
+}
 
 
 def add_run(group: typer.Typer) -> None:
@@ -62,6 +65,7 @@ def run(
     from atoll.cli import amounts
     from atoll.sdk import AsyncAgent, CloudRuntime, LocalRuntime
 
+    call_fields(_OPTIONS)
     if command and "--" not in sys.argv:
         raise Failed("the task must be one argument: put it in quotes (what follows -- is a command)", MISUSED)
     if local and no_sync:
@@ -177,7 +181,8 @@ def _say_end(lines: Lines, result: RunResult) -> None:
         came = len(result.after.received) if result.after is not None else 0
         back = f", {output.count(came, 'path', 'paths')} came back" if result.after is not None else ""
         lines.note(f"cancelled: what it did is saved in workspace {result.workspace_id}{back}")
-    lines.note(f"{told}; session {result.session_id}")
+    where = f"; workspace {result.workspace_id}" if result.after is None else ""
+    lines.note(f"{told}; session {result.session_id}{where}")
 
 
 def _object(result: RunResult, failed: Exception | None) -> dict[str, Any]:

@@ -29,8 +29,8 @@ from atoll.sdk.task_values import ENDED, SYNC, Billing, RunEvent, RunResult, Tas
 class AsyncAgent:
     """Something that does tasks on a workspace: a folder of this machine, `ws:NAME`, or a workspace of the server.
 
-    Successive runs continue one session, `session_id`; None begins a new one. Arguments that are None are the server's
-    to choose. `command` is the program of the agent of that name.
+    Successive runs continue one session, `session_id`; an empty one given to `run` begins another. Arguments that are
+    None are the server's to choose. `command` is the program of the agent of that name.
     """
 
     def __init__(
@@ -84,7 +84,8 @@ class AsyncAgent:
         self, task: str, *, session_id: str | None = None, budget: Money | None = None, timeout: float | None = None
     ) -> AsyncRunStream:
         """The same, to be iterated: events as they come, then `result`. Nothing happens before the first of them."""
-        return AsyncRunStream(self, task, session_id or self.session_id, budget, timeout or self.runtime.timeout)
+        session = self.session_id if session_id is None else session_id
+        return AsyncRunStream(self, task, session, budget, self.runtime.timeout if timeout is None else timeout)
 
 
 class AsyncRunStream:
