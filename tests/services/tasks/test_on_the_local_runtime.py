@@ -67,3 +67,28 @@ async def test_an_agent_that_does_not_listen_is_killed_with_all_it_started(real:
     assert (ended.state, ended.end, ended.output) == (TaskState.CANCELLED, TaskEnd.CANCELLED, "up\n")
     assert (await real.shop.files("w"))[b"kept"] == b"saved\n"
     assert await real.shop.records.count_live() == 0
+
+
+async def test_an_agent_that_floods_its_output_keeps_nobody_waiting_and_ends(real: Desk) -> None:
+    script = "yes the same words again and again and again & sleep 1; kill $!; echo; echo kept > kept"
+    flooding = await real.submit("sh", "-c", script, workspace="flood")
+    async for event in real.tasks.events(ALICE, flooding.id):
+        if event.type == "output":
+            break
+    beside = await real.done("echo", "beside")
+    assert beside.output == "beside\n"
+    ended = await real.tasks.wait(ALICE, flooding.id)
+    assert (ended.state, ended.end) == (TaskState.SUCCEEDED, TaskEnd.DONE)
+    told = await real.told(flooding)
+    assert len(told) <= real.limits.events_max and told[-1] == "task.ended" and told.count("warning") == 1
+
+
+async def test_an_agent_that_takes_all_memory_or_forks_without_end_is_a_task_that_failed(real: Desk) -> None:
+    script = "echo kept > kept; exec python3 -c 'print(len(b\"x\" * 2**31))'"
+    eats = await real.done("sh", "-c", script, workspace="eats", timeout_s=30)
+    assert (eats.state, eats.end) == (TaskState.FAILED, TaskEnd.AGENT_FAILED)
+    assert (await real.shop.files("eats"))[b"kept"] == b"kept\n"
+    script = "for n in $(seq 2000); do sleep 1000 & done; sleep 1000"
+    forks = await real.done("sh", "-c", script, workspace="forks", timeout_s=2)
+    assert forks.state is TaskState.FAILED and forks.end in (TaskEnd.TIMEOUT, TaskEnd.AGENT_FAILED)
+    assert await real.shop.records.count_live() == 0
