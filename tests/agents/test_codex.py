@@ -51,15 +51,22 @@ async def test_it_edits_files_and_goes_on_with_its_conversation(codex: Computer)
     assert "it is done" in codex.model.log[-1].body.decode()
 
 
-async def test_it_calls_a_tool_server_of_the_request(codex: Computer) -> None:
+async def test_it_calls_tool_servers_of_the_request(codex: Computer) -> None:
     await codex.sh(f"cat > server.py <<'END'\n{SERVER}\nEND")
-    server = McpServer("notes", ("python3", "/workspace/server.py", ' "quoted" $HOME'))
-    ran = await codex.run(asked('call: mcp__notes__note {"text": "hello"}\nsay: told', mcp_servers=(server,)))
+    await codex.sh("setsid python3 server.py ' by http' 8123 > http.log 2>&1 < /dev/null & sleep 1")
+    servers = (
+        McpServer("notes", ("python3", "/workspace/server.py", ' "quoted" $HOME')),
+        McpServer("more", url="http://127.0.0.1:8123/mcp"),
+    )
+    script = 'call: mcp__notes__note {"text": "hello"}\ncall: mcp__more__note {"text": ", and"}\nsay: told'
+    ran = await codex.run(asked(script, mcp_servers=servers))
     assert ran.outcome.ok, ran.outcome
-    assert await codex.sh("cat notes.txt") == 'hello "quoted" $HOME', [a.json.get("tools") for a in codex.model.log]
+    assert await codex.sh("cat notes.txt") == 'hello "quoted" $HOME, and by http', await codex.sh("cat http.log")
     assert [(call["server"], call["tool"], call["status"]) for call in ran.of("tool_call")] == [
         ("notes", "note", "in_progress"),
         ("notes", "note", "completed"),
+        ("more", "note", "in_progress"),
+        ("more", "note", "completed"),
     ]
 
 
