@@ -15,7 +15,7 @@ from tests.objects.elsewhere import Elsewhere
 from tests.objects.program import gsutil, settle
 
 __all__ = ["gsutil"]
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 WORKSPACE = "my-project-0123456789abcdef"
 # What stands in for an agent: it works on what was uploaded, and keeps notes where agents do.
 AGENT = """

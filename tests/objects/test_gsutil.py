@@ -23,7 +23,7 @@ __all__ = ["gsutil"]
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="makes a network of its own, which needs root"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(240),
 ]
 
 
