@@ -19,6 +19,7 @@ from atoll.services.objects.objects import Objects
 from atoll.services.quota_overrides import QuotaOverrides
 from atoll.services.signup import Signup
 from atoll.services.tasks.history import TaskHistory
+from atoll.services.workspaces.names import WorkspaceNames
 from atoll.services.workspaces.parts import Parts
 from atoll.surfaces.computesdk.auth import operations as auth_operations
 from atoll.surfaces.computesdk.capabilities import operations as capability_operations
@@ -91,7 +92,7 @@ def served_by(app: Application) -> list[tuple[Dialect, list[Operation]]]:
         (administrators, billing_admin_operations(billing_admin, billing, app.settings)),
         (TestbaseDialect(), billing_operations(billing)),
         (TestbaseDialect(), file_operations(app.workspaces, app.settings)),
-        (TestbaseDialect(), task_operations(app.tasks, history, app.settings)),
+        (TestbaseDialect(), task_operations(app.tasks, history, WorkspaceNames(app.records), app.settings)),
         (app.dialect, _accounts(app)),
         (app.dialect, ops_operations(health, metrics, pages, history)),
     ]

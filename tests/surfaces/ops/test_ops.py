@@ -200,7 +200,7 @@ async def test_a_day_of_tasks_is_ones_own_to_look_back_at(house: Any, keys: Any)
     done = (await house.call("POST", "/execute", keys.OWNER, json=body)).json()
     mine = (await house.call("GET", "/metrics/history", keys.OWNER)).json()
     (entry,) = mine["history"]
-    assert mine["count"] == 1 and entry["sessionId"] == done["sessionId"]
+    assert mine["count"] == 1 and entry["sessionId"] == done["sessionId"] and entry["workspaceId"] == "w"
     assert entry["success"] is False and entry["error"] and entry["duration"] >= 0
     assert (await house.call("GET", "/metrics/history", keys.BOB)).json() == {"count": 0, "history": []}
     assert (await house.call("GET", "/metrics/history", None)).status_code == 401

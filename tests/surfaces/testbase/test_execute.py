@@ -112,6 +112,7 @@ async def test_sessions_are_listed_looked_at_and_deleted(rich: Any, keys: Any) -
     (session,) = listed["sessions"]
     assert listed["count"] == 1
     assert (session["sessionId"], session["taskCount"]) == (done["sessionId"], 2)
+    assert session["workspaceId"] == "my-project"  # as its owner calls it
     assert set(session) == {"sessionId", "threadId", "workspaceId", "lastActivity", "taskCount", "created"}
     path = f"/sessions/{done['sessionId']}"
     assert (await rich.call("GET", path)).json() == session
@@ -175,6 +176,7 @@ async def test_events_come_as_they_happen_and_the_last_one_carries_the_task(rich
     assert (told[0]["type"], told[-1]["type"]) == ("task.started", "task.ended")
     last = told[-1]["data"]
     assert (last["state"], last["taskId"]) == ("succeeded", answer.headers["atoll-task"])
+    assert last["workspaceId"] == "my-project"
     assert "one" in last["output"] and last["billing"]["balanceAfter"] == 10
     for after in (1, len(told) - 1, len(told)):
         path = f"/tasks/{last['taskId']}/events"
@@ -285,3 +287,15 @@ async def test_money_that_cannot_be_looked_up_is_no_free_task(rich: Any) -> None
     finally:
         rich.records.down = False
     assert (await rich.call("GET", "/tasks")).json()["count"] == 0
+
+
+async def test_a_workspace_that_is_shared_is_called_by_its_id(rich: Any, keys: Any) -> None:
+    made = (await rich.call("POST", "/v1/workspaces", keys.BOB, json={"name": "bobs"})).json()["id"]
+    share = {"permission": "write"}
+    await rich.call("PUT", f"/v1/workspaces/{made}/collaborators/{ALICE_ID}", keys.BOB, json=share)
+    done = await execute(rich, "touch", "/workspace/new", workspaceId=made)
+    assert (done.status_code, done.json()["workspaceId"]) == (200, made), done.text
+    told = (await rich.call("GET", f"/tasks/{done.json()['taskId']}")).json()
+    assert told["workspaceId"] == made
+    assert (await rich.call("GET", "/workspace/bobs/download/new", keys.BOB)).status_code == 200
+    assert (await rich.call("GET", "/tasks", keys.BOB)).json()["count"] == 0  # who asked has it, and paid

@@ -9,6 +9,7 @@ from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.services.tasks.tasks import Tasks
 from atoll.services.tasks.threads import NoThread
+from atoll.services.workspaces.names import WorkspaceNames
 from atoll.surfaces.bodies import json_response
 from atoll.surfaces.operation import Parameter
 from atoll.surfaces.testbase.errors import NoSession
@@ -23,13 +24,15 @@ CLEARED = "Thread cache cleared"  # the protocol's words
 class SessionHandlers:
     """One method for each operation."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, names: WorkspaceNames) -> None:
         self._tasks = tasks
+        self._names = names
 
     async def list(self, request: Request, principal: Principal) -> Response:
         limit, offset = LIMIT.number(request) or LISTED, OFFSET.number(request) or 0
         found = await self._tasks.threads(principal, limit=limit, offset=offset)
-        return json_response({"count": len(found), "sessions": [session(one) for one in found]})
+        names = await self._names.of(principal, {one.workspace for one in found})
+        return json_response({"count": len(found), "sessions": [session(one, names[one.workspace]) for one in found]})
 
     async def active(self, request: Request, principal: Principal) -> Response:
         limit, offset = LIMIT.number(request) or LISTED, OFFSET.number(request) or 0
@@ -39,9 +42,11 @@ class SessionHandlers:
     async def get(self, request: Request, principal: Principal) -> Response:
         named = request.path_params["session"]
         try:
-            return json_response(session(await self._tasks.thread(principal, named)))
+            found = await self._tasks.thread(principal, named)
         except NoThread:
             raise NoSession(named) from None
+        names = await self._names.of(principal, [found.workspace])
+        return json_response(session(found, names[found.workspace]))
 
     async def delete(self, request: Request, principal: Principal) -> Response:
         named = request.path_params["session"]

@@ -127,8 +127,8 @@ class ExecuteError(AnswerModel):
     billing: BalanceAnswer | None = None
 
 
-def told(task: Task, used: TaskUsage) -> Json:
-    """A task, as every route tells of it."""
+def told(task: Task, used: TaskUsage, workspace: str) -> Json:
+    """A task, as every route tells of it; `workspace` is what its owner calls that."""
     return {
         "taskId": task.id,
         "state": task.state.value,
@@ -137,7 +137,7 @@ def told(task: Task, used: TaskUsage) -> Json:
         "output": task.output,
         "error": task.error or None,
         "sessionId": task.thread,
-        "workspaceId": task.spec.workspace,
+        "workspaceId": workspace,
         "agent": task.spec.agent,
         "model": task.spec.model or None,
         "createdAt": task.created_at,
@@ -175,11 +175,11 @@ def executed(task: Task, used: TaskUsage, workspace: str) -> tuple[int, Json]:
     return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": FAILED, "message": message} | more
 
 
-def session(thread: Thread) -> Json:
+def session(thread: Thread, workspace: str) -> Json:
     return {
         "sessionId": thread.id,
         "threadId": thread.agent_thread or thread.id,
-        "workspaceId": thread.workspace,
+        "workspaceId": workspace,
         "lastActivity": thread.last_at,
         "taskCount": thread.tasks,
         "created": thread.created_at,

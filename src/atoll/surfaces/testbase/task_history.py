@@ -11,6 +11,7 @@ from atoll.domain.principal import Principal
 from atoll.domain.task import TaskState
 from atoll.records.task_histories import TaskBrief
 from atoll.services.tasks.history import TaskHistory, duration_s
+from atoll.services.workspaces.names import WorkspaceNames
 from atoll.surfaces.bodies import json_response
 from atoll.surfaces.testbase.task_requests import LIMIT
 
@@ -18,18 +19,20 @@ from atoll.surfaces.testbase.task_requests import LIMIT
 class HistoryHandlers:
     """One method for each operation."""
 
-    def __init__(self, history: TaskHistory) -> None:
+    def __init__(self, history: TaskHistory, names: WorkspaceNames) -> None:
         self._history = history
+        self._names = names
 
     async def list(self, request: Request, principal: Principal) -> Response:
         found = await self._history.of(principal, limit=LIMIT.number(request) or 100)
-        return json_response({"count": len(found), "history": [_shown(one) for one in found]})
+        names = await self._names.of(principal, {one.workspace for one in found})
+        return json_response({"count": len(found), "history": [_shown(one, names[one.workspace]) for one in found]})
 
 
-def _shown(one: TaskBrief) -> dict[str, Any]:
+def _shown(one: TaskBrief, workspace: str) -> dict[str, Any]:
     took = duration_s(one)
     return {
-        "workspaceId": one.workspace,
+        "workspaceId": workspace,
         "sessionId": one.thread,
         "startTime": one.started_at,
         "endTime": one.ended_at,

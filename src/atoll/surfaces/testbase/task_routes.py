@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from atoll.services.tasks.history import TaskHistory
 from atoll.services.tasks.tasks import Tasks
+from atoll.services.workspaces.names import WorkspaceNames
 from atoll.settings import Settings
 from atoll.surfaces.operation import Answer, Once, Operation
 from atoll.surfaces.testbase import sessions, task_answers
@@ -24,9 +25,13 @@ EXECUTE_TEXT = """Answers when the task has ended; a client that goes away ends 
 EVENTS_TEXT = "`id` is the event's number, for Last-Event-ID; `task.ended` comes last and carries the task as it ended."
 
 
-def task_operations(tasks: Tasks, history: TaskHistory, settings: Settings) -> list[Operation]:
+def task_operations(tasks: Tasks, history: TaskHistory, names: WorkspaceNames, settings: Settings) -> list[Operation]:
     """What is served of tasks, and of the sessions that they continue."""
-    declared = [*_tasks(TaskHandlers(tasks, settings)), *_sessions(SessionHandlers(tasks)), _history(history)]
+    declared = [
+        *_tasks(TaskHandlers(tasks, names, settings)),
+        *_sessions(SessionHandlers(tasks, names)),
+        _history(HistoryHandlers(history, names)),
+    ]
     return [replace(one, tag="tasks", error=task_answers.ExecuteError) for one in declared]
 
 
@@ -63,9 +68,9 @@ def _tasks(of: TaskHandlers) -> list[Operation]:
     ]  # fmt: skip
 
 
-def _history(history: TaskHistory) -> Operation:
+def _history(of: HistoryHandlers) -> Operation:
     return Operation(
-        "GET", "/metrics/history", HistoryHandlers(history).list, "listTaskHistory",
+        "GET", "/metrics/history", of.list, "listTaskHistory",
         "How your own tasks went, the last one first",
         answers=(Answer(200, "those that ended", task_answers.HistoryAnswer),),
         parameters=(requests.LIMIT,), errors=(400, 503),

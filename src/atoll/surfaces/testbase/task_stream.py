@@ -17,6 +17,7 @@ from atoll.domain.errors import InvalidInput, RateLimited
 from atoll.domain.principal import Principal
 from atoll.domain.task import Task, TaskEvent
 from atoll.services.tasks.tasks import Tasks
+from atoll.services.workspaces.names import WorkspaceNames
 from atoll.surfaces.bodies import Stream, begun, close_iterator, json_bytes
 from atoll.surfaces.money import money_json
 from atoll.surfaces.testbase.task_answers import told
@@ -48,8 +49,9 @@ def last_event_id(request: Request) -> int | None:
 class TaskStreams:
     """Those that are open, so many for one credential at most."""
 
-    def __init__(self, tasks: Tasks, per_key: int) -> None:
+    def __init__(self, tasks: Tasks, names: WorkspaceNames, per_key: int) -> None:
         self._tasks = tasks
+        self._names = names
         self._per_key = per_key
         self._open: Counter[str] = Counter()
 
@@ -65,7 +67,7 @@ class TaskStreams:
             raise RateLimited(f"this key has {most} streams of tasks open already ({most}/{most})", retry_after_s=5)
         self._open[key] += 1
         try:
-            async with aclosing(_frames(self._tasks, principal, task_id, after)) as frames:
+            async with aclosing(self._frames(principal, task_id, after)) as frames:
                 async for frame in frames:
                     yield frame
         finally:
@@ -73,34 +75,34 @@ class TaskStreams:
             if not self._open[key]:
                 del self._open[key]
 
+    async def _frames(self, principal: Principal, task_id: str, after: int) -> AsyncGenerator[bytes]:
+        events = self._tasks.events(principal, task_id, after=after)
+        next_one: asyncio.Future[TaskEvent | None] | None = None
+        try:
+            yield b"retry: %d\n\n" % AGAIN_MS
+            while True:
+                next_one = next_one or asyncio.ensure_future(anext(events, None))
+                done, _ = await asyncio.wait({next_one}, timeout=KEEP_ALIVE_S)
+                if not done:
+                    yield b": the task goes on\n\n"
+                    continue
+                event, next_one = next_one.result(), None
+                if event is None:
+                    return
+                yield await self._frame(principal, task_id, event)
+        finally:
+            if next_one is not None:
+                next_one.cancel()
+                await asyncio.gather(next_one, return_exceptions=True)
+            await close_iterator(events)
 
-async def _frames(tasks: Tasks, principal: Principal, task_id: str, after: int) -> AsyncGenerator[bytes]:
-    events = tasks.events(principal, task_id, after=after)
-    next_one: asyncio.Future[TaskEvent | None] | None = None
-    try:
-        yield b"retry: %d\n\n" % AGAIN_MS
-        while True:
-            next_one = next_one or asyncio.ensure_future(anext(events, None))
-            done, _ = await asyncio.wait({next_one}, timeout=KEEP_ALIVE_S)
-            if not done:
-                yield b": the task goes on\n\n"
-                continue
-            event, next_one = next_one.result(), None
-            if event is None:
-                return
-            yield await _frame(tasks, principal, task_id, event)
-    finally:
-        if next_one is not None:
-            next_one.cancel()
-            await asyncio.gather(next_one, return_exceptions=True)
-        await close_iterator(events)
-
-
-async def _frame(tasks: Tasks, principal: Principal, task_id: str, event: TaskEvent) -> bytes:
-    shown = {"seq": event.seq, "type": event.type, "at": event.at, "data": dict(event.data)}
-    if event.type == ENDED:
-        task = await tasks.get(principal, task_id)
-        data = money_json(shown | {"data": dict(event.data) | told(task, await tasks.usage(task))})
-    else:
-        data = json_bytes(shown)
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), data)
+    async def _frame(self, principal: Principal, task_id: str, event: TaskEvent) -> bytes:
+        shown = {"seq": event.seq, "type": event.type, "at": event.at, "data": dict(event.data)}
+        if event.type == ENDED:
+            task = await self._tasks.get(principal, task_id)
+            names = await self._names.of(principal, [task.spec.workspace])
+            ended = told(task, await self._tasks.usage(task), names[task.spec.workspace])
+            data = money_json(shown | {"data": dict(event.data) | ended})
+        else:
+            data = json_bytes(shown)
+        return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), data)

@@ -19,6 +19,7 @@ from atoll.domain.task import Task, TaskState
 from atoll.services.tasks.money import TaskUsage
 from atoll.services.tasks.tasks import LISTED_CHARS, Tasks
 from atoll.services.tasks.threads import NoThread
+from atoll.services.workspaces.names import WorkspaceNames
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model, unless_disconnected
 from atoll.surfaces.money import money_response
@@ -35,9 +36,10 @@ ACCEPTED = 202
 class TaskHandlers:
     """One method for each operation."""
 
-    def __init__(self, tasks: Tasks, settings: Settings) -> None:
+    def __init__(self, tasks: Tasks, names: WorkspaceNames, settings: Settings) -> None:
         self._tasks = tasks
-        self._streams = TaskStreams(tasks, settings.limits.ws_per_key)
+        self._names = names
+        self._streams = TaskStreams(tasks, names, settings.limits.ws_per_key)
         self._body_bytes = settings.server.body_bytes
 
     async def begin(self, request: Request, principal: Principal) -> Response:
@@ -66,7 +68,7 @@ class TaskHandlers:
             stream.headers.update(headers)
             return stream
         if not said["waits"]:
-            return await self._told(task, ACCEPTED, headers)
+            return await self._told(whose, task, ACCEPTED, headers)
         task = await unless_disconnected(request.receive, self._tasks.wait(whose, task.id))
         status, body = executed(task, await self._tasks.usage(task), said["workspace"])
         return money_response(body, int(status), headers)
@@ -82,13 +84,15 @@ class TaskHandlers:
         )
         paid = next((task for task in found if not task.internal), None)
         account = None if paid is None else (await self._tasks.usage(paid)).account  # all are of one payer
-        shown = [told(task, TaskUsage(task.tokens, task.cost, 0, None if task.internal else account)) for task in found]
+        names = await self._names.of(principal, {task.spec.workspace for task in found})
+        used = [TaskUsage(task.tokens, task.cost, 0, None if task.internal else account) for task in found]
+        shown = [told(task, each, names[task.spec.workspace]) for task, each in zip(found, used, strict=True)]
         for one in shown:
             one["task"] = one["task"][:LISTED_CHARS]
         return money_response({"count": len(shown), "tasks": shown})
 
     async def get(self, request: Request, principal: Principal) -> Response:
-        return await self._told(await self._tasks.get(principal, request.path_params["task"]))
+        return await self._told(principal, await self._tasks.get(principal, request.path_params["task"]))
 
     async def events(self, request: Request, principal: Principal) -> Response:
         after = last_event_id(request)
@@ -98,10 +102,13 @@ class TaskHandlers:
         return await self._streams.answer(principal, task, after)
 
     async def cancel(self, request: Request, principal: Principal) -> Response:
-        return await self._told(await self._tasks.cancel(principal, request.path_params["task"]))
+        return await self._told(principal, await self._tasks.cancel(principal, request.path_params["task"]))
 
-    async def _told(self, task: Task, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-        return money_response(told(task, await self._tasks.usage(task)), status, headers)
+    async def _told(
+        self, principal: Principal, task: Task, status: int = 200, headers: dict[str, str] | None = None
+    ) -> Response:
+        names = await self._names.of(principal, [task.spec.workspace])
+        return money_response(told(task, await self._tasks.usage(task), names[task.spec.workspace]), status, headers)
 
 
 def _reading(principal: Principal) -> Principal:
