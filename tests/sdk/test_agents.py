@@ -362,6 +362,22 @@ def test_everything_that_is_asked_for_travels(tasks: FakeTasks, folder: Path) ->
     assert (second["agent"], second["command"], second["timeout"]) == ("command", ["sh", "-c", "echo hi"], 1.5)
 
 
+def test_several_agents_on_one_folder_wait_for_each_others_syncs(tasks: FakeTasks, folder: Path) -> None:
+    made = iter(range(9))
+
+    def work(workspace: Stored) -> Iterator[tuple[str, dict[str, Any]]]:
+        workspace.write(f"file{next(made)}", b"x")
+        yield "message", {"text": "made"}
+
+    tasks.work = work
+
+    async def together() -> list[RunResult]:
+        return await asyncio.gather(*(run(AsyncAgent(workspace=folder), "x") for _ in range(4)))
+
+    assert len({result.session_id for result in asyncio.run(together())}) == 4
+    assert sorted(path.name for path in folder.iterdir()) == ["file0", "file1", "file2", "file3"]
+
+
 def test_a_caller_that_is_cancelled_ends_the_task(tasks: FakeTasks, folder: Path) -> None:
     tasks.held = True
 

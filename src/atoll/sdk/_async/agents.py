@@ -14,6 +14,7 @@ from typing import Any
 from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound
 from atoll.domain.task import McpServer
 from atoll.sdk._async.api import AsyncApi
+from atoll.sdk._async.retry import AsyncRetry
 from atoll.sdk._async.tasks import AsyncTasks, async_ended
 from atoll.sdk._async.workspace import AsyncWorkspace
 from atoll.sdk._async_io import async_work
@@ -21,9 +22,12 @@ from atoll.sdk.agent_requests import AgentSpec, Money, Where, WorkspaceLike, exc
 from atoll.sdk.config import resolve
 from atoll.sdk.errors import ConnectionFailed
 from atoll.sdk.runtimes import CloudRuntime, Runtime, teller
+from atoll.sdk.sync.index import SyncUnderWay
 from atoll.sdk.sync.values import SyncOptions, SyncReport
 from atoll.sdk.task_errors import SyncFailed, end_error
 from atoll.sdk.task_values import ENDED, SYNC, Billing, RunEvent, RunResult, TaskInfo, TaskUsage
+
+SYNC_WAITS_S = 600.0  # for other runs that sync the same folder
 
 
 class AsyncAgent:
@@ -203,7 +207,13 @@ class AsyncRunStream:
             return None
         workspace = await _workspace(api, self.workspace_id)
         options = SyncOptions(delete=True, exclude=excluded(self._folder), message=f"sync of {self._agent.name}")
-        report = await workspace.sync_with(self._folder, options)
+        retry = AsyncRetry(SYNC_WAITS_S)
+        while True:
+            try:
+                report = await workspace.sync_with(self._folder, options)
+                break
+            except SyncUnderWay as error:  # another run of this folder
+                await retry.after(error)
         self._tell(
             f"synced: {len(report.sent)} sent, {len(report.received)} received, {len(report.conflicts)} conflicts,"
             f" {report.bytes_sent} bytes up, {report.bytes_received} down"

@@ -15,15 +15,19 @@ from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound
 from atoll.domain.task import McpServer
 from atoll.sdk._io import work
 from atoll.sdk._sync.api import Api
+from atoll.sdk._sync.retry import Retry
 from atoll.sdk._sync.tasks import Tasks, ended
 from atoll.sdk._sync.workspace import Workspace
 from atoll.sdk.agent_requests import AgentSpec, Money, Where, WorkspaceLike, excluded, where_of
 from atoll.sdk.config import resolve
 from atoll.sdk.errors import ConnectionFailed
 from atoll.sdk.runtimes import CloudRuntime, Runtime, teller
+from atoll.sdk.sync.index import SyncUnderWay
 from atoll.sdk.sync.values import SyncOptions, SyncReport
 from atoll.sdk.task_errors import SyncFailed, end_error
 from atoll.sdk.task_values import ENDED, SYNC, Billing, RunEvent, RunResult, TaskInfo, TaskUsage
+
+SYNC_WAITS_S = 600.0  # for other runs that sync the same folder
 
 
 class Agent:
@@ -203,7 +207,13 @@ class RunStream:
             return None
         workspace = _workspace(api, self.workspace_id)
         options = SyncOptions(delete=True, exclude=excluded(self._folder), message=f"sync of {self._agent.name}")
-        report = workspace.sync_with(self._folder, options)
+        retry = Retry(SYNC_WAITS_S)
+        while True:
+            try:
+                report = workspace.sync_with(self._folder, options)
+                break
+            except SyncUnderWay as error:  # another run of this folder
+                retry.after(error)
         self._tell(
             f"synced: {len(report.sent)} sent, {len(report.received)} received, {len(report.conflicts)} conflicts,"
             f" {report.bytes_sent} bytes up, {report.bytes_received} down"

@@ -31,6 +31,12 @@ from atoll.sdk.sync.contents import Stamp
 VERSION = 2
 
 
+class SyncUnderWay(Conflict):
+    """Another sync of this folder runs just now."""
+
+    retryable = True
+
+
 @dataclass(slots=True)
 class Index:
     """`workspace` is its tree at `revision`, `base` what both sides had in common, `folder` what was here then."""
@@ -57,13 +63,13 @@ class IndexFile:
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """One sync of the pair at a time; Conflict."""
+        """One sync of the pair at a time; SyncUnderWay."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(self.path.with_suffix(".lock"), "ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Conflict(f"another sync of {self._pair[2]} with this workspace runs just now") from None
+                raise SyncUnderWay(f"another sync of {self._pair[2]} with this workspace runs just now") from None
             yield
 
     def load(self) -> Index:
