@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from atoll.services.models.limits import ModelLimits
+from tests.certificates import Authority
 from tests.gateway.models import REAL_KEY, Purse, World, gateway, settled
 from tests.gateway.test_models import PATHS, asked
 
@@ -19,7 +22,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
 
 @asynccontextmanager
-async def provider(*pieces: bytes, hold: bool = False) -> AsyncGenerator[tuple[str, list[bytes]]]:
+async def provider(
+    *pieces: bytes, hold: bool = False, tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[tuple[str, list[bytes]]]:
     """A server that answers every request with these bytes, and then hangs up."""
     heard: list[bytes] = []
     over = asyncio.Event()
@@ -39,9 +44,10 @@ async def provider(*pieces: bytes, hold: bool = False) -> AsyncGenerator[tuple[s
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heard
+        host = "127.0.0.1" if tls is None else "localhost"
+        yield f"http{'s' if tls else ''}://{host}:{server.sockets[0].getsockname()[1]}", heard
     finally:
         over.set()
         server.close()
@@ -208,6 +214,21 @@ async def test_n14_a_provider_that_accepts_and_says_nothing_or_drips_ends():
         await settled(world)
         assert "took too long" in answer.text and len(world.used) == 1
         assert [told[0] for told in world.side.told] == ["hung", "used"]
+
+
+async def test_a_provider_without_a_certificate_that_is_trusted_hears_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    authority = Authority(tmp_path)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    async with provider(answer, tls=authority.server("localhost")) as (url, heard):
+        async with gateway(base=url) as world:
+            refused = await world.client.post("/v1/responses", json=asked("/v1/responses", "hi"))
+            assert refused.status_code == 502 and not heard and world.resolved()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        async with gateway(base=url) as world:
+            assert (await world.client.post("/v1/responses", json=asked("/v1/responses", "hi"))).status_code == 200
+            assert REAL_KEY.encode() in heard[0]
 
 
 async def test_n14_nobody_at_the_providers_address():

@@ -18,6 +18,7 @@ from atoll.services.models.providers import Provider
 from atoll.services.models.refusals import Because, CallRefused, ModelHangs
 
 KEPT_S = 60.0
+SPARE_CONNECTIONS = 16  # that are being closed while others are opened
 Headers = Sequence[tuple[str, str]]
 
 
@@ -35,12 +36,12 @@ class Upstream:
 
     def __init__(self, limits: ModelLimits) -> None:
         self._limits = limits
-        self._pool: httpcore2.AsyncConnectionPool | None = None
+        self._pools: dict[str, httpcore2.AsyncConnectionPool] = {}
 
     async def close(self) -> None:
         """A second call does nothing."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
             await pool.aclose()
 
     @asynccontextmanager
@@ -49,12 +50,13 @@ class Upstream:
     ) -> AsyncGenerator[UpstreamAnswer]:
         """The answer once its head is there. Left early, the call is cut off, and so the provider stops."""
         limits = self._limits
-        pool = await self._opened()
+        parts = urlsplit(url)
+        pool = await self._opened(parts.scheme)
         request = httpcore2.Request(
             method,
             url,
             headers=[
-                ("Host", urlsplit(url).netloc),
+                ("Host", parts.netloc),
                 ("User-Agent", "Atoll"),
                 ("Accept-Encoding", "identity"),
                 *headers,
@@ -95,18 +97,18 @@ class Upstream:
                 raise CallRefused(Because.PROVIDER, f"the model said more than {self._limits.answer_bytes} bytes")
             yield piece
 
-    async def _opened(self) -> httpcore2.AsyncConnectionPool:
-        if self._pool is None:
-            # made once: reading this machine's authorities takes milliseconds
-            context = await asyncio.to_thread(httpcore2.default_ssl_context)
-            if self._pool is None:
-                self._pool = httpcore2.AsyncConnectionPool(
-                    ssl_context=context,
-                    max_connections=self._limits.calls_max + 16,
-                    max_keepalive_connections=self._limits.calls_max,
-                    keepalive_expiry=KEPT_S,
-                )
-        return self._pool
+    async def _opened(self, scheme: str) -> httpcore2.AsyncConnectionPool:
+        """One for those with TLS and one for those without, who need no authorities: reading these takes a while."""
+        if scheme not in self._pools:
+            context = await asyncio.to_thread(httpcore2.default_ssl_context) if scheme == "https" else None
+            made = httpcore2.AsyncConnectionPool(
+                ssl_context=context,
+                max_connections=self._limits.calls_max + SPARE_CONNECTIONS,
+                max_keepalive_connections=self._limits.calls_max,
+                keepalive_expiry=KEPT_S,
+            )
+            self._pools.setdefault(scheme, made)
+        return self._pools[scheme]
 
 
 def _failed(error: BaseException) -> CallRefused:
