@@ -7,14 +7,13 @@ for credits. The records decide, each time in the transaction that moves the mon
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, InvalidInput, NotFound, Unavailable
+from atoll.domain.errors import InvalidInput, NotFound, Unavailable
 from atoll.domain.event import Event
 from atoll.domain.ids import new_id
 from atoll.domain.ledger import (
@@ -47,25 +46,15 @@ from atoll.records.base import Records
 from atoll.services.background import Background
 from atoll.services.clock import Clock, utc_now
 from atoll.services.ledger.prices import Prices
+from atoll.services.ledger.settling import Charge, Settling
 from atoll.services.ledger.warnings import Warnings
 from atoll.telemetry.ledger_metrics import LedgerMetrics
 
 _log = structlog.get_logger()
 
-ATTEMPTS = 4  # at charging what was used, each as patient as the records are
-UNSETTLED_MAX = 10_000  # charges that wait for a database that is down
 EXPIRED_AT_ONCE = 1_000
 TASK_GRACE_S = 120.0  # after a task's end for its last charges to arrive
 REFUSALS = (InsufficientCredit, BudgetExceeded, SpendingLimitExceeded)
-
-
-@dataclass(frozen=True, slots=True)
-class _Charge:
-    """A charge that is to be made, out of a hold or of what is available."""
-
-    hold: Hold | None
-    use: Use
-    budgets: tuple[Budget, ...] = ()
 
 
 class Ledger:
@@ -84,8 +73,8 @@ class Ledger:
         self.prices = prices or Prices()
         self._clock = clock
         self._metrics = metrics or LedgerMetrics()
-        self._warnings = warnings or Warnings(records, clock=clock, metrics=self._metrics)
-        self._unsettled: dict[str, _Charge] = {}  # by the use's id
+        warnings = warnings or Warnings(records, clock=clock, metrics=self._metrics)
+        self._settling = Settling(records, warnings, clock=clock, metrics=self._metrics)
         self._background = Background()
 
     async def account(self, payer: str) -> BillingAccount:
@@ -147,25 +136,7 @@ class Ledger:
         A database that is down is tried again; Unavailable when it stays so: the charge is kept, and made later. It
         is made too when whoever asks is cancelled meanwhile.
         """
-        return await self._carried(_Charge(hold, use))
-
-    async def _carried(self, charge: _Charge) -> Settled | None:
-        return await self._background.finish(self._settle_patiently(charge), "settling")
-
-    async def _settle_patiently(self, charge: _Charge) -> Settled | None:
-        for attempt in range(ATTEMPTS):
-            try:
-                settled = await self._settle(charge, again=attempt > 0)
-                crash.point("ledger.settle.done")
-                return settled
-            except Unavailable:
-                if attempt == 0:
-                    self._metrics.settled_late()
-            await asyncio.sleep(0.2 * 2**attempt)
-        self._unsettled[charge.use.id] = charge
-        if len(self._unsettled) > UNSETTLED_MAX:
-            self._give_up(next(iter(self._unsettled.values())), "too many wait")
-        raise Unavailable("the database does not answer: what was used is charged when it does")
+        return await self._settling.settle(Charge(hold, use))
 
     async def void(self, hold: Hold | None) -> None:
         """Let it go, nothing was used. Where the database is down it expires by itself."""
@@ -181,7 +152,7 @@ class Ledger:
 
     async def charge(self, use: Use, *, budgets: tuple[Budget, ...] = ()) -> Settled | None:
         """Charge what nothing was held for, and count it under the budgets; None when nothing is charged."""
-        return await self._carried(_Charge(None, use, budgets))
+        return await self._settling.settle(Charge(None, use, budgets))
 
     # what administrators do; whether somebody is one is for the caller to say
 
@@ -231,7 +202,7 @@ class Ledger:
     async def expire(self) -> int:
         """Let holds go that are past their moment, or whose task has ended a while ago; how many. What could not be
         charged is tried again first."""
-        await self._settle_late()
+        await self._settling.settle_late()
         gone = 0
         while True:
             expired = await self._records.expire_holds(self._clock(), limit=EXPIRED_AT_ONCE)
@@ -244,9 +215,7 @@ class Ledger:
     async def close(self, within_s: float = 10.0) -> None:
         """Charges under way are carried to their end; what the database could not take is tried once more."""
         await self._background.close(within_s)
-        await self._settle_late()
-        for one in list(self._unsettled.values()):
-            self._give_up(one, "the server ends")
+        await self._settling.close(within_s)
 
     async def _forget(self, hold_id: str) -> None:
         try:
@@ -256,7 +225,7 @@ class Ledger:
 
     async def _void_orphans(self) -> int:
         now = self._clock()
-        waiting = {one.hold.id for one in self._unsettled.values() if one.hold is not None}
+        waiting = self._settling.waiting_holds()
         gone, known = 0, dict[str, bool]()
         for hold in await self._records.pending_holds(limit=EXPIRED_AT_ONCE):
             if hold.task is None or hold.id in waiting or now - hold.created_at < timedelta(seconds=TASK_GRACE_S):
@@ -276,45 +245,7 @@ class Ledger:
             task.state in ENDED and task.ended_at is not None and now - task.ended_at > timedelta(seconds=TASK_GRACE_S)
         )
 
-    async def _settle_late(self) -> None:
-        for one in list(self._unsettled.values()):
-            try:
-                await self._settle(one, again=True)
-            except Unavailable:
-                return
-            except AtollError as error:
-                self._give_up(one, error.message)
-            self._unsettled.pop(one.use.id, None)
-
-    def _give_up(self, one: _Charge, why: str) -> None:
-        self._unsettled.pop(one.use.id, None)
-        self._metrics.lost(0 if one.use.internal else one.use.cost.total)
-        _log.error("ledger.charge_lost", account=one.use.account, use=one.use.id, why=why)
-
     # how
-
-    async def _settle(self, charge: _Charge, *, again: bool) -> Settled | None:
-        now = self._clock()
-        if charge.hold is None:
-            settled = await self._records.add_use(charge.use, now, budgets=charge.budgets)
-        else:
-            settled = await self._records.post_hold(charge.hold.id, charge.use, now)
-        if settled is None:
-            return None
-        if again and not settled.charged:
-            # The attempt before may have gone through without saying so: then that is what was charged.
-            settled = replace(settled, charged=settled.hold.posted)
-        self._count(settled, of_hold=charge.hold is not None)
-        await self._warnings.spent(settled.account.id, settled.spent)
-        return settled
-
-    def _count(self, settled: Settled, *, of_hold: bool) -> None:
-        if of_hold and settled.hold.state is HoldState.POSTED:
-            self._metrics.held("posted")
-        if settled.charged:
-            self._metrics.transferred(TransferKind.USAGE.value, settled.charged)
-        if settled.lost:
-            self._metrics.lost(settled.lost)
 
     async def _transfer(self, actor: Principal, wanted: NewTransfer, action: str) -> BillingAccount:
         if not 0 < wanted.amount <= AMOUNT_MAX:
