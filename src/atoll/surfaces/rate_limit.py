@@ -32,6 +32,7 @@ SURFACES: Mapping[str, SurfaceRates] = {
     "testbase": SurfaceRates(address=Window(100, 900.0)),
     "testbase_execute": SurfaceRates(address=Window(30, 900.0)),
     "signup": SurfaceRates(address=Window(5, 3600.0)),
+    "objects": SurfaceRates(key=Rate(100.0, 400)),
     **dict.fromkeys(("execbox", "terminal_platform", "computesdk"), SurfaceRates()),
 }
 
