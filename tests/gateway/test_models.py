@@ -9,8 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from atoll.domain.ledger import HoldState, InsufficientCredit, Payer
+from atoll.domain.errors import Unavailable
+from atoll.domain.ledger import Hold, HoldState, InsufficientCredit, Payer, Settled, Use
 from atoll.domain.price import TokenUse
+from atoll.services import model_calls
 from atoll.services.models.limits import ModelLimits
 from tests.gateway.models import ACCOUNT, REAL_KEY, TASK, Purse, gateway, settled
 
@@ -250,3 +252,32 @@ async def test_how_calls_ended_is_counted():
         }
         assert set(ends.values()) == {1.0}, ends
         assert count("model_calls_estimated_total") == 2
+
+
+class Away(Purse):
+    """Its database is away for the first settlements."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.tried: list[str] = []
+
+    async def settle(self, hold: Hold | None, use: Use) -> Settled | None:
+        self.tried.append(use.id)
+        if len(self.tried) <= self.times:
+            raise Unavailable("the database is away")
+        return await super().settle(hold, use)
+
+
+async def test_b10_a_store_that_is_away_for_a_moment_loses_no_use(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model_calls, "SETTLE_RETRIES_S", (0.01, 0.01, 0.01))
+    purse = Away(3)
+    async with gateway(purse=purse) as world:
+        await world.client.post("/v1/responses", json=asked("/v1/responses", f"say: a\n{USAGE}"))
+        await settled(world)
+        assert len(purse.tried) == 4 and len(set(purse.tried)) == 1  # the same use each time
+        assert world.used == [EXACTLY] and purse.balance == 10**9 - 103_080
+    gone = Away(99)
+    async with gateway(purse=gone) as world:
+        answer = await world.client.post("/v1/responses", json=asked("/v1/responses", "say: a"))
+        assert answer.status_code == 200 and not world.used and len(gone.tried) == 4  # its hold will expire

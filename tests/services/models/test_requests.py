@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atoll.services.models.dialects import Dialect
 from atoll.services.models.limits import ModelLimits
@@ -139,3 +141,32 @@ def test_images_in_the_request_and_words_about_files_pass():
     use = {"type": "tool_use", "name": "t", "input": {"type": "file", "file_id": "own"}}
     content = [{"type": "image", "source": source}, use]
     assert request(Dialect.MESSAGES, messages=[{"role": "user", "content": content}])
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_MEMBERS = ("input", "messages", "tools", "stream", "stream_options", "n", "thinking", "max_tokens", "store", "prompt")
+
+
+@given(st.dictionaries(st.sampled_from(_MEMBERS), _JSON), st.sampled_from(list(Dialect)), st.integers(1, 9))
+def test_q_whatever_a_request_holds_it_is_refused_or_goes_on_as_json(
+    body: dict[str, Any], dialect: Dialect, bound: int
+):
+    try:
+        asked = ModelRequest(dialect, json.dumps({"model": "m", **body}).encode(), LIMITS)
+    except CallRefused:
+        return
+    made = json.loads(asked.encoded("n", bound))
+    assert made["model"] == "n"
+    assert not asked.streamed or made["stream"] is True
+
+
+@given(st.binary(max_size=80))
+def test_q_whatever_a_body_is_it_is_refused_or_read(body: bytes):
+    try:
+        ModelRequest(Dialect.RESPONSES, body, LIMITS)
+    except CallRefused as error:
+        assert error.because is Because.REQUEST
