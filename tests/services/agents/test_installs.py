@@ -17,6 +17,7 @@ import pytest
 from atoll.agents.base import Package
 from atoll.domain import crash
 from atoll.domain.errors import AtollError, Corrupt, DeadlineExceeded, InvalidInput, TooLarge, Unavailable
+from atoll.services.agents import fetching
 from atoll.services.agents.fetching import told_of
 from atoll.services.agents.installed import Installed, Progress, Wanted
 from atoll.services.agents.installs import AgentInstalls, InstallLimits
@@ -86,6 +87,18 @@ async def test_a_program_is_installed_as_a_layer_that_everybody_reads_and_nobody
     assert list(dict.fromkeys(order)) == ["fetching", "checking", "unpacking", "done"]
     shutil.rmtree(index)
     assert await installs.install("tested") == made  # it is there: nobody is asked
+
+
+async def test_an_older_pip_is_not_asked_for_what_it_does_not_know(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for old, progress in (("23.0.1", "off"), ("24.1", "raw"), ("25.1", "raw")):
+        monkeypatch.setattr(fetching, "version", lambda _, old=old: old)
+        argv, _ = fetching.commands(PACKAGE, tmp_path)
+        assert argv[argv.index("--progress-bar") + 1] == progress
+    monkeypatch.setattr(fetching, "version", lambda _: "23.0.1")
+    wheel(index)
+    assert (await store(tmp_path).install("tested")).files == 2
 
 
 async def test_another_package_than_was_expected_is_refused(tmp_path: Path, index: Path) -> None:

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from atoll.agents.base import Package
@@ -23,6 +24,7 @@ from atoll.services.agents.installed import measure
 LOOK_S = 0.3
 SAID_BYTES = 4_096
 LINE_BYTES = 65_536
+RAW_PROGRESS = (24, 1)  # the pip that can tell it in numbers
 
 # What these programs are told of this server's environment: their own settings, the network's, the language. Keys of
 # models and of this server are not among them.
@@ -47,11 +49,23 @@ def told_of(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if _TOLD.fullmatch(name)}
 
 
+def tells_bytes(package: Package) -> bool:
+    """Whether the program says how many bytes it has of how many; else what lies on the disk is told."""
+    if package.source != "pip":
+        return False
+    try:
+        major, minor = (int(part) for part in version("pip").split(".")[:2])
+    except (PackageNotFoundError, ValueError):
+        return False  # pip itself will say that it is not there
+    return (major, minor) >= RAW_PROGRESS
+
+
 def commands(package: Package, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
     """The command that fetches the package's archive into the folder, and what its environment has besides."""
     if package.source == "pip":
         argv = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
-        argv += ["--progress-bar", "raw", "--disable-pip-version-check", "--no-input", "--dest", str(folder)]
+        argv += ["--progress-bar", "raw" if tells_bytes(package) else "off", "--disable-pip-version-check"]
+        argv += ["--no-input", "--dest", str(folder)]
         return [*argv, f"{package.name}=={package.version}"], {}
     npm = shutil.which("npm")
     if npm is None:
@@ -76,7 +90,7 @@ async def fetch(package: Package, folder: Path, bytes_max: int, told: Callable[[
                 held, _ = await asyncio.to_thread(measure, folder)
                 if held > bytes_max:
                     raise TooLarge(f"the package is larger than {bytes_max:,} bytes (agents.install_bytes)")
-                if package.source == "npm":
+                if not tells_bytes(package):
                     told(held, None)
             await asyncio.wait((reading, errors), timeout=LOOK_S)
         finally:
