@@ -23,8 +23,8 @@ from atoll.services.identity.throttling import TryLimits
 from atoll.services.identity.verification_keys import from_pem
 from atoll.services.ledger.prices import Prices
 from atoll.services.limits import Limits
-from atoll.services.models.limits import ModelLimits
 from atoll.services.models.dialects import Kind
+from atoll.services.models.limits import ModelLimits
 from atoll.services.models.providers import Provider as ModelProvider
 from atoll.services.models.providers import Providers as ModelProviders
 from atoll.services.models.providers import providers_of

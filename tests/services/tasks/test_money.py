@@ -1,0 +1,101 @@
+"""Who pays for a task, within which budgets, and that a task's end leaves nothing held and nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from atoll.domain.event import Event
+from atoll.domain.ids import new_id
+from atoll.domain.key import ApiKey, KeyKind, Scope
+from atoll.domain.ledger import Budget, Payer, Use, UseKind
+from atoll.domain.price import Cost, TokenUse
+from atoll.domain.principal import Principal
+from atoll.domain.task import TaskState
+from atoll.services.ledger.ledger import Ledger
+from tests.services.conftest import ALICE, OWNER
+from tests.services.tasks.desk import Desk
+from tests.services.tasks.test_endings import SLOW, under_way
+from tests.services.workspaces.workshop import Workshop
+
+DOLLAR = 1_000_000
+
+
+@pytest.fixture
+async def bank(shop: Workshop) -> AsyncIterator[Desk]:
+    """A desk with a ledger, and ALICE with ten dollars."""
+    ledger = Ledger(shop.records, clock=shop.clock)
+    desk = Desk(shop, money=ledger)
+    await ledger.credit(OWNER, ALICE.id, 10 * DOLLAR)
+    await desk.start()
+    yield desk
+    await desk.close()
+
+
+def model_use(payer: Payer, desk: Desk) -> Use:
+    cost = Cost(98_220, 4_860)
+    tokens = TokenUse(6_548, 108)
+    return Use(new_id("use"), payer.account, UseKind.MODEL, desk.shop.clock(), cost, tokens, task=payer.task)
+
+
+async def test_a_tasks_usage_is_what_the_ledger_has_of_it(bank: Desk) -> None:
+    task = await under_way(bank, *SLOW)
+    payer = await bank.tasks.payer(task.id)
+    assert payer is not None and (payer.account, payer.task, payer.internal) == (ALICE.id, task.id, False)
+    hold = await bank.money.hold(payer, DOLLAR, lasts_s=60)
+    ending = asyncio.create_task(bank.tasks.cancel(ALICE, task.id))
+    await asyncio.sleep(0.6)
+    assert not ending.done(), "the call that was cut is not charged yet"
+    await bank.money.settle(hold, model_use(payer, bank))
+    ended = await ending
+    assert (ended.tokens, ended.cost) == (TokenUse(6_548, 108), 103_080)
+    usage = await bank.tasks.usage(ended)
+    assert (usage.cost, usage.charged) == (103_080, 103_080)
+    assert usage.account is not None and usage.account.balance == 10 * DOLLAR - 103_080 == usage.account.available
+
+
+async def test_c05_a_server_that_dies_with_a_call_under_way_loses_no_credit_and_makes_none(bank: Desk) -> None:
+    task = await under_way(bank, "sh", "-c", "echo so far; sleep 0.3")
+    payer = await bank.tasks.payer(task.id)
+    assert payer is not None
+    await bank.money.hold(payer, DOLLAR, lasts_s=60)
+    await bank.die()
+    ended = await bank.tasks.wait(ALICE, task.id)
+    assert (ended.state, ended.cost) == (TaskState.SUCCEEDED, 0)
+    bank.shop.now += timedelta(seconds=300)
+    assert await bank.money.expire() == 1
+    account = await bank.money.account(ALICE.id)
+    assert (account.balance, account.held) == (10 * DOLLAR, 0)
+
+
+async def test_budgets_of_the_task_and_of_every_key_above_bound_it(bank: Desk) -> None:
+    records = bank.shop.records
+    for key_id, budget in (("key_00000000000a", 5 * DOLLAR), ("key_00000000000b", None)):
+        now, scopes = bank.shop.clock(), frozenset(Scope)
+        key = ApiKey(key_id, key_id, "p", KeyKind.STANDARD, "n", scopes, now, budget_micro_usd=budget)
+        await records.add_key(key, Event("key.created", key_id, tenant=ALICE.id, actor=ALICE.id))
+    child = Principal(
+        ALICE.id, KeyKind.STANDARD, frozenset(Scope), credential="key_00000000000b",
+        lineage=("key_00000000000b", "key_00000000000a"),
+    )  # fmt: skip
+    task = await bank.submit(*SLOW, principal=child, budget_micro_usd=DOLLAR)
+    while (payer := await bank.tasks.payer(task.id)) is None:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert set(payer.budgets) == {Budget(task.id, DOLLAR), Budget("key_00000000000a", 5 * DOLLAR)}
+    assert payer.workspace_owner == ALICE.id
+    told: list[str] = []
+    for cost in (450_000, 100_000, 300_000, 200_000):
+        bank.tasks.used(task.id, TokenUse(1, 1), cost)
+    await bank.tasks.cancel(ALICE, task.id)
+    async for event in bank.tasks.events(ALICE, task.id):
+        told += [f"{event.data['percent']} %"] if event.type == "warning" else []
+    assert told == ["50 %", "80 %", "100 %"]
+
+
+async def test_what_is_internal_is_metered_and_nobodys_bill(bank: Desk) -> None:
+    task = await bank.done("true", principal=OWNER, workspace="own")
+    assert task.internal
+    assert (await bank.tasks.usage(task)).account is None
