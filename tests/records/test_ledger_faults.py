@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from atoll.domain.errors import Unavailable
 from atoll.domain.ledger import Budget
 from atoll.records import sql_holds, sql_postings
+from atoll.records import sqlite as sqlite_database
 from atoll.records.ledger_proof import prove
 from atoll.records.prepared import Prepared, translated
 from atoll.records.sql import SqlRecords, open_records
@@ -129,3 +130,28 @@ async def test_b10_two_payers_with_the_same_budgets_do_not_wait_in_a_circle(url:
     finally:
         await other.close()
     assert (await prove(url)).problems == ()
+
+
+async def test_what_moves_money_is_synced_to_the_disk_and_a_hold_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = open_records(await migrated_sqlite(tmp_path / "atoll.db"))
+    await records.start()
+    commands: list[str] = []
+    execute = sqlite_database.execute
+
+    def spy(connection: Any, statement: str) -> None:
+        commands.append(statement)
+        execute(connection, statement)
+
+    monkeypatch.setattr(sqlite_database, "execute", spy)
+    synced = ["PRAGMA synchronous=FULL", "PRAGMA synchronous=NORMAL"]
+    await records.transfer(credit(100), event())
+    assert commands == synced
+    hold = await records.hold(wanted(40), T0)
+    assert commands == synced
+    await records.post_hold(hold.id, use(30), T0)
+    assert commands == synced * 2
+    await records.add_use(use(30), T0)
+    assert commands == synced * 3
+    await records.close()
