@@ -100,7 +100,7 @@ class Objects:
             raise Unavailable(f"{UPLOADS_MAX} uploads are under way: try again") from None
         try:
             await self._parts.chunks.allowance.check_disks()
-            async with Spool(self._folder) as spool:
+            async with Spool(self._folder, self._parts.chunks.allowance.check_disks) as spool:
                 yield spool
         finally:
             self._uploads.release()

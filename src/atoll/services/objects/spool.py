@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import IO, Self
 
@@ -20,8 +20,9 @@ from atoll.domain.tree import chunk_id
 class Spool:
     """One upload; `async with` it. `size`, `md5` and `chunks`, the ids of its chunks, are whole once `take` is done."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, check_disks: Callable[[], Awaitable[None]]) -> None:
         self._folder = folder
+        self._check_disks = check_disks
         self._file: IO[bytes] | None = None
         self._waiting = bytearray()  # of the chunk that is not whole yet
         self._ids: list[bytes] = []
@@ -44,13 +45,15 @@ class Spool:
         return b"".join([*self._ids, chunk_id(bytes(self._waiting))] if self._waiting else self._ids)
 
     async def take(self, pieces: AsyncIterator[bytes]) -> None:
-        """All of them. Errors are those of the pieces, and of the disk."""
+        """All of them. Errors are those of the pieces; StorageFull where the disk becomes so full that nothing new may
+        be stored."""
         async for piece in pieces:
             self.size += len(piece)
             self._waiting += piece
             while len(self._waiting) >= CHUNK_BYTES:
                 chunk = bytes(self._waiting[:CHUNK_BYTES])
                 del self._waiting[:CHUNK_BYTES]
+                await self._check_disks()
                 await asyncio.to_thread(self._put, chunk)
         self._md5.update(self._waiting)
 
