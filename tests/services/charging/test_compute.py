@@ -144,3 +144,25 @@ async def test_a_key_whose_budget_is_spent_gets_no_sandbox(till: Till) -> None:
     await spending.check_compute(PAYER)
     with pytest.raises(BudgetExceeded):
         await spending.check_compute(PAYER, "key_b00000000000")
+
+
+async def test_a_database_that_is_down_ends_the_pass_and_the_next_one_charges_all(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await till.key()
+    await till.give(1_000_000)
+    for n in range(3):
+        done = await till.sandbox(f"sess_00000000000{n}")
+        await till.ends(done, 10)
+    tries = 0
+
+    async def down(_: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        raise Unavailable
+
+    monkeypatch.setattr(till.ledger, "charge", down)
+    assert (await till.compute.run(), tries) == (0, 1)
+    monkeypatch.undo()
+    assert await till.compute.run() == 3
+    assert await till.charged() == 300

@@ -71,7 +71,7 @@ class ComputeCharges:
                 self._left[sandbox.id] = None
 
     async def run(self) -> int:
-        """One pass; how many charges there were."""
+        """One pass, to the first that the database does not take; how many charges there were."""
         left = self._running.take_left()
         if not self._ledger.prices.compute_per_s:
             return 0
@@ -81,19 +81,25 @@ class ComputeCharges:
         self._dry &= ids
         count = 0
         for sandbox, seconds in live:
-            count += await self._charge(sandbox, seconds, most_left_ms=SLICE_MS - 1)
+            done = await self._charge(sandbox, seconds, most_left_ms=SLICE_MS - 1)
+            if done < 0:
+                return count
+            count += done
         for sandbox_id in [one for one in self._left if one not in ids]:
-            count += await self._finish(sandbox_id)
+            done = await self._finish(sandbox_id)
+            if done < 0:
+                return count
+            count += done
         return count
 
     async def _finish(self, sandbox_id: str) -> int:
-        """The rest of one that has ended."""
+        """The rest of one that has ended; as `_charge`."""
         sandbox = await self._records.get_sandbox(sandbox_id)
         count = 0 if sandbox is None else await self._charge(sandbox, sandbox.usage.duration_s, most_left_ms=0)
         if count >= 0:
             self._left.pop(sandbox_id, None)
             self._charged_ms.pop(sandbox_id, None)
-        return max(0, count)
+        return count
 
     async def _charge(self, sandbox: Sandbox, seconds: float, *, most_left_ms: int) -> int:
         """1 when something was charged, -1 when the database did not answer: the next pass tries again."""
