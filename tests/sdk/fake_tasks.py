@@ -62,6 +62,7 @@ class FakeTasks:
         self.resumed: list[str | None] = []  # Last-Event-ID of each stream
         self.cancelled: list[str] = []
         self.cancel_hangs = False
+        self.busy = 0  # so many streams are refused
         self.deleted: list[str] = []
         self.all: dict[str, Task] = {}
         self._keys: dict[str, Task] = {}
@@ -133,6 +134,9 @@ class FakeTasks:
 
     async def follow(self, request: Request) -> Response:
         task = self.find(request)
+        if self.busy:
+            self.busy -= 1
+            return JSONResponse({"error": "Too many requests", "message": "busy"}, 429, {"Retry-After": "1"})
         last = request.headers.get("last-event-id")
         self.resumed.append(last)
 

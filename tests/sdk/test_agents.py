@@ -31,6 +31,7 @@ from atoll.sdk import (
     Workspace,
 )
 from atoll.sdk.agent_requests import workspace_id
+from atoll.sdk.config import resolve
 from tests.sdk.fake_tasks import BILLING, USAGE, FakeTasks
 from tests.sdk.fake_workspaces import FakeWorkspaces
 from tests.sdk.fake_workspaces import Workspace as Stored
@@ -252,6 +253,12 @@ def test_a_server_that_starts_again_is_waited_for(server: StandIn, tasks: FakeTa
     assert stream.result.ok
 
 
+def test_a_server_that_has_too_many_followers_is_asked_again(tasks: FakeTasks, folder: Path) -> None:
+    tasks.busy = 1
+    result = run(Agent(workspace=folder), "x")
+    assert [event.seq for event in result.events if event.seq] == [1, 2, 3, 4, 5, 6]
+
+
 def test_an_end_that_says_little_is_asked_about(tasks: FakeTasks, folder: Path) -> None:
     tasks.tells_all = False
     result = run(Agent(workspace=folder), "x")
@@ -441,7 +448,7 @@ def test_no_key_is_in_what_is_shown(
     runtime = CloudRuntime(KEY, server.url, debug=True)
     agent = Agent(runtime=runtime, workspace=folder, instructions="the secret instruction")
     result = run(agent, "the secret task")
-    shown = "".join(map(repr, (runtime, agent, result, result.billing, Tasks())))
+    shown = "".join(map(repr, (runtime, agent, result, result.billing, Tasks(), resolve())))
     out, err = capfd.readouterr()
     assert "task_" in err
     assert out == ""

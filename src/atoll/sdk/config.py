@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,7 +27,7 @@ class Config:
     """A server and a key for it. `tls` is for https; `prefix` is the URL's own path, without a slash at its end."""
 
     url: str
-    api_key: str
+    api_key: str = field(repr=False)
     host: str
     port: int
     tls: bool

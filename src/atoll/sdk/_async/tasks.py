@@ -6,15 +6,17 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from atoll.domain.errors import AtollError
+from atoll.domain.errors import AtollError, RateLimited
 from atoll.sdk._async.api import AsyncApi, connect
 from atoll.sdk._async.retry import AsyncRetry
+from atoll.sdk._async_io import async_sleep
 from atoll.sdk.errors import ConnectionFailed
 from atoll.sdk.requests import target_of
 from atoll.sdk.sse import EventReader
 from atoll.sdk.task_values import ENDED, RunEvent, SessionInfo, TaskInfo, event_of, session_of, task_of
 
 SILENCE_S = 60.0  # the server says something every few seconds: after so long the connection is taken for dead
+BUSY_S_MAX = 30
 CANCEL_S = 120.0  # the agent's grace, and the saving of its work
 
 
@@ -62,6 +64,8 @@ class AsyncTasks:
                     if event.type == ENDED:
                         return
                 raise ConnectionFailed("the stream of events ended before the task did")
+            except RateLimited as error:  # so many runs are followed at once: the task goes on meanwhile
+                await async_sleep(min(error.retry_after_s, BUSY_S_MAX))
             except AtollError as error:
                 await retry.after(error)
 

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from atoll.domain.errors import AtollError
+from atoll.domain.errors import AtollError, RateLimited
+from atoll.sdk._io import sleep
 from atoll.sdk._sync.api import Api, connect
 from atoll.sdk._sync.retry import Retry
 from atoll.sdk.errors import ConnectionFailed
@@ -16,6 +17,7 @@ from atoll.sdk.sse import EventReader
 from atoll.sdk.task_values import ENDED, RunEvent, SessionInfo, TaskInfo, event_of, session_of, task_of
 
 SILENCE_S = 60.0  # the server says something every few seconds: after so long the connection is taken for dead
+BUSY_S_MAX = 30
 CANCEL_S = 120.0  # the agent's grace, and the saving of its work
 
 
@@ -59,6 +61,8 @@ class Tasks:
                     if event.type == ENDED:
                         return
                 raise ConnectionFailed("the stream of events ended before the task did")
+            except RateLimited as error:  # so many runs are followed at once: the task goes on meanwhile
+                sleep(min(error.retry_after_s, BUSY_S_MAX))
             except AtollError as error:
                 retry.after(error)
 
