@@ -1,1 +1,1 @@
-"""Testbase Cloud's API, as far as it is served yet: the administration of keys."""
+"""Testbase Cloud's API: keys, tasks and sessions, files of workspaces, billing; its words are the protocol's."""
