@@ -156,7 +156,7 @@ async def test_a_database_that_is_down_ends_the_pass_and_the_next_one_charges_al
         await till.ends(done, 10)
     tries = 0
 
-    async def down(_: Any) -> Any:
+    async def down(*_: Any, **__: Any) -> Any:
         nonlocal tries
         tries += 1
         raise Unavailable
