@@ -138,6 +138,11 @@ class Thread:
     deleted_at: datetime | None = None
     version: int = 1
 
+    @property
+    def told_as(self) -> str:
+        """What clients are told of the agent's own id: without what its adapter keeps with it, behind a `#`."""
+        return self.agent_thread.partition("#")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class TaskEvent:

@@ -14,8 +14,10 @@ from atoll.domain.key import ApiKey, KeyKind, Scope
 from atoll.domain.ledger import Budget, Payer, Use, UseKind
 from atoll.domain.price import Cost, TokenUse
 from atoll.domain.principal import Principal
-from atoll.domain.task import TaskState
+from atoll.domain.sandbox import Grant, Sandbox, SandboxSpec
+from atoll.domain.task import Task, TaskSpec, TaskState
 from atoll.services.ledger.ledger import Ledger
+from atoll.services.tasks.money import payer_of
 from tests.services.conftest import ALICE, OWNER
 from tests.services.tasks.desk import Desk
 from tests.services.tasks.test_endings import SLOW, under_way
@@ -93,6 +95,33 @@ async def test_budgets_of_the_task_and_of_every_key_above_bound_it(bank: Desk) -
     async for event in bank.tasks.events(ALICE, task.id):
         told += [f"{event.data['percent']} %"] if event.type == "warning" else []
     assert told == ["50 %", "80 %", "100 %"]
+
+
+async def test_sandboxes_that_made_each_other_spend_together(bank: Desk) -> None:
+    """Else a capability for a dollar could be given on to a hundred sandboxes, a dollar each."""
+    ids = [f"sess_{n:012x}" for n in range(3)]
+    for sandbox_id, giver, budget in ((ids[0], ALICE.id, 3), (ids[1], ids[0], None), (ids[2], ids[1], 1)):
+        grant = Grant(frozenset(Scope), credential=giver, budget_micro_usd=None if budget is None else budget * DOLLAR)
+        sandbox = Sandbox(sandbox_id, ALICE.id, SandboxSpec(capability=grant), "fake", bank.shop.clock())
+        await bank.shop.records.add_sandbox(sandbox, Event("sandbox.created", sandbox_id, ALICE.id, ALICE.id))
+    task = Task("task_x", ALICE.id, ids[2], TaskSpec("do it", "w"), "thread_x", bank.shop.clock())
+    payer = await payer_of(bank.shop.records, task)
+    assert set(payer.budgets) == {Budget(ids[0], 3 * DOLLAR), Budget(ids[2], DOLLAR)}
+
+
+async def test_a_task_that_outlived_its_server_asks_its_model_before_the_next_one_follows_it(bank: Desk) -> None:
+    task = await under_way(bank, *SLOW)
+    bank.cut()
+    await bank.shop.die()
+    bank.build()
+    asking = asyncio.create_task(bank.tasks.payer(task.id))
+    await asyncio.sleep(0.1)
+    assert not asking.done()
+    await bank.start()
+    payer = await asking
+    assert payer is not None and payer.task == task.id
+    await bank.tasks.cancel(ALICE, task.id)
+    assert await bank.tasks.payer(task.id) is None
 
 
 async def test_what_is_internal_is_metered_and_nobodys_bill(bank: Desk) -> None:

@@ -13,6 +13,7 @@ from atoll.domain.principal import Principal
 from atoll.domain.task import Task
 from atoll.records.base import Records
 from atoll.records.ledger import UseQuery
+from atoll.services.identity.connected import CHAIN_MAX
 
 
 class Money(Protocol):
@@ -58,11 +59,7 @@ async def payer_of(records: Records, task: Task, *, workspace_owner: str | None 
         key = await records.get_key(name) if KEY_ID.match(name) else None
         if key is not None and key.budget_micro_usd is not None:
             budgets.append(Budget(key.id, key.budget_micro_usd))
-    if SANDBOX_ID.match(task.credential):
-        sandbox = await records.get_sandbox(task.credential)
-        grant = None if sandbox is None else sandbox.spec.capability
-        if grant is not None and grant.budget_micro_usd is not None:
-            budgets.append(Budget(task.credential, grant.budget_micro_usd))
+    budgets += await _granted(records, task.credential)
     return Payer(
         account=task.owner,
         credential=task.credential,
@@ -74,3 +71,17 @@ async def payer_of(records: Records, task: Task, *, workspace_owner: str | None 
         workspace=task.spec.workspace,
         workspace_owner=workspace_owner,
     )
+
+
+async def _granted(records: Records, credential: str) -> list[Budget]:
+    """Of a sandbox's capability and of those that it came from: sandboxes that one has made spend together."""
+    budgets: list[Budget] = []
+    for _ in range(CHAIN_MAX):
+        sandbox = await records.get_sandbox(credential) if SANDBOX_ID.match(credential) else None
+        grant = None if sandbox is None else sandbox.spec.capability
+        if grant is None:
+            break
+        if grant.budget_micro_usd is not None:
+            budgets.append(Budget(credential, grant.budget_micro_usd))
+        credential = grant.credential
+    return budgets

@@ -6,6 +6,7 @@ unknown, malformed or somebody else's: the same message for all.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
@@ -26,12 +27,13 @@ from atoll.services.tasks.access import TaskAccess
 from atoll.services.tasks.money import TaskUsage, is_internal, payer_of, task_total
 from atoll.services.tasks.queue import Queue
 from atoll.services.tasks.requests import TaskRequest, check_request
-from atoll.services.tasks.running import Stop
+from atoll.services.tasks.running import Run, Stop
 from atoll.services.tasks.threads import Threads
 from atoll.services.workspaces.on_demand import found_or_made
 
 TASK_ID = re.compile(r"^task_[0-9a-f]{24}$")
 SWAPS_MAX = 8
+TAKEN_UP_LOOKS, TAKEN_UP_LOOK_S = 200, 0.05
 LIST_MAX = 1_000
 LISTED_CHARS = 1_000  # of an output, in a list
 NEVER = 2**40  # the number of no event
@@ -205,10 +207,21 @@ class Tasks:
 
     async def payer(self, task_id: str) -> Payer | None:
         """Who pays for its model calls. None: no such task, or it is over."""
-        run = self._queue.run(task_id)
+        run = self._queue.run(task_id) or await self._taken_up(task_id)
         if run is None or run.task.state is not TaskState.RUNNING:
             return None
         return await run.payer()
+
+    async def _taken_up(self, task_id: str) -> Run | None:
+        """A task that outlived a server goes on asking its model before the next server follows it."""
+        task = await self._access.records.get_task(task_id)
+        if task is None or task.state is not TaskState.RUNNING:
+            return None
+        for _ in range(TAKEN_UP_LOOKS):
+            if (run := self._queue.run(task_id)) is not None:
+                return run
+            await asyncio.sleep(TAKEN_UP_LOOK_S)
+        return None
 
     def used(self, task_id: str, tokens: TokenUse, cost: int) -> None:
         """After each settled call."""

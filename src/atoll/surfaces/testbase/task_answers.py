@@ -178,7 +178,7 @@ def executed(task: Task, used: TaskUsage, workspace: str) -> tuple[int, Json]:
 def session(thread: Thread, workspace: str) -> Json:
     return {
         "sessionId": thread.id,
-        "threadId": thread.agent_thread or thread.id,
+        "threadId": thread.told_as or thread.id,
         "workspaceId": workspace,
         "lastActivity": thread.last_at,
         "taskCount": thread.tasks,
