@@ -33,6 +33,7 @@ PACKAGE = Package(
 HOME = "claude"
 MCP_FILE = f"{HOME}/atoll-mcp.json"
 INSTRUCTIONS_BYTES_MAX = 100_000  # an argument: the kernel takes 128 KiB
+OUTPUT_TOKENS = 8_192  # of one call, which are held before it: its own bound would hold more than a dollar
 RETRIES = 4
 CALLS_MAX = 1_000  # tool calls that wait for their results
 _SESSION = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -81,6 +82,7 @@ def _env(place: Place, model: str) -> dict[str, str]:
         "ANTHROPIC_API_KEY": "none-needed-here",
         "CLAUDE_CONFIG_DIR": f"{place.home}/{HOME}",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(OUTPUT_TOKENS),
         "CLAUDE_CODE_MAX_RETRIES": str(RETRIES),
         "DISABLE_AUTOUPDATER": "1",
         "IS_SANDBOX": "1",  # the sandbox around it is ours
