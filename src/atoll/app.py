@@ -222,6 +222,7 @@ class Application:
             memberships,
             lambda credential, owner: self.connected.scopes_left(credential, owner),
             self.ledger,
+            self.model_calls.check,
             name_file=settings.folder.server_name,
             limits=task_limits(settings),
             metrics=self.metrics,
@@ -237,9 +238,7 @@ class Application:
         self.connected = Connected(
             records, self.auth.standing, self.keys, memberships=memberships, cache_s=settings.keys.cache_s
         )
-        self.access_keys = AccessKeys(
-            records, self.vault, self.keys, self.auth.standing, cache_s=settings.keys.cache_s
-        )
+        self.access_keys = AccessKeys(records, self.vault, self.keys, self.auth.standing, cache_s=settings.keys.cache_s)
         self.identity = Identity(
             self.keys,
             self.access_keys,

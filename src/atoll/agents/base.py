@@ -96,6 +96,7 @@ class Agent(ABC):
 
     name: ClassVar[str]
     package: ClassVar[Package | None]  # None: nothing is installed
+    speaks: ClassVar[str] = ""  # whose API it asks its model by, openai or anthropic; "": it need not have one
 
     @abstractmethod
     def start(self, spec: TaskSpec, place: Place, agent_thread: str) -> Start:

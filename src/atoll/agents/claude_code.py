@@ -44,6 +44,7 @@ _EDITS = {"Write": "add", "Edit": "update", "MultiEdit": "update", "NotebookEdit
 class ClaudeCode(Agent):
     name: ClassVar[str] = "claude_code"
     package: ClassVar[Package | None] = PACKAGE
+    speaks: ClassVar[str] = "anthropic"
 
     def __init__(self, model: str = "") -> None:
         """`model` is for tasks that name none; "": the program's own choice."""

@@ -60,6 +60,7 @@ _HARMLESS = ("Model metadata for ", "Codex is ignoring ")
 class Codex(Agent):
     name: ClassVar[str] = "codex"
     package: ClassVar[Package | None] = PACKAGE
+    speaks: ClassVar[str] = "openai"
 
     def __init__(self, model: str = "") -> None:
         """`model` is for tasks that name none; "": the program's own choice."""

@@ -96,8 +96,9 @@ class LedgerRecords(ABC):
         """
 
     @abstractmethod
-    async def void_hold(self, hold_id: str, now: datetime) -> Hold:
-        """Let it go; no error when it is resolved already. NotFound when there is none."""
+    async def void_hold(self, hold_id: str, now: datetime, *, expired: bool = False) -> Hold:
+        """Let it go; no error when it is resolved already. NotFound when there is none. `expired`: as if its moment had
+        come, so that a use which arrives late is charged all the same."""
 
     @abstractmethod
     async def get_hold(self, hold_id: str) -> Hold | None: ...

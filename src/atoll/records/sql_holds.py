@@ -108,11 +108,13 @@ class SqlHolds(SqlStore, LedgerRecords):
 
         return await self._commit(post)
 
-    async def void_hold(self, hold_id: str, now: datetime) -> Hold:
+    async def void_hold(self, hold_id: str, now: datetime, *, expired: bool = False) -> Hold:
+        state = "expired" if expired else "voided"
+
         def void(connection: Connection) -> Hold:
             account, found = _locked_hold(connection, hold_id, now)
             hold = hold_of(found)
-            return hold if hold.state is not HoldState.PENDING else _let_go(connection, account, hold, "voided", now)
+            return hold if hold.state is not HoldState.PENDING else _let_go(connection, account, hold, state, now)
 
         return await self._commit(void, durable=False)
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from atoll.domain.errors import AtollError
+from atoll.domain.errors import AtollError, Unavailable
 from atoll.domain.ids import new_id
 from atoll.domain.ledger import (
     Hold,
@@ -150,6 +150,15 @@ class ModelCalls:
         self._of_task: dict[str, asyncio.Semaphore] = {}
         self._waiting = Counter[str]()  # calls of a task, under way or waiting for a place
         self._settling: set[asyncio.Task[None]] = set()
+
+    def check(self, speaks: str) -> None:
+        """Unavailable, saying what to set, where no provider has that API; every agent need not have one ("")."""
+        if not speaks:
+            return
+        try:
+            self._providers.find(Kind(speaks))
+        except CallRefused as error:
+            raise Unavailable(error.message) from None
 
     async def close(self) -> None:
         """Let what is being settled be settled; a second call does nothing."""

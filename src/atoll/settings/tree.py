@@ -16,8 +16,8 @@ from atoll.settings.agents import AgentSettings
 from atoll.settings.audit import AuditSettings, WebhookSettings
 from atoll.settings.auth import AuthSettings
 from atoll.settings.identity import IdentitySettings
-from atoll.settings.objects import ObjectSettings
 from atoll.settings.models import ModelSettings
+from atoll.settings.objects import ObjectSettings
 from atoll.settings.outbound import OutboundSettings
 from atoll.settings.prices import PriceSettings
 from atoll.settings.quotas import QuotaSettings

@@ -16,9 +16,9 @@ from prometheus_client.registry import Collector
 
 from atoll.telemetry.audit_metrics import AuditMetrics
 from atoll.telemetry.gateway_metrics import GatewayMetrics
-from atoll.telemetry.task_metrics import TaskMetrics
 from atoll.telemetry.ledger_metrics import LedgerMetrics
 from atoll.telemetry.model_metrics import ModelMetrics
+from atoll.telemetry.task_metrics import TaskMetrics
 
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SNAPSHOT_BUCKETS_BYTES = (2**10, 10 * 2**10, 100 * 2**10, 2**20, 10 * 2**20, 100 * 2**20, 2**30)

@@ -137,10 +137,11 @@ class MemoryLedger(LedgerRecords):
         self._charged_holds.add(hold_id)
         return self._settle(hold, use, self._hold_budgets[hold_id], now)
 
-    async def void_hold(self, hold_id: str, now: datetime) -> Hold:
+    async def void_hold(self, hold_id: str, now: datetime, *, expired: bool = False) -> Hold:
         self._check()
         hold = self._hold(hold_id)
-        return self._let_go(hold, HoldState.VOIDED, now) if hold.state is HoldState.PENDING else hold
+        state = HoldState.EXPIRED if expired else HoldState.VOIDED
+        return self._let_go(hold, state, now) if hold.state is HoldState.PENDING else hold
 
     async def get_hold(self, hold_id: str) -> Hold | None:
         self._check()

@@ -215,11 +215,13 @@ async def test_b06_a_hold_that_nobody_settles_comes_back_when_it_expires(shop: S
 
 async def test_b06_a_hold_of_a_task_that_is_gone_comes_back_before_that(shop: Shop) -> None:
     await shop.give("1")
-    await held(shop, 10, replace(PAYER, task="task_1"), lasts_s=86_400)
+    hold = await held(shop, 10, replace(PAYER, task="task_1"), lasts_s=86_400)
     assert await shop.ledger.expire() == 0, "the task may be about to be stored"
     shop.now += timedelta(seconds=ledger_module.TASK_GRACE_S)
     assert await shop.ledger.expire() == 1
     assert await shop.balance() == (1_000_000, 0)
+    late = await shop.ledger.settle(hold, use(4))
+    assert late is not None and late.charged == 4, "a server that was cut off from the database had its charge"
 
 
 async def test_b10_a_charge_that_the_database_cannot_take_is_made_when_it_can(

@@ -10,7 +10,7 @@ import pytest
 
 from atoll.agents.base import Agent
 from atoll.agents.command import Command
-from atoll.domain.errors import Unauthenticated
+from atoll.domain.errors import Unauthenticated, Unavailable
 from atoll.domain.ledger import BillingAccount, Payer
 from atoll.domain.principal import Principal
 from atoll.domain.task import Task
@@ -50,6 +50,7 @@ class Desk:
     agents: Mapping[str, Agent] = field(default_factory=lambda: {"command": Command()})
     money: Any = field(default_factory=OpenPurse)
     revoked: set[str] = field(default_factory=set)
+    unspoken: set[str] = field(default_factory=set)
     tasks: Tasks = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +59,10 @@ class Desk:
     async def stands(self, credential: str, owner: str) -> None:
         if credential in self.revoked:
             raise Unauthenticated
+
+    def modelled(self, speaks: str) -> None:
+        if speaks in self.unspoken:
+            raise Unavailable("set a key")
 
     def build(self) -> None:
         shop = self.shop
@@ -78,6 +83,7 @@ class Desk:
             roles=Memberships(shop.records).of,
             stands=self.stands,
             model_url="http://127.0.0.1:982",
+            modelled=self.modelled,
         )
         self.tasks = Tasks(self.access)
 

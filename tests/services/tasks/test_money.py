@@ -8,6 +8,9 @@ from datetime import timedelta
 
 import pytest
 
+from atoll.agents.codex import Codex
+from atoll.agents.command import Command
+from atoll.domain.errors import Unavailable
 from atoll.domain.event import Event
 from atoll.domain.ids import new_id
 from atoll.domain.key import ApiKey, KeyKind, Scope
@@ -15,7 +18,7 @@ from atoll.domain.ledger import Budget, Payer, Use, UseKind
 from atoll.domain.price import Cost, TokenUse
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Grant, Sandbox, SandboxSpec
-from atoll.domain.task import Task, TaskSpec, TaskState
+from atoll.domain.task import Task, TaskEnd, TaskSpec, TaskState
 from atoll.services.ledger.ledger import Ledger
 from atoll.services.tasks.money import payer_of
 from tests.services.conftest import ALICE, OWNER
@@ -122,6 +125,29 @@ async def test_a_task_that_outlived_its_server_asks_its_model_before_the_next_on
     assert payer is not None and payer.task == task.id
     await bank.tasks.cancel(ALICE, task.id)
     assert await bank.tasks.payer(task.id) is None
+
+
+async def test_a_credential_that_is_revoked_spends_nothing_more_and_its_work_is_saved(
+    bank: Desk,
+) -> None:
+    task = await under_way(bank, *SLOW)
+    assert await bank.tasks.payer(task.id) is not None
+    bank.revoked.add(task.credential)
+    assert await bank.tasks.payer(task.id) is None
+    ended = await bank.tasks.wait(ALICE, task.id)
+    assert (ended.state, ended.end) == (TaskState.CANCELLED, TaskEnd.CANCELLED) and "revoked" in ended.error
+    assert (await bank.shop.files("w"))[b"kept"] == b"kept\n"
+
+
+async def test_an_agent_whose_model_is_not_set_up_says_so_before_anything_is_begun(bank: Desk) -> None:
+    """The agents themselves ask again for a while before they give up."""
+    bank.agents = {"command": Command(), "codex": Codex()}
+    bank.unspoken.add("openai")
+    await bank.restart()
+    with pytest.raises(Unavailable, match="set a key"):
+        await bank.submit(agent="codex", workspace="none")
+    assert not await bank.shop.records.list_tasks()
+    assert (await bank.done("true")).state is TaskState.SUCCEEDED
 
 
 async def test_what_is_internal_is_metered_and_nobodys_bill(bank: Desk) -> None:

@@ -210,7 +210,7 @@ class Ledger:
             if len(expired) < EXPIRED_AT_ONCE:
                 break
         self._metrics.held("expired", gone)
-        return gone + await self._void_orphans()
+        return gone + await self._expire_orphans()
 
     async def close(self, within_s: float = 10.0) -> None:
         """Charges under way are carried to their end; what the database could not take is tried once more."""
@@ -223,7 +223,8 @@ class Ledger:
         except (NotFound, Unavailable):
             return
 
-    async def _void_orphans(self) -> int:
+    async def _expire_orphans(self) -> int:
+        """Not voided: another server may still have the charge of one, and no way to the database."""
         now = self._clock()
         waiting = self._settling.waiting_holds()
         gone, known = 0, dict[str, bool]()
@@ -233,8 +234,9 @@ class Ledger:
             if hold.task not in known:
                 known[hold.task] = await self._is_over(hold.task, now)
             if known[hold.task]:
-                await self.void(hold)
+                await self._records.void_hold(hold.id, now, expired=True)
                 gone += 1
+        self._metrics.held("expired", gone)
         return gone
 
     async def _is_over(self, task_id: str, now: datetime) -> bool:

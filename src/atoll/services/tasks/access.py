@@ -46,6 +46,7 @@ class TaskAccess:
     roles: Callable[[str], Awaitable[Mapping[str, Role]]]  # in groups, by the group's id
     stands: Callable[[str, str], Awaitable[object]]  # Unauthenticated: a credential may do nothing of its owner's now
     model_url: str
+    modelled: Callable[[str], None]  # Unavailable: what an agent speaks, no provider of models here does
 
     def timeout_s(self, task: Task) -> float:
         """How long it may take, from its turn on."""

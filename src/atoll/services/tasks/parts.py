@@ -35,6 +35,7 @@ def make_tasks(
     memberships: Memberships,
     stands: Callable[[str, str], Awaitable[object]],
     money: Money,
+    modelled: Callable[[str], None],
     *,
     name_file: Path,
     limits: TaskLimits,
@@ -60,5 +61,6 @@ def make_tasks(
             roles=memberships.of,
             stands=stands,
             model_url=f"http://127.0.0.1:{MODEL_PORT}",
+            modelled=modelled,
         )
     )

@@ -16,7 +16,7 @@ import structlog
 
 from atoll.agents.base import Agent, Outcome, Said
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, Conflict, Internal, NotFound, Unsupported
+from atoll.domain.errors import AtollError, Conflict, Internal, NotFound, Unauthenticated, Unsupported
 from atoll.domain.ledger import InsufficientCredit, Payer, SpendingLimitExceeded
 from atoll.domain.price import TokenUse
 from atoll.domain.principal import Principal
@@ -77,9 +77,15 @@ class Run:
         """The model gateway has settled a call of it."""
         self._following.used(tokens, cost)
 
-    async def payer(self) -> Payer:
-        """Who pays for its model calls, with the budgets of now."""
+    async def payer(self) -> Payer | None:
+        """Who pays for its model calls, with the budgets of now. None, and it ends, once the credential that asked for
+        it is good no more."""
         records, task = self._access.records, self.task
+        try:
+            await self._access.stands(task.credential, task.owner)
+        except Unauthenticated:
+            self.stop(Stop(TaskEnd.CANCELLED, "the credential that asked for this task was revoked or has expired"))
+            return None
         if self._workspace_owner is None:
             workspace = await records.get_workspace(task.spec.workspace)
             self._workspace_owner = None if workspace is None else workspace.owner

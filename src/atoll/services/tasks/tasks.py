@@ -62,7 +62,8 @@ class Tasks:
 
         SpendingLimitExceeded, InsufficientCredit or BudgetExceeded where it cannot be paid; InvalidInput names the
         field (`task`, `agent`, `model`, `mcpServers`, `instructions`, `command`, `network`, `timeout`, `budget`);
-        NoWorkspace; NoThread for a session; QuotaExceeded when too many wait.
+        NoWorkspace; NoThread for a session; Unavailable where its model is not set up; QuotaExceeded when too many
+        wait.
         """
         access, limits = self._access, self._access.limits
         principal.require(Scope.EXECUTE)
@@ -73,6 +74,7 @@ class Tasks:
         await access.money.check(await payer_of(access.records, draft))
         check_request(request, limits, access.agents)
         access.agents[draft.spec.agent].start(draft.spec, Place(MOUNT_POINT, MOUNT_POINT, "", access.model_url, ""), "")
+        access.modelled(access.agents[draft.spec.agent].speaks)
         if len(self._queue.waiting) >= limits.waiting_max:
             message = f"this server has its maximum of {limits.waiting_max} waiting tasks: try again later"
             raise QuotaExceeded(message, quota="tasks", retry_after_s=5)
