@@ -174,12 +174,13 @@ class ModelCalls:
         end, also where the answer is not read to its end."""
         payer = await self._payer(sandbox)
         async with self._place(sandbox.spec.task or ""):
+            passed = await self._passed_on(sandbox, headers)
             call = await self._let_through(sandbox, payer, asked)
             url = call.provider.url(asked.dialect) + (f"?{BETA}" if beta else "")
             try:
                 async with (
                     asyncio.timeout(self.limits.call_s),
-                    self._upstream.ask(call.provider, "POST", url, _passed_on(headers), call.body) as upstream,
+                    self._upstream.ask(call.provider, "POST", url, passed, call.body) as upstream,
                 ):
                     call.answered = 200 <= upstream.status < 300
                     yield await self._answer(call, upstream)
@@ -210,11 +211,11 @@ class ModelCalls:
             body, _ = await self._blanking.blank(sandbox, asked.encoded(model, None))
         else:
             provider, body = self._providers.find(kind), b""
-        method = "POST" if body else "GET"
+        method, passed = "POST" if body else "GET", await self._passed_on(sandbox, headers)
         async with (
             self._place(sandbox.spec.task or ""),
             asyncio.timeout(self.limits.between_s),
-            self._upstream.ask(provider, method, provider.url(dialect), _passed_on(headers), body) as upstream,
+            self._upstream.ask(provider, method, provider.url(dialect), passed, body) as upstream,
         ):
             if 200 <= upstream.status < 300:
                 yield ModelAnswer(upstream.status, _passed_back(upstream), upstream.pieces)
@@ -227,6 +228,15 @@ class ModelCalls:
         reason = reasons.get(because, "task" if because is Because.TASK_OVER else "")
         if reason:
             self._metrics.refused(reason)
+
+    async def _passed_on(self, sandbox: Sandbox, headers: Mapping[str, str]) -> list[tuple[str, str]]:
+        """What the program's headers have to say to the provider; no credential is among it, whatever it is called."""
+        kept = [("Content-Type", "application/json")]
+        for name in PASSED_ON:
+            value = headers.get(name, "")
+            if 0 < len(value) < HEADER_CHARS_MAX and not (await self._blanking.blank(sandbox, value.encode()))[1]:
+                kept.append((name, value))
+        return kept
 
     async def _payer(self, sandbox: Sandbox) -> Payer:
         payer = await self.tasks.payer(sandbox.spec.task) if sandbox.spec.task else None
@@ -388,12 +398,6 @@ class ModelCalls:
                 if wait_s is None:
                     return  # the hold expires by itself
                 await asyncio.sleep(wait_s)
-
-
-def _passed_on(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What the program's headers have to say to the provider; no credential is among it, whatever they are called."""
-    kept = [(name, headers[name]) for name in PASSED_ON if len(headers.get(name, "")) in range(1, HEADER_CHARS_MAX)]
-    return [*kept, ("Content-Type", "application/json")]
 
 
 def _passed_back(upstream: UpstreamAnswer) -> dict[str, str]:

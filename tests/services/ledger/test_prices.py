@@ -47,8 +47,8 @@ def test_a_model_has_its_own_price_or_that_of_the_name_it_continues() -> None:
     dear, dearer = ModelPrice(Decimal(1)), ModelPrice(Decimal(2))
     prices = Prices(models={"gpt-5": dear, "gpt-5-pro": dearer})
     assert prices.of("gpt-5") is prices.of("gpt-5-2025-08-07") is prices.of("gpt-5:beta") is dear
-    assert prices.of("gpt-5-pro") is prices.of("gpt-5-pro-2026") is dearer
-    assert prices.of("gpt-50") is prices.of("") is prices.default
+    assert prices.of("gpt-5-pro") is prices.of("gpt-5-pro-20260101") is dearer
+    assert prices.of("gpt-50") is prices.of("gpt-5-mini") is prices.of("") is prices.default
 
 
 def test_the_settings_fill_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,3 +49,14 @@ async def test_keys_of_this_server_are_taken_out_and_digests_stay():
     body = f"{new_key_text()} {new_key_text('sk_live_')} admin-key-of-the-operator {digest}".encode()
     after, places = await blanking.blank(sandbox(), body)
     assert places == 3 and after == b" ".join([BLANK, BLANK, BLANK, digest.encode()])
+
+
+@pytest.mark.parametrize("before", ["\n", "\t", "\r", "\x0b", '"', "\\", "\\n", " ", "=", "é"])
+async def test_a_key_behind_an_escape_is_taken_out_and_the_rest_is_still_json(before: str):
+    async def nothing(_sandbox: Sandbox) -> Sequence[bytes]:
+        return ()
+
+    key = new_key_text()
+    body = json.dumps({"input": f"x{before}{key}"}).encode()
+    after, places = await Blanking(nothing).blank(sandbox(), body)
+    assert places == 1 and key not in json.loads(after)["input"]

@@ -94,6 +94,12 @@ def test_who_asks_is_not_told():
         assert set(sent(request(dialect, **told))) <= {"model", "store"}
 
 
+def test_what_the_price_table_does_not_know_of_is_left_out_however_it_is_spelled():
+    dear = {"speed": "fast", "models": ["dearer"], "modalities": ["audio"], "MAX_TOKENS": 10**6, "Model": "dearer"}
+    for dialect in (Dialect.RESPONSES, Dialect.CHAT, Dialect.MESSAGES):
+        assert set(sent(request(dialect, **dear))) <= {"model", "store"}
+
+
 def test_tools_that_run_at_the_provider_are_left_out():
     hosted = [{"type": "web_search"}, {"type": "mcp", "server_url": "http://x"}, {"type": "code_interpreter"}, 7]
     own = {"type": "function", "name": "f"}

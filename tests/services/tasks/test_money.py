@@ -19,6 +19,7 @@ from atoll.domain.price import Cost, TokenUse
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Grant, Sandbox, SandboxSpec
 from atoll.domain.task import Task, TaskEnd, TaskSpec, TaskState
+from atoll.services.charging.payers import payer_of_sandbox
 from atoll.services.ledger.ledger import Ledger
 from atoll.services.tasks.money import payer_of
 from tests.services.conftest import ALICE, OWNER
@@ -110,6 +111,9 @@ async def test_sandboxes_that_made_each_other_spend_together(bank: Desk) -> None
     task = Task("task_x", ALICE.id, ids[2], TaskSpec("do it", "w"), "thread_x", bank.shop.clock())
     payer = await payer_of(bank.shop.records, task)
     assert set(payer.budgets) == {Budget(ids[0], 3 * DOLLAR), Budget(ids[2], DOLLAR)}
+    last = await bank.shop.records.get_sandbox(ids[2])
+    assert last is not None
+    assert (await payer_of_sandbox(bank.shop.records, last)).budgets == (Budget(ids[0], 3 * DOLLAR),)
 
 
 async def test_a_task_that_outlived_its_server_asks_its_model_before_the_next_one_follows_it(bank: Desk) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from atoll.domain.ids import GROUP_ID, KEY_ID
-from atoll.domain.key import ApiKey, KeyKind
-from atoll.domain.ledger import Budget, Payer
+from atoll.domain.key import KeyKind
+from atoll.domain.ledger import Payer
 from atoll.domain.sandbox import Sandbox
 from atoll.records.base import Records
+from atoll.services.budgets import budgets_of_grants, budgets_of_keys
 from atoll.services.identity.principals import Principals
 from atoll.services.key_lineage import ancestors
+from atoll.services.tasks.money import payer_of as payer_of_task
 
 
 async def payer_of(records: Records, owner: str, credential: str = "") -> Payer:
@@ -21,21 +25,18 @@ async def payer_of(records: Records, owner: str, credential: str = "") -> Payer:
         account = key.owner
     internal = key is not None and key.kind is not KeyKind.STANDARD
     internal = internal or await Principals(records).administers(account)
-    budgets = [] if key is None or internal else await _budgets(records, key)
-    return Payer(account, name, internal, tuple(budgets))
+    if key is None or internal:
+        return Payer(account, name, internal)
+    lineage = [key, *(one for one in await ancestors(key, records.get_key) if one is not None)]
+    return Payer(account, name, internal, tuple(await budgets_of_keys(records, [one.id for one in lineage])))
 
 
 async def payer_of_sandbox(records: Records, sandbox: Sandbox) -> Payer:
-    """Of a task's sandbox whoever pays for the task."""
+    """Of a task's sandbox whoever pays for the task; of one that a sandbox with a capability made, within its budget
+    too."""
     task = None if sandbox.spec.task is None else await records.get_task(sandbox.spec.task)
     if task is not None:
-        return Payer(task.owner, task.credential, task.internal, task=task.id, thread=task.thread, sandbox=sandbox.id)
-    found = await payer_of(records, sandbox.owner, sandbox.credential)
-    return Payer(found.account, found.credential, found.internal, found.budgets, sandbox=sandbox.id)
-
-
-async def _budgets(records: Records, key: ApiKey) -> list[Budget]:
-    lineage = [key, *(await ancestors(key, records.get_key))]
-    return [
-        Budget(one.id, one.budget_micro_usd) for one in lineage if one is not None and one.budget_micro_usd is not None
-    ]
+        return replace(await payer_of_task(records, task), sandbox=sandbox.id)
+    found, grant = await payer_of(records, sandbox.owner, sandbox.credential), sandbox.spec.capability
+    granted = [] if grant is None or found.internal else await budgets_of_grants(records, grant.credential)
+    return replace(found, budgets=(*found.budgets, *granted), sandbox=sandbox.id)

@@ -5,6 +5,7 @@ The ledger carries it, the model gateway and metering ask it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -12,6 +13,7 @@ from atoll.domain.money import rounded
 from atoll.domain.price import Cost, ModelPrice, TokenUse
 
 _NOTHING = Decimal(0)
+_EDITION = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{6,8}|latest)|[:@].+")
 
 
 class Prices:
@@ -31,12 +33,13 @@ class Prices:
         self.storage_per_gib_hour = storage_per_gib_hour
 
     def of(self, model: str) -> ModelPrice:
-        """Of the model of that name; else of the longest name in the table that it continues after a `-`, a `:` or an
-        `@` (`gpt-5-2025-08-07` has the price of `gpt-5`); else the default."""
+        """Of the model of that name; else of the longest name in the table that it continues by a date or by `latest`
+        (`gpt-5-2025-08-07` has the price of `gpt-5`, `gpt-5-pro` has not), or after a `:` or an `@`; else the
+        default."""
         found = self.models.get(model)
         if found is not None:
             return found
-        known = [name for name in self.models if model.startswith(tuple(name + mark for mark in "-:@"))]
+        known = [name for name in self.models if model.startswith(name) and _EDITION.fullmatch(model, len(name))]
         return self.models[max(known, key=len)] if known else self.default
 
     def cost(self, model: str, tokens: TokenUse) -> Cost:

@@ -22,11 +22,14 @@ BOUNDS = {
     Dialect.CHAT: ("max_completion_tokens", "max_tokens"),
     Dialect.MESSAGES: ("max_tokens",),
 }
-_WHO = ("metadata", "user", "safety_identifier", "client_metadata", "service_tier")  # who asks; who pays more is first
+_WHO = ("metadata", "user", "safety_identifier", "client_metadata")  # who asks
+# what costs more than the table says, at a provider that knows it: being first, other models, sounds
+_DEARER = ("service_tier", "speed", "inference_geo", "models", "provider", "plugins", "route", "modalities", "audio")
+_LEFT_OUT = (*_WHO, *_DEARER)
 DROPPED = {
-    Dialect.RESPONSES: _WHO,
-    Dialect.CHAT: (*_WHO, "store", "web_search_options"),
-    Dialect.MESSAGES: (*_WHO, "mcp_servers", "container"),
+    Dialect.RESPONSES: _LEFT_OUT,
+    Dialect.CHAT: (*_LEFT_OUT, "store", "web_search_options"),
+    Dialect.MESSAGES: (*_LEFT_OUT, "mcp_servers", "container"),
     Dialect.COUNT: ("metadata", "mcp_servers", "container"),
 }
 # They name what lies at the provider, below one key for all tenants.
@@ -123,6 +126,8 @@ class ModelRequest:
         return isinstance(options, dict) and cast("dict[str, Any]", options).get("include_usage") is True
 
     def _neutralise(self) -> None:
+        # some servers read a name in any case: none may say again what was looked at here
+        self._members = {name: value for name, value in self._members.items() if name == name.lower()}
         if self.dialect is Dialect.RESPONSES:
             for name, instead in REFUSED.items():
                 if self._value(name) not in (None, False):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from atoll.domain.ids import KEY_ID, SANDBOX_ID
 from atoll.domain.key import KeyKind
 from atoll.domain.ledger import BillingAccount, Budget, Payer
 from atoll.domain.price import TokenUse
@@ -13,7 +12,7 @@ from atoll.domain.principal import Principal
 from atoll.domain.task import Task
 from atoll.records.base import Records
 from atoll.records.ledger import UseQuery
-from atoll.services.identity.connected import CHAIN_MAX
+from atoll.services.budgets import budgets_of_grants, budgets_of_keys
 
 
 class Money(Protocol):
@@ -55,11 +54,8 @@ async def payer_of(records: Records, task: Task, *, workspace_owner: str | None 
     budgets: list[Budget] = []
     if task.spec.budget_micro_usd is not None:
         budgets.append(Budget(task.id, task.spec.budget_micro_usd))
-    for name in task.lineage:
-        key = await records.get_key(name) if KEY_ID.match(name) else None
-        if key is not None and key.budget_micro_usd is not None:
-            budgets.append(Budget(key.id, key.budget_micro_usd))
-    budgets += await _granted(records, task.credential)
+    budgets += await budgets_of_keys(records, task.lineage)
+    budgets += await budgets_of_grants(records, task.credential)
     return Payer(
         account=task.owner,
         credential=task.credential,
@@ -71,17 +67,3 @@ async def payer_of(records: Records, task: Task, *, workspace_owner: str | None 
         workspace=task.spec.workspace,
         workspace_owner=workspace_owner,
     )
-
-
-async def _granted(records: Records, credential: str) -> list[Budget]:
-    """Of a sandbox's capability and of those that it came from: sandboxes that one has made spend together."""
-    budgets: list[Budget] = []
-    for _ in range(CHAIN_MAX):
-        sandbox = await records.get_sandbox(credential) if SANDBOX_ID.match(credential) else None
-        grant = None if sandbox is None else sandbox.spec.capability
-        if grant is None:
-            break
-        if grant.budget_micro_usd is not None:
-            budgets.append(Budget(credential, grant.budget_micro_usd))
-        credential = grant.credential
-    return budgets
