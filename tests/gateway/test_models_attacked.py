@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from atoll.domain.key import new_key_text
 from atoll.services.models.limits import ModelLimits
 from tests.certificates import Authority
 from tests.gateway.models import REAL_KEY, Purse, World, gateway, settled
@@ -167,6 +168,15 @@ async def test_q_smuggled_requests_reach_no_provider():
         body = json.dumps(asked("/v1/responses", "hi")).encode()
         await raw(world, post + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
         assert len(world.model.log) == 1  # without what is odd about it
+
+
+@pytest.mark.parametrize("value", ["é".encode("latin-1"), b"\xff", new_key_text().encode()])
+async def test_w_a_header_that_no_provider_knows_or_that_is_a_key_goes_no_further(value: bytes):
+    async with gateway() as world:
+        headers = [(b"anthropic-beta", value), (b"anthropic-version", b"2023-06-01")]
+        answer = await world.client.post("/v1/messages", json=asked("/v1/messages", "hi"), headers=headers)
+        [only] = world.model.log
+        assert answer.status_code == 200 and "anthropic-beta" not in only.header
 
 
 async def test_w_no_byte_of_a_request_head_becomes_a_header_of_ours():

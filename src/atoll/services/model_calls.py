@@ -172,8 +172,8 @@ class ModelCalls:
     ) -> AsyncGenerator[ModelAnswer]:
         """Ask the model, for the task of this sandbox. CallRefused when it cannot be. What was used is charged in the
         end, also where the answer is not read to its end."""
-        payer = await self._payer(sandbox)
         async with self._place(sandbox.spec.task or ""):
+            payer = await self._payer(sandbox)
             passed = await self._passed_on(sandbox, headers)
             call = await self._let_through(sandbox, payer, asked)
             url = call.provider.url(asked.dialect) + (f"?{BETA}" if beta else "")
@@ -234,7 +234,9 @@ class ModelCalls:
         kept = [("Content-Type", "application/json")]
         for name in PASSED_ON:
             value = headers.get(name, "")
-            if 0 < len(value) < HEADER_CHARS_MAX and not (await self._blanking.blank(sandbox, value.encode()))[1]:
+            if not 0 < len(value) < HEADER_CHARS_MAX or not (value.isascii() and value.isprintable()):
+                continue
+            if not (await self._blanking.blank(sandbox, value.encode()))[1]:
                 kept.append((name, value))
         return kept
 
@@ -383,21 +385,22 @@ class ModelCalls:
             internal=payer.internal,
         )
         self._metrics.used(tokens)
-        await self._retried(lambda: self._ledger.settle(call.hold, use), call)
-        self.tasks.used(call.sandbox.spec.task or "", tokens, cost.total)
+        if await self._retried(lambda: self._ledger.settle(call.hold, use), call):
+            self.tasks.used(call.sandbox.spec.task or "", tokens, cost.total)
 
-    async def _retried(self, resolve: Callable[[], Awaitable[object]], call: _Call) -> None:
-        """The same use twice is one use, and a hold resolves once: so a store that is away for a moment is asked
-        again."""
-        for wait_s in (*SETTLE_RETRIES_S, None):
+    async def _retried(self, resolve: Callable[[], Awaitable[object]], call: _Call) -> bool:
+        """Whether it was done. The same use twice is one use, and a hold resolves once: so a store that is away for a
+        moment is asked again; what is never done expires by itself."""
+        for wait_s in (*SETTLE_RETRIES_S, 0.0):
             try:
                 await resolve()
-                return
-            except (AtollError, OSError) as error:
-                _log.warning("models.not_settled", task=call.payer.task, error=str(error), again_in_s=wait_s)
-                if wait_s is None:
-                    return  # the hold expires by itself
-                await asyncio.sleep(wait_s)
+                return True
+            except Exception as error:
+                fault = not isinstance(error, AtollError | OSError)
+                task = call.payer.task
+                _log.warning("models.not_settled", task=task, error=str(error), again_in_s=wait_s, exc_info=fault)
+            await asyncio.sleep(wait_s)
+        return False
 
 
 def _passed_back(upstream: UpstreamAnswer) -> dict[str, str]:

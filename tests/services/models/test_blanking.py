@@ -9,6 +9,7 @@ import pytest
 
 from atoll.domain.key import new_key_text
 from atoll.domain.sandbox import Sandbox
+from atoll.services.key_rules import KEY_PREFIX
 from atoll.services.models.blanking import BLANK, Blanking
 from tests.gateway.models import sandbox
 
@@ -60,3 +61,14 @@ async def test_a_key_behind_an_escape_is_taken_out_and_the_rest_is_still_json(be
     body = json.dumps({"input": f"x{before}{key}"}).encode()
     after, places = await Blanking(nothing).blank(sandbox(), body)
     assert places == 1 and key not in json.loads(after)["input"]
+
+
+@pytest.mark.parametrize("prefix", ["sk_", "k_", "a_b_c_", "tb_user_", "abcdefgh_", "x1_y2_"])
+async def test_keys_of_every_prefix_that_may_be_asked_for_are_taken_out(prefix: str):
+    async def nothing(_sandbox: Sandbox) -> Sequence[bytes]:
+        return ()
+
+    assert KEY_PREFIX.fullmatch(prefix)
+    key = new_key_text(prefix)
+    after, places = await Blanking(nothing).blank(sandbox(), json.dumps([key, f"a {key}.", f"={key}"]).encode())
+    assert places == 3 and key.encode()[-64:] not in after and len(json.loads(after)) == 3

@@ -17,9 +17,10 @@ SECRET_BYTES_MIN = 8  # shorter values are parts of anything
 LINE_BYTES_MIN = 20  # of a value of several lines: programs show them one by one, with numbers before them
 KNOWN_S = 30.0
 BLANK = b"[withheld by Atoll]"
-# As this server makes them. What begins one may stand behind an escape: its letter is not part of the key.
-_BEGINS = rb"(?:(?<![\w\\])|(?<=\\[bfnrt\\/])|(?<=\\u[0-9a-fA-F]{4}))"
-_KEY = re.compile(_BEGINS + rb"[a-z][a-z0-9]{1,15}(?:_[a-z]{1,8})?_[0-9a-f]{64}\b")
+# A key as this server makes them is found by its end: bodies are large, and that is quick.
+_KEY_END = re.compile(rb"_[0-9a-f]{64}(?!\w)")
+_KEY_HEAD = re.compile(rb"[a-z][a-z0-9_]{0,7}\Z")
+HEAD_BYTES_MAX = 8
 
 Secrets = Callable[[Sandbox], Awaitable[Sequence[bytes]]]
 
@@ -40,7 +41,7 @@ class Blanking:
             if times:
                 body = body.replace(needle, BLANK)
                 found += times
-        body, keys = _KEY.subn(BLANK, body)
+        body, keys = _without_keys(body)
         return body, found + keys
 
     async def _of(self, sandbox: Sandbox) -> tuple[bytes, ...]:
@@ -53,6 +54,22 @@ class Blanking:
             self._known = {name: one for name, one in self._known.items() if now < one[0]}
             known = self._known[sandbox.id] = (now + KNOWN_S, _needles(await self._secrets(sandbox)))
         return known[1]
+
+
+def _without_keys(body: bytes) -> tuple[bytes, int]:
+    """Without what looks like a key of this server, and how many there were."""
+    parts: list[bytes] = []
+    at = 0
+    for end in _KEY_END.finditer(body):
+        head = _KEY_HEAD.search(body, max(at, end.start() - HEAD_BYTES_MAX), end.start())
+        if head is None:
+            continue
+        begin = head.start()
+        if body[begin - 1 : begin] == b"\\":  # the letters of an escape are not the key's
+            begin += 5 if body[begin : begin + 1] == b"u" else 1
+        parts += (body[at:begin], BLANK)
+        at = end.end()
+    return b"".join((*parts, body[at:])), len(parts) // 2
 
 
 def _needles(values: Iterable[bytes]) -> tuple[bytes, ...]:
