@@ -101,7 +101,7 @@ def served_by(app: Application) -> list[tuple[Dialect, list[Operation]]]:
 def object_door(app: Application, parts: Parts) -> ObjectDoor:
     """What clients of object stores speak to, at a port of its own."""
     own = app.settings.objects
-    objects = Objects(parts, app.workspaces, app.settings.folder.uploads)
+    objects = Objects(parts, app.workspaces, app.settings.folder.uploads, object_bytes=own.object_bytes)
     handlers = ObjectHandlers(objects, Listing(parts, objects), bucket=own.bucket, object_bytes=own.object_bytes)
     return ObjectDoor(app.door, app.access_keys, handlers.table(), bucket=own.bucket, skew_s=own.clock_skew_s)
 

@@ -209,6 +209,22 @@ async def test_a_list_reads_what_is_new_once(store: Store) -> None:
         assert store.objects.checksums.read_bytes == len(b"by an agent")
 
 
+async def test_a_file_that_is_larger_than_any_object_is_none(store: Store) -> None:
+    alice = await store.alice()
+    await alice.put("p/a", b"small")
+    tree = await store.tree("p")
+    (tree / "d").mkdir()
+    (tree / "d" / "holes").touch()
+    os.truncate(tree / "d" / "holes", 15 * 2**40)
+    (tree / "b").hardlink_to(tree / "d" / "holes")
+    await store.touched("p")
+    assert await alice.keys("prefix=p/") == ["p/a"]
+    assert await alice.keys("prefix=p/&delimiter=/") == ["p/a"]
+    for name in ("p/d/holes", "p/b"):
+        assert (await alice.call("GET", name)).status_code == 404
+    assert store.objects.checksums.read_bytes == 0
+
+
 async def test_deep_lists_come_in_pages(store: Store) -> None:
     alice = await store.alice()
     names = sorted(["p/a", "p/b/1", "p/b/2", "p/b.txt", "p/c/d/e", "p/z"], key=str.encode)

@@ -47,8 +47,9 @@ class Change:
 class Batches:
     """Of all workspaces."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, bytes_max: int) -> None:
         self._parts = parts
+        self._bytes_max = bytes_max  # of an object
         self._waiting: dict[str, list[Change]] = {}
 
     async def make(self, workspace_id: str, change: Change) -> Entry | None:
@@ -111,7 +112,7 @@ class Batches:
         wanted = change.placing.generation
         if wanted is None:
             return True
-        entry = await file_at(self._parts, head, change.path)
+        entry = await file_at(self._parts, head, change.path, self._bytes_max)
         if wanted == (0 if entry is None else generation_of(entry)):
             return True
         change.done.set_exception(NotThat())
@@ -161,12 +162,14 @@ class Batches:
             change.done.set_result(one.entry)
 
 
-async def file_at(parts: Parts, revision: Revision, path: bytes) -> Entry | None:
-    """The file at a path that is an object, whichever of its names that is."""
+async def file_at(parts: Parts, revision: Revision, path: bytes, bytes_max: int) -> Entry | None:
+    """The file at a path that is an object, whichever of its names that is. Larger ones are none: holes cost nothing,
+    and reading them does."""
     entry = await parts.manifests.find(revision.lineage, revision.tree, path)
     if entry is None or key_of(entry) is None:
         return None
-    return await followed(parts, revision, entry)
+    file = await followed(parts, revision, entry)
+    return None if file is None or file.size > bytes_max else file
 
 
 async def followed(parts: Parts, revision: Revision, entry: Entry) -> Entry | None:

@@ -115,9 +115,8 @@ class Listing:
                     listed.prefixes.append(listed.last)
                 else:
                     entries.append(entry)
-        files = [await followed(self._parts, revision, entry) or entry for entry in entries]
-        sums = await self._objects.checksums.of(revision.lineage, files)
-        for entry, md5 in zip(files, sums, strict=True):
+        sums = await self._objects.checksums.of(principal.id, revision.lineage, entries)
+        for entry, md5 in zip(entries, sums, strict=True):
             key = entry.path.decode()
             listed.objects.append((f"{begin}{key}", StoredObject(key, entry, md5)))
 
@@ -133,11 +132,12 @@ class Listing:
                     if not entry.path.startswith(prefix):
                         return
                     key = key_of(entry)
-                    if key is None:
+                    file = None if key is None else await followed(self._parts, revision, entry)
+                    if key is None or file is None or file.size > self._objects.object_bytes:
                         continue
                     at = entry.path.find(SLASH, len(prefix)) if delimiter else -1
                     if at < 0:
-                        yield key, entry
+                        yield key, file
                         continue
                     yield entry.path[: at + 1].decode(), None
                     resume = entry.path[:at] + AFTER_SLASH  # the first that does not lie below it

@@ -47,12 +47,13 @@ class StoredObject:
 class Objects:
     """Reads need the permission `read`, changes `write`; a workspace that is not there is made by the first upload."""
 
-    def __init__(self, parts: Parts, workspaces: Workspaces, uploads: Path) -> None:
+    def __init__(self, parts: Parts, workspaces: Workspaces, uploads: Path, *, object_bytes: int) -> None:
         self._parts = parts
         self._workspaces = workspaces
         self._folder = uploads
         self._uploads = asyncio.Semaphore(UPLOADS_MAX)
-        self._batches = Batches(parts)
+        self.object_bytes = object_bytes
+        self._batches = Batches(parts, object_bytes)
         self.checksums = Checksums(parts.chunks)
 
     # reading
@@ -82,10 +83,10 @@ class Objects:
     ) -> tuple[Revision, StoredObject]:
         path = _asked(key)
         revision = await self.now(principal, ref)
-        entry = None if revision is None else await file_at(self._parts, revision, path)
+        entry = None if revision is None else await file_at(self._parts, revision, path, self.object_bytes)
         if revision is None or entry is None or generation not in (None, generation_of(entry)):
             raise NoObject
-        [md5] = await self.checksums.of(revision.lineage, [entry])
+        [md5] = await self.checksums.of(principal.id, revision.lineage, [entry])
         return revision, StoredObject(key, entry, md5)
 
     # changing

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from atoll.domain.errors import (
     AtollError,
     Conflict,
+    DeadlineExceeded,
     Forbidden,
     InvalidInput,
     NotFound,
@@ -70,6 +71,7 @@ CODES: dict[type[AtollError], tuple[int, str]] = {
     QuotaExceeded: (403, "QuotaExceeded"),
     RateLimited: (503, "SlowDown"),  # which clients wait for, where they give up at 429
     Unavailable: (503, "ServiceUnavailable"),
+    DeadlineExceeded: (503, "ServiceUnavailable"),  # asked again, checksums go on where they were
     Unsupported: (501, "NotImplemented"),
 }
 

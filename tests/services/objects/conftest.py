@@ -1,0 +1,5 @@
+"""The storage that tests of workspaces have, for those of objects."""
+
+from tests.services.workspaces.storage import storage
+
+__all__ = ["storage"]
