@@ -23,6 +23,8 @@ _WORDS = {
     "__aiter__": "__iter__",
     "__anext__": "__next__",
     "aclose": "close",
+    "aclosing": "closing",
+    "AsyncGenerator": "Generator",
     "aiter_stream": "iter_stream",
     "handle_async_request": "handle_request",
     "StopAsyncIteration": "StopIteration",

@@ -15,6 +15,7 @@ import pytest
 
 from atoll import Agent, AsyncAgent, CloudRuntime, LocalRuntime, RunResult, run, run_streamed
 from atoll.sdk import (
+    AsyncTasks,
     BudgetExceeded,
     Conflict,
     InsufficientCredit,
@@ -26,9 +27,11 @@ from atoll.sdk import (
     SyncFailed,
     TaskCancelled,
     TaskFailed,
+    TaskInfo,
     Tasks,
     TaskTimedOut,
     Workspace,
+    _async_io,
 )
 from atoll.sdk.agent_requests import workspace_id
 from atoll.sdk.config import resolve
@@ -112,7 +115,7 @@ def test_any_session_is_continued_by_its_id_and_an_unknown_one_is_an_error(tasks
     assert again.session_id == first.session_id
     agent = Agent(workspace=folder, session_id=first.session_id)
     assert run(agent, "two", session_id="").session_id not in (None, first.session_id)
-    with pytest.raises(NotFound, match="Session not found"):
+    with pytest.raises(NotFound, match="Session not found: thread_unknown"):
         run(Agent(workspace=folder, session_id="thread_unknown"), "three")
 
 
@@ -308,6 +311,7 @@ def test_what_is_refused_for_money_says_how_much_there_is(tasks: FakeTasks, fold
     assert (poor.value.current_balance, poor.value.total_spent) == (Decimal("0.00001"), 5)
     assert poor.value.balance == 10
     assert poor.value.result is None
+    assert len(tasks.requests) == 1
     tasks.refuse = (
         429,
         {
@@ -320,12 +324,17 @@ def test_what_is_refused_for_money_says_how_much_there_is(tasks: FakeTasks, fold
         run(Agent(workspace=folder), "x")
     assert limited.value.details["dailyUsage"] == Decimal("10.5")
     assert limited.value.monthly_limit is None
+    assert len(tasks.requests) == 2
 
 
 def test_what_is_wrong_with_a_request_is_named(tasks: FakeTasks, folder: Path) -> None:
     wrong: list[tuple[Callable[[], object], str]] = [
         (lambda: Agent(agent_type="llm"), "agent_type"),
         (lambda: Agent(workspace=""), "workspace"),
+        (lambda: Agent(workspace=3), "workspace"),  # type: ignore[arg-type]
+        (lambda: Agent(workspace=folder / "nope"), "workspace"),
+        (lambda: Agent(network="all"), "network"),
+        (lambda: Agent(agent="codex", command="make"), "command"),
         (lambda: Agent(mcp_servers=["x"]), "mcp_servers"),  # type: ignore[list-item]
         (lambda: Agent(command=3), "command"),  # type: ignore[arg-type]
         (lambda: CloudRuntime(timeout=0), "timeout"),
@@ -341,6 +350,12 @@ def test_what_is_wrong_with_a_request_is_named(tasks: FakeTasks, folder: Path) -
     tasks.refuse = 400, {"error": "Validation failed", "errors": [{"field": "mcpServers", "message": "mcpServers: no"}]}
     with pytest.raises(InvalidInput, match="mcp_servers: no"):
         run(Agent(workspace=folder), "x")
+    said = {"field": "mcpServers.0.name", "message": "String should match pattern '^[a-z]$'"}
+    tasks.refuse = 400, {"error": "Validation failed", "errors": [said]}
+    with pytest.raises(InvalidInput, match=r"^mcp_servers\.0\.name: String should match") as named:
+        run(Agent(workspace=folder), "x")
+    assert named.value.field == "mcp_servers.0.name"
+    assert not (folder / "nope").exists()
     (folder / "file").write_text("")
     with pytest.raises(InvalidInput, match="not a folder"):
         Agent(workspace=folder / "file")
@@ -424,6 +439,29 @@ def test_leaving_a_stream_before_its_end_cancels_the_task(tasks: FakeTasks, fold
             if event.type == "task.started":
                 raise KeyboardInterrupt
     assert tasks.cancelled == list(tasks.all)
+
+
+def test_a_stream_that_is_left_gives_its_connection_back_before_it_cancels(
+    tasks: FakeTasks, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks.held = True
+    used: list[int] = []
+    cancel = AsyncTasks.cancel
+
+    async def cancelling(self: AsyncTasks, task: str) -> TaskInfo:
+        [(lanes, _)] = _async_io._kept.values()
+        used.append(sum(len(lane.users) for lane in lanes))
+        return await cancel(self, task)
+
+    async def leave() -> None:
+        async with run_streamed(AsyncAgent(workspace=folder), "x") as stream:
+            async for event in stream:
+                if event.type == "task.started":
+                    break
+
+    monkeypatch.setattr(AsyncTasks, "cancel", cancelling)
+    asyncio.run(leave())
+    assert used == [0]
 
 
 def test_a_cancelled_run_brings_back_what_was_done(tasks: FakeTasks, folder: Path) -> None:

@@ -6,12 +6,13 @@
 # ruff: noqa: ASYNC109 (`timeout` is the task's, and the server's to keep)
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from secrets import token_hex
 from types import TracebackType
 from typing import Any
 
-from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound
+from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound, QuotaExceeded, RateLimited
 from atoll.domain.task import McpServer
 from atoll.sdk._async.api import AsyncApi
 from atoll.sdk._async.retry import AsyncRetry
@@ -111,7 +112,7 @@ class AsyncRunStream:
         self._before: SyncReport | None = None
         self._result: RunResult | None = None
         self._error: AtollError | None = None
-        self._begun = False
+        self._events: AsyncGenerator[RunEvent] | None = None
         self._asked = False
         self._key = token_hex(16)  # of the one task that this run is
 
@@ -121,31 +122,37 @@ class AsyncRunStream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._events is not None:
+            with suppress(RuntimeError, ValueError):  # another task, or thread, iterates it just now
+                await self._events.aclose()  # its connection goes back: to cancel may need it
         if self._result is None and not isinstance(error, ConnectionFailed):
             try:
                 await self.cancel()
             except AtollError as failed:
                 self._tell(f"the task could not be cancelled: {failed.message}")
 
-    async def __aiter__(self) -> AsyncIterator[RunEvent]:
-        if self._begun:
+    def __aiter__(self) -> AsyncIterator[RunEvent]:
+        if self._events is not None:
             raise InvalidInput("a run can be iterated once only: its events are in `events`")
-        self._begun = True
+        self._events = self._run()
+        return self._events
+
+    async def _run(self) -> AsyncGenerator[RunEvent]:
         api = await self._connect()
         tasks = self._tasks = AsyncTasks(connection=api)
         self._before = await self._sync(api)
         if self._before is not None:
             yield self._keep(_told(self._before, "before"))
-        self._asked = True
-        begun = await tasks.begin(self.request, key=self._key)
+        begun = await self._begin(tasks)
         self._note(begun)
         self._tell(f"task {begun.id} of session {self.session_id} on workspace {self.workspace_id}")
         last: RunEvent | None = None
-        async for event in tasks.events(begun.id):
-            last = event
-            if event.type == ENDED:
-                break
-            yield self._keep(event)
+        async with aclosing(tasks.events(begun.id)) as events:
+            async for event in events:
+                last = event
+                if event.type == ENDED:
+                    break
+                yield self._keep(event)
         info = await async_ended(tasks, begun.id, last)
         self._note(info)
         self._tell(f"task {begun.id} {info.state}: {info.usage.total_tokens} tokens, {info.usage.total_cost} dollars")
@@ -194,6 +201,14 @@ class AsyncRunStream:
     @property
     def billing(self) -> Billing | None:
         return self.outcome.billing
+
+    async def _begin(self, tasks: AsyncTasks) -> TaskInfo:
+        self._asked = True
+        try:
+            return await tasks.begin(self.request, key=self._key)
+        except AtollError as error:  # of what was refused there is nothing to cancel
+            self._asked = error.retryable and not isinstance(error, RateLimited | QuotaExceeded)
+            raise
 
     async def _connect(self) -> AsyncApi:
         url, key = await async_work(self._agent.runtime.connection, self.request.get("agent"))

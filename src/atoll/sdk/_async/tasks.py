@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from atoll.domain.errors import AtollError, RateLimited
@@ -49,20 +50,21 @@ class AsyncTasks:
         """End it: its program is asked to, then made to; what it did is kept. Returns it as it ended."""
         return task_of(await self._api.call("POST", target_of("/tasks", task, "cancel"), timeout_s=CANCEL_S))
 
-    async def events(self, task: str, *, after: int = 0) -> AsyncIterator[RunEvent]:
+    async def events(self, task: str, *, after: int = 0) -> AsyncGenerator[RunEvent]:
         """What it did since event number `after`, then what it does, to its end. A connection that breaks, or a server
         that starts again, is waited for; no event is lost or told twice."""
         retry = AsyncRetry()
         while True:
             try:
-                async for event in self._stream(task, after):
-                    retry.reset()
-                    if event.seq and event.seq <= after:
-                        continue
-                    after = event.seq or after
-                    yield event
-                    if event.type == ENDED:
-                        return
+                async with aclosing(self._stream(task, after)) as events:
+                    async for event in events:
+                        retry.reset()
+                        if event.seq and event.seq <= after:
+                            continue
+                        after = event.seq or after
+                        yield event
+                        if event.type == ENDED:
+                            return
                 raise ConnectionFailed("the stream of events ended before the task did")
             except RateLimited as error:  # so many runs are followed at once: the task goes on meanwhile
                 await async_sleep(min(error.retry_after_s, BUSY_S_MAX))
@@ -81,7 +83,7 @@ class AsyncTasks:
         """Nothing continues it any more. NotFound."""
         await self._api.call("DELETE", target_of("/sessions", session))
 
-    async def _stream(self, task: str, after: int) -> AsyncIterator[RunEvent]:
+    async def _stream(self, task: str, after: int) -> AsyncGenerator[RunEvent]:
         headers = {"Accept": "text/event-stream"}
         if after:
             headers["Last-Event-ID"] = str(after)

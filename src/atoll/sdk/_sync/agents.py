@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from secrets import token_hex
 from types import TracebackType
 from typing import Any
 
-from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound
+from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound, QuotaExceeded, RateLimited
 from atoll.domain.task import McpServer
 from atoll.sdk._io import work
 from atoll.sdk._sync.api import Api
@@ -111,7 +112,7 @@ class RunStream:
         self._before: SyncReport | None = None
         self._result: RunResult | None = None
         self._error: AtollError | None = None
-        self._begun = False
+        self._events: Generator[RunEvent] | None = None
         self._asked = False
         self._key = token_hex(16)  # of the one task that this run is
 
@@ -121,6 +122,9 @@ class RunStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._events is not None:
+            with suppress(RuntimeError, ValueError):  # another task, or thread, iterates it just now
+                self._events.close()  # its connection goes back: to cancel may need it
         if self._result is None and not isinstance(error, ConnectionFailed):
             try:
                 self.cancel()
@@ -128,24 +132,27 @@ class RunStream:
                 self._tell(f"the task could not be cancelled: {failed.message}")
 
     def __iter__(self) -> Iterator[RunEvent]:
-        if self._begun:
+        if self._events is not None:
             raise InvalidInput("a run can be iterated once only: its events are in `events`")
-        self._begun = True
+        self._events = self._run()
+        return self._events
+
+    def _run(self) -> Generator[RunEvent]:
         api = self._connect()
         tasks = self._tasks = Tasks(connection=api)
         self._before = self._sync(api)
         if self._before is not None:
             yield self._keep(_told(self._before, "before"))
-        self._asked = True
-        begun = tasks.begin(self.request, key=self._key)
+        begun = self._begin(tasks)
         self._note(begun)
         self._tell(f"task {begun.id} of session {self.session_id} on workspace {self.workspace_id}")
         last: RunEvent | None = None
-        for event in tasks.events(begun.id):
-            last = event
-            if event.type == ENDED:
-                break
-            yield self._keep(event)
+        with closing(tasks.events(begun.id)) as events:
+            for event in events:
+                last = event
+                if event.type == ENDED:
+                    break
+                yield self._keep(event)
         info = ended(tasks, begun.id, last)
         self._note(info)
         self._tell(f"task {begun.id} {info.state}: {info.usage.total_tokens} tokens, {info.usage.total_cost} dollars")
@@ -194,6 +201,14 @@ class RunStream:
     @property
     def billing(self) -> Billing | None:
         return self.outcome.billing
+
+    def _begin(self, tasks: Tasks) -> TaskInfo:
+        self._asked = True
+        try:
+            return tasks.begin(self.request, key=self._key)
+        except AtollError as error:  # of what was refused there is nothing to cancel
+            self._asked = error.retryable and not isinstance(error, RateLimited | QuotaExceeded)
+            raise
 
     def _connect(self) -> Api:
         url, key = work(self._agent.runtime.connection, self.request.get("agent"))

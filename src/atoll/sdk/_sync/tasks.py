@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from atoll.domain.errors import AtollError, RateLimited
@@ -46,20 +47,21 @@ class Tasks:
         """End it: its program is asked to, then made to; what it did is kept. Returns it as it ended."""
         return task_of(self._api.call("POST", target_of("/tasks", task, "cancel"), timeout_s=CANCEL_S))
 
-    def events(self, task: str, *, after: int = 0) -> Iterator[RunEvent]:
+    def events(self, task: str, *, after: int = 0) -> Generator[RunEvent]:
         """What it did since event number `after`, then what it does, to its end. A connection that breaks, or a server
         that starts again, is waited for; no event is lost or told twice."""
         retry = Retry()
         while True:
             try:
-                for event in self._stream(task, after):
-                    retry.reset()
-                    if event.seq and event.seq <= after:
-                        continue
-                    after = event.seq or after
-                    yield event
-                    if event.type == ENDED:
-                        return
+                with closing(self._stream(task, after)) as events:
+                    for event in events:
+                        retry.reset()
+                        if event.seq and event.seq <= after:
+                            continue
+                        after = event.seq or after
+                        yield event
+                        if event.type == ENDED:
+                            return
                 raise ConnectionFailed("the stream of events ended before the task did")
             except RateLimited as error:  # so many runs are followed at once: the task goes on meanwhile
                 sleep(min(error.retry_after_s, BUSY_S_MAX))
@@ -78,7 +80,7 @@ class Tasks:
         """Nothing continues it any more. NotFound."""
         self._api.call("DELETE", target_of("/sessions", session))
 
-    def _stream(self, task: str, after: int) -> Iterator[RunEvent]:
+    def _stream(self, task: str, after: int) -> Generator[RunEvent]:
         headers = {"Accept": "text/event-stream"}
         if after:
             headers["Last-Event-ID"] = str(after)
