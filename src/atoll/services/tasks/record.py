@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ _log = structlog.get_logger()
 SWAPS_MAX = 16
 PAGE = 1_000
 WARNED_AT = (50, 80, 100)  # percent of its own budget
+CUT = "this task tells more than is kept: what follows is left out, but for its end"
 LAST = 8  # events that are told whatever the bound: how it ended, and that there were more
 
 
@@ -44,8 +45,7 @@ class Record:
     async def load(self) -> None:
         """Learn what was told before, by whichever server."""
         while page := await self._access.records.task_events(self.task.id, after=self._seq, limit=PAGE):
-            self._seq = page[-1].seq
-            self._bytes += sum(len(json.dumps(dict(one.data))) for one in page)
+            self._stored(page)
 
     def used(self, tokens: TokenUse, cost: int) -> list[Said]:
         """Stored with the next change; what is to be told of it."""
@@ -90,14 +90,16 @@ class Record:
                     stored = await access.records.swap_task(after, event, told=told)
                 except StaleVersion:
                     await self._reread()
+                    told = await self._untold(told)
+                    if state is not None and self.task.state is state:  # its commit took place, but nobody heard of it
+                        state, event, changes = None, None, {}
                     continue
                 # What the model gateway counted meanwhile is not in what was stored.
                 self.task = replace(stored, tokens=self.task.tokens, cost=self.task.cost)
                 break
             else:
                 raise StaleVersion()
-            if told:
-                self._seq = told[-1].seq
+            self._stored(told)
             access.feed.tell(stored.id, told)
             return stored
 
@@ -108,19 +110,46 @@ class Record:
             raise Taken(f"task {self.task.id} is another server's now")
         self.task = replace(found, tokens=self.task.tokens, cost=self.task.cost)
 
+    async def _untold(self, told: Sequence[TaskEvent]) -> Sequence[TaskEvent]:
+        """Numbered behind what is stored: a commit that nobody heard of may have stored the first of them, or others
+        before them."""
+        access = self._access
+        while page := await access.records.task_events(self.task.id, after=self._seq, limit=PAGE):
+            self._stored(page)
+            access.feed.tell(self.task.id, page)
+            for one in page:
+                if told and _same(told[0], one):
+                    told = told[1:]
+        return [replace(one, seq=self._seq + n) for n, one in enumerate(told, 1)]
+
+    def _stored(self, told: Sequence[TaskEvent]) -> None:
+        """What comes next is numbered behind them."""
+        for one in told:
+            self._seq = one.seq
+            self._bytes += _size(one.data)
+            self._cut = self._cut or (one.type == "warning" and one.data.get("message") == CUT)
+
     def _numbered(self, said: Iterable[Said], whatever: bool) -> Sequence[TaskEvent]:
         limits, now = self._access.limits, self._access.clock()
         told: list[TaskEvent] = []
+        size, cut = self._bytes, self._cut
         for one in said:
             data = bounded(one.data, limits.event_chars_max)
-            size = len(json.dumps(data))
+            more = _size(data)
             seq = self._seq + len(told) + 1
-            full = seq > limits.events_max - LAST or self._bytes + size > limits.events_bytes_max
+            full = seq > limits.events_max - LAST or size + more > limits.events_bytes_max
             if not full or whatever:
                 told.append(TaskEvent(seq, one.type, now, data))
-                self._bytes += size
-            elif not self._cut:
-                self._cut = True
-                message = "this task tells more than is kept: what follows is left out, but for its end"
-                told.append(TaskEvent(seq, "warning", now, {"message": message}))
+                size += more
+            elif not cut:
+                cut = True
+                told.append(TaskEvent(seq, "warning", now, {"message": CUT}))
         return told
+
+
+def _size(data: Mapping[str, Any]) -> int:
+    return len(json.dumps(dict(data)))
+
+
+def _same(one: TaskEvent, other: TaskEvent) -> bool:
+    return one.type == other.type and json.dumps(dict(one.data)) == json.dumps(dict(other.data))

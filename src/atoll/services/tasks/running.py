@@ -16,7 +16,7 @@ import structlog
 
 from atoll.agents.base import Agent, Outcome, Said
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, Conflict, Internal, NotFound, Unauthenticated, Unsupported
+from atoll.domain.errors import AtollError, Conflict, Internal, NotFound, Unauthenticated, Unavailable, Unsupported
 from atoll.domain.ledger import InsufficientCredit, Payer, SpendingLimitExceeded
 from atoll.domain.price import TokenUse
 from atoll.domain.principal import Principal
@@ -36,6 +36,7 @@ from atoll.sidekick.client import ProcessStream
 _log = structlog.get_logger()
 
 SETTLED_LOOK_S = 0.02
+CANCELLED = "the task was cancelled"
 
 STATES = {TaskEnd.DONE: TaskState.SUCCEEDED, TaskEnd.CANCELLED: TaskState.CANCELLED}
 NOTHING: Mapping[str, Any] = {}
@@ -61,7 +62,7 @@ class Run:
         self._workspace_owner: str | None = None
         self._adopted = task.state is not TaskState.QUEUED  # an earlier server, or an earlier life of this one, had it
         if task.cancel_asked:
-            self.stop(Stop(TaskEnd.CANCELLED))
+            self.stop(Stop(TaskEnd.CANCELLED, CANCELLED))
 
     @property
     def task(self) -> Task:
@@ -126,6 +127,8 @@ class Run:
             task = await self.record.change(TaskState.RUNNING, said=[Said("task.started", {"agent": task.spec.agent})])
             waited_s = ((task.started_at or task.created_at) - task.created_at).total_seconds()
             self._access.metrics.tasks.begun(waited_s)
+            if task.cancel_asked:  # between its claim and this
+                self.stop(Stop(TaskEnd.CANCELLED, CANCELLED))
             crash.point("tasks.run.recorded")
         agent = self._access.agents.get(task.spec.agent)
         if agent is None:
@@ -281,6 +284,8 @@ class Run:
 
     async def _fault(self, error: AtollError) -> None:
         """It could not be started or followed: what there is of it is saved and cleared all the same."""
+        if self.task.state is TaskState.QUEUED and isinstance(error, Unavailable):
+            raise error  # it has not begun: it is taken up again when the records answer
         _log.warning("task.fault", task=self.task.id, error=error.message)
         money = isinstance(error, InsufficientCredit | SpendingLimitExceeded)
         end = self._stop.end if self._stop is not None else TaskEnd.OUT_OF_CREDIT if money else TaskEnd.FAULT
