@@ -204,7 +204,9 @@ class Application:
             spending=spending,
         )
         parts.chunks.allowance.spending = spending
-        compute = ComputeCharges(records, self.ledger, self.sandboxes.running)
+        compute = ComputeCharges(
+            records, self.ledger, self.sandboxes.running, dry=lambda task, error: self.tasks.dry(task, error)
+        )
         self.charging = Charging(compute, StorageCharges(records, self.ledger))
         self.workspaces.join(self.sandboxes)
         self.model_calls = self._model_calls()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from atoll.domain.errors import Conflict
+from atoll.domain.errors import AtollError, Conflict
 from atoll.domain.event import Event
 from atoll.domain.key import DEFAULT_SCOPES, ApiKey, KeyKind
 from atoll.domain.ledger import NewTransfer, TransferKind, Use, UseKind
@@ -56,6 +56,7 @@ class Till:
 
     records: Records
     seconds: Seconds = field(default_factory=Seconds)
+    dry: list[tuple[str, AtollError]] = field(default_factory=list[tuple[str, AtollError]])
     now: datetime = NOW
     prices: Prices = field(
         default_factory=lambda: Prices(compute_per_s=Decimal(10), storage_per_gib_hour=Decimal(1_000))
@@ -67,7 +68,13 @@ class Till:
 
     def restart(self) -> None:
         """As another life of the server begins."""
-        self.compute = ComputeCharges(self.records, self.ledger, self.seconds, clock=lambda: self.now)
+        self.compute = ComputeCharges(
+            self.records,
+            self.ledger,
+            self.seconds,
+            dry=lambda task, error: self.dry.append((task, error)),
+            clock=lambda: self.now,
+        )
 
     async def key(self, key_id: str = PAYER, kind: KeyKind = KeyKind.STANDARD, **fields: Any) -> ApiKey:
         key = ApiKey(key_id, key_id, "sk_", "k", kind, DEFAULT_SCOPES, NOW, **fields)
@@ -79,7 +86,7 @@ class Till:
         await self.records.transfer(wanted, Event("billing.credited", account, account, actor="test"))
 
     async def sandbox(self, sandbox_id: str = "sess_000000000001", owner: str = PAYER, **fields: Any) -> Sandbox:
-        made = Sandbox(sandbox_id, owner, SandboxSpec(), "fake", NOW, **fields)
+        made = Sandbox(sandbox_id, owner, fields.pop("spec", SandboxSpec()), "fake", NOW, **fields)
         await self.records.add_sandbox(made, Event("sandbox.created", sandbox_id, owner, actor=owner))
         return await self.records.swap_sandbox(made.to(SandboxState.RUNNING), None)
 

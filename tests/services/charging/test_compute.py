@@ -6,14 +6,20 @@ from typing import Any
 
 import pytest
 
-from atoll.domain.errors import Unavailable
+from atoll.domain.errors import Conflict, Unavailable
 from atoll.domain.event import Event
 from atoll.domain.group import Group, Member, Role
+from atoll.domain.ids import new_id
 from atoll.domain.key import KeyKind
-from atoll.domain.ledger import BudgetExceeded, InsufficientCredit
-from atoll.services.charging.compute import WARNING
+from atoll.domain.ledger import BudgetExceeded, InsufficientCredit, NewHold, Use, UseKind
+from atoll.domain.price import Cost
+from atoll.domain.sandbox import Sandbox, SandboxSpec
+from atoll.domain.task import Task, TaskSpec, Thread
+from atoll.domain.workspace import WorkspaceMount
+from atoll.services.charging.compute import WARNING, use_id
 from atoll.services.charging.spending import PricedSpending
 from atoll.services.ledger.prices import Prices
+from atoll.testing import workspace_records_examples as examples
 from tests.services.charging.conftest import NOW, PAYER, Till
 
 
@@ -126,10 +132,8 @@ async def test_an_empty_account_gets_no_new_sandbox(till: Till) -> None:
 
 
 async def test_a_groups_sandbox_is_paid_by_whose_key_made_it(till: Till) -> None:
-    group = "grp_" + "0" * 24
     await till.key()
-    crew, first = Group(group, "crew", NOW, NOW), Member(group, PAYER, Role.ADMIN, NOW)
-    await till.records.add_group(crew, first, Event("group.created", group, group, actor=PAYER))
+    group = await _with_group(till)
     await till.give(10_000)
     await till.ran(await till.sandbox(owner=group, credential=PAYER), 60)
     (use,) = await till.uses()
@@ -166,3 +170,144 @@ async def test_a_database_that_is_down_ends_the_pass_and_the_next_one_charges_al
     monkeypatch.undo()
     assert await till.compute.run() == 3
     assert await till.charged() == 300
+
+
+async def test_one_whose_keys_budget_is_spent_is_ended_though_its_account_has_money(till: Till) -> None:
+    await till.key()
+    await till.give(1_000_000)
+    child = await till.key("key_b00000000000", owner=PAYER, parent=PAYER, budget_micro_usd=1_000)
+    sandbox = await till.sandbox(credential=child.id)
+    for seconds in (60, 120, 180):
+        assert till.seconds.ended == []
+        await till.ran(sandbox, seconds)
+    assert till.seconds.ended == [(sandbox.id, "insufficient_credit")]
+
+
+async def test_one_whose_payers_day_is_spent_is_ended(till: Till) -> None:
+    await till.key()
+    await till.give(1_000_000)
+    limited = Event("billing.limited", PAYER, PAYER, actor="test")
+    await till.records.set_spending_limits(PAYER, daily=600, monthly=None, event=limited)
+    sandbox = await till.sandbox()
+    await till.ran(sandbox, 60)
+    assert till.seconds.ended == []
+    await till.ran(sandbox, 120)
+    assert till.seconds.ended == [(sandbox.id, "insufficient_credit")]
+
+
+async def test_a_task_whose_budget_is_spent_on_compute_is_ended_by_the_tasks(till: Till) -> None:
+    await till.key()
+    await till.give(1_000_000)
+    task, sandbox = await _with_task(till, budget=1_000)
+    await till.ran(sandbox, 60)
+    assert till.dry == []
+    await till.ran(sandbox, 120)
+    [(ended, why)] = till.dry
+    assert (ended, type(why)) == (task.id, BudgetExceeded)
+    assert till.seconds.ended == [], "the task ends it, and saves its work"
+
+
+async def test_what_a_tasks_model_call_holds_is_no_reason_to_end_it(till: Till) -> None:
+    await till.key()
+    await till.give(1_000)
+    task, sandbox = await _with_task(till)
+    await till.records.hold(NewHold(new_id("hold"), PAYER, 400, NOW.replace(year=2030), task=task.id), NOW)
+    await till.ran(sandbox, 60)
+    assert till.dry == []
+    [hold] = await till.records.pending_holds(task=task.id)
+    await till.ledger.settle(hold, Use(new_id("use"), PAYER, UseKind.MODEL, NOW, Cost(400)))
+    await till.ran(sandbox, 120)
+    assert [(one, type(why)) for one, why in till.dry] == [(task.id, InsufficientCredit)]
+
+
+async def _with_group(till: Till) -> str:
+    group = "grp_" + "0" * 24
+    crew, first = Group(group, "crew", NOW, NOW), Member(group, PAYER, Role.ADMIN, NOW)
+    await till.records.add_group(crew, first, Event("group.created", group, group, actor=PAYER))
+    return group
+
+
+async def _with_task(till: Till, budget: int | None = None) -> tuple[Task, Sandbox]:
+    spec = TaskSpec("do it", "ws_1", agent="command", command=("true",), budget_micro_usd=budget)
+    task = Task(new_id("task"), PAYER, PAYER, spec, new_id("thread"), NOW)
+    thread = Thread(task.thread, PAYER, "ws_1", "command", NOW, NOW)
+    await till.records.add_task(task, thread, Event("task.created", task.id, PAYER, actor=PAYER))
+    return task, await till.sandbox(spec=SandboxSpec(task=task.id))
+
+
+async def test_a_workspaces_costs_are_told_as_its_owners_whoever_has_the_sandbox(till: Till) -> None:
+    await till.key()
+    await till.give(10_000)
+    group = await _with_group(till)
+    lineage = examples.lineage(owner=group)
+    workspace = examples.workspace(lineage, owner=group)
+    await till.records.add_workspace(workspace, examples.revision(workspace), lineage, examples.event())
+    await till.ran(await till.sandbox(spec=SandboxSpec(workspaces=(WorkspaceMount(workspace.id),))), 60)
+    (use,) = await till.uses()
+    assert (use.account, use.workspace, use.workspace_owner) == (PAYER, workspace.id, group)
+
+
+async def test_a_sandbox_that_cannot_be_ended_keeps_none_behind_it_from_being_charged(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await till.key()
+    await till.key("key_b00000000000")
+    await till.give(1_000_000, "key_b00000000000")
+    poor = await till.sandbox()
+    rich = await till.sandbox("sess_000000000002", "key_b00000000000")
+    await till.ran(poor, 60)
+
+    async def stuck(*_: Any) -> None:
+        raise Unavailable("the runtime does not answer")
+
+    monkeypatch.setattr(till.seconds, "end", stuck)
+    till.seconds.live[rich.id] = (rich, 60)
+    await till.ran(poor, 120)
+    assert await till.charged("key_b00000000000") == 600
+
+
+async def test_a_charge_that_is_refused_keeps_none_behind_it_from_being_made(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await till.key()
+    await till.give(1_000_000)
+    first, second = await till.sandbox(), await till.sandbox("sess_000000000002")
+    charge = till.ledger.charge
+
+    async def picky(use: Use, **more: Any) -> Any:
+        if use.sandbox == first.id:
+            raise Conflict
+        return await charge(use, **more)
+
+    monkeypatch.setattr(till.ledger, "charge", picky)
+    till.seconds.live |= {first.id: (first, 60), second.id: (second, 60)}
+    assert await till.compute.run() == 1
+    assert await till.charged() == 600
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_seconds_behind_a_shorter_charge_that_came_late_are_charged(
+    till: Till, monkeypatch: pytest.MonkeyPatch, *, ended: bool
+) -> None:
+    await till.key()
+    await till.give(1_000_000)
+    sandbox = await till.sandbox()
+    charge = till.ledger.charge
+
+    async def after_another(use: Use, **more: Any) -> Any:
+        """Somebody else charged the first 60 seconds between the look and the charge."""
+        monkeypatch.undo()
+        shorter = Use(
+            use_id("compute", sandbox.id, 0), PAYER, UseKind.COMPUTE, NOW, Cost(600), sandbox=sandbox.id, seconds=60.0
+        )
+        await charge(shorter)
+        return await charge(use, **more)
+
+    monkeypatch.setattr(till.ledger, "charge", after_another)
+    if ended:
+        await till.ends(sandbox, 130)
+        await till.compute.run()
+    else:
+        await till.ran(sandbox, 130)
+        await till.ran(sandbox, 130)
+    assert await till.charged() == 1_300

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from atoll.domain.errors import Conflict
 from atoll.domain.key import KeyKind
-from atoll.domain.ledger import InsufficientCredit, UseKind
+from atoll.domain.ledger import BudgetExceeded, InsufficientCredit, Use, UseKind
 from atoll.domain.workspace import Lineage, Pack
 from atoll.services.charging.spending import PricedSpending
 from atoll.services.charging.storage import GIB, StorageCharges
@@ -58,3 +61,34 @@ async def test_an_empty_account_stores_nothing_new(till: Till) -> None:
         await spending.check_storage(PAYER)
     await till.give(1)
     await spending.check_storage(PAYER)
+
+
+async def test_what_is_stored_counts_under_the_budget_that_is_asked_before(till: Till) -> None:
+    await till.key(budget_micro_usd=1_000)
+    await till.give(1_000_000)
+    await stores(till, GIB)
+    spending = PricedSpending(till.records, till.ledger)
+    await spending.check_storage(PAYER)
+    await StorageCharges(till.records, till.ledger, clock=lambda: till.now).run()
+    with pytest.raises(BudgetExceeded):
+        await spending.check_storage(PAYER)
+
+
+async def test_an_owner_who_cannot_be_charged_keeps_no_other_from_it(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "key_b00000000000"
+    for owner in (PAYER, other):
+        await till.key(owner)
+        await till.give(1_000_000, owner)
+        await stores(till, GIB, owner)
+    charge = till.ledger.charge
+
+    async def picky(use: Use, **more: Any) -> Any:
+        if use.account == PAYER:
+            raise Conflict
+        return await charge(use, **more)
+
+    monkeypatch.setattr(till.ledger, "charge", picky)
+    await StorageCharges(till.records, till.ledger, clock=lambda: till.now).run()
+    assert (await till.charged(), await till.charged(other)) == (0, 1_000)

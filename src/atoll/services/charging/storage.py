@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import structlog
 
-from atoll.domain.errors import AtollError
+from atoll.domain.errors import AtollError, Unavailable
 from atoll.domain.ledger import Use, UseKind
 from atoll.records.base import Records
 from atoll.services.charging.compute import use_id
@@ -48,19 +48,23 @@ class StorageCharges:
         return count
 
     async def _charge(self, owner: str, size: int, hour: datetime, now: datetime) -> None:
-        payer = await payer_of(self._records, owner)
-        use = Use(
-            use_id("storage", owner, hour.isoformat()),
-            payer.account,
-            UseKind.STORAGE,
-            now,
-            self._ledger.prices.storage(Decimal(size) / GIB),
-            credential=payer.credential,
-            workspace_owner=owner,
-            internal=payer.internal,
-        )
+        """Unavailable ends the pass, and the next one begins again; what is wrong with one owner keeps nobody else."""
         try:
-            await self._ledger.charge(use)
+            payer = await payer_of(self._records, owner)
+            use = Use(
+                use_id("storage", owner, hour.isoformat()),
+                payer.account,
+                UseKind.STORAGE,
+                now,
+                self._ledger.prices.storage(Decimal(size) / GIB),
+                credential=payer.credential,
+                workspace_owner=owner,
+                internal=payer.internal,
+            )
+            await self._ledger.charge(use, budgets=payer.budgets)
         except AtollError as error:
             _log.warning("storage.not_charged", owner=owner, error=error.message)
-            raise
+            if isinstance(error, Unavailable):
+                raise
+        except Exception:
+            _log.exception("storage.not_charged", owner=owner)
