@@ -112,6 +112,22 @@ def test_ctrl_c_ends_the_task_and_brings_back_what_was_done(atoll: Atoll, tasks:
     assert (folder / "partial.txt").read_text() == "so far\n"
 
 
+def test_a_task_whose_output_nobody_reads_is_ended(atoll: Atoll, tasks: FakeTasks, folder: Path) -> None:
+    tasks.held = True
+    process = atoll.start("agent", "run", "x", "-W", str(folder))
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"-> README\n"
+    process.stderr.close()
+
+    def work(workspace: Stored) -> Iterator[tuple[str, dict[str, Any]]]:
+        for number in range(1_000):
+            yield "command", {"command": f"echo {number}", "output": "", "exit_code": 0, "status": "completed"}
+
+    tasks.work, tasks.held = work, False
+    assert process.wait(20) != 0
+    assert tasks.cancelled == list(tasks.all)
+
+
 def test_ctrl_c_twice_leaves_at_once(atoll: Atoll, tasks: FakeTasks, folder: Path) -> None:
     tasks.held = True
     process = atoll.start("agent", "run", "x", "-W", str(folder))

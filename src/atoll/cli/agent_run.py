@@ -116,7 +116,8 @@ async def _run(agent: AsyncAgent, task: str, budget: str | None, *, quiet: bool,
 
 
 async def _follow(stream: AsyncRunStream, lines: Lines) -> bool:
-    """To its end; whether Ctrl-C asked for that."""
+    """To its end; whether Ctrl-C asked for that. Whatever else ends it, such as output that nobody reads, ends the task
+    too."""
     import asyncio
     import contextlib
     import signal
@@ -126,16 +127,19 @@ async def _follow(stream: AsyncRunStream, lines: Lines) -> bool:
     with contextlib.suppress(NotImplementedError, RuntimeError):
         loop.add_signal_handler(signal.SIGINT, ending.asked)
     try:
-        with lines.shown():
-            async for event in stream:
-                lines.event(event)
-    except asyncio.CancelledError:
-        if ending.times == 0:
-            raise
-        if ending.times > 1:
-            raise Failed(f"left; atoll tasks show {stream.task_id} tells how it ended", INTERRUPTED) from None
-        await stream.cancel()  # it was just being begun
-        raise Failed("cancelled before it began", INTERRUPTED) from None
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(stream)
+            try:
+                with lines.shown():
+                    async for event in stream:
+                        lines.event(event)
+            except asyncio.CancelledError:
+                if ending.times == 0:
+                    raise
+                if ending.times > 1:
+                    stack.pop_all()  # at once
+                    raise Failed(f"left; atoll tasks show {stream.task_id} tells how it ended", INTERRUPTED) from None
+                raise Failed("cancelled before it began", INTERRUPTED) from None  # it was just being begun
     finally:
         loop.remove_signal_handler(signal.SIGINT)
     return ending.times > 0
