@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from atoll.domain.errors import AtollError, Conflict, Internal, NotFound, Unavailable
+from atoll.domain.errors import AtollError, Conflict, Forbidden, Internal, NotFound, Unavailable
 from atoll.domain.event import Event
 from atoll.domain.ids import SANDBOX_ID
 from atoll.domain.key import Scope
@@ -87,11 +87,23 @@ class Access:
     async def unended(self, principal: Principal, sandbox_id: str, scope: Scope) -> Live:
         """As `running`, but paused ones too. One that is suspended is made again first."""
         sandbox = await self.find(principal, sandbox_id, scope)
+        if sandbox.spec.task is not None and scope is not Scope.READ:
+            await self._check_task(principal, sandbox)
         if sandbox.state in (SandboxState.SUSPENDED, SandboxState.RESUMING):
             return await self.wake(sandbox)
         if sandbox.state is not SandboxState.RUNNING:
             raise not_running(sandbox)
         return self.lives.get(sandbox_id) or self.lives.add(sandbox)
+
+    async def _check_task(self, principal: Principal, sandbox: Sandbox) -> None:
+        """Whoever acts inside spends what the task may spend: Forbidden unless its owner, the credential that asked for
+        it, or one that this came from does."""
+        by = principal.credential if SANDBOX_ID.match(principal.credential) else next(iter(principal.lineage), "")
+        if by in ("", sandbox.owner):
+            return
+        task = await self.records.get_task(sandbox.spec.task or "")
+        if task is None or by not in (task.credential, *task.lineage):
+            raise Forbidden("this session does a task that another credential asked for: it may be looked at only")
 
     @asynccontextmanager
     async def inside(self, live: Live, what: str, *, within_s: float | None) -> AsyncGenerator[None]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from atoll.agents.codex import Codex
 from atoll.agents.command import Command
-from atoll.domain.errors import Unavailable
+from atoll.domain.errors import Forbidden, Unavailable
 from atoll.domain.event import Event
 from atoll.domain.ids import new_id
 from atoll.domain.key import ApiKey, KeyKind, Scope
 from atoll.domain.ledger import Budget, Payer, Use, UseKind
 from atoll.domain.price import Cost, TokenUse
 from atoll.domain.principal import Principal
+from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import Grant, Sandbox, SandboxSpec
 from atoll.domain.task import Task, TaskEnd, TaskSpec, TaskState
 from atoll.services.charging.payers import payer_of_sandbox
@@ -129,6 +131,25 @@ async def test_a_task_that_outlived_its_server_asks_its_model_before_the_next_on
     assert payer is not None and payer.task == task.id
     await bank.tasks.cancel(ALICE, task.id)
     assert await bank.tasks.payer(task.id) is None
+
+
+async def test_nobody_spends_a_tasks_budget_from_inside_but_who_asked_for_it(bank: Desk) -> None:
+    """A key with a budget of nothing must not reach a model by way of somebody else's task."""
+    processes = bank.shop.sandboxes.processes
+    task = await under_way(bank, *SLOW, principal=key_of("key_00000000000b", "key_00000000000a"))
+    sandbox = (await bank.tasks.get(ALICE, task.id)).sandbox or ""
+    for allowed in (ALICE, key_of("key_00000000000b", "key_00000000000a"), key_of("key_00000000000a")):
+        assert (await processes.run(allowed, sandbox, ProcessSpec(("true",)))).exit.code == 0
+    inside = replace(key_of("key_00000000000b", "key_00000000000a"), credential="sess_000000000009")
+    for other in (key_of("key_00000000000c"), key_of("key_00000000000d", "key_00000000000b"), inside):
+        with pytest.raises(Forbidden, match="another credential"):
+            await processes.run(other, sandbox, ProcessSpec(("true",)))
+        assert await processes.list(other, sandbox)
+    await bank.tasks.cancel(ALICE, task.id)
+
+
+def key_of(*lineage: str) -> Principal:
+    return Principal(ALICE.id, KeyKind.STANDARD, frozenset(Scope), credential=lineage[0], lineage=lineage)
 
 
 async def test_a_credential_that_is_revoked_spends_nothing_more_and_its_work_is_saved(
