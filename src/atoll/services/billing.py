@@ -6,7 +6,7 @@ It only looks: `billing_admin` gives credits and sets limits, `ledger` charges.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +19,7 @@ from atoll.domain.principal import Principal
 from atoll.records.base import Records
 from atoll.records.ledger import UseQuery
 from atoll.records.ledger import UseTotal as UseTotal
+from atoll.services.clock import Clock, utc_now
 
 if TYPE_CHECKING:
     from atoll.services.ledger.ledger import Ledger
@@ -76,9 +77,10 @@ BY["group"] = "workspace_owner"
 class Billing:
     """Everything is the principal's own, but for what an admin of a group sees of the group's."""
 
-    def __init__(self, records: Records, ledger: Ledger) -> None:
+    def __init__(self, records: Records, ledger: Ledger, *, clock: Clock = utc_now) -> None:
         self._records = records
         self._ledger = ledger
+        self._clock = clock
 
     async def account(self, principal: Principal) -> BillingAccount:
         """The account that pays for what the principal asks for. Needs `read`."""
@@ -103,6 +105,7 @@ class Billing:
 
     def tasks_of(self, account: str, window: Window, page: Page) -> AsyncIterator[TaskBill]:
         """Anybody's."""
+        window = self._standing(window, page)
 
         async def some(limit: int, offset: int) -> list[TaskBill]:
             since, until = window.since, window.until
@@ -125,6 +128,7 @@ class Billing:
         self, account: str, window: Window, page: Page, *, kind: TransferKind | None = None
     ) -> AsyncIterator[Transfer]:
         """Anybody's."""
+        window = self._standing(window, page)
 
         async def some(limit: int, offset: int) -> list[Transfer]:
             since, until = window.since, window.until
@@ -163,6 +167,8 @@ class Billing:
         internal: bool | None = False,
     ) -> AsyncIterator[UseTotal]:
         """Anybody's, or everybody's: whether somebody may see them is for the caller to say."""
+        page = page or Page()
+        window = self._standing(window, page)
         wanted = UseQuery(
             account,
             window.since,
@@ -178,7 +184,13 @@ class Billing:
         async def some(limit: int, offset: int) -> list[UseTotal]:
             return await self._records.total_uses(wanted, by=BY[query.by], limit=limit, offset=offset)
 
-        return _paged(some, page or Page())
+        return _paged(some, page)
+
+    def _standing(self, window: Window, page: Page) -> Window:
+        """What is read in several parts ends now: else what comes meanwhile pushes rows into the next part again."""
+        if window.until is not None or (page.limit is not None and page.limit <= PAGE_ROWS):
+            return window
+        return replace(window, until=self._clock())
 
     async def workspace_names(self, account: str, ids: set[str]) -> dict[str, str]:
         """What the workspaces of these ids are called by whoever has the account; others' are known by their ids."""
