@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from atoll.agents.base import Place, Said
+from atoll.agents.base import Agent, Place, Said
 from atoll.agents.claude_code import ClaudeCode
 from atoll.agents.codex import Codex
 from atoll.agents.command import Command
@@ -214,6 +214,7 @@ class TestCommand(AgentConformance):
     def test_its_tokens_add_up(self) -> None:
         lines = (line(atoll="usage", input_tokens=5, output_tokens=2), line(atoll="usage", input_tokens=5))
         assert self.ran(lines)[0].tokens == TokenUse(10, 2)
+        assert self.ran([line(atoll="usage", input_tokens=2**53)] * 3)[0].tokens == TokenUse(2**53, 0)
 
     def test_the_task_is_in_its_environment_unless_that_cannot_hold_it(self) -> None:
         assert self.start(prompt="do it").env["ATOLL_TASK"] == "do it"
@@ -225,10 +226,11 @@ class TestCommand(AgentConformance):
         assert self.start(command=words).argv == words
 
 
-@pytest.mark.parametrize("agent", [Codex(), ClaudeCode()])
-def test_a_tool_server_s_name_that_would_be_more_than_a_name_is_refused(agent: Codex | ClaudeCode) -> None:
-    for name in ("a.b", "", "a b", "a]\n[b", "x" * 65):
-        spec = TaskSpec("do", "ws_1", mcp_servers=(McpServer("fine", ("x",)), McpServer(name, ("x",))))
+@pytest.mark.parametrize("agent", [Codex(), ClaudeCode(), Command()])
+def test_a_tool_server_s_name_that_would_be_more_than_a_name_or_comes_twice_is_refused(agent: Agent) -> None:
+    for name in ("a.b", "", "a b", "a]\n[b", "x" * 65, "fine"):
+        servers = (McpServer("fine", ("x",)), McpServer(name, ("x",)))
+        spec = TaskSpec("do", "ws_1", command=("x",), mcp_servers=servers)
         with pytest.raises(InvalidInput) as refused:
             agent.start(spec, PLACE, "")
         assert refused.value.field == "mcpServers.1.name"

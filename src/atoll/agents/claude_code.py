@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from atoll.agents.base import Agent, Outcome, Package, Place, Reader, Said, Start
 from atoll.agents.lines import OUTPUT_CHARS_MAX, Tail, count_of, fields_of, object_in, objects_in, text_of
+from atoll.agents.servers import mcp_file
 from atoll.domain.errors import InvalidInput
 from atoll.domain.price import TokenUse
 from atoll.domain.process import Exit
@@ -37,7 +38,6 @@ OUTPUT_TOKENS = 8_192  # of one call, which are held before it: its own bound wo
 RETRIES = 4
 CALLS_MAX = 1_000  # tool calls that wait for their results
 _SESSION = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_SERVER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EDITS = {"Write": "add", "Edit": "update", "MultiEdit": "update", "NotebookEdit": "update"}
 
 
@@ -69,7 +69,7 @@ class ClaudeCode(Agent):
         files: dict[str, bytes] = {}
         if spec.mcp_servers:
             argv.append(f"--mcp-config={place.home}/{MCP_FILE}")
-            files[MCP_FILE] = json.dumps({"mcpServers": _servers(spec)}).encode()
+            files[MCP_FILE] = json.dumps(mcp_file(spec)).encode()
         prompt = text_of(spec.prompt, len(spec.prompt)).encode()
         return Start(tuple(argv), _env(place, model), prompt, files)
 
@@ -90,21 +90,6 @@ def _env(place: Place, model: str) -> dict[str, str]:
     }
     # what it does on the side, for which it would take a model that the endpoint may not have
     return env | ({"ANTHROPIC_SMALL_FAST_MODEL": model} if model else {})
-
-
-def _servers(spec: TaskSpec) -> Mapping[str, Any]:
-    made: dict[str, Any] = {}
-    for number, server in enumerate(spec.mcp_servers):
-        if not _SERVER_NAME.fullmatch(server.name):
-            raise InvalidInput(
-                f"mcpServers: the name {server.name!r} is not made of at most 64 letters, digits, - and _",
-                field=f"mcpServers.{number}.name",
-            )
-        if server.command:
-            made[server.name] = {"type": "stdio", "command": server.command[0], "args": list(server.command[1:])}
-        else:
-            made[server.name] = {"type": "http", "url": server.url}
-    return made
 
 
 class _Reader(Reader):

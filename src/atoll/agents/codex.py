@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 
 from atoll.agents.base import Agent, Outcome, Package, Place, Reader, Said, Start
 from atoll.agents.lines import OUTPUT_CHARS_MAX, Tail, count_of, fields_of, object_in, objects_in, text_of
+from atoll.agents.servers import mcp_servers_of
 from atoll.domain.errors import InvalidInput
 from atoll.domain.price import TokenUse
 from atoll.domain.process import Exit
-from atoll.domain.task import McpServer, TaskSpec
+from atoll.domain.task import TaskSpec
 
 PACKAGE = Package(
     source="pip",
@@ -53,7 +54,6 @@ _FEATURES_OFF = (
 _DISABLED = ("plugins", "unbounded_connection_retries")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _THREAD = re.compile(rf"({_UUID.pattern})(?:#(\d{{1,16}})\.(\d{{1,16}})\.(\d{{1,16}})\.(\d{{1,16}}))?")
-_SERVER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HARMLESS = ("Model metadata for ", "Codex is ignoring ")
 
 
@@ -107,23 +107,18 @@ def _config(spec: TaskSpec, place: Place, model: str) -> str:
         f"request_max_retries = {RETRIES}",
         f"stream_max_retries = {RETRIES}",
     ]
-    for number, server in enumerate(spec.mcp_servers):
-        lines += _server(server, number)
+    for name, server in mcp_servers_of(spec).items():
+        lines += _server(name, server)
     return "\n".join(filter(None, lines)) + "\n"
 
 
-def _server(server: McpServer, number: int) -> Iterator[str]:
-    if not _SERVER_NAME.fullmatch(server.name):
-        raise InvalidInput(
-            f"mcpServers: the name {server.name!r} is not made of at most 64 letters, digits, - and _",
-            field=f"mcpServers.{number}.name",
-        )
-    yield f"[mcp_servers.{_toml(server.name)}]"
-    if server.command:
-        yield f"command = {_toml(server.command[0])}"
-        yield f"args = [{', '.join(map(_toml, server.command[1:]))}]"
+def _server(name: str, server: Mapping[str, Any]) -> Iterator[str]:
+    yield f"[mcp_servers.{_toml(name)}]"
+    if "url" in server:
+        yield f"url = {_toml(server['url'])}"
     else:
-        yield f"url = {_toml(server.url)}"
+        yield f"command = {_toml(server['command'])}"
+        yield f"args = [{', '.join(map(_toml, server['args']))}]"
     yield f"startup_timeout_sec = {STARTUP_S}"
     yield f"tool_timeout_sec = {CALL_S}"
     yield 'default_tools_approval_mode = "approve"'

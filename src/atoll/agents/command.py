@@ -22,10 +22,11 @@ from atoll.agents.lines import (
     objects_in,
     text_of,
 )
+from atoll.agents.servers import mcp_file
 from atoll.domain.errors import InvalidInput
 from atoll.domain.price import TokenUse
 from atoll.domain.process import Exit
-from atoll.domain.task import McpServer, TaskSpec
+from atoll.domain.task import TaskSpec
 
 PLACEHOLDER = "none-needed-here"  # for libraries that insist on a key
 ENV_BYTES_MAX = 100_000  # of one variable: the kernel takes 128 KiB
@@ -41,9 +42,9 @@ class Command(Agent):
 
     def start(self, spec: TaskSpec, place: Place, agent_thread: str) -> Start:
         if not spec.command or not spec.command[0]:
-            raise InvalidInput("command: the agent `command` needs the program to start", field="command")
+            raise InvalidInput("command must name the program that the agent `command` is to start", field="command")
         if len(spec.command) > ARGS_MAX or any("\0" in part for part in spec.command):
-            raise InvalidInput(f"command: at most {ARGS_MAX} words, none with a NUL", field="command")
+            raise InvalidInput(f"command must be at most {ARGS_MAX} words, none with a NUL", field="command")
         prompt = text_of(spec.prompt, len(spec.prompt))
         env = {
             "ATOLL_TASK": prompt,
@@ -60,22 +61,12 @@ class Command(Agent):
         files: dict[str, bytes] = {}
         if spec.mcp_servers:
             env["ATOLL_MCP_CONFIG"] = f"{place.home}/{MCP_FILE}"
-            files[MCP_FILE] = json.dumps({"mcpServers": _servers(spec.mcp_servers)}).encode()
+            files[MCP_FILE] = json.dumps(mcp_file(spec)).encode()
         kept = {name: value for name, value in env.items() if value and len(value.encode()) <= ENV_BYTES_MAX}
         return Start(tuple(spec.command), kept, prompt.encode(), files)
 
     def reader(self, agent_thread: str = "") -> Reader:
         return _Reader(agent_thread)
-
-
-def _servers(servers: Sequence[McpServer]) -> Mapping[str, Any]:
-    """As most programs that use tool servers have them in a file."""
-    return {
-        server.name: {"command": server.command[0], "args": list(server.command[1:])}
-        if server.command
-        else {"type": "http", "url": server.url}
-        for server in servers
-    }
 
 
 class _Reader(Reader):
@@ -104,7 +95,7 @@ class _Reader(Reader):
             told = said.get("id")
             self._thread = told if isinstance(told, str) and _THREAD.fullmatch(told) else self._thread
         elif kind == "usage":
-            self._tokens = (self._tokens or TokenUse()) + _tokens(said)
+            self._tokens = _bounded((self._tokens or TokenUse()) + _tokens(said))
         elif kind == "result":
             self._result, self._ok = text_of(said.get("text")), said.get("ok") is not False
             self._error = text_of(said.get("error")) or self._error
@@ -152,6 +143,10 @@ def _tokens(said: Mapping[str, Any]) -> TokenUse:
         count_of(said.get("cached_input_tokens")),
         count_of(said.get("reasoning_output_tokens")),
     )
+
+
+def _bounded(used: TokenUse) -> TokenUse:
+    return TokenUse(count_of(used.input), count_of(used.output), count_of(used.cached), count_of(used.reasoning))
 
 
 def _command(said: Mapping[str, Any]) -> dict[str, Any]:
