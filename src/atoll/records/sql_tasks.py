@@ -227,7 +227,8 @@ class SqlTasks(SqlStore, TaskRecords):
         return await self._all(query, thread_of)
 
     async def prune_tasks(self, ended_before: datetime, *, limit: int = 1000) -> int:
-        old = select(tasks.c.id).where(tasks.c.ended_at < ended_before, ~tasks.c.live).limit(limit)
+        old = select(tasks.c.id).where(tasks.c.ended_at < ended_before, ~tasks.c.live)
+        old = old.order_by(tasks.c.ended_at, tasks.c.id).limit(limit)
 
         def prune(connection: Connection) -> int:
             gone = list(connection.execute(old).scalars())

@@ -89,7 +89,7 @@ class TaskRecords(ABC):
 
     @abstractmethod
     async def prune_tasks(self, ended_before: datetime, *, limit: int = 1000) -> int:
-        """Delete those that ended before, with their events; how many."""
+        """Delete those that ended before, with their events, the longest ended first; how many."""
 
 
 def too_many_tasks(there: int, most: int) -> QuotaExceeded:

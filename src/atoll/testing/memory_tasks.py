@@ -169,11 +169,12 @@ class MemoryTasks(TaskRecords):
 
     async def prune_tasks(self, ended_before: datetime, *, limit: int = 1000) -> int:
         self._check()
-        old = [one.id for one in self._tasks.values() if one.ended and (one.ended_at or LONG_AGO) < ended_before]
-        for task_id in old[:limit]:
+        ended = sorted((one.ended_at or LONG_AGO, one.id) for one in self._tasks.values() if one.ended)
+        old = [task_id for at, task_id in ended if at < ended_before][:limit]
+        for task_id in old:
             del self._tasks[task_id]
             self._told.pop(task_id, None)
-        return len(old[:limit])
+        return len(old)
 
     def _is_claimed(self, server: str, task_id: str) -> bool:
         task = self._tasks.get(task_id)

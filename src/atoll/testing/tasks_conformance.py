@@ -224,3 +224,10 @@ class TaskRecordsConformance:
         assert await stores[1].get_task(old.id) is None
         assert await stores[1].task_events(old.id) == []
         assert await stores[1].get_task(live.id) is not None
+
+    async def test_of_old_ones_those_that_ended_first_go_first(self, stores: Stores) -> None:
+        made = [await added(stores[0], a_task()) for _ in range(3)]
+        for days, task in zip((1, 3, 2), made, strict=True):
+            await stores[0].swap_task(task.to(TaskState.CANCELLED, ended_at=NOW - timedelta(days=days)))
+        assert await stores[1].prune_tasks(NOW, limit=2) == 2
+        assert [await stores[1].get_task(one.id) is None for one in made] == [False, True, True]

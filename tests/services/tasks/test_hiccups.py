@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from atoll.domain.event import Event
 from atoll.domain.task import Task, TaskEnd, TaskEvent, TaskState
 from atoll.services.tasks import following, queue
 from atoll.services.tasks.record import Record
+from tests.services.conftest import ALICE, until
 from tests.services.tasks.desk import QUICK, Desk
 from tests.services.tasks.test_endings import under_way
 from tests.services.tasks.test_restarts import LINES, assert_whole
+from tests.services.workspaces.workshop import Workshop
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +86,69 @@ async def test_what_could_not_be_stored_does_not_count_towards_what_is_kept_of_a
 
 async def failing(*_: object, **__: object) -> Task:
     raise Unavailable("the records are down")
+
+
+async def test_a_run_that_ends_while_claims_are_renewed_is_left_alone(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(shop, replace(QUICK, lease_s=60.0))
+    await desk.start()
+    try:
+        task = await under_way(desk)
+        turns = desk.tasks._queue  # pyright: ignore[reportPrivateUsage]
+        get, renew = shop.records.get_task, shop.records.renew_claims
+
+        async def of_another(*words: Any) -> set[str]:
+            await renew(*words)
+            return set()
+
+        async def ends_meanwhile(task_id: str) -> Task | None:
+            turns._tasks[task_id].cancel()  # pyright: ignore[reportPrivateUsage]
+            await until(lambda: turns.run(task_id) is None)
+            return await get(task_id)
+
+        with monkeypatch.context() as slow:
+            slow.setattr(shop.records, "renew_claims", of_another)
+            slow.setattr(shop.records, "get_task", ends_meanwhile)
+            await turns._renew()  # pyright: ignore[reportPrivateUsage]
+        assert (await desk.tasks.cancel(ALICE, task.id)).end is TaskEnd.CANCELLED
+    finally:
+        await desk.close()
+
+
+@pytest.mark.parametrize("broken", ["claim_tasks", "renew_claims", "prune_tasks"])
+async def test_no_fault_ends_a_loop(shop: Workshop, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    for name in ("AGAIN_S", "PRUNE_EVERY_S"):
+        monkeypatch.setattr(queue, name, 0.05)
+    real, calls = getattr(shop.records, broken), 0
+
+    async def once(*words: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise KeyError("a fault of the program")
+        return await real(*words, **named)
+
+    monkeypatch.setattr(shop.records, broken, once)
+    desk = Desk(shop, replace(QUICK, lease_s=0.15))
+    await desk.start()
+    try:
+        await until(lambda: calls >= 3, 20)
+        assert (await desk.done("true")).state is TaskState.SUCCEEDED
+    finally:
+        await desk.close()
+
+
+async def test_what_ended_long_ago_is_forgotten_a_little_at_a_time(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PRUNE_EVERY_S", 0.05), ("PRUNED_AGAIN_S", 0.01), ("PRUNED_AT_ONCE", 1)):
+        monkeypatch.setattr(queue, name, value)
+    old = [await desk.done("true") for _ in range(3)]
+    desk.shop.now += timedelta(seconds=QUICK.kept_s + 60)
+    await desk.restart()
+    recent = await desk.done("true")
+
+    async def gone() -> bool:
+        return [one.id for one in await desk.shop.records.list_tasks()] == [recent.id]
+
+    await until(gone, 20)
+    assert [await desk.shop.records.task_events(one.id) for one in old] == [[], [], []]

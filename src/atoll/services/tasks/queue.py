@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
-from atoll.domain.errors import AtollError
+from atoll.domain.errors import AtollError, Unavailable
 from atoll.domain.task import Task, TaskEnd
 from atoll.services.tasks.access import TaskAccess
 from atoll.services.tasks.requests import TaskLimits
-from atoll.services.tasks.running import Run, Stop
+from atoll.services.tasks.running import CANCELLED, Run, Stop
 
 _log = structlog.get_logger()
 
 LOOK_EVERY_S = 2.0  # for tasks whose server went away, and those that another server was asked for
 AGAIN_S = 1.0
-PRUNE_EVERY = timedelta(minutes=10)
-PRUNED_AT_ONCE = 500
+PRUNE_EVERY_S = 600.0
+PRUNED_AT_ONCE = 20  # tasks with all that was told of them: one write, for which the others wait
+PRUNED_AGAIN_S = 0.2
 
 
 class Queue:
@@ -32,7 +33,6 @@ class Queue:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
-        self._pruned: datetime | None = None
         self.waiting: set[str] = set()
 
     async def start(self) -> None:
@@ -41,6 +41,7 @@ class Queue:
         self._loops = [
             asyncio.create_task(self._claim_on_demand(), name="task queue"),
             asyncio.create_task(self._renew_on_timer(), name="task claims"),
+            asyncio.create_task(self._prune_on_timer(), name="task pruning"),
         ]
 
     async def close(self) -> None:
@@ -80,6 +81,9 @@ class Queue:
             except AtollError as error:
                 _log.warning("tasks.unclaimed", error=error.message)
                 await asyncio.sleep(AGAIN_S)
+            except Exception:  # whatever it is: without this loop no task would run any more
+                _log.exception("tasks.unclaimed")
+                await asyncio.sleep(AGAIN_S)
             self._access.metrics.tasks.queue(len(self._runs), len(self.waiting))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
@@ -114,7 +118,10 @@ class Queue:
     def _done(self, task_id: str, done: asyncio.Task[None]) -> None:
         del self._runs[task_id], self._tasks[task_id]
         if not done.cancelled() and (fault := done.exception()) is not None:
-            _log.error("task.broken", task=task_id, exc_info=fault)  # it is taken up again, in a while
+            if isinstance(fault, Unavailable):  # it is taken up again, in a while
+                _log.warning("task.postponed", task=task_id, error=fault.message)
+            else:
+                _log.error("task.broken", task=task_id, exc_info=fault)
         elif self.waiting:
             self._wake.set()
 
@@ -124,9 +131,10 @@ class Queue:
             try:
                 await self._renew()
                 await self._count()
-                await self._prune()
             except AtollError as error:
                 _log.warning("tasks.unrenewed", error=error.message)
+            except Exception:  # whatever it is: without this loop others would take every task
+                _log.exception("tasks.unrenewed")
 
     async def _renew(self) -> None:
         access, ids = self._access, list(self._runs)
@@ -138,19 +146,30 @@ class Queue:
             if run is None:
                 continue
             stored = await access.records.get_task(task_id)
+            if self._runs.get(task_id) is not run:
+                continue  # it ended meanwhile
             if stored is not None and stored.cancel_asked:
-                run.stop(Stop(TaskEnd.CANCELLED))
+                run.stop(Stop(TaskEnd.CANCELLED, CANCELLED))
             if task_id not in kept and not run.task.ended and (stored is None or not stored.ended):
                 self._tasks[task_id].cancel()
 
+    async def _prune_on_timer(self) -> None:
+        while True:
+            try:
+                await self._prune()
+            except AtollError as error:
+                _log.warning("tasks.unpruned", error=error.message)
+            except Exception:
+                _log.exception("tasks.unpruned")
+            await asyncio.sleep(PRUNE_EVERY_S)
+
     async def _prune(self) -> None:
-        """Now and then: what ended long ago is forgotten, with what was told of it."""
-        now = self._access.clock()
-        if self._pruned is None or now - self._pruned > PRUNE_EVERY:
-            self._pruned = now
-            before = now - timedelta(seconds=self.limits.kept_s)
-            while await self._access.records.prune_tasks(before, limit=PRUNED_AT_ONCE) == PRUNED_AT_ONCE:
-                pass
+        """What ended long ago is forgotten, with what was told of it: few at a time, and others write in between."""
+        before = self._access.clock() - timedelta(seconds=self.limits.kept_s)
+        records, gone = self._access.records, PRUNED_AT_ONCE
+        while gone == PRUNED_AT_ONCE:
+            gone = await records.prune_tasks(before, limit=PRUNED_AT_ONCE)
+            await asyncio.sleep(PRUNED_AGAIN_S)
 
     async def _count(self) -> None:
         """Other servers take some, and give some."""
