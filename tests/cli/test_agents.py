@@ -65,7 +65,7 @@ def test_run_continues_a_session_and_takes_a_command(atoll: Atoll, tasks: FakeTa
     assert tasks.requests[0]["command"] == ["make", "-k", "all"]
     assert tasks.requests[0]["agent"] == "command"
     unknown = atoll("agent", "run", "two", "--session", "thread_none")
-    assert (unknown.returncode, unknown.stderr) == (1, "atoll: Session not found\n")
+    assert (unknown.returncode, unknown.stderr) == (1, "atoll: Session not found: thread_none\n")
 
 
 def test_a_task_in_several_words_is_told_to_be_quoted(atoll: Atoll, tasks: FakeTasks) -> None:
@@ -74,6 +74,11 @@ def test_a_task_in_several_words_is_told_to_be_quoted(atoll: Atoll, tasks: FakeT
     assert "put it in quotes" in done.stderr
     wrong = atoll("agent", "run", "x", "--budget", "cheap")
     assert (wrong.returncode, wrong.stderr) == (2, "atoll: --budget must be a number of dollars\n")
+    for option, word in (("--network", "foo"), ("--workspace", "./nope")):
+        wrong = atoll("agent", "run", "x", option, word)
+        assert (wrong.returncode, option in wrong.stderr, word in wrong.stderr) == (2, True, True), wrong.stderr
+    wrong = atoll("agent", "run", "x", "--agent", "codex", "--", "make")
+    assert wrong.stderr == "atoll: COMMAND must be absent for codex: only the agent `command` takes one\n"
     assert not tasks.requests
 
 
@@ -164,7 +169,7 @@ def test_tasks_and_sessions(atoll: Atoll, tasks: FakeTasks) -> None:
     assert atoll("tasks", "cancel", task).stdout == f"{task} succeeded\n"
     assert session in atoll("sessions", "list").stdout
     assert atoll("sessions", "delete", session).stdout == f"{session} deleted\n"
-    assert atoll("sessions", "delete", session).stderr == "atoll: Session not found\n"
+    assert atoll("sessions", "delete", session).stderr == f"atoll: Session not found: {session}\n"
     assert atoll("tasks", "show", "task_none").returncode == 1
 
 

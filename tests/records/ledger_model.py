@@ -17,6 +17,7 @@ class Refused(Exception):
 class Account:
     balance: int = 0
     spent: int = 0
+    refunded: int = 0
     daily: int | None = None
     monthly: int | None = None
     days: dict[str, int] = field(default_factory=dict)
@@ -66,6 +67,10 @@ class Model:
         mine = self.account(account)
         if kind == "take" and amount > mine.balance - self.held(account):
             raise Refused("InsufficientCredit", mine.balance, mine.spent)
+        if kind == "refund":
+            if amount > mine.spent - mine.refunded:
+                raise Refused("InvalidInput")
+            mine.refunded += amount
         mine.balance += -amount if kind == "take" else amount
         if key is not None:
             self.keys[account, key] = kind, amount
@@ -89,9 +94,12 @@ class Model:
         one = self.holds[name]
         if one.state in ("posted", "voided") or one.charged is not None:
             return 0
+        kept = one.amount if one.state == "pending" else 0
         if one.state == "pending":
             one.state = "posted"
-        one.charged = self.charge(one.account, cost, now)
+        rooms = [limit - self.budgets.get(subject, 0) - self.budget_held(subject) for subject, limit in one.budgets]
+        most = max(kept, min(rooms, default=cost), 0)  # beyond what was held only as far as every budget reaches
+        one.charged = self.charge(one.account, min(cost, most), now)
         for subject, _ in one.budgets:
             self.budgets[subject] = self.budgets.get(subject, 0) + one.charged
         return one.charged

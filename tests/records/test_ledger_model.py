@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from atoll.domain.errors import Conflict
+from atoll.domain.errors import Conflict, InvalidInput
 from atoll.domain.event import Event
 from atoll.domain.ledger import (
     Budget,
@@ -73,7 +73,7 @@ class Machine(RuleBasedStateMachine):
             ).args
         except InsufficientCredit as error:
             return Refused(type(error).__name__, error.balance, error.spent).args
-        except Conflict as error:
+        except (Conflict, InvalidInput) as error:
             return (type(error).__name__,)
 
     def event(self, account: str) -> Event:

@@ -6,9 +6,13 @@ The door writes events beside the requests, for what is no change of a record; w
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from atoll.domain.event import Event
+from atoll.domain.ids import new_id
+from atoll.domain.ledger import Use, UseKind
+from atoll.domain.price import Cost
 from atoll.surfaces.actions import ACTIONS, DONE
 from tests.security.calling import knock
 from tests.security.effects import BESIDE, CALLS
@@ -83,6 +87,9 @@ async def how(town: Town, name: str) -> dict[str, Any]:
         return await anew(town, name)
     if name == "adminChangeKey":
         has["made"] = (await town.keys.create("to be deleted")).key.id
+    if name == "adminRefund":  # of what was charged
+        now = datetime.now(UTC)
+        await house.records.add_use(Use(new_id("use"), town.bob.id, UseKind.MODEL, now, Cost(2_000_000)), now)
     calls: dict[str, dict[str, Any]] = {
         "setGroupRole": {"json": {"role": "viewer"}},
         "changeGroupRole": {"json": {"role": "admin"}},

@@ -91,6 +91,16 @@ def balance_after(account: BillingAccount, wanted: NewTransfer) -> int:
     return account.balance - wanted.amount
 
 
+def check_refund(account: BillingAccount, refunded: int, wanted: NewTransfer) -> None:
+    """InvalidInput when more would be given back than was ever charged, less what was given back before."""
+    left = max(0, account.spent - refunded)
+    if wanted.kind is TransferKind.REFUND and wanted.amount > left:
+        raise InvalidInput(
+            f"amount must be at most {usd(left):f} dollars: no more than that was charged and not given back yet",
+            field="amount",
+        )
+
+
 def check_repeated(first: Transfer, wanted: NewTransfer) -> None:
     """Conflict when a key was used for something else."""
     if (first.amount, first.kind) != (wanted.amount, wanted.kind):
@@ -127,9 +137,14 @@ def check_budgets(budgets: Iterable[Budget], uses: Mapping[str, BudgetUse], amou
         use = uses.get(budget.subject, BudgetUse(budget.subject, 0, 0))
         if use.spent + use.held + amount <= budget.limit if amount else use.spent < budget.limit:
             continue
+        held = f", and {usd(use.held):f} are held" if use.held else ""
+        if use.spent < budget.limit:
+            left = usd(budget.limit - use.spent)
+            said = f"has {left:f} of {usd(budget.limit):f} dollars left{held}: too little to set {usd(amount):f} aside."
+        else:
+            said = f"is spent: {usd(use.spent):f} of {usd(budget.limit):f} dollars{held}."
         raise BudgetExceeded(
-            f"The budget of {budget.subject} is spent: {usd(use.spent):f} of {usd(budget.limit):f} dollars"
-            + (f", and {usd(use.held):f} are held." if use.held else "."),
+            f"The budget of {budget.subject} {said}",
             subject=budget.subject,
             limit=budget.limit,
             spent=use.spent,

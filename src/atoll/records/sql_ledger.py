@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, func, select, update
 from atoll.domain.errors import InvalidInput
 from atoll.domain.event import Event
 from atoll.domain.ledger import BillingAccount, NewTransfer, Transfer, TransferKind
-from atoll.domain.ledger_rules import balance_after, check_amount, check_name, check_repeated, day_of
+from atoll.domain.ledger_rules import balance_after, check_amount, check_name, check_refund, check_repeated, day_of
 from atoll.records.ledger_rows import account_of, transfer_of
 from atoll.records.prepared import Prepared
 from atoll.records.schema import ledger_accounts, ledger_days, ledger_transfers
@@ -30,6 +30,11 @@ _GET = Prepared(select(ledger_accounts).where(_accounts.id == bindparam("wanted"
 _FIRST = Prepared(
     select(ledger_transfers).where(_transfers.account == bindparam("of"), _transfers.key == bindparam("under"))
 )
+_REFUNDED = Prepared(
+    select(func.sum(_transfers.amount).label("refunded")).where(
+        _transfers.account == bindparam("of"), _transfers.kind == TransferKind.REFUND.value
+    )
+)
 _SET_LIMITS = Prepared(
     update(ledger_accounts)
     .where(_accounts.id == bindparam("of"))
@@ -37,6 +42,11 @@ _SET_LIMITS = Prepared(
         daily_limit=bindparam("new_daily"), monthly_limit=bindparam("new_monthly"), updated_at=bindparam("new_updated")
     )
 )
+
+
+def _refunded(connection: Connection, account: str) -> int:
+    found = _REFUNDED.first(connection, {"of": account})
+    return 0 if found is None else int(found["refunded"] or 0)
 
 
 class SqlLedger(SqlHolds, SqlUses):
@@ -74,6 +84,8 @@ class SqlLedger(SqlHolds, SqlUses):
                     done = transfer_of(first)
                     check_repeated(done, wanted)
                     return done
+            if wanted.kind is TransferKind.REFUND:
+                check_refund(account, _refunded(connection, wanted.account), wanted)
             after = replace(account, balance=balance_after(account, wanted), updated_at=event.at)
             set_account(connection, after)
             moved = move(connection, after, movement)

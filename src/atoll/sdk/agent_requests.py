@@ -22,6 +22,8 @@ from atoll.sdk.arguments import mapping, millis, several, text, texts
 
 PREFIX = "ws:"  # before a workspace's name, where a folder's could stand
 _MCP = "a list of {'name', 'type': 'stdio', 'command', 'args'} or {'name', 'type': 'http', 'url'}"
+_WORKSPACE = "a folder, ws:NAME or a Workspace"
+_NETWORKS = ("none", "outgoing")
 _NAME_CHARS_MAX = 100
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
@@ -52,17 +54,26 @@ def where_of(workspace: WorkspaceLike | None, *, skip_sync: bool) -> Where:
     the server's copy alone. None: a new one, on the server alone."""
     if workspace is None:
         return Where(f"cloud-{time_ns() // 1_000_000}-{token_hex(4)[:7]}", None)
-    if not isinstance(workspace, (str, os.PathLike)):
-        return Where(workspace.id, None)
-    path = os.fspath(workspace)
-    if not path:
-        raise InvalidInput("workspace must be a folder, ws:NAME or a Workspace, not empty", field="workspace")
+    if isinstance(workspace, (str, os.PathLike)):
+        return _path(os.fspath(workspace), skip_sync=skip_sync)
+    named: object = getattr(cast("object", workspace), "id", None)
+    if not isinstance(named, str):
+        raise InvalidInput(f"workspace must be {_WORKSPACE}, not {workspace!r}", field="workspace")
+    return Where(named, None)
+
+
+def _path(path: object, *, skip_sync: bool) -> Where:
+    if not isinstance(path, str) or not path:
+        raise InvalidInput(f"workspace must be {_WORKSPACE}, not {path!r}", field="workspace")
     if path.startswith(PREFIX):
         return Where(path.removeprefix(PREFIX), None)
     if skip_sync:
         return Where(path if _ID.fullmatch(path) else workspace_id(path), None)
-    if os.path.lexists(path) and not os.path.isdir(path):
-        raise InvalidInput(f"workspace: {path} is not a folder", field="workspace")
+    if not os.path.isdir(path):
+        why = "does not exist: make the folder first, or name one on the server: ws:NAME"
+        if os.path.lexists(path):
+            why = "is not a folder"
+        raise InvalidInput(f"workspace: {path} {why}", field="workspace")
     return Where(workspace_id(path), os.path.abspath(path))
 
 
@@ -99,9 +110,13 @@ class AgentSpec:
         text(self.agent, "agent", "the name of an agent, such as codex")
         text(self.model, "model", "a model's name")
         text(self.instructions, "instructions", "a string")
-        text(self.network, "network", "none or outgoing")
+        if text(self.network, "network", "none or outgoing") not in (None, *_NETWORKS):
+            raise InvalidInput(f"network must be none or outgoing, not {self.network!r}", field="network")
         self.servers()
-        self.words()
+        if self.words() is not None and self.agent not in (None, "command"):
+            raise InvalidInput(
+                f"command must be absent for {self.agent}: only the agent `command` takes one", field="command"
+            )
 
     def servers(self) -> list[dict[str, Any]]:
         return [_server(one) for one in several(self.mcp_servers, "mcp_servers", _MCP) or ()]

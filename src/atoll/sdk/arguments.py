@@ -101,8 +101,12 @@ def mapping(value: object, name: str, right: str) -> dict[str, Any] | None:
 def refusal(message: str, field: str | None) -> InvalidInput:
     """What the server says about a field, in the name and the unit of the argument that it came from."""
     if field not in _ARGUMENTS:
-        return InvalidInput(message, field=field)
-    name, factor = _ARGUMENTS[field]
+        root, dot, rest = (field or "").partition(".")  # one of several is `mcpServers.0.name`
+        if field is None or root not in _ARGUMENTS:
+            return InvalidInput(message, field=field)
+        name, factor = _ARGUMENTS[root][0] + dot + rest, 1.0
+    else:
+        name, factor = _ARGUMENTS[field]
 
     def bounds(match: re.Match[str]) -> str:
         least, most = (float(bound) * factor for bound in match.groups())

@@ -103,7 +103,11 @@ def error_of(status: int, body: bytes, retry_after: str | None = None) -> AtollE
     if not code and problem.get("message"):  # {error: a word for programs, message: a sentence}
         code, message = str(problem.get("error") or "").lower(), problem["message"]
     if message == "Validation failed" or code == "validation failed":  # Testbase's: the sentence is in the list
-        message = _first(problem).get("message") or message
+        message, field = _first(problem).get("message") or message, _field(problem)
+        if field and message and not str(message).startswith(field):
+            message = f"{field}: {message}"
+    elif message == "Session not found" and problem.get("sessionId"):
+        message = f"{message}: {problem['sessionId']}"
     cls = _BY_CODE.get(code) or _BY_STATUS.get(status) or errors.Internal
     text = str(message) if message else f"HTTP {status}"
     if cls is errors.RateLimited:

@@ -61,6 +61,10 @@ class Keys(Protocol):
 class NoCredential(Unauthenticated):
     """A valid API key is required: Authorization: Bearer <key>."""
 
+    def __init__(self, message: str | None = None, *, in_query: bool = False) -> None:
+        self.in_query = in_query  # one came as ?api_key=, which the settings do not allow
+        super().__init__(message)
+
 
 @dataclass(frozen=True, slots=True)
 class DoorLimits:
@@ -113,7 +117,7 @@ class Door:
             text = credential(scope, header=header, query=self._limits.query)
             if text is None:
                 await self._rates.refuse((f"address {network_of(peer)}",))
-                raise NoCredential
+                raise NoCredential(in_query=b"api_key=" in scope.get("query_string", b""))
             principal = await self._authenticate(text, peer)
         except Unauthenticated:
             await self._rates.count_refused(trace, network_of(peer), classes)

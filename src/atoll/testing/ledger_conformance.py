@@ -25,6 +25,7 @@ from atoll.domain.ledger import (
     NewTransfer,
     SpendingLimitExceeded,
     Spent,
+    Transfer,
     TransferKind,
     Use,
     UseKind,
@@ -108,6 +109,19 @@ class LedgerConformance:
         back = await records.transfer(credit(15, kind=TransferKind.REFUND), event())
         account = await records.billing_account("acc", T0)
         assert (back.debit, back.balance_after, account.spent) == (EARNED, 75, 40)
+        await self.check_sums(records)
+
+    async def test_no_more_is_given_back_than_was_charged(self, stores: Stores, records: Records) -> None:
+        with pytest.raises(InvalidInput, match="at most 0 dollars"):
+            await records.transfer(credit(1, kind=TransferKind.REFUND), event())
+        await records.add_use(use(10), T0)
+        asked = [stores[n % 2].transfer(credit(3, kind=TransferKind.REFUND, key=f"k{n}"), event()) for n in range(6)]
+        outcomes = Counter(type(one) for one in await asyncio.gather(*asked, return_exceptions=True))
+        assert outcomes == {Transfer: 3, InvalidInput: 3}
+        with pytest.raises(InvalidInput, match=r"at most 0\.000001 dollars") as refused:
+            await records.transfer(credit(2, kind=TransferKind.REFUND), event())
+        assert refused.value.field == "amount"
+        assert (await records.billing_account("acc", T0)).balance == 99
         await self.check_sums(records)
 
     async def test_a_key_moves_money_once_in_its_account(self, stores: Stores) -> None:
@@ -196,6 +210,15 @@ class LedgerConformance:
             after = await stores[0].billing_account("acc", T0)
             assert (charged in (0, 3), before.balance - after.balance, after.held) == (True, charged, 0)
         await self.check_sums(stores[0])
+
+    async def test_b02_a_use_beyond_its_hold_is_charged_as_far_as_budgets_reach(self, records: Records) -> None:
+        budgets = (Budget("key_a", 30), Budget("key_b", 80))
+        hold = await records.hold(wanted(10, budgets=budgets), T0)
+        other = await records.hold(wanted(5, budgets=budgets[:1]), T0)
+        settled = await records.post_hold(hold.id, use(60), T0)
+        assert (settled.charged, settled.lost) == (25, 35), "five of key_a's thirty are held by another call"
+        assert (await records.post_hold(other.id, use(9), T0)).charged == 5
+        await self.check_sums(records)
 
     async def test_b02_an_expired_hold_is_charged_once_from_what_is_available(self, records: Records) -> None:
         hold = await records.hold(wanted(60), T0)

@@ -32,6 +32,7 @@ from atoll.domain.ledger_rules import (
     check_budgets,
     check_limits,
     check_name,
+    check_refund,
     check_repeated,
     day_of,
     legs,
@@ -82,6 +83,8 @@ class MemoryLedger(LedgerRecords):
                 check_repeated(first, wanted)
                 return first
         account = self._account(wanted.account, event.at)
+        given_back = (one for one in self._transfers if one.kind is TransferKind.REFUND)
+        check_refund(account, sum(one.amount for one in given_back if one.account == account.id), wanted)
         balance = balance_after(account, wanted)
         self._billing[account.id] = replace(account, balance=balance, updated_at=event.at)
         moved = self._move(
@@ -252,7 +255,7 @@ class MemoryLedger(LedgerRecords):
 
     def _settle(self, hold: Hold, use: Use, budgets: tuple[Budget, ...], now: datetime) -> Settled:
         account = self._billing[hold.account]
-        charged = chargeable(account, hold, use.cost.total)
+        charged = chargeable(account, hold, use.cost.total, budgets, self._budget_uses)
         held = hold.amount if hold.state is HoldState.PENDING else 0
         spent = spent_bounds(account, self._spent_so_far(account.id, now), charged)
         for budget in budgets:

@@ -48,6 +48,13 @@ async def test_a_budget_bounds_a_call_that_does_not_say(ledger: Ledger):
         await Holding(ledger, LIMITS).take(payer, asked(max_output_tokens=20_000), PRICE)
 
 
+async def test_a_budget_too_small_for_the_first_call_says_what_it_needs(ledger: Ledger):
+    payer = replace(PAYER, budgets=(Budget("task_1", 5_000),))
+    with pytest.raises(BudgetExceeded, match=r"has 0\.005 of 0\.005 dollars left: .* to set 0\.01\d* aside") as refused:
+        await Holding(ledger, LIMITS).take(payer, asked(), PRICE)
+    assert refused.value.spent == 0
+
+
 async def test_a_daily_limit_bounds_it_too(ledger: Ledger):
     await ledger.set_limits(OPERATOR, PAYER.account, daily=50_000, monthly=None)
     hold, bound = await Holding(ledger, LIMITS).take(PAYER, asked(), PRICE)

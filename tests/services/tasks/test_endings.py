@@ -40,6 +40,7 @@ async def test_a_cancelled_one_ends_with_its_work_saved(desk: Desk) -> None:
     assert await desk.tasks.payer(task.id) is not None
     ended = await desk.tasks.cancel(ALICE, task.id)
     await assert_cleared(desk, ended, TaskState.CANCELLED, TaskEnd.CANCELLED)
+    assert ended.error == "the task was cancelled"
     assert await desk.tasks.cancel(ALICE, task.id) == ended
     assert await desk.tasks.payer(task.id) is None
 
@@ -64,6 +65,7 @@ async def test_a_waiting_one_is_cancelled_without_a_sandbox(shop: Workshop) -> N
         first, second = await under_way(desk), await desk.submit("true")
         ended = await desk.tasks.cancel(ALICE, second.id)
         assert (ended.state, ended.sandbox, ended.started_at) == (TaskState.CANCELLED, None, None)
+        assert ended.error == "the task was cancelled"
         assert await desk.told(second) == ["task.ended"]
         await desk.tasks.cancel(ALICE, first.id)
         assert len(await shop.records.list_sandboxes()) == 1

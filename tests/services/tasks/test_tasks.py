@@ -7,6 +7,7 @@ import pytest
 from atoll.domain.errors import InvalidInput, NotFound
 from atoll.domain.ledger import InsufficientCredit
 from atoll.domain.task import TaskEnd, TaskState
+from atoll.services.tasks.requests import TaskLimits, TaskRequest, check_request
 from tests.services.conftest import ALICE, BOB
 from tests.services.tasks.desk import Desk
 
@@ -63,6 +64,13 @@ async def test_what_cannot_be_done_is_refused_before_anything_is_made(desk: Desk
         await desk.submit("true")
     assert await desk.shop.records.list_workspaces(owner=ALICE.id) == []
     assert await desk.tasks.list(ALICE) == []
+
+
+def test_a_command_is_for_one_agent_alone() -> None:
+    request = TaskRequest("x", "w", agent="codex", command=("sh",))
+    with pytest.raises(InvalidInput, match="only the agent `command` takes one") as refused:
+        check_request(request, TaskLimits(), {"codex", "command"})
+    assert refused.value.field == "command"
 
 
 async def test_b01_another_tenants_task_is_an_unknown_one(desk: Desk) -> None:

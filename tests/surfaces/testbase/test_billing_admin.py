@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from atoll.domain.ids import new_id
 from atoll.domain.key import KeyKind
+from atoll.domain.ledger import Use, UseKind
+from atoll.domain.price import Cost
 from atoll.surfaces.testbase import billing_answers as answers
 from tests.surfaces.testbase.conftest import ADMIN, Office, OpenOffice
 from tests.surfaces.testbase.test_admin_keys import NO_KEY, NOT_FOUND, UNSET, WRONG
 
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
 AMOUNT = {"error": "Bad Request", "message": "Amount is required and must be a number"}
 
 
@@ -61,12 +66,25 @@ async def test_no_more_is_taken_back_than_there_is(office: Office) -> None:
     assert (await office.call("POST", path, json={"amount": -5})).json()["account"]["creditsBalance"] == 0
 
 
+def used(account: str, dollars: float) -> Use:
+    return Use(new_id("use"), account, UseKind.MODEL, NOW, Cost(int(dollars * 1_000_000)))
+
+
+async def charged(office: Office, account: str, dollars: float) -> None:
+    """It got so much, and spent it."""
+    await office.call("POST", f"/billing/admin/{account}/credits", json={"amount": dollars})
+    await office.house.records.add_use(used(account, dollars), NOW)
+
+
 async def test_a_refund_gives_back_and_takes_nothing(office: Office) -> None:
     made = await office.make()
     path = f"/billing/admin/{made['id']}/refund"
+    await charged(office, made["id"], 0.5)
     assert (await office.call("POST", path, json={"amount": 0.25})).json()["account"]["creditsBalance"] == 0.25
-    answer = await office.call("POST", path, json={"amount": -1})
-    assert (answer.status_code, [one["field"] for one in answer.json()["errors"]]) == (400, ["amount"])
+    for amount in (-1, 0.250001):
+        answer = await office.call("POST", path, json={"amount": amount})
+        assert (answer.status_code, [one["field"] for one in answer.json()["errors"]]) == (400, ["amount"])
+    assert "at most 0.25 dollars" in answer.json()["message"]
 
 
 async def test_limits_are_set_left_and_removed(office: Office) -> None:
@@ -125,6 +143,7 @@ CALLS = [
 async def test_only_administrators_get_in(office: Office, method: str, path: str, body: Any) -> None:
     made = await office.make(permissions=["execute", "read", "write", "admin"])
     where = f"/billing/admin/{made['id']}{path}"
+    await charged(office, made["id"], 1)
     for key, answer in ((None, (401, NO_KEY)), ("sk_unknown", (403, WRONG)), (made["key"], (403, WRONG))):
         got = await office.call(method, where, key, json=body)
         assert (got.status_code, got.json()) == answer
@@ -166,6 +185,7 @@ async def test_each_change_leaves_an_event_in_the_accounts_tenant(office: Office
     base = f"/billing/admin/{made['id']}"
     await office.call("POST", base + "/credits", json={"amount": 2})
     await office.call("POST", base + "/credits", json={"amount": -1})
+    await office.house.records.add_use(used(made["id"], 1), NOW)
     await office.call("POST", base + "/refund", json={"amount": 1})
     await office.call("POST", base + "/limits", json={"dailyLimit": 1})
     events = await office.house.records.list_events(tenant=made["id"], limit=100)

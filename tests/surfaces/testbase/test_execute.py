@@ -79,6 +79,7 @@ async def test_who_has_no_credit_hears_402_before_what_is_wrong_with_the_body(ho
         ({"task": "x", "workspaceId": "w", "mcpServers": [{"name": "a", "type": "ftp"}]}, "mcpServers"),
         ({"task": "x", "workspaceId": "w", "mcpServers": [{"name": "a", "type": "stdio"}]}, "mcpServers"),
         ({"task": "x", "workspaceId": "w", "agent": "nobody"}, "agent"),
+        ({"task": "x", "workspaceId": "w", "agent": "codex", "command": ["sh"]}, "command"),
         ({"task": "x", "workspaceId": "w", "budget": -1}, "budget"),
         ({"task": "x", "workspaceId": "w", "budget": "much"}, "budget"),
         ({"task": "x", "workspaceId": "w", "timeout": 0}, "timeout"),

@@ -42,6 +42,16 @@ async def test_the_query_opens_nothing_unless_the_settings_say_so(office: Any, n
     assert (await office.call("GET", f"{LIST}?{name}={key}", key)).status_code == 400
 
 
+async def test_who_sends_a_key_in_the_query_is_told_what_turns_that_on(office: Any) -> None:
+    key = (await office.make())["key"]
+    for query, hinted in ((f"?api_key={key}", True), ("", False), ("?key=x", False)):
+        refused = await office.call("POST", f"/execute{query}", None, json={"task": "x", "workspaceId": "w"})
+        assert refused.status_code == 401
+        assert refused.json()["message"].endswith("or api_key query parameter.")
+        assert ("keys.in_query" in refused.json().get("hint", "")) is hinted
+        assert key not in refused.text
+
+
 async def test_w02_no_cookie_opens_anything(office: Any) -> None:
     key = (await office.make())["key"]
     for name in ("api_key", "token", "session", "authorization"):

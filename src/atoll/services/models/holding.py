@@ -66,7 +66,10 @@ class Holding:
                 return await self._ledger.hold(payer, amount, lasts_s=self._limits.call_s + SPARE_S), bound
             except (InsufficientCredit, SpendingLimitExceeded) as error:
                 if price.cost(TokenUse(given, least)).total > _left(error):
-                    raise
+                    if bound == least:
+                        raise
+                    bound = least  # refused too: its refusal names the least that would do
+                    continue
                 smaller = await self._smaller(payer, error, price, given, bound)
             if least <= smaller < bound:
                 bound = smaller

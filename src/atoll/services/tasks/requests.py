@@ -11,6 +11,7 @@ from atoll.domain.sandbox import NetworkMode, Resources
 from atoll.domain.task import McpServer
 
 BUDGET_MAX = 2**53
+COMMAND = "command"  # the agent that is a program of the request
 NETWORKS = ("", NetworkMode.NONE.value, NetworkMode.OUTGOING.value)
 
 
@@ -76,6 +77,9 @@ def check_request(request: TaskRequest, limits: TaskLimits, agents: Collection[s
     _text("model", request.model, limits.model_chars_max)
     if request.agent and request.agent not in agents:
         raise _bad("agent", f"must be one of {', '.join(sorted(agents))}")
+    agent = request.agent or limits.agent
+    if request.command and agent != COMMAND:
+        raise _bad("command", f"must be absent for {agent}: only the agent `{COMMAND}` takes one")
     if request.network not in NETWORKS:
         raise _bad("network", "must be none or outgoing")
     if len(request.command) > limits.texts_max:

@@ -24,10 +24,11 @@ from atoll.domain.refusals import refusal_value
 from atoll.domain.task import Task, TaskEnd, TaskEvent, TaskSpec, TaskState, Thread
 from atoll.domain.workspace import MOUNT_POINT
 from atoll.services.tasks.access import TaskAccess
+from atoll.services.tasks.feed import NEVER
 from atoll.services.tasks.money import TaskUsage, is_internal, payer_of, task_total
 from atoll.services.tasks.queue import Queue
 from atoll.services.tasks.requests import TaskRequest, check_request
-from atoll.services.tasks.running import Run, Stop
+from atoll.services.tasks.running import CANCELLED, Run, Stop
 from atoll.services.tasks.threads import Threads
 from atoll.services.workspaces.on_demand import found_or_made
 
@@ -36,7 +37,6 @@ SWAPS_MAX = 8
 TAKEN_UP_LOOKS, TAKEN_UP_LOOK_S = 200, 0.05
 LIST_MAX = 1_000
 LISTED_CHARS = 1_000  # of an output, in a list
-NEVER = 2**40  # the number of no event
 
 
 class Tasks:
@@ -72,7 +72,7 @@ class Tasks:
             known = await self.threads_of.find(principal, request.session)
             draft = replace(draft, spec=replace(draft.spec, agent=known.agent))
         await access.money.check(await payer_of(access.records, draft))
-        check_request(request, limits, access.agents)
+        check_request(replace(request, agent=draft.spec.agent), limits, access.agents)
         access.agents[draft.spec.agent].start(draft.spec, Place(MOUNT_POINT, MOUNT_POINT, "", access.model_url, ""), "")
         access.modelled(access.agents[draft.spec.agent].speaks)
         if len(self._queue.waiting) >= limits.waiting_max:
@@ -163,7 +163,7 @@ class Tasks:
             raise StaleVersion()
         run = self._queue.run(task_id)
         if run is not None:
-            run.stop(Stop(TaskEnd.CANCELLED))
+            run.stop(Stop(TaskEnd.CANCELLED, CANCELLED))
         return await self.wait(replace(principal, scopes=principal.scopes | {Scope.READ}), task_id)
 
     async def _cancelled(self, task: Task, actor: str) -> bool:
@@ -172,8 +172,8 @@ class Tasks:
         try:
             if task.state is TaskState.QUEUED and not task.claimed_by:
                 event = access.event("task.ended", task, actor, outcome="cancelled", reason="cancelled")
-                after = task.to(TaskState.CANCELLED, end=TaskEnd.CANCELLED, cancel_asked=True)
-                said = Said("task.ended", {"state": after.state.value, "reason": "cancelled"})
+                after = task.to(TaskState.CANCELLED, end=TaskEnd.CANCELLED, error=CANCELLED, cancel_asked=True)
+                said = Said("task.ended", {"state": after.state.value, "reason": "cancelled", "error": CANCELLED})
                 told = [TaskEvent(1, said.type, access.clock(), said.data)]
                 await access.records.swap_task(after, event, told=told)
                 self._queue.left(task.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from pydantic import Field
 from starlette.responses import Response
 
 from atoll.domain.errors import AtollError, InvalidInput, NotFound, RateLimited, Unauthenticated
@@ -23,6 +24,7 @@ EXECUTIONS = "testbase_execute"  # the class of rates that executions count in
 NO_KEY = (
     "API key required. Provide via Authorization header (Bearer token), X-API-Key header, or api_key query parameter."
 )
+QUERY_OFF = "This server takes no key from addresses, which end up in logs: the setting keys.in_query turns that on."
 LIMITED = {
     "testbase": ("Too many requests", "Rate limit exceeded. Please try again later."),
     EXECUTIONS: ("Too many execution requests", "Execution rate limit exceeded. Please try again later."),
@@ -50,6 +52,7 @@ class TestbaseError(AnswerModel):
     message: str
     errors: list[TestbaseFieldError] | None = None
     details: dict[str, Any] | None = None
+    hint: str | None = Field(None, description="of a key that came in the address, where the settings allow none there")
 
 
 class InvalidFields(InvalidInput):
@@ -145,7 +148,7 @@ def refused_for_money(error: InsufficientCredit | SpendingLimitExceeded) -> tupl
 
 def _unauthenticated(error: Unauthenticated) -> tuple[int, dict[str, Any]]:
     if isinstance(error, NoCredential):
-        return 401, {"error": "Unauthorized", "message": NO_KEY}
+        return 401, {"error": "Unauthorized", "message": NO_KEY} | ({"hint": QUERY_OFF} if error.in_query else {})
     if isinstance(error, ExpiredKey):
         return 401, {"error": "Unauthorized", "message": "API key has expired"}
     return 403, {"error": "Forbidden", "message": "Invalid API key"}
