@@ -38,6 +38,7 @@ SPECS = st.builds(
     setup=st.lists(TEXT, max_size=3).map(tuple),
     files=st.lists(st.builds(BakedFile, TEXT, st.binary(max_size=50)), max_size=3).map(tuple),
     layers=st.lists(TEXT, max_size=3).map(tuple),
+    maker=TEXT,
     workspaces=st.lists(st.builds(WorkspaceMount, TEXT, TEXT, st.booleans(), TEXT), max_size=3).map(tuple),
 )
 

@@ -324,3 +324,10 @@ async def test_a_name_means_nothing_once_its_sandbox_has_ended(house: House) -> 
     with pytest.raises(Unauthenticated):
         await connected.authenticate(name)
     connected.forget(sandbox.id)
+
+
+async def test_a_sandbox_that_another_made_names_its_maker(house: House) -> None:
+    maker = await create(house)
+    made = await create(house, replace(ALICE, credential=maker.id), maker="sess_" + "0" * 12)
+    stored = await house.records.get_sandbox(made.id)
+    assert stored is not None and (maker.spec.maker, stored.spec.maker) == ("", maker.id)

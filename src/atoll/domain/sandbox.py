@@ -139,6 +139,7 @@ class SandboxSpec:
     layers: tuple[str, ...] = ()
     agent: str = ""  # the agent whose package it sees, read-only: one of the lowest layers
     task: str | None = None  # the task that it does: its programs reach the model gateway, for which this task pays
+    maker: str = ""  # the sandbox that made it by its capability, whose budget bounds what it costs too
     sealed_env: str = ""  # `env` as its record keeps it: for who wakes it, unreadable for anybody else
     workspaces: tuple[WorkspaceMount, ...] = ()  # HOME lies in the first, when that is writable
     secrets: tuple[SecretUse, ...] = ()  # for its main process, or for each of its commands when it has none

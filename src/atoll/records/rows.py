@@ -35,7 +35,7 @@ Row = Mapping[Any, Any]  # as SQLAlchemy types its own
 _RESOURCES, _USAGE, _SPEC = Resources(), Usage(), SandboxSpec()
 _RESOURCE_FIELDS = tuple(Resources.__dataclass_fields__)
 _USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
-_SPEC_PLAIN = ("image", "work_dir", "tty", "cols", "rows", "env", "sealed_env", "agent", "task")
+_SPEC_PLAIN = ("image", "work_dir", "tty", "cols", "rows", "env", "sealed_env", "agent", "task", "maker")
 _KEY_CODED = frozenset({"kind", "scopes", "resources", "metadata", "rate_per_s", "rate_burst"})
 _SPEC_TUPLES = ("command", "setup", "layers", "allow")
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from atoll.domain.errors import Conflict, Forbidden, InvalidInput, QuotaExceeded, Unsupported
-from atoll.domain.ids import new_sandbox_id
+from atoll.domain.ids import SANDBOX_ID, new_sandbox_id
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxSpec, SandboxState, Usage
@@ -180,6 +180,7 @@ class Sandboxes:
             spec = replace(spec, resources=replace(spec.resources, max_age_s=limits.max_age_s_max))
         if limits.idle_suspend_s is not None and spec.workspaces and spec.resources.idle_s is None:
             spec = replace(spec, resources=replace(spec.resources, idle_s=limits.idle_suspend_s))
+        spec = replace(spec, maker=principal.credential if SANDBOX_ID.match(principal.credential) else "")
         access.runtime.check_network(spec.network)
         spec = replace(spec, workspaces=await access.mounting.resolve(principal, spec.workspaces, owner))
         if spec.secrets:
@@ -212,7 +213,7 @@ class Sandboxes:
             name=name,
             credential=credential_of(principal, owner),
         )
-        await access.spending.check_compute(owner, sandbox.credential)
+        await access.spending.check_compute(owner, sandbox.credential, spec.maker)
         bounds = await access.quotas.bounds(principal, owner)
         live = access.lives.add_unmade(sandbox)
         live.actor = principal.id

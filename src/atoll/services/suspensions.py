@@ -102,7 +102,7 @@ class Suspensions:
         if not stored.may_wake:
             raise not_running(stored)
         await self._check_owner(stored)
-        await access.spending.check_compute(stored.owner, stored.credential)
+        await access.spending.check_compute(stored.owner, stored.credential, stored.spec.maker)
         bounds = await access.quotas.bounds_of(stored)
         live = access.lives.add_unmade(stored)
         live.actor = actor

@@ -10,10 +10,10 @@ from atoll.domain.errors import Conflict, Unavailable
 from atoll.domain.event import Event
 from atoll.domain.group import Group, Member, Role
 from atoll.domain.ids import new_id
-from atoll.domain.key import KeyKind
+from atoll.domain.key import KeyKind, Scope
 from atoll.domain.ledger import BudgetExceeded, InsufficientCredit, NewHold, Use, UseKind
 from atoll.domain.price import Cost
-from atoll.domain.sandbox import Sandbox, SandboxSpec
+from atoll.domain.sandbox import Grant, Sandbox, SandboxSpec
 from atoll.domain.task import Task, TaskSpec, Thread
 from atoll.domain.workspace import WorkspaceMount
 from atoll.services.charging.compute import WARNING, use_id
@@ -311,3 +311,20 @@ async def test_seconds_behind_a_shorter_charge_that_came_late_are_charged(
         await till.ran(sandbox, 130)
         await till.ran(sandbox, 130)
     assert await till.charged() == 1_300
+
+
+async def test_what_a_sandbox_made_is_bounded_by_its_makers_budget(till: Till) -> None:
+    """Else a capability for a dollar could make a hundred sandboxes that have none of their own."""
+    await till.key()
+    await till.give(1_000_000)
+    grant = Grant(frozenset(Scope), credential=PAYER, budget_micro_usd=1_000)
+    maker = await till.sandbox(spec=SandboxSpec(capability=grant))
+    made = await till.sandbox("sess_000000000002", spec=SandboxSpec(maker=maker.id))
+    spending = PricedSpending(till.records, till.ledger)
+    await spending.check_compute(PAYER, maker=maker.id)
+    for seconds in (60, 120, 180):
+        await till.ran(made, seconds)
+    assert till.seconds.ended == [(made.id, "insufficient_credit")]
+    with pytest.raises(BudgetExceeded):
+        await spending.check_compute(PAYER, maker=maker.id)
+    await spending.check_compute(PAYER)

@@ -15,8 +15,9 @@ from atoll.services.ledger.ledger import Ledger
 class Spending(Protocol):
     """What the services of sandboxes and workspaces know of money."""
 
-    async def check_compute(self, owner: str, credential: str = "") -> None:
-        """SpendingLimitExceeded, InsufficientCredit or BudgetExceeded where who pays may not begin to."""
+    async def check_compute(self, owner: str, credential: str = "", maker: str = "") -> None:
+        """SpendingLimitExceeded, InsufficientCredit or BudgetExceeded where who pays may not begin to.
+        `maker`: the sandbox that asks for another."""
         ...
 
     async def check_storage(self, owner: str) -> None:
@@ -27,7 +28,7 @@ class Spending(Protocol):
 class FreeOfCharge:
     """Everybody may use everything."""
 
-    async def check_compute(self, owner: str, credential: str = "") -> None: ...
+    async def check_compute(self, owner: str, credential: str = "", maker: str = "") -> None: ...
 
     async def check_storage(self, owner: str) -> None: ...
 
@@ -39,9 +40,9 @@ class PricedSpending:
         self._records = records
         self._ledger = ledger
 
-    async def check_compute(self, owner: str, credential: str = "") -> None:
+    async def check_compute(self, owner: str, credential: str = "", maker: str = "") -> None:
         if self._ledger.prices.compute_per_s:
-            await self._ledger.check(await payer_of(self._records, owner, credential))
+            await self._ledger.check(await payer_of(self._records, owner, credential, maker))
 
     async def check_storage(self, owner: str) -> None:
         if self._ledger.prices.storage_per_gib_hour:
