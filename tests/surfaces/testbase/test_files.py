@@ -86,7 +86,7 @@ async def test_no_file_name_leads_out_of_its_folder(house: Any, name: str) -> No
         headers={"content-type": "multipart/form-data; boundary=b"},
     )
     assert answer.status_code == 400, answer.text
-    assert (await house.call("GET", "/workspace/my-project/files")).json()["files"] == []
+    assert (await house.call("GET", "/v1/workspaces")).json()["workspaces"] == []
 
 
 @pytest.mark.parametrize("path", ["..", "../../etc/passwd", "a/../../b", "%2e%2e/x", "..%2f..%2fetc%2fpasswd"])
@@ -171,9 +171,24 @@ async def test_too_large_a_file_is_refused_and_leaves_nothing(open_house: Any, m
 )
 async def test_a_form_that_is_none_or_cut_short_puts_no_file_anywhere(house: Any, body: bytes) -> None:
     kind = {"content-type": "multipart/form-data; boundary=b"}
-    answer = await house.call("POST", "/workspace/my-project/upload", content=body, headers=kind)
-    assert (answer.status_code, answer.json()["error"]) == (400, "Validation failed")
-    assert (await house.call("GET", "/workspace/my-project/files")).json()["files"] == []
+    for _ in range(2):  # while there is no such workspace, and when there is
+        answer = await house.call("POST", "/workspace/my-project/upload", content=body, headers=kind)
+        assert (answer.status_code, answer.json()["error"]) == (400, "Validation failed")
+        assert (await upload(house, ".", "there")).status_code == 200
+    listed = (await house.call("GET", "/workspace/my-project/files")).json()["files"]
+    assert [one["name"] for one in listed] == ["there"]
+
+
+async def test_an_upload_that_is_refused_makes_no_workspace(house: Any) -> None:
+    assert (await upload(house, "../..", "a")).status_code == 400
+    assert (await upload(house, "", "a")).status_code == 400
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    cut = b"--b\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\n" + b"x" * 3 * 2**20
+    assert (await house.call("POST", "/workspace/my-project/upload", content=cut, headers=kind)).status_code == 400
+    assert (await house.call("GET", "/v1/workspaces")).json()["workspaces"] == []
+    content = b"y" * (3 * 2**20 + 1)
+    assert (await upload(house, "deep/down", "a", content)).status_code == 200
+    assert (await house.call("GET", "/workspace/my-project/download/deep/down/a")).content == content
 
 
 async def test_names_that_are_no_ascii_or_no_utf8_are_the_same_on_every_way(house: Any, keys: Any) -> None:

@@ -67,6 +67,10 @@ class Workspaces:
         """Before anybody is served: Corrupt when the vault has another master key than these workspaces need."""
         await self._parts.keys.check()
 
+    async def check_disks(self) -> None:
+        """StorageFull where they are so full that nothing new may be stored."""
+        await self._parts.chunks.allowance.check_disks()
+
     async def start(self) -> None:
         """Learn what is mounted where; then reconcile, take daily revisions, prune and collect, until `close`."""
         await self._parts.upkeep.start()

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from atoll.domain.errors import InvalidInput
 from atoll.domain.principal import Principal
 from atoll.domain.tree import Entry, EntryKind, text
+from atoll.services.objects.spool import Spool
 from atoll.services.workspaces.on_demand import found_or_free, found_or_made
 from atoll.services.workspaces.single_files import Contents, path_of
 from atoll.services.workspaces.workspaces import Workspaces
@@ -67,6 +68,7 @@ class FileHandlers:
     def __init__(self, workspaces: Workspaces, settings: Settings) -> None:
         self._workspaces = workspaces
         self._files = workspaces.files
+        self._uploads = settings.folder.uploads
         self._upload_bytes = min(UPLOAD_BYTES_MAX, settings.limits.maxima.disk_bytes)
 
     async def list(self, request: Request, principal: Principal) -> Response:
@@ -79,11 +81,17 @@ class FileHandlers:
 
     async def upload(self, request: Request, principal: Principal) -> Response:
         workspace = request.path_params["ws"]
-        await found_or_free(self._workspaces, principal, workspace)
+        there = await found_or_free(self._workspaces, principal, workspace)
         form = UploadForm(request, "file", self._upload_bytes)
-        await found_or_made(self._workspaces, principal, workspace)
-        contents = await self._files.store(principal, workspace, form.pieces())
-        path, name = _target(form)
+        if there is not None:
+            contents = await self._files.store(principal, workspace, form.pieces())
+            path, name = _target(form)
+        else:  # it is made once the form is known to be a whole one
+            async with Spool(self._uploads, self._workspaces.check_disks) as spool:
+                await spool.take(form.pieces())
+                path, name = _target(form)
+                await found_or_made(self._workspaces, principal, workspace)
+                contents = await self._files.store(principal, workspace, spool.pieces())
         await self._files.put(principal, workspace, path, contents)
         return json_response(_uploaded(workspace, name, path, contents))
 
