@@ -15,6 +15,7 @@ from atoll.records.base import Records
 
 RECENT = 256  # events of one task that are at hand without a look into the store
 PAGE = 500
+NEVER = 2**40  # the number of no event: who follows from there on waits for the end
 LOOK_EVERY_S = 0.5  # at the store, for a task that another server runs
 
 
@@ -85,6 +86,8 @@ class Feed:
             self._leave(task_id, topic)
 
     async def _next(self, topic: _Topic, task_id: str, after: int) -> list[TaskEvent]:
+        if after >= NEVER:
+            return []
         recent = topic.recent
         if topic.running and recent and recent[0].seq <= after + 1:
             return [one for one in recent if one.seq > after]

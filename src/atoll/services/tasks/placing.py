@@ -5,6 +5,7 @@ The sandbox is found by the task that it names, the agent by the process that th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -14,20 +15,21 @@ import structlog
 
 from atoll.agents.base import Agent, Place, Said, Start
 from atoll.domain import crash
-from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound, Unsupported
+from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound, StaleVersion, Unavailable, Unsupported
 from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import LIVE, NetworkMode, Sandbox, SandboxSpec
-from atoll.domain.task import Task
+from atoll.domain.task import Task, TaskState
 from atoll.domain.workspace import MOUNT_POINT, WorkspaceMount
 from atoll.services.tasks.access import TaskAccess
-from atoll.services.tasks.record import Record
+from atoll.services.tasks.record import Record, Taken
 from atoll.sidekick.client import ProcessStream
 
 _log = structlog.get_logger()
 
 THREADS = f"{MOUNT_POINT}/.home/.atoll/threads"
 GIT_USER, GIT_EMAIL = "Testbase Agent", "agent@testbase.ai"
+AGAIN_S = 0.5
 MARGIN_S = 60.0  # that a sandbox lives longer than its task may: the server's clock is the one that counts
 SANDBOXES_MAX = 10_000
 SWEPT_MAX = 1_000  # folders of threads, in one task
@@ -145,10 +147,22 @@ class Placing:
         return wanted
 
     async def _feed(self, stream: ProcessStream, stdin: bytes, sandbox_id: str) -> None:
-        with suppress(NotFound, Conflict):
+        try:
             await stream.write_stdin(stdin)
             await stream.close_stdin()
-            await self._record.change(sandbox=sandbox_id, process=stream.id)
+        except (NotFound, Conflict):
+            return  # it has ended
+        # An agent that no record names is begun anew by the next server.
+        while self._task.state is TaskState.RUNNING:
+            try:
+                await self._record.change(sandbox=sandbox_id, process=stream.id)
+            except Taken:
+                return
+            except (StaleVersion, Unavailable) as error:
+                _log.warning("task.unnamed", task=self._task.id, error=error.message)
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
 
     async def _prepare(self, sandbox_id: str, home: str, start: Start) -> None:
         """A repository, as Testbase makes one, and the files of the agent; what is there already stays as it is."""
