@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -10,10 +11,10 @@ from typing import Any
 import pytest
 
 from atoll.agents.base import Said
-from atoll.domain.errors import Unavailable
+from atoll.domain.errors import StaleVersion, Unavailable
 from atoll.domain.event import Event
 from atoll.domain.task import Task, TaskEnd, TaskEvent, TaskState
-from atoll.services.tasks import following, queue
+from atoll.services.tasks import following, placing, queue, record
 from atoll.services.tasks.record import Record
 from tests.services.conftest import ALICE, until
 from tests.services.tasks.desk import QUICK, Desk
@@ -70,16 +71,16 @@ async def test_what_could_not_be_stored_does_not_count_towards_what_is_kept_of_a
     task = await under_way(desk)
     desk.cut()
     said = [Said("output", {"text": "a" * 100})]
-    record = Record(replace(desk.access, limits=replace(QUICK, events_bytes_max=300)), task)
-    await record.load()
+    kept = Record(replace(desk.access, limits=replace(QUICK, events_bytes_max=300)), task)
+    await kept.load()
     with monkeypatch.context() as down:
         down.setattr(desk.shop.records, "swap_task", failing)
         for _ in range(5):
             with pytest.raises(Unavailable):
-                await record.change(said=said)
+                await kept.change(said=said)
     before = len(await desk.shop.records.task_events(task.id))
     for _ in range(4):
-        await record.change(said=said)
+        await kept.change(said=said)
     told = (await desk.shop.records.task_events(task.id))[before:]
     assert [one.type for one in told] == ["output", "output", "warning"]
 
@@ -152,3 +153,67 @@ async def test_what_ended_long_ago_is_forgotten_a_little_at_a_time(desk: Desk, m
 
     await until(gone, 20)
     assert [await desk.shop.records.task_events(one.id) for one in old] == [[], [], []]
+
+
+async def test_an_agent_is_named_although_the_records_failed_when_it_had_its_prompt(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next server would begin it anew."""
+    monkeypatch.setattr(placing, "AGAIN_S", 0.05)
+    records, errors = desk.shop.records, [Unavailable("the records are down"), StaleVersion()]
+    swap = records.swap_task
+
+    async def failing_twice(task: Task, event: Event | None = None, *, told: Sequence[TaskEvent] = ()) -> Task:
+        stored = await records.get_task(task.id)
+        if errors and stored is not None and task.process != stored.process:
+            raise errors.pop(0)
+        return await swap(task, event, told=told)
+
+    monkeypatch.setattr(records, "swap_task", failing_twice)
+    monkeypatch.setattr(record, "SWAPS_MAX", 1)
+    task = await desk.submit("sh", "-c", "echo begun >> begun; echo so far; sleep 1000")
+
+    async def named() -> bool:
+        return (await desk.tasks.get(ALICE, task.id)).process is not None
+
+    await until(named, 20)
+    await desk.die()
+    await desk.tasks.cancel(ALICE, task.id)
+    assert (await desk.shop.files("w"))[b"begun"] == b"begun\n"
+    assert not errors
+
+
+async def test_who_waits_for_the_end_asks_for_no_events(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    events = desk.shop.records.task_events
+
+    async def noted(task_id: str, *, after: int = 0, limit: int = 1000) -> list[TaskEvent]:
+        asked.append(after)
+        return await events(task_id, after=after, limit=limit)
+
+    monkeypatch.setattr(desk.shop.records, "task_events", noted)
+    task = await desk.done(*LINES)
+    assert (task.state, task.error, asked) == (TaskState.SUCCEEDED, "", [])
+    assert "output" in await desk.told(task)
+    assert asked
+
+
+async def test_a_cancel_between_a_claim_and_its_turn_is_seen(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = shop.records.claim_tasks
+
+    async def cancelled_meanwhile(*words: Any, **named: Any) -> list[Task]:
+        claimed = await claim(*words, **named)
+        for task in claimed:
+            await shop.records.swap_task(replace(task, cancel_asked=True))
+        return claimed
+
+    monkeypatch.setattr(shop.records, "claim_tasks", cancelled_meanwhile)
+    desk = Desk(shop, replace(QUICK, lease_s=600.0))
+    await desk.start()
+    try:
+        async with asyncio.timeout(20):
+            task = await desk.done("sleep", "1000")
+        assert (task.state, task.end, task.sandbox) == (TaskState.CANCELLED, TaskEnd.CANCELLED, None)
+        assert not await shop.records.list_sandboxes()
+    finally:
+        await desk.close()
