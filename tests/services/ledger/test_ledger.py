@@ -31,6 +31,7 @@ from atoll.domain.price import Cost
 from atoll.domain.principal import Principal
 from atoll.records.ledger import UseQuery
 from atoll.services.ledger import ledger as ledger_module
+from atoll.services.ledger import settling as settling_module
 from atoll.services.ledger.expiring import Expiring
 from atoll.services.ledger.ledger import Ledger
 from atoll.telemetry.metrics import Metrics
@@ -266,6 +267,75 @@ async def test_b10_an_answer_that_was_lost_is_not_charged_again(
     assert settled is not None and settled.charged == 40
     assert await shop.balance() == (999_960, 0)
     assert shop.count("ledger_settled_late_total") == 1
+
+
+@pytest.mark.parametrize("failed", range(1, settling_module.ATTEMPTS + 1))
+async def test_b10_a_charge_that_waits_for_its_next_attempt_is_made_when_the_server_ends(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, failed: int
+) -> None:
+    await shop.give("1")
+    waiting, sleeps = asyncio.Event(), 0
+
+    async def sleeps_on(_: float) -> None:
+        nonlocal sleeps
+        sleeps += 1
+        if sleeps == failed:
+            waiting.set()
+            await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(settling_module.asyncio, "sleep", sleeps_on)
+    shop.records.down = True
+    charging = asyncio.create_task(shop.ledger.charge(use(40)))
+    stopped = asyncio.create_task(waiting.wait())
+    await asyncio.wait({charging, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    shop.records.down = False
+    await shop.ledger.close(within_s=0)
+    await asyncio.gather(charging, return_exceptions=True)
+    stopped.cancel()
+    assert await shop.balance() == (999_960, 0)
+
+
+async def test_b10_a_late_charge_that_fails_for_another_reason_keeps_no_other_waiting(
+    shop: Shop, impatient: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient()
+    await shop.give("1")
+    shop.records.down = True
+    for cost in (40, 2):
+        with pytest.raises(Unavailable):
+            await shop.ledger.charge(use(cost))
+    shop.records.down = False
+    add = shop.records.add_use
+
+    async def faulty(wanted: Use, *arguments: Any, **more: Any) -> Any:
+        if wanted.cost.total == 40:
+            raise KeyError("a fault")
+        return await add(wanted, *arguments, **more)
+
+    monkeypatch.setattr(shop.records, "add_use", faulty)
+    await shop.ledger.expire()
+    assert await shop.balance() == (999_998, 0)
+    monkeypatch.undo()
+    await shop.ledger.expire()
+    assert await shop.balance() == (999_958, 0)
+
+
+async def test_b06_a_hold_that_settles_while_orphans_are_looked_for_is_not_told_as_expired(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.give("1")
+    hold = await held(shop, 10, replace(PAYER, task="task_1"), lasts_s=86_400)
+    shop.now += timedelta(seconds=ledger_module.TASK_GRACE_S)
+    void = shop.records.void_hold
+
+    async def just_settled(hold_id: str, *arguments: Any, **more: Any) -> Hold:
+        await shop.ledger.settle(hold, use(4))
+        return await void(hold_id, *arguments, **more)
+
+    monkeypatch.setattr(shop.records, "void_hold", just_settled)
+    assert await shop.ledger.expire() == 0
+    assert shop.count("ledger_holds_total", outcome="expired") == 0
+    assert await shop.balance() == (999_996, 0)
 
 
 async def test_whoever_is_cancelled_while_it_settles_is_charged_all_the_same(

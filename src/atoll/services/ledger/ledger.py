@@ -234,8 +234,8 @@ class Ledger:
             if hold.task not in known:
                 known[hold.task] = await self._is_over(hold.task, now)
             if known[hold.task]:
-                await self._records.void_hold(hold.id, now, expired=True)
-                gone += 1
+                expired = await self._records.void_hold(hold.id, now, expired=True)
+                gone += expired.state is HoldState.EXPIRED
         self._metrics.held("expired", gone)
         return gone
 

@@ -52,13 +52,17 @@ class Settling:
     async def _patiently(self, charge: Charge) -> Settled | None:
         for attempt in range(ATTEMPTS):
             try:
+                if attempt:
+                    await asyncio.sleep(0.2 * 2 ** (attempt - 1))
                 settled = await self._once(charge, again=attempt > 0)
                 crash.point("ledger.settle.done")
                 return settled
             except Unavailable:
                 if attempt == 0:
                     self._metrics.settled_late()
-            await asyncio.sleep(0.2 * 2**attempt)
+            except asyncio.CancelledError:
+                self._late[charge.use.id] = charge  # `close` tries it once more
+                raise
         self._late[charge.use.id] = charge
         if len(self._late) > LATE_MAX:
             self._give_up(next(iter(self._late.values())), "too many wait")
@@ -73,6 +77,9 @@ class Settling:
                 return
             except AtollError as error:
                 self._give_up(one, error.message)
+            except Exception:  # a fault of ours: it waits on, and keeps no other from being made
+                _log.exception("ledger.charge_failed", use=one.use.id)
+                continue
             self._late.pop(one.use.id, None)
 
     def _give_up(self, one: Charge, why: str) -> None:
