@@ -201,6 +201,7 @@ class Sandboxes:
                 reached = await seen(access.records, seen_by, principal, spec.capability.resources, "capability")
                 grant = replace(grant, resources=reached)
             spec = replace(spec, capability=grant)
+        await self.templates.look(spec)
         plan = self.templates.plan(spec)
         if len(access.lives) >= limits.sandboxes_max:
             raise QuotaExceeded(f"this server holds its maximum of {limits.sandboxes_max} live sandboxes")

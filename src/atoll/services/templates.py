@@ -153,6 +153,11 @@ class Templates:
             found += [_shown(tag, layer) for tag, layer in sorted(self._layers.items())]
         return found
 
+    async def look(self, spec: SandboxSpec) -> None:
+        """Before `plan`, which then need not read many files itself. Errors as there."""
+        if spec.agent and Capability.LAYERS in self._runtime.capabilities:
+            await asyncio.to_thread(self._agents.layer, spec.agent)
+
     def plan(self, spec: SandboxSpec) -> Plan:
         """InvalidInput `image` that lists what exists; Unsupported when this runtime cannot build layers; Unavailable
         when the agent that it should see is not installed."""

@@ -17,7 +17,7 @@ import pytest
 from atoll.agents.base import Package
 from atoll.domain import crash
 from atoll.domain.errors import AtollError, Corrupt, DeadlineExceeded, InvalidInput, TooLarge, Unavailable
-from atoll.services.agents import fetching
+from atoll.services.agents import fetching, installed
 from atoll.services.agents.fetching import told_of
 from atoll.services.agents.installed import Installed, Progress, Wanted
 from atoll.services.agents.installs import AgentInstalls, InstallLimits
@@ -248,6 +248,30 @@ async def test_one_that_lost_a_file_is_not_taken_and_is_installed_again(tmp_path
     assert installs.installed("tested") is None and installs.all() == []
     again = await installs.install("tested")
     assert program.read_bytes() == PROGRAM and again.bytes == made.bytes
+
+
+async def test_its_files_are_looked_at_once_in_a_while_and_not_when_it_is_gone_or_anew(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(index)
+    installs = store(tmp_path)
+    made = await installs.install("tested")
+    looks = 0
+    measure = installed.measure
+
+    def counted(folder: Path) -> tuple[int, int]:
+        nonlocal looks
+        looks += 1
+        return measure(folder)
+
+    monkeypatch.setattr(installed, "measure", counted)
+    assert [installs.layer("tested") for _ in range(3)] == [str(made.folder)] * 3
+    assert looks == 1
+    await installs.remove("tested")
+    with pytest.raises(Unavailable):
+        installs.layer("tested")
+    await installs.install("tested")
+    assert installs.layer("tested") == str(made.folder)
 
 
 async def test_every_version_is_removed_and_nothing_else(tmp_path: Path, index: Path) -> None:

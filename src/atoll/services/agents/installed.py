@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from atoll.domain.errors import InvalidInput, Unavailable
 from atoll.domain.sandbox import AGENTS_FOLDER
 
 PARTIAL = ".partial"
+SEEN_S = 5.0
 LAYER, DESCRIPTION = "layer", "installed.json"
 
 
@@ -106,6 +108,7 @@ class AgentLayers:
     def __init__(self, store: Path | None, wanted: Mapping[str, Wanted]) -> None:
         self._store = store
         self._wanted = wanted
+        self._seen: dict[str, tuple[str, tuple[int, int], float]] = {}
 
     @property
     def agents(self) -> Sequence[str]:
@@ -124,10 +127,16 @@ class AgentLayers:
         return read(self._store / f"{agent}-{self.version(agent)}")
 
     def layer(self, agent: str) -> str:
-        """The layer's folder. Unavailable, with what to do, where it is not installed."""
+        """The layer's folder. Unavailable, with what to do, where it is not installed. Looks at all its files, unless
+        it has done so moments ago, and nobody has removed or replaced them since."""
+        seen = self._seen.get(agent)
+        if seen is not None and time.monotonic() < seen[2] and _mark(seen[0]) == seen[1]:
+            return seen[0]
         found = self.installed(agent)
-        if found is None:
+        mark = None if found is None else _mark(str(found.folder))
+        if found is None or mark is None:
             raise Unavailable(f"the agent {agent} is not installed here: run `atoll agent install {agent}`")
+        self._seen[agent] = (str(found.folder), mark, time.monotonic() + SEEN_S)
         return str(found.folder)
 
     def _of(self, agent: str) -> Wanted:
@@ -139,6 +148,15 @@ class AgentLayers:
 
 
 NO_AGENTS = AgentLayers(None, {})
+
+
+def _mark(layer: str) -> tuple[int, int] | None:
+    """What changes when the layer is put there anew; None: it is gone."""
+    try:
+        found = os.stat(os.path.join(os.path.dirname(layer), DESCRIPTION))
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _of_folder(folder: Path) -> str:

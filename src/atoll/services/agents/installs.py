@@ -87,7 +87,7 @@ class AgentInstalls(AgentLayers):
         """The program that the settings want, installed now if it is not yet; who else asks meanwhile waits for the
         same. Unavailable says what to do, Corrupt: the package is not the one that was expected; TooLarge;
         DeadlineExceeded. Cancelled, it goes on for the next who asks."""
-        version = self.version(agent)
+        version = await asyncio.to_thread(self.version, agent)
         found = await asyncio.to_thread(self.installed, agent)
         if found is not None:
             return found
