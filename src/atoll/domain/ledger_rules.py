@@ -168,10 +168,17 @@ def new_hold(wanted: NewHold, now: datetime) -> Hold:
     )
 
 
-def chargeable(account: BillingAccount, hold: Hold, cost: int) -> int:
-    """How much of a cost the account pays: what was held, and what else is available; never more than it has."""
+def chargeable(
+    account: BillingAccount, hold: Hold, cost: int, budgets: Iterable[Budget], uses: Mapping[str, BudgetUse]
+) -> int:
+    """How much of a cost the account pays: what was held, and of what is available as much as the budgets have left;
+    never more than it has. `uses` are those of the budgets, with the hold still in them."""
+    left = account.available
+    for budget in budgets:
+        use = uses.get(budget.subject, BudgetUse(budget.subject, 0, 0))
+        left = min(left, budget.limit - use.spent - use.held)
     held = hold.amount if hold.state is HoldState.PENDING else 0
-    return min(cost, max(0, account.available + held))
+    return min(cost, max(0, account.balance), held + max(0, left))
 
 
 def spent_bounds(account: BillingAccount, before: SpentSoFar, charged: int) -> list[Spent]:

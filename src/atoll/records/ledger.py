@@ -90,9 +90,10 @@ class LedgerRecords(ABC):
     @abstractmethod
     async def post_hold(self, hold_id: str, use: Use, now: datetime) -> Settled:
         """Charge `use.cost.total` and let the rest of the hold go. What goes beyond the hold is charged as far as the
-        account's available money reaches, never below zero; the remainder is `lost`. The use is stored in the same
-        step, with what was charged. A hold that has expired is charged all the same, from what is available; one that
-        was posted or voided stays as it is and nothing is charged or stored. NotFound when there is none.
+        account's available money and every budget reach, never below zero; the remainder is `lost`. The use is stored
+        in the same step, with what was charged. A hold that has expired is charged all the same, from what is
+        available; one that was posted or voided stays as it is and nothing is charged or stored. NotFound when there is
+        none.
         """
 
     @abstractmethod

@@ -187,14 +187,15 @@ def _settle(
 ) -> Settled:
     """Charge it, resolve its hold, count it everywhere and store the use."""
     hold, cost = charge.hold, charge.use.cost.total
-    charged = chargeable(account, hold, cost)
+    uses = locked_budgets(connection, hold.budgets) if charge.budgets else {}
+    bounds = charge.budgets if hold.amount else ()  # nothing was held: it is charged, and counted, all the same
+    charged = chargeable(account, hold, cost, bounds, uses)
     held = hold.amount if hold.state is HoldState.PENDING else 0
     spent = spent_bounds(account, spent_so_far(connection, account, now), charged)
+    for budget in charge.budgets:
+        before = uses[budget.subject].spent
+        spent.append(Spent(budget.subject, budget.limit, before, before + charged))
     if charge.budgets:
-        uses = locked_budgets(connection, hold.budgets)
-        for budget in charge.budgets:
-            before = uses[budget.subject].spent
-            spent.append(Spent(budget.subject, budget.limit, before, before + charged))
         add_to_budgets(connection, hold.budgets, spent=charged, held=-held)
     account = replace(
         account,

@@ -255,7 +255,8 @@ class MemoryLedger(LedgerRecords):
 
     def _settle(self, hold: Hold, use: Use, budgets: tuple[Budget, ...], now: datetime) -> Settled:
         account = self._billing[hold.account]
-        charged = chargeable(account, hold, use.cost.total, budgets, self._budget_uses)
+        bounds = budgets if hold.amount else ()
+        charged = chargeable(account, hold, use.cost.total, bounds, self._budget_uses)
         held = hold.amount if hold.state is HoldState.PENDING else 0
         spent = spent_bounds(account, self._spent_so_far(account.id, now), charged)
         for budget in budgets:
