@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import atoll
+from atoll.limits import model_providers
 from atoll.services.account_keys import AccountKeys
 from atoll.services.accounts import Accounts
 from atoll.services.billing import Billing
 from atoll.services.billing_admin import BillingAdmin
 from atoll.services.key_admin import KeyAdmin
+from atoll.services.models.dialects import Kind
 from atoll.services.objects.listing import Listing
 from atoll.services.objects.objects import Objects
 from atoll.services.quota_overrides import QuotaOverrides
@@ -69,9 +71,9 @@ def served_by(app: Application) -> list[tuple[Dialect, list[Operation]]]:
     told: dict[str, Callable[[], dict[str, Any]]] = {}
     if app.second_store is not None:
         told["second_store"] = app.second_store.describe
-    openai = app.settings.models.openai
+    openai = Kind.OPENAI in {one.kind for one in model_providers(app.settings).all}  # some need no key
     told |= {
-        "openaiApiKey": lambda: configured(openai.api_key is not None),
+        "openaiApiKey": lambda: configured(openai),
         "memory": memory,
         "disk": lambda: disk(app.settings.data),
     }

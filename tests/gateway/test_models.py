@@ -12,6 +12,7 @@ import pytest
 from atoll.domain.errors import Unavailable
 from atoll.domain.ledger import Hold, HoldState, InsufficientCredit, Payer, Settled, Use
 from atoll.domain.price import TokenUse
+from atoll.gateway import models
 from atoll.services import model_calls
 from atoll.services.models.limits import ModelLimits
 from tests.gateway.models import ACCOUNT, REAL_KEY, TASK, Purse, gateway, settled
@@ -150,7 +151,10 @@ async def test_b06_what_breaks_off_is_estimated_marked_and_charged_once(path: st
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_program_that_hangs_up_ends_the_call_and_pays_what_is_known(stream: bool):
+async def test_a_program_that_hangs_up_ends_the_call_and_pays_what_is_known(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(models, "READ_ON_S", 1)
     async with gateway() as world:
         body = asked("/v1/messages", "usage: input=50 output=9\nsay: one two three\nhang", stream=stream)
         with pytest.raises(httpx2.ReadTimeout):

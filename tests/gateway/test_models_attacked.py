@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import ssl
 from asyncio import StreamReader, StreamWriter
@@ -14,9 +15,11 @@ import httpx2
 import pytest
 
 from atoll.domain.key import new_key_text
+from atoll.domain.ledger import Payer
+from atoll.gateway import models
 from atoll.services.models.limits import ModelLimits
 from tests.certificates import Authority
-from tests.gateway.models import REAL_KEY, Purse, World, gateway, settled
+from tests.gateway.models import REAL_KEY, TASK, Purse, World, gateway, settled
 from tests.gateway.test_models import PATHS, asked
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -214,6 +217,78 @@ async def test_r_bodies_are_bounded_in_size_time_and_all_together():
         assert (await world.client.post("/v1/responses", json=asked("/v1/responses", "hi"))).status_code == 200
 
 
+async def test_r_one_account_does_not_fill_the_room_of_all_and_who_has_no_task_sends_no_body():
+    limits = ModelLimits(request_bytes=1_000, body_s=1.0, held_bytes=8_000, account_held_bytes=1_500)
+    head = b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: 990\r\n\r\n"
+    async with gateway(limits=limits) as world:
+        slow = [asyncio.create_task(raw(world, head + b"x" * 900)) for _ in range(2)]
+        await asyncio.sleep(0.2)
+        world.side.payers[TASK] = Payer("key_b0b000000000", task=TASK)
+        assert (await world.client.post("/v1/responses", json=asked("/v1/responses", "hi"))).status_code == 200
+        assert any(b"too many large requests" in got for got in await asyncio.gather(*slow))
+        world.side.payers.clear()
+        assert b"task_over" in await raw(world, head)  # nothing of the body was waited for
+
+
+async def test_r_bodies_are_read_within_the_places_of_their_task():
+    limits = ModelLimits(calls_per_task=1, queue_s=0.2, body_s=0.8)
+    head = b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: 990\r\n\r\n"
+    async with gateway(limits=limits) as world:
+        got = await asyncio.gather(raw(world, head), raw(world, head))
+        assert sorted(b"too many calls" in one for one in got) == [False, True]
+        assert (await world.client.post("/v1/responses", json=asked("/v1/responses", "hi"))).status_code == 200
+
+
+async def test_b01_small_images_are_held_as_what_they_may_cost_and_a_loss_is_not_repeated():
+    image = "data:image/png;base64," + base64.b64encode(b"x" * 600).decode()
+    path, price = "/v1/chat/completions", 15
+    script = {"type": "text", "text": "wait: 0.3\nsay: a\nusage: input=90000 output=10"}
+    parts = [script, *({"type": "image_url", "image_url": {"url": image}} for _ in range(3))]
+    body = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": parts}]}
+    async with gateway(purse=Purse(balance=2_000_000)) as world:  # one of them at a time
+        answers = await asyncio.gather(*(world.client.post(path, json=body) for _ in range(3)))
+        assert [answer.status_code for answer in answers].count(200) == 1
+        assert all(hold.amount >= 90_000 * price for hold in world.purse.holds.values())
+        assert world.purse.balance == 2_000_000 - 90_000 * price - 10 * 45
+    # what no count foresees is lost once
+    async with gateway(purse=Purse(balance=2_000_000), limits=ModelLimits(image_tokens=0)) as world:
+        assert (await world.client.post(path, json=body)).status_code == 200
+        answers = await asyncio.gather(*(world.client.post(path, json=body) for _ in range(3)))
+        first, *later = world.purse.holds.values()
+        assert first.amount < 90_000 * price and later[0].amount == 2_000_000 - 90_000 * price - 10 * 45
+        assert [answer.status_code for answer in answers].count(200) == 1
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_b05_who_hangs_up_before_the_last_event_pays_what_it_tells(path: str):
+    async with gateway() as world:
+        script = "usage: input=500 output=10000\nsay: one two\nwait: 0.5"
+        body = (
+            asked(path, script, stream=True, max_tokens=20_000)
+            if "resp" not in path
+            else asked(path, script, stream=True)
+        )
+        async with world.client.stream("POST", path, json=body) as answer:
+            async for piece in answer.aiter_bytes():
+                if b"two" in piece:
+                    break
+        await settled(world)
+        assert [(use.input, use.output, use.estimated) for use in world.used] == [(500, 10_000, False)]
+
+
+async def test_a_task_that_is_over_is_not_read_on_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(models, "READ_ON_S", 60)
+    async with gateway() as world:
+        body = asked("/v1/messages", "usage: input=50 output=9\nsay: one two\nhang", stream=True)
+        async with world.client.stream("POST", "/v1/messages", json=body) as answer:
+            said = aiter(answer.aiter_bytes())
+            while b"two" not in await anext(said):
+                pass
+            world.side.payers.clear()
+        await settled(world)
+        assert [use.estimated for use in world.used] == [True]
+
+
 async def test_n14_a_provider_that_accepts_and_says_nothing_or_drips_ends():
     limits = ModelLimits(first_byte_s=0.3, between_s=0.3, call_s=1.0)
     async with provider(hold=True) as (url, _), gateway(base=url, limits=limits) as world:
@@ -250,7 +325,8 @@ async def test_n14_nobody_at_the_providers_address():
         assert world.resolved() and not world.side.told
 
 
-async def test_c01_a_server_that_stops_in_the_middle_settles_what_is_known():
+async def test_c01_a_server_that_stops_in_the_middle_settles_what_is_known(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(models, "READ_ON_S", 1)
     purse = Purse()
     async with gateway(purse=purse) as world:
         body = asked("/v1/messages", "usage: input=50 output=9\nsay: one two\nhang", stream=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ from atoll.services.models.requests import ModelRequest
 _log = structlog.get_logger()
 LIVE = "atoll.live"
 SEND_S = 120.0  # for the program to take what it is sent
+# for the rest of an answer that a program has left, which tells what it cost; less than a server that stops waits
+READ_ON_S = 4
 
 
 class _Gone(Exception):
@@ -53,6 +56,7 @@ class ModelGateway:
     def __init__(self, calls: ModelCalls) -> None:
         self._calls = calls
         self._held_bytes = 0  # of requests that are being read, or wait for their answers
+        self._held_by = Counter[str]()  # of those, by account
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope.get("headers", ())}
@@ -78,6 +82,9 @@ class ModelGateway:
             await exchange.refuse(fault, anthropic, scope["path"])
         finally:
             self._held_bytes -= exchange.held_bytes
+            self._held_by[exchange.account] -= exchange.held_bytes
+            if not self._held_by[exchange.account]:
+                del self._held_by[exchange.account]
 
     async def _serve(self, scope: Any, headers: Mapping[str, str], kind: Kind, exchange: _Exchange) -> None:
         dialect, method = dialect_of(scope["path"]), scope["method"]
@@ -86,20 +93,19 @@ class ModelGateway:
                 raise CallRefused(Because.UPGRADE, "ask over HTTP, without an upgrade")
             raise CallRefused(Because.UNKNOWN, f"{method} {scope['path'][:200]} is not served here")
         sandbox = scope[LIVE].sandbox
-        if dialect is Dialect.MODELS:
-            async with self._calls.look(sandbox, dialect, kind, b"", headers) as answer:
+        async with self._calls.admitted(sandbox) as payer:  # before a byte of the body is read
+            exchange.account = payer.account
+            body = b"" if dialect is Dialect.MODELS else await self._body(exchange, headers)
+            if not dialect.metered:
+                async with self._calls.look(sandbox, dialect, kind, body, headers) as answer:
+                    await exchange.pass_on(answer)
+                return
+            asked = ModelRequest(dialect, body, self._calls.limits)
+            beta = BETA.encode() in scope["query_string"].split(b"&")
+            del body
+            call = self._calls.call(sandbox, asked, headers, beta=beta)
+            async with exchange.cut_when_gone(lambda: self._calls.runs(sandbox)), call as answer:
                 await exchange.pass_on(answer)
-            return
-        body = await self._body(exchange, headers)
-        if dialect is Dialect.COUNT:
-            async with self._calls.look(sandbox, dialect, kind, body, headers) as answer:
-                await exchange.pass_on(answer)
-            return
-        asked = ModelRequest(dialect, body, self._calls.limits)
-        beta = BETA.encode() in scope["query_string"].split(b"&")
-        del body
-        async with exchange.cut_when_gone(), self._calls.call(sandbox, asked, headers, beta=beta) as answer:
-            await exchange.pass_on(answer)
 
     async def _body(self, exchange: _Exchange, headers: Mapping[str, str]) -> bytes:
         limits = self._calls.limits
@@ -108,15 +114,17 @@ class ModelGateway:
         said = headers.get("content-length", "")
         if said.isdecimal() and int(said) > limits.request_bytes:
             raise _too_large(limits.request_bytes)
+        share = max(limits.account_held_bytes, limits.request_bytes)
         parts: list[bytes] = []
         try:
             async with asyncio.timeout(limits.body_s):
                 while (part := await exchange.next_part()) is not None:
                     exchange.held_bytes += len(part)
                     self._held_bytes += len(part)
+                    self._held_by[exchange.account] += len(part)
                     if exchange.held_bytes > limits.request_bytes:
                         raise _too_large(limits.request_bytes)
-                    if self._held_bytes > limits.held_bytes:
+                    if self._held_bytes > limits.held_bytes or self._held_by[exchange.account] > share:
                         raise CallRefused(Because.BUSY, "too many large requests at once", retry_after_s=5)
                     parts.append(part)
         except TimeoutError:
@@ -134,6 +142,7 @@ class _Exchange:
         self._streams = False
         self._done = self._gone = False  # the answer is whole; the program hung up before
         self.held_bytes = 0
+        self.account = ""
 
     async def next_part(self) -> bytes | None:
         """Of the body; None at its end."""
@@ -147,16 +156,21 @@ class _Exchange:
         return message.get("body", b"")
 
     @asynccontextmanager
-    async def cut_when_gone(self) -> AsyncGenerator[None]:
-        """Cancels what is done here when the program hangs up: the call costs nothing more then."""
+    async def cut_when_gone(self, runs: Callable[[], Awaitable[bool]]) -> AsyncGenerator[None]:
+        """Cancels what is done here when the program hangs up: the call costs nothing more then. An answer that had
+        begun is read on for a moment, while its task `runs`: the last event is the one that tells what it cost."""
         asking = asyncio.current_task()
         assert asking is not None
 
         async def watch() -> None:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
+            self._gone = True
+            for _ in range(READ_ON_S if self._streams and not self._done else 0):
+                await asyncio.sleep(1)
+                if not await runs():
+                    break
             if not self._done:
-                self._gone = True
                 asking.cancel()
 
         watching = asyncio.create_task(watch(), name="waits for the program to hang up")
@@ -203,6 +217,8 @@ class _Exchange:
             pass
 
     async def _say(self, message: dict[str, Any]) -> None:
+        if self._gone:
+            return  # nobody hears it
         try:
             async with asyncio.timeout(SEND_S):
                 await self._send(message)

@@ -167,12 +167,28 @@ class ModelCalls:
         await self._upstream.close()
 
     @asynccontextmanager
+    async def admitted(self, sandbox: Sandbox) -> AsyncGenerator[Payer]:
+        """A place among the calls of the task of this sandbox, and who pays: all that is done for a call is done
+        within. CallRefused when the task is over, or has too many calls."""
+        payer = await self._payer(sandbox)
+        async with self._place(sandbox.spec.task or ""):
+            yield payer
+
+    async def runs(self, sandbox: Sandbox) -> bool:
+        """Whether the task of this sandbox still may ask."""
+        try:
+            await self._payer(sandbox)
+        except AtollError:
+            return False
+        return True
+
+    @asynccontextmanager
     async def call(
         self, sandbox: Sandbox, asked: ModelRequest, headers: Mapping[str, str], *, beta: bool = False
     ) -> AsyncGenerator[ModelAnswer]:
         """Ask the model, for the task of this sandbox. CallRefused when it cannot be. What was used is charged in the
         end, also where the answer is not read to its end."""
-        async with self._place(sandbox.spec.task or ""):
+        async with self._taken(self._places):
             payer = await self._payer(sandbox)
             passed = await self._passed_on(sandbox, headers)
             call = await self._let_through(sandbox, payer, asked)
@@ -203,7 +219,6 @@ class ModelCalls:
         self, sandbox: Sandbox, dialect: Dialect, kind: Kind, body: bytes, headers: Mapping[str, str]
     ) -> AsyncGenerator[ModelAnswer]:
         """What costs nothing: which models there are, and how many tokens a request has."""
-        await self._payer(sandbox)
         if dialect is Dialect.COUNT:
             asked = ModelRequest(dialect, body, self.limits)
             model = self._providers.named(asked.model)
@@ -213,7 +228,7 @@ class ModelCalls:
             provider, body = self._providers.find(kind), b""
         method, passed = "POST" if body else "GET", await self._passed_on(sandbox, headers)
         async with (
-            self._place(sandbox.spec.task or ""),
+            self._taken(self._places),
             asyncio.timeout(self.limits.between_s),
             self._upstream.ask(provider, method, provider.url(dialect), passed, body) as upstream,
         ):
@@ -248,26 +263,29 @@ class ModelCalls:
 
     @asynccontextmanager
     async def _place(self, task: str) -> AsyncGenerator[None]:
-        """A call's place among those of its task and of all; CallRefused when there is none in time."""
+        """A call's place among those of its task; CallRefused when there is none in time."""
         of_task = self._of_task.setdefault(task, asyncio.Semaphore(self.limits.calls_per_task))
         self._waiting[task] += 1
-        taken: list[asyncio.Semaphore] = []
         try:
-            try:
-                async with asyncio.timeout(self.limits.queue_s):
-                    for places in (of_task, self._places):
-                        await places.acquire()
-                        taken.append(places)
-            except TimeoutError:
-                self._metrics.refused("busy")
-                raise CallRefused(Because.BUSY, "too many calls of models at once", retry_after_s=5) from None
-            yield
+            async with self._taken(of_task):
+                yield
         finally:
-            for places in taken:
-                places.release()
             self._waiting[task] -= 1
             if not self._waiting[task]:
                 del self._waiting[task], self._of_task[task]
+
+    @asynccontextmanager
+    async def _taken(self, places: asyncio.Semaphore) -> AsyncGenerator[None]:
+        try:
+            async with asyncio.timeout(self.limits.queue_s):
+                await places.acquire()
+        except TimeoutError:
+            self._metrics.refused("busy")
+            raise CallRefused(Because.BUSY, "too many calls of models at once", retry_after_s=5) from None
+        try:
+            yield
+        finally:
+            places.release()
 
     async def _let_through(self, sandbox: Sandbox, payer: Payer, asked: ModelRequest) -> _Call:
         model = self._providers.named(asked.model)
@@ -365,7 +383,7 @@ class ModelCalls:
         if not call.answered:
             await self._retried(lambda: self._ledger.void(call.hold), call)
             return
-        tokens = call.meter.tokens(call.asked.size)
+        tokens = call.meter.tokens(call.asked.input_tokens)
         cost = call.price.cost(tokens)
         payer = call.payer
         use = Use(
@@ -385,6 +403,9 @@ class ModelCalls:
             internal=payer.internal,
         )
         self._metrics.used(tokens)
+        if call.hold is not None and cost.total > call.hold.amount:
+            self._holding.went_beyond(payer.account, cost.total)
+            _log.warning("models.beyond_hold", account=payer.account, model=call.model, cost=cost.total)
         if await self._retried(lambda: self._ledger.settle(call.hold, use), call):
             self.tasks.used(call.sandbox.spec.task or "", tokens, cost.total)
 

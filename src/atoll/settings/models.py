@@ -72,12 +72,18 @@ class ModelSettings(Section):
     """Most output of one call, and what is set aside for a call that does not say."""
     output_tokens_min: int = Field(default=256, ge=1, le=10_000_000)
     """Least output that a balance must pay for a call that does not say."""
+    image_tokens: int = Field(default=30_000, ge=0, le=10_000_000)
+    """Input tokens that at least are set aside for each image of a request, however few bytes it has."""
+    document_tokens: int = Field(default=100_000, ge=0, le=10_000_000)
+    """Input tokens that at least are set aside for each PDF or video."""
     request_bytes: int = Field(default=32 * MIB, ge=64 * KIB, le=256 * MIB)
     """Largest request."""
     answer_bytes: int = Field(default=64 * MIB, ge=64 * KIB, le=1024 * MIB)
     """Largest answer."""
     held_bytes: int = Field(default=512 * MIB, ge=1 * MIB, le=65_536 * MIB)
     """Most that all requests under way may hold; further ones are told to try again."""
+    account_held_bytes: int = Field(default=64 * MIB, ge=64 * KIB, le=65_536 * MIB)
+    """Most that those of one account may hold, or one request where that is more: likewise."""
     calls_per_task: int = Field(default=16, ge=1, le=1_000)
     """Calls of one task at once; others wait."""
     calls_max: int = Field(default=256, ge=1, le=10_000)

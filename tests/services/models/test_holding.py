@@ -72,6 +72,24 @@ async def test_fewer_than_the_least_are_not_begun(ledger: Ledger):
     assert hold is not None and bound == 100
 
 
+async def test_after_a_call_went_beyond_its_hold_the_account_has_one_at_a_time(ledger: Ledger):
+    holding = Holding(ledger, LIMITS)
+    holding.went_beyond(PAYER.account, 300_000)
+    hold, _ = await holding.take(PAYER, asked(max_output_tokens=100), PRICE)
+    assert hold is not None and hold.amount == 300_000
+    holding.went_beyond(PAYER.account, 5_000_000)  # more than there is
+    with pytest.raises(CallRefused, match="hold the credit"):
+        await holding.take(PAYER, asked(max_output_tokens=100), PRICE)
+    await ledger.void(hold)
+    whole, bound = await holding.take(PAYER, asked(), PRICE)
+    assert whole is not None and whole.amount == 1_000_000 and bound is not None and bound > 20_000
+    await ledger.void(whole)
+    other = replace(PAYER, account="key_b0b000000000")
+    await ledger.credit(OPERATOR, other.account, 1_000_000)
+    hold, _ = await holding.take(other, asked(max_output_tokens=100), PRICE)
+    assert hold is not None and hold.amount < 10_000
+
+
 async def test_an_internal_payer_needs_no_money_and_has_no_bound(ledger: Ledger):
     await ledger.credit(OPERATOR, PAYER.account, -1_000_000)
     with pytest.raises(InsufficientCredit):

@@ -14,7 +14,7 @@ from atoll.services.models import meter as meters
 from atoll.services.models.dialects import Dialect
 from atoll.services.models.meter import Meter, StreamMeter, meter_of
 
-REQUEST_BYTES = 300  # about 100 tokens
+ASKED = 100
 
 
 def event(data: Any) -> bytes:
@@ -34,7 +34,7 @@ def completed(**usage: Any) -> bytes:
 def streamed(dialect: Dialect, data: bytes) -> TokenUse:
     meter = meter_of(dialect, streamed=True, hide_usage=False)
     assert fed(meter, data) == data
-    return meter.tokens(REQUEST_BYTES)
+    return meter.tokens(ASKED)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_line_without_an_end_passes_and_is_not_kept(monkeypatch: pytest.Monkey
     endless = b'data: {"usage": ' + b"x" * 5_000
     usage = event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
     assert fed(meter, endless + b"\n\n" + usage) == endless + b"\n\n"
-    assert meter.tokens(REQUEST_BYTES) == TokenUse(3, 2)
+    assert meter.tokens(ASKED) == TokenUse(3, 2)
 
 
 def test_usage_at_the_last_word_of_a_chat_counts_too():
@@ -115,14 +115,14 @@ def test_usage_at_the_last_word_of_a_chat_counts_too():
     meter = StreamMeter(Dialect.CHAT, hide_usage=True)
     data = event(word) + event(b"[DONE]")
     assert fed(meter, data) == data and meter.over
-    assert meter.tokens(REQUEST_BYTES) == TokenUse(3, 2)
+    assert meter.tokens(ASKED) == TokenUse(3, 2)
 
 
 def test_deep_json_is_no_fault():
     deep = b'{"usage": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     assert streamed(Dialect.CHAT, event(deep)).estimated
     meter = meter_of(Dialect.CHAT, streamed=False, hide_usage=False)
-    assert fed(meter, deep, 65_536) == deep and meter.tokens(REQUEST_BYTES).estimated
+    assert fed(meter, deep, 65_536) == deep and meter.tokens(ASKED).estimated
 
 
 @given(st.lists(st.binary(max_size=60), max_size=12), st.integers(1, 40))

@@ -95,7 +95,8 @@ def test_who_asks_is_not_told():
 
 
 def test_what_the_price_table_does_not_know_of_is_left_out_however_it_is_spelled():
-    dear = {"speed": "fast", "models": ["dearer"], "modalities": ["audio"], "MAX_TOKENS": 10**6, "Model": "dearer"}
+    dear = {"speed": "fast", "models": ["dearer"], "preset": "dearer", "MAX_TOKENS": 10**6, "Model": "dearer"}
+    dear |= {"modalities": ["audio"], "enable_search": True, "search_parameters": {}, "api_base": "http://x"}
     for dialect in (Dialect.RESPONSES, Dialect.CHAT, Dialect.MESSAGES):
         assert set(sent(request(dialect, **dear))) <= {"model", "store"}
 
@@ -119,6 +120,12 @@ FETCHED: list[tuple[Dialect, dict[str, Any]]] = [
     (Dialect.RESPONSES, {"type": "item_reference", "id": "msg_1"}),
     (Dialect.CHAT, {"type": "image_url", "image_url": {"url": "HTTPS://x.example"}}),
     (Dialect.CHAT, {"type": "file", "file": {"file_id": "file-1"}}),
+    (Dialect.CHAT, {"type": "video_url", "video_url": {"url": "http://169.254.169.254/"}}),
+    (Dialect.CHAT, {"image_url": {"url": "http://169.254.169.254/"}}),
+    (
+        Dialect.RESPONSES,
+        {"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": "http://x"}},
+    ),
     (Dialect.MESSAGES, {"type": "image", "source": {"type": "url", "url": "https://x.example"}}),
     (Dialect.MESSAGES, {"type": "document", "source": {"type": "file", "file_id": "file-1"}}),
     (Dialect.MESSAGES, {"type": "tool_result", "content": [{"type": "image", "source": {"type": "url"}}]}),
@@ -147,6 +154,37 @@ def test_images_in_the_request_and_words_about_files_pass():
     use = {"type": "tool_use", "name": "t", "input": {"type": "file", "file_id": "own"}}
     content = [{"type": "image", "source": source}, use]
     assert request(Dialect.MESSAGES, messages=[{"role": "user", "content": content}])
+
+
+MEDIA: list[tuple[Dialect, dict[str, Any], int]] = [
+    (Dialect.RESPONSES, {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}, 30_000),
+    (Dialect.RESPONSES, {"type": "input_file", "file_data": "data:application/pdf;base64,AAAA"}, 100_000),
+    (Dialect.RESPONSES, {"type": "function_call_output", "output": [{"type": "input_image"}]}, 30_000),
+    (Dialect.CHAT, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, 30_000),
+    (Dialect.CHAT, {"image_url": {"url": "data:image/png;base64,AAAA"}}, 30_000),
+    (Dialect.CHAT, {"type": "file", "file": {"file_data": "AAAA"}}, 100_000),
+    (Dialect.MESSAGES, {"type": "document", "source": {"type": "base64", "data": "AAAA"}}, 100_000),
+    (Dialect.MESSAGES, {"type": "tool_result", "content": [{"type": "image", "source": {"type": "base64"}}]}, 30_000),
+    (Dialect.MESSAGES, {"type": "document", "source": {"type": "text", "data": "AAAA"}}, 0),
+    (Dialect.MESSAGES, {"type": "tool_use", "name": "t", "input": {"type": "image"}}, 0),
+    (Dialect.MESSAGES, {"type": "text", "text": 'see {"type": "image"}'}, 0),
+    (Dialect.MESSAGES, {"type": ["image"]}, 0),
+]
+
+
+@pytest.mark.parametrize(("dialect", "part", "least"), MEDIA)
+def test_b01_an_image_or_a_document_counts_as_what_it_may_cost(dialect: Dialect, part: dict[str, Any], least: int):
+    turns = [{"role": "user", "content": [part, part]}]
+    body: dict[str, Any] = {"input" if dialect is Dialect.RESPONSES else "messages": turns}
+    found = request(dialect, **body).input_tokens
+    assert 2 * least * 0.999 < found < 2 * least + 200
+
+
+def test_b01_a_large_image_counts_as_its_bytes_and_no_spelling_hides_a_small_one():
+    image = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 300_000}
+    assert 100_000 < request(Dialect.RESPONSES, input=[{"content": [image]}]).input_tokens < 100_200
+    body = rb'{"model":"m","input":[{"type":"input\u005fimage","image_url":"data:,"}]}'
+    assert ModelRequest(Dialect.RESPONSES, body, LIMITS).input_tokens > 29_000
 
 
 _JSON = st.recursive(

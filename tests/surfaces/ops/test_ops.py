@@ -188,11 +188,14 @@ async def test_health_tells_of_the_machine_and_of_everybodys_tasks_in_numbers(ho
     assert scraped.headers["content-type"].startswith("text/plain")
 
 
-async def test_health_knows_whether_there_is_a_model_key_and_never_tells_it(open_house: Any) -> None:
-    async with open_house(models={"openai": {"api_key": "sk-very-secret"}}) as house:
-        answer = await house.call("GET", "/health", None)
-    assert answer.json()["checks"]["openaiApiKey"] == {"status": "healthy", "detail": "configured"}
-    assert "very-secret" not in answer.text
+async def test_health_knows_whether_there_is_a_model_and_never_tells_its_key(open_house: Any) -> None:
+    at = "http://127.0.0.1:1/v1"
+    keyless = {"openai": {"base_url": at}}  # a server that needs no key
+    for models in ({"openai": {"api_key": "sk-very-secret"}}, keyless, {"providers": {"own": {"base_url": at}}}):
+        async with open_house(models=models) as house:
+            answer = await house.call("GET", "/health", None)
+        assert answer.json()["checks"]["openaiApiKey"] == {"status": "healthy", "detail": "configured"}
+        assert "very-secret" not in answer.text
 
 
 async def test_a_day_of_tasks_is_ones_own_to_look_back_at(house: Any, keys: Any) -> None:

@@ -22,12 +22,12 @@ from atoll.domain.ledger import (
 )
 from atoll.domain.price import ModelPrice, TokenUse
 from atoll.services.models.limits import ModelLimits
-from atoll.services.models.meter import BYTES_PER_TOKEN
 from atoll.services.models.refusals import Because, CallRefused
 from atoll.services.models.requests import ModelRequest
 
 SPARE_S = 120.0  # that a hold outlives the longest call, in which it is settled
 LOOK_S = 0.1  # between two looks whether others have given back
+BEYOND_S = 600.0  # for which a call that cost more than was held for it is remembered
 Spent = InsufficientCredit | SpendingLimitExceeded
 
 
@@ -49,6 +49,15 @@ class Holding:
     def __init__(self, ledger: Purse, limits: ModelLimits) -> None:
         self._ledger = ledger
         self._limits = limits
+        self._beyond: dict[str, tuple[float, int]] = {}  # account: until when, what such a call cost
+
+    def went_beyond(self, account: str, cost: int) -> None:
+        """A call cost more than was held for it. For a while at least as much is held for each of that account, or
+        all that is left: then they come one after the other, and no second is begun on money that the first spends."""
+        now = time.monotonic()
+        self._beyond = {name: one for name, one in self._beyond.items() if now < one[0]}
+        _, before = self._beyond.get(account, (now, 0))
+        self._beyond[account] = (now + BEYOND_S, max(before, cost))
 
     async def take(self, payer: Payer, asked: ModelRequest, price: ModelPrice) -> tuple[Hold | None, int | None]:
         """The hold, and the bound that is to be written into the request. InsufficientCredit or SpendingLimitExceeded
@@ -56,19 +65,22 @@ class Holding:
         wanted = asked.output_bound()
         if payer.internal:
             return None, wanted
-        given = -(-asked.size // BYTES_PER_TOKEN)
+        given = asked.input_tokens
         most = self._limits.output_tokens_max * asked.choices if wanted is None else wanted
         least = min(most, self._limits.output_tokens_min * asked.choices) if wanted is None else wanted
-        bound, until = most, time.monotonic() + self._limits.queue_s
+        bound, floor, until = most, self._floor(payer.account), time.monotonic() + self._limits.queue_s
         while True:
             try:
-                amount = price.cost(TokenUse(given, bound)).total
+                amount = max(floor, price.cost(TokenUse(given, bound)).total)
                 return await self._ledger.hold(payer, amount, lasts_s=self._limits.call_s + SPARE_S), bound
             except (InsufficientCredit, SpendingLimitExceeded) as error:
                 if price.cost(TokenUse(given, least)).total > _left(error):
-                    if bound == least:
+                    if bound == least and not floor:
                         raise
-                    bound = least  # refused too: its refusal names the least that would do
+                    bound, floor = least, 0  # refused too: its refusal names the least that would do
+                    continue
+                if floor > _left(error):
+                    floor = _left(error)
                     continue
                 smaller = await self._smaller(payer, error, price, given, bound)
             if least <= smaller < bound:
@@ -78,6 +90,10 @@ class Holding:
                 raise CallRefused(Because.BUSY, "other calls hold the credit of this account", retry_after_s=5)
             await asyncio.sleep(LOOK_S)
             bound = most
+
+    def _floor(self, account: str) -> int:
+        until, cost = self._beyond.get(account, (0.0, 0))
+        return cost if time.monotonic() < until else 0
 
     async def _smaller(self, payer: Payer, error: Spent, price: ModelPrice, given: int, bound: int) -> int:
         """A bound that what nobody holds may pay."""

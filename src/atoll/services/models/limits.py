@@ -12,6 +12,9 @@ class ModelLimits:
     request_bytes: int = 32 * 2**20
     answer_bytes: int = 64 * 2**20
     held_bytes: int = 512 * 2**20  # of all requests that are being read or wait for their answers
+    account_held_bytes: int = 64 * 2**20  # of those of one account
+    image_tokens: int = 30_000  # that an image is at least held as
+    document_tokens: int = 100_000  # that a PDF or video is
     output_tokens_max: int = 32_000
     output_tokens_min: int = 256  # what a balance must pay at least, where the request says no bound
     calls_per_task: int = 16

@@ -49,11 +49,11 @@ class Meter(ABC):
     def end(self) -> bytes:
         """The answer is over; what is left for the program."""
 
-    def tokens(self, request_bytes: int) -> TokenUse:
-        """What was used, as far as it is known by now."""
+    def tokens(self, asked: int) -> TokenUse:
+        """What was used, as far as it is known by now; `asked` are those that the request may have."""
         known_output = self._output if self._final else None
         estimated = self._input is None or known_output is None
-        used = self._input if self._input is not None else -(-request_bytes // BYTES_PER_TOKEN)
+        used = self._input if self._input is not None else asked
         output = known_output
         if output is None:
             output = max(self._output or 0, -(-self._said_bytes // BYTES_PER_TOKEN))

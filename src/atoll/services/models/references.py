@@ -10,9 +10,12 @@ from typing import Any, cast
 
 # What a request without any of these has no reference; `\u0066ile_id` is one too.
 HINT = re.compile(
-    rb'"(?:file_id|file_url|image_url|item_reference|container_upload)"|"source"\s*:|\\u00[2-7]', re.IGNORECASE
+    rb'"(?:file_id|file_url|image_url|video_url|audio_url|item_reference|container_upload)"|"source"\s*:|\\u00[2-7]',
+    re.IGNORECASE,
 )
-_PARTS = frozenset({"input_image", "input_file", "image_url", "image", "document", "file", "input_audio"})
+_IMAGES = frozenset({"input_image", "image_url", "image", "computer_screenshot"})
+_FILES = frozenset({"input_file", "document", "file", "input_audio", "audio_url", "input_video", "video_url", "video"})
+_URLS = ("image_url", "video_url", "audio_url")
 _STORED = frozenset({"item_reference", "container_upload"})
 
 
@@ -33,10 +36,12 @@ def reference_in(conversation: Any) -> str | None:
 
 
 def _reference(part: dict[str, Any]) -> str | None:
-    kind = part.get("type")
+    kind = part.get("type")  # some servers ask for none
+    if kind is not None and not isinstance(kind, str):
+        return None
     if kind in _STORED:
-        return str(kind)
-    if kind not in _PARTS:
+        return kind
+    if kind is not None and kind not in _IMAGES and kind not in _FILES:
         return None
     for name in ("file_id", "file_url"):
         if part.get(name):
@@ -44,10 +49,11 @@ def _reference(part: dict[str, Any]) -> str | None:
     file = part.get("file")
     if isinstance(file, dict) and cast("dict[str, Any]", file).get("file_id"):
         return "file_id"
-    image = part.get("image_url")
-    url = cast("dict[str, Any]", image).get("url") if isinstance(image, dict) else image
-    if url is not None and not (isinstance(url, str) and url[:5].lower() == "data:"):
-        return "image_url"
+    for name in _URLS:
+        named = part.get(name)
+        url = cast("dict[str, Any]", named).get("url") if isinstance(named, dict) else named
+        if url is not None and not (isinstance(url, str) and url[:5].lower() == "data:"):
+            return name
     source = part.get("source")
     if isinstance(source, dict) and cast("dict[str, Any]", source).get("type") in ("url", "file"):
         return "source"

@@ -11,6 +11,9 @@ import msgspec
 
 from atoll.services.models.dialects import Dialect
 from atoll.services.models.limits import ModelLimits
+from atoll.services.models.media import HINT as MEDIA_HINT
+from atoll.services.models.media import media_tokens
+from atoll.services.models.meter import BYTES_PER_TOKEN
 from atoll.services.models.references import HINT, reference_in
 from atoll.services.models.refusals import Because, CallRefused
 
@@ -23,12 +26,14 @@ BOUNDS = {
     Dialect.MESSAGES: ("max_tokens",),
 }
 _WHO = ("metadata", "user", "safety_identifier", "client_metadata")  # who asks
-# what costs more than the table says, at a provider that knows it: being first, other models, sounds
+# what costs more than the table says, at a provider that knows it: being first, other models, sounds, searches
 _DEARER = ("service_tier", "speed", "inference_geo", "models", "provider", "plugins", "route", "modalities", "audio")
-_LEFT_OUT = (*_WHO, *_DEARER)
+_OTHERS = ("preset", "fallbacks", "api_base", "base_url", "api_key", "extra_body", "model_list")
+_SEARCHES = ("web_search_options", "search_parameters", "enable_search", "search_options")
+_LEFT_OUT = (*_WHO, *_DEARER, *_OTHERS, *_SEARCHES)
 DROPPED = {
     Dialect.RESPONSES: _LEFT_OUT,
-    Dialect.CHAT: (*_LEFT_OUT, "store", "web_search_options"),
+    Dialect.CHAT: (*_LEFT_OUT, "store"),
     Dialect.MESSAGES: (*_LEFT_OUT, "mcp_servers", "container"),
     Dialect.COUNT: ("metadata", "mcp_servers", "container"),
 }
@@ -60,6 +65,7 @@ class ModelRequest:
         self.bound = self._bound()
         self.usage_asked = self._usage_asked()
         self._neutralise()
+        self.input_tokens = -(-self.size // BYTES_PER_TOKEN) + self._media_tokens()  # that it may have
 
     def output_bound(self) -> int | None:
         """The most output tokens that the answer may have, all choices together; None: the request does not say."""
@@ -146,6 +152,14 @@ class ModelRequest:
         raw = self._members.get(name)
         if raw is not None and HINT.search(bytes(raw)) and (found := reference_in(self._value(name))):
             raise _bad(f"{name} names what the provider would have to fetch ({found}): send the content itself", name)
+
+    def _media_tokens(self) -> int:
+        limits, found = self._limits, 0
+        for name in ("input", "messages", "system"):
+            raw = self._members.get(name)
+            if raw is not None and MEDIA_HINT.search(bytes(raw)):
+                found += media_tokens(self._value(name), limits.image_tokens, limits.document_tokens)
+        return found
 
     def _drop_hosted_tools(self) -> None:
         """Tools that would run at the provider: on its network, with its files, at a price that no usage states."""
