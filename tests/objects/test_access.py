@@ -189,3 +189,10 @@ async def test_whoever_asks_too_often_is_told_to_slow_down(open_store: Opener) -
         slow = await alice.call("GET", "p/a")
         assert (slow.status_code, code(slow)) == (503, "SlowDown")
         assert int(slow.headers["retry-after"]) > 0
+
+
+async def test_who_may_not_write_there_takes_no_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    bob = await store.alice("bob")
+    monkeypatch.setattr("atoll.services.objects.turns.Turns.turn", None)  # whoever asks for one fails
+    refused = await bob.put(f"ws_{'0' * 32}/a", b"2")
+    assert (refused.status_code, code(refused)) == (404, "NoSuchKey"), refused.text

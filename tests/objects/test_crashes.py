@@ -8,6 +8,7 @@ import pytest
 
 from atoll.domain import crash
 from atoll.domain.errors import Unavailable
+from tests.services.conftest import ALICE
 
 from .conftest import Store
 
@@ -45,5 +46,5 @@ async def test_an_upload_that_breaks_off_changes_nothing(store: Store) -> None:
     await writer.wait_closed()
     assert await reader.read() == b""
     assert (await alice.call("GET", "p/a")).content == b"before"
-    async with asyncio.timeout(5), store.objects.upload():
+    async with asyncio.timeout(5), store.objects.upload(ALICE, "p"):
         assert list(store.app.settings.folder.uploads.iterdir()) == []

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
-from atoll.domain.errors import Unavailable
 from atoll.domain.principal import Principal
 from atoll.domain.tree import Entry
 from atoll.domain.workspace import Permission, Reason, Revision
@@ -22,13 +21,11 @@ from atoll.services.objects.checksums import ZEROS, Checksums
 from atoll.services.objects.names import BadName, path_of
 from atoll.services.objects.placing import NoObject
 from atoll.services.objects.spool import Spool
+from atoll.services.objects.turns import Turns
 from atoll.services.workspaces.access import NoWorkspace
-from atoll.services.workspaces.on_demand import found_or_made
+from atoll.services.workspaces.on_demand import found_or_free, found_or_made
 from atoll.services.workspaces.parts import Parts
 from atoll.services.workspaces.workspaces import Workspaces
-
-UPLOADS_MAX = 64
-UPLOAD_WAIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class Objects:
         self._parts = parts
         self._workspaces = workspaces
         self._folder = uploads
-        self._uploads = asyncio.Semaphore(UPLOADS_MAX)
+        self._turns = Turns()
         self.object_bytes = object_bytes
         self._batches = Batches(parts, object_bytes)
         self.checksums = Checksums(parts.chunks)
@@ -92,19 +89,14 @@ class Objects:
     # changing
 
     @asynccontextmanager
-    async def upload(self) -> AsyncGenerator[Spool]:
-        """Where an upload is kept until `put`. Unavailable when there are too many."""
-        try:
-            async with asyncio.timeout(UPLOAD_WAIT_S):
-                await self._uploads.acquire()
-        except TimeoutError:
-            raise Unavailable(f"{UPLOADS_MAX} uploads are under way: try again") from None
-        try:
+    async def upload(self, principal: Principal, ref: str) -> AsyncGenerator[Spool]:
+        """Where an upload is kept until `put`. NoWorkspace or Forbidden where that could not be; Unavailable when there
+        are too many, or too many of the principal's."""
+        await found_or_free(self._workspaces, principal, ref)
+        async with self._turns.turn(principal.id):
             await self._parts.chunks.allowance.check_disks()
             async with Spool(self._folder, self._parts.chunks.allowance.check_disks) as spool:
                 yield spool
-        finally:
-            self._uploads.release()
 
     async def put(self, principal: Principal, ref: str, key: str, spool: Spool, placing: Placing) -> StoredObject:
         """Give the upload its place, in one step; folders above it are made. BadName; Conflict where something that is

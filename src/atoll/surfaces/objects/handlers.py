@@ -16,6 +16,7 @@ from atoll.domain.principal import Principal
 from atoll.services.objects.batches import Placing
 from atoll.services.objects.listing import PAGE_MAX, Listing, Wanted
 from atoll.services.objects.objects import Objects
+from atoll.services.objects.turns import paced
 from atoll.surfaces.bodies import Stream, begun, upload
 from atoll.surfaces.objects import answers
 from atoll.surfaces.objects.answers import MODE, MTIME
@@ -131,9 +132,9 @@ class ObjectHandlers:
         placing = Placing(
             mtime_ns=_mtime(_meta(request, MTIME)), mode=_mode(_meta(request, MODE)), generation=_condition(request)
         )
-        async with self._objects.upload() as spool:
+        async with self._objects.upload(principal, ref) as spool:
             pieces: AsyncIterator[bytes] = upload(request, self._object_bytes)
-            await spool.take(pieces)
+            await spool.take(paced(pieces))
             if md5 is not None and md5 != spool.md5:
                 raise BadDigest
             stored = await self._objects.put(principal, ref, path, spool, placing)
