@@ -14,7 +14,7 @@ from atoll.domain.task import TaskEvent
 from atoll.records.base import Records
 
 RECENT = 256  # events of one task that are at hand without a look into the store
-PAGE = 500
+PAGE = 20  # from the store: a follower that does not read keeps one, of events that may be large
 NEVER = 2**40  # the number of no event: who follows from there on waits for the end
 LOOK_EVERY_S = 0.5  # at the store, for a task that another server runs
 
