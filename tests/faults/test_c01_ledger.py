@@ -107,7 +107,10 @@ async def test_c01_a_posting_that_is_cut_short_is_all_there_or_not_at_all(
                 await ledger.settle(found, use())
             assert (await ledger.account(ACCOUNT)).balance == GIVEN - COST
             assert [one.charged for one in await records.list_uses(UseQuery())] == [COST]
-        assert await records.expire_holds(datetime.now(UTC) + timedelta(seconds=LASTS_S)) is not None
+        held = [one.id for one in await records.pending_holds()]
+        assert len(held) == (step == "hold" and done)
+        expired = await records.expire_holds(datetime.now(UTC) + timedelta(seconds=LASTS_S))
+        assert [one.id for one in expired] == held
         assert (await ledger.account(ACCOUNT)).held == 0
 
 

@@ -24,7 +24,7 @@ from atoll.domain.task import Task, TaskEnd, TaskSpec, TaskState
 from atoll.services.charging.payers import payer_of_sandbox
 from atoll.services.ledger.ledger import Ledger
 from atoll.services.tasks.money import payer_of
-from tests.services.conftest import ALICE, OWNER
+from tests.services.conftest import ALICE, OWNER, until
 from tests.services.tasks.desk import Desk
 from tests.services.tasks.test_endings import SLOW, under_way
 from tests.services.workspaces.workshop import Workshop
@@ -55,7 +55,13 @@ async def test_a_tasks_usage_is_what_the_ledger_has_of_it(bank: Desk) -> None:
     assert payer is not None and (payer.account, payer.task, payer.internal) == (ALICE.id, task.id, False)
     hold = await bank.money.hold(payer, DOLLAR, lasts_s=60)
     ending = asyncio.create_task(bank.tasks.cancel(ALICE, task.id))
-    await asyncio.sleep(0.6)
+
+    async def destroyed() -> bool:
+        state = (await bank.tasks.get(ALICE, task.id)).state
+        return state is TaskState.ENDING and await bank.shop.records.count_live() == 0
+
+    await until(destroyed, 20)
+    await asyncio.sleep(0.1)
     assert not ending.done(), "the call that was cut is not charged yet"
     await bank.money.settle(hold, model_use(payer, bank))
     ended = await ending
@@ -83,7 +89,7 @@ async def test_budgets_of_the_task_and_of_every_key_above_bound_it(bank: Desk) -
     records = bank.shop.records
     for key_id, budget in (("key_00000000000a", 5 * DOLLAR), ("key_00000000000b", None)):
         now, scopes = bank.shop.clock(), frozenset(Scope)
-        key = ApiKey(key_id, key_id, "p", KeyKind.STANDARD, "n", scopes, now, budget_micro_usd=budget)
+        key = ApiKey(key_id, key_id, "p", "n", KeyKind.STANDARD, scopes, now, budget_micro_usd=budget)
         await records.add_key(key, Event("key.created", key_id, tenant=ALICE.id, actor=ALICE.id))
     child = Principal(
         ALICE.id, KeyKind.STANDARD, frozenset(Scope), credential="key_00000000000b",

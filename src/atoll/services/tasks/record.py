@@ -13,8 +13,10 @@ import structlog
 from atoll.agents.base import Said
 from atoll.domain.errors import Conflict, StaleVersion
 from atoll.domain.event import Event
+from atoll.domain.ledger import Spent
 from atoll.domain.price import TokenUse
 from atoll.domain.task import Task, TaskEvent, TaskState
+from atoll.services.ledger.warnings import passed
 from atoll.services.tasks.access import TaskAccess
 from atoll.services.tasks.transcript import bounded
 
@@ -22,7 +24,6 @@ _log = structlog.get_logger()
 
 SWAPS_MAX = 16
 PAGE = 1_000
-WARNED_AT = (50, 80, 100)  # percent of its own budget
 CUT = "this task tells more than is kept: what follows is left out, but for its end"
 LAST = 8  # events that are told whatever the bound: how it ended, and that there were more
 
@@ -58,11 +59,10 @@ class Record:
             "costMicroUsd": task.cost,
         }
         said = [Said("usage", told)]
-        for percent in WARNED_AT if limit else ():
-            if limit and 100 * before < percent * limit <= 100 * task.cost:
-                message = f"{percent} % of the task's budget is spent"
-                data = {"message": message, "percent": percent, "spentMicroUsd": task.cost, "limitMicroUsd": limit}
-                said.append(Said("warning", data))
+        for percent in () if limit is None else passed(Spent(task.id, limit, before, task.cost)):
+            message = f"{percent} % of the task's budget is spent"
+            data = {"message": message, "percent": percent, "spentMicroUsd": task.cost, "limitMicroUsd": limit}
+            said.append(Said("warning", data))
         return said
 
     def counted(self, tokens: TokenUse, cost: int) -> None:
