@@ -113,3 +113,11 @@ def test_a_pair_for_object_stores_is_made_listed_and_ended(atoll: Atoll) -> None
     assert atoll("keys", "hmac", "revoke", made["id"]).stdout == made["id"] + "\n"
     assert atoll("keys", "hmac", "revoke", made["id"]).stderr == f"atoll: access key {made['id']} not found\n"
     assert atoll("keys", "hmac", "create", "key_000000000000").returncode != 0
+
+
+def test_settings_of_gsutil_name_an_address_that_it_can_connect_to(alone: Callable[..., Atoll]) -> None:
+    atoll = alone(ATOLL_RUNTIME="fake", ATOLL_OBJECTS__HOST="0.0.0.0")
+    key = json.loads(atoll("keys", "create", "--name", "sync", "--json").stdout)["id"]
+    made = atoll("keys", "hmac", "create", key, "--boto")
+    assert "gs_host = 127.0.0.1\ngs_port = 8090\n" in made.stdout
+    assert "port 80 " in made.stderr

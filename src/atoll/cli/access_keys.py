@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from atoll.cli import options, output
+from atoll.cli.failure import say
 
 if TYPE_CHECKING:
     from atoll.records.base import Records
@@ -48,6 +49,8 @@ def create(
     elif boto:
         own = load(overrides={"data": data}).objects
         typer.echo(_boto(made.access.id, made.secret, own.host, own.port))
+        if own.port != 80:
+            say(f"gsutil cannot download at port {own.port}: let the door stand at port 80 (docs/object-store.md)")
     else:
         typer.echo(f"{made.access.id} {made.secret}")
 
@@ -106,6 +109,7 @@ def _with_access_keys(data: str | None, work: Callable[[AccessKeys, Records], Aw
 
 def _boto(access_id: str, secret: str, host: str, port: int) -> str:
     """The settings that gsutil takes; with a port in them it cannot download, so that 80 is left out."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(host, host)  # nobody connects to every address
     lines = [
         "[Credentials]",
         f"gs_access_key_id = {access_id}",
