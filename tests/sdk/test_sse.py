@@ -38,7 +38,12 @@ def test_whatever_comes_is_no_error(data: bytes) -> None:
 
 def test_an_event_without_an_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "EVENT_BYTES_MAX", 1_000)
-    for line in (b"x" * 100, b"data: " + b"x" * 94 + b"\n"):
+    for line in (
+        b"x" * 100,
+        b"data: " + b"x" * 94 + b"\n",
+        b"data:\n" * 100,
+        (b"data: " + b"x" * 94 + b"\n") * 20 + b"\n",
+    ):
         reader = EventReader()
         with pytest.raises(TooLarge):
             for _ in range(20):

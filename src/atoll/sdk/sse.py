@@ -26,18 +26,23 @@ class EventReader:
         self._event = ""
         self._data: list[str] = []
         self._size = 0
-        self._rest = b""
+        self._rest = bytearray()  # of a line that has no end yet
 
     def feed(self, piece: bytes) -> Iterator[ServerEvent]:
         """The events that are whole now. TooLarge for one beyond EVENT_BYTES_MAX."""
-        lines = (self._rest + piece).split(b"\n")
-        self._rest = lines.pop()
-        if len(self._rest) + self._size > EVENT_BYTES_MAX:
-            raise TooLarge(f"the server sends an event of more than {EVENT_BYTES_MAX} bytes")
+        *lines, rest = piece.split(b"\n")
         for line in lines:
-            found = self._line(line.removesuffix(b"\r").decode("utf-8", "replace"))
+            self._add(line)
+            whole, self._rest = self._rest, bytearray()
+            found = self._line(whole.removesuffix(b"\r").decode("utf-8", "replace"))
             if found is not None:
                 yield found
+        self._add(rest)
+
+    def _add(self, part: bytes) -> None:
+        self._rest += part
+        if len(self._rest) + self._size > EVENT_BYTES_MAX:
+            raise TooLarge(f"the server sends an event of more than {EVENT_BYTES_MAX} bytes")
 
     def _line(self, line: str) -> ServerEvent | None:
         if not line:
@@ -46,7 +51,7 @@ class EventReader:
         value = value.removeprefix(" ")
         if name == "data":
             self._data.append(value)
-            self._size += len(value)
+            self._size += len(value) + 1
         elif name == "event":
             self._event = value
         elif name == "id" and "\0" not in value:
