@@ -102,9 +102,7 @@ def bill(up: Server, result: RunResult) -> str:
     if billing is None or usage.total_cost != price or billing.balance_after != CREDIT - price:
         raise RuntimeError(f"the bill is wrong: {usage}, {billing}, not {price}")
     with closing(sqlite3.connect(f"file:{up.data / 'atoll.db'}?mode=ro", uri=True)) as database:
-        holds = list(
-            database.execute("SELECT amount, posted FROM ledger_holds WHERE state = 'posted' ORDER BY created_at")
-        )
+        holds = list(database.execute(HOLDS))
     lines = [f"held before the call ${usd(held)}, charged after it ${usd(posted)}" for held, posted in holds]
     lines.append(f"{usage.input_tokens} tokens in, {usage.output_tokens} out: ${usage.total_cost}")
     lines.append(f"balance ${CREDIT} - ${usage.total_cost} = ${billing.balance_after}")

@@ -27,7 +27,6 @@ LIMIT = Parameter("limit", "at most so many, the newest; default: 100", int, min
 OFFSET = Parameter("offset", "after so many", int, minimum=0, maximum=10**9)
 STATE = Parameter("state", "only those in this state", choices=tuple(state.value for state in TaskState))
 SESSION = Parameter("sessionId", "only those of this session", max_chars=128)
-WORKSPACE = Parameter("workspaceId", "only those on this workspace", max_chars=128)
 AFTER = Parameter("after", "only events after this one; `Last-Event-ID` says the same", int, minimum=0, maximum=2**53)
 
 
