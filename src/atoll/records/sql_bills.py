@@ -54,7 +54,10 @@ class SqlBills(SqlStore, BillRecords):
     async def count_tasks_ended(
         self, account: str, *, since: datetime | None = None, until: datetime | None = None
     ) -> TasksEnded:
-        gone = _of_forgotten(account, since, until).with_only_columns(ledger_uses.c.task).subquery()
+        gone = _of_forgotten(account, since, until).with_only_columns(ledger_uses.c.task)
+        if since is not None:  # older ones change no task's last: the index leaves them out
+            gone = gone.where(ledger_uses.c.at >= since)
+        gone = gone.subquery()
 
         def read(connection: Connection) -> TasksEnded:
             known = _count_known(connection, account, since, until)

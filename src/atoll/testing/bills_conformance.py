@@ -103,6 +103,24 @@ class BillRecordsConformance:
         (window,) = await stores[1].list_task_bills("key_a", until=NOW + 2 * A_SECOND)
         assert window.task == old[0].id
 
+    async def test_a_forgotten_task_ended_with_its_last_use(self, stores: Stores) -> None:
+        for task, seconds in (("t1", (1, 5)), ("t2", (1, 2)), ("t3", (4,))):
+            for second in seconds:
+                await used(stores[0], task, at=NOW + second * A_SECOND)
+        since, until = NOW + 3 * A_SECOND, NOW + 5 * A_SECOND
+        for after, before, names in (
+            (since, None, ["t1", "t3"]),
+            (None, until, ["t3", "t2"]),
+            (since, until, ["t3"]),
+        ):
+            found = await stores[1].list_task_bills("key_a", since=after, until=before)
+            assert [one.task for one in found] == names
+            assert await stores[1].count_tasks_ended("key_a", since=after, until=before) == TasksEnded(
+                forgotten=len(names)
+            )
+        (first, _) = await stores[1].list_task_bills("key_a", since=since)
+        assert first.input_tokens == 200, "what it used before counts too"
+
     async def test_sums_are_told_apart_by_payer_and_kind_and_count_tasks_and_seconds(self, stores: Stores) -> None:
         compute: dict[str, Any] = {"kind": UseKind.COMPUTE, "cost": Cost(7), "tokens": TokenUse(), "seconds": 2.25}
         for task, account, more in (("t1", "key_a", {}), ("t1", "key_a", compute), ("t2", "key_b", compute)):
