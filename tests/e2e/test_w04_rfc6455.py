@@ -205,6 +205,9 @@ from starlette.websockets import WebSocket
 class Echo:
     settings = load(overrides={"server.port": int(sys.argv[1]), "server.frame_bytes": 64 * 2**20})
 
+    def drain(self):
+        pass
+
     async def __call__(self, scope, receive, send):
         socket = WebSocket(scope, receive, send)
         await socket.accept()

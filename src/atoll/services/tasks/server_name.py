@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from pathlib import Path
@@ -30,5 +31,10 @@ class ServerName:
 
     def _made(self) -> str:
         name = f"server_{secrets.token_hex(12)}"
-        self._file.write_text(name + "\n")
+        with open(self._file, "w", opener=_private) as file:
+            file.write(name + "\n")
         return name
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
