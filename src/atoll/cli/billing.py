@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -81,14 +81,7 @@ def credit(
     as_json: output.Json = False,
 ) -> None:
     """Give credits, in dollars; an amount below 0 takes them back."""
-    micro = _micro(amount, "DOLLARS")
-
-    async def give(admin: BillingAdmin, _: Billing) -> tuple[Named, BillingAccount]:
-        from atoll.services.identity.users import OPERATOR
-
-        return await admin.credit(OPERATOR, subject, micro, description=description, key=_key(once))
-
-    _print_account(_with_billing(data, give), as_json)
+    _move("credit", subject, amount, description, once, data, as_json)
 
 
 def refund(
@@ -100,12 +93,26 @@ def refund(
     as_json: output.Json = False,
 ) -> None:
     """Give back what was charged, in dollars."""
+    _move("refund", subject, amount, description, once, data, as_json)
+
+
+def _move(
+    kind: Literal["credit", "refund"],
+    subject: str,
+    amount: str,
+    description: str,
+    once: str | None,
+    data: str | None,
+    as_json: bool,
+) -> None:
+    """Put dollars into an account, and print it."""
     micro = _micro(amount, "DOLLARS")
 
     async def give(admin: BillingAdmin, _: Billing) -> tuple[Named, BillingAccount]:
         from atoll.services.identity.users import OPERATOR
 
-        return await admin.refund(OPERATOR, subject, micro, description=description, key=_key(once))
+        moved = admin.credit if kind == "credit" else admin.refund
+        return await moved(OPERATOR, subject, micro, description=description, key=_key(once))
 
     _print_account(_with_billing(data, give), as_json)
 
