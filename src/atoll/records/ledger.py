@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, Literal
 
 from atoll.domain.event import Event
 from atoll.domain.ledger import (
@@ -24,6 +25,9 @@ from atoll.domain.ledger import (
     Use,
     UseKind,
 )
+
+KEEP: Final = "keep"
+LimitChange = int | Literal["keep"] | None  # KEEP: a limit that is left as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,9 @@ class LedgerRecords(ABC):
 
     @abstractmethod
     async def set_spending_limits(
-        self, account: str, *, daily: int | None, monthly: int | None, event: Event
+        self, account: str, *, daily: LimitChange, monthly: LimitChange, event: Event
     ) -> BillingAccount:
-        """Both, in place of what was set; None: no limit."""
+        """In place of what was set; None: no limit, KEEP: as it is in that moment."""
 
     @abstractmethod
     async def hold(self, wanted: NewHold, now: datetime) -> Hold:

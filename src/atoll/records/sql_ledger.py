@@ -16,6 +16,7 @@ from atoll.domain.errors import InvalidInput
 from atoll.domain.event import Event
 from atoll.domain.ledger import BillingAccount, NewTransfer, Transfer, TransferKind
 from atoll.domain.ledger_rules import balance_after, check_amount, check_name, check_refund, check_repeated, day_of
+from atoll.records.ledger import KEEP, LimitChange
 from atoll.records.ledger_rows import account_of, transfer_of
 from atoll.records.prepared import Prepared
 from atoll.records.schema import ledger_accounts, ledger_days, ledger_transfers
@@ -95,7 +96,7 @@ class SqlLedger(SqlHolds, SqlUses):
         return await self._commit(transfer)
 
     async def set_spending_limits(
-        self, account: str, *, daily: int | None, monthly: int | None, event: Event
+        self, account: str, *, daily: LimitChange, monthly: LimitChange, event: Event
     ) -> BillingAccount:
         check_name(account)
         storable({"account": account})
@@ -103,10 +104,12 @@ class SqlLedger(SqlHolds, SqlUses):
 
         def limit(connection: Connection) -> BillingAccount:
             before = locked_account(connection, account, event.at)
-            limits = {"of": account, "new_daily": daily, "new_monthly": monthly, "new_updated": event.at}
+            a_day = before.daily_limit if daily == KEEP else daily
+            a_month = before.monthly_limit if monthly == KEEP else monthly
+            limits = {"of": account, "new_daily": a_day, "new_monthly": a_month, "new_updated": event.at}
             _SET_LIMITS.run(connection, limits)
             append_event(connection, happened)
-            return replace(before, daily_limit=daily, monthly_limit=monthly, updated_at=event.at)
+            return replace(before, daily_limit=a_day, monthly_limit=a_month, updated_at=event.at)
 
         return await self._commit(limit)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING
 
 from atoll.domain.bill import TaskBill
 from atoll.domain.errors import InvalidInput
@@ -16,6 +16,8 @@ from atoll.domain.ledger import SYSTEM_ACCOUNTS, BillingAccount, Transfer, Trans
 from atoll.domain.principal import Principal
 from atoll.domain.user import USER_ID
 from atoll.records.base import Records
+from atoll.records.ledger import KEEP as KEEP
+from atoll.records.ledger import LimitChange as LimitChange
 from atoll.records.ledger import UseTotal
 from atoll.services.billing import PAGE_ROWS, Billing, CostQuery, Page, UsageStats, Window
 from atoll.services.identity.admin_key import AdminRequired, AdminUnset
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from atoll.services.ledger.ledger import Ledger
 
 DESCRIPTION_CHARS_MAX = 1_024
-KEEP: Final = "keep"  # a limit that is left as it is
-LimitChange = int | Literal["keep"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +113,9 @@ class BillingAdmin:
         for field, limit in (("dailyLimit", daily), ("monthlyLimit", monthly)):
             if isinstance(limit, int) and limit < 0:
                 raise InvalidInput(f"{field} must not be below 0", field=field)
-        before = await self._ledger.account(named.account)
         if (daily, monthly) == (KEEP, KEEP):
-            return named, before
-        after = await self._ledger.set_limits(
-            principal,
-            named.account,
-            daily=before.daily_limit if daily == KEEP else daily,
-            monthly=before.monthly_limit if monthly == KEEP else monthly,
-        )
-        return named, after
+            return named, await self._ledger.account(named.account)
+        return named, await self._ledger.set_limits(principal, named.account, daily=daily, monthly=monthly)
 
     async def stats(self, principal: Principal, subject: str, window: Window) -> UsageStats:
         """NoKey."""

@@ -32,7 +32,7 @@ from atoll.domain.ledger import (
 )
 from atoll.domain.price import Cost, TokenUse
 from atoll.records.base import Records
-from atoll.records.ledger import UseQuery
+from atoll.records.ledger import KEEP, UseQuery
 
 T0 = datetime(2026, 3, 15, 12, 0, 0, tzinfo=UTC)
 LATER = T0 + timedelta(hours=1)
@@ -345,6 +345,17 @@ class LedgerConformance:
         account = await records.set_spending_limits("acc", daily=None, monthly=None, event=event("billing.limited"))
         assert (account.daily_limit, account.balance) == (None, 89)
         assert account == await records.billing_account("acc", T0)
+
+    async def test_who_changes_one_limit_keeps_the_other_as_it_is_then(self, stores: Stores) -> None:
+        for n in range(4):
+            a_day = stores[0].set_spending_limits("acc", daily=n, monthly=KEEP, event=event("billing.limited"))
+            a_month = stores[1].set_spending_limits("acc", daily=KEEP, monthly=n, event=event("billing.limited"))
+            await asyncio.gather(a_day, a_month)
+            account = await stores[0].billing_account("acc", T0)
+            assert (account.daily_limit, account.monthly_limit) == (n, n)
+        kept = await stores[1].set_spending_limits("acc", daily=KEEP, monthly=None, event=event("billing.limited"))
+        assert (kept.daily_limit, kept.monthly_limit) == (3, None)
+        assert kept == await stores[0].billing_account("acc", T0)
 
     # uses
 

@@ -40,7 +40,7 @@ from atoll.domain.ledger_rules import (
     new_hold,
     spent_bounds,
 )
-from atoll.records.ledger import LedgerRecords, UseQuery, UseTotal
+from atoll.records.ledger import KEEP, LedgerRecords, LimitChange, UseQuery, UseTotal
 
 NAMED_BY = ("account", "task", "workspace", "sandbox", "workspace_owner", "model", "kind")
 
@@ -100,12 +100,14 @@ class MemoryLedger(LedgerRecords):
         return moved
 
     async def set_spending_limits(
-        self, account: str, *, daily: int | None, monthly: int | None, event: Event
+        self, account: str, *, daily: LimitChange, monthly: LimitChange, event: Event
     ) -> BillingAccount:
         self._check()
         check_name(account)
         before = self._account(account, event.at)
-        after = replace(before, daily_limit=daily, monthly_limit=monthly, updated_at=event.at)
+        a_day = before.daily_limit if daily == KEEP else daily
+        a_month = before.monthly_limit if monthly == KEEP else monthly
+        after = replace(before, daily_limit=a_day, monthly_limit=a_month, updated_at=event.at)
         self._billing[account] = after
         self._log(event)
         return after

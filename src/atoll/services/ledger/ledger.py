@@ -43,6 +43,7 @@ from atoll.domain.money import AMOUNT_MAX
 from atoll.domain.principal import Principal
 from atoll.domain.task import ENDED
 from atoll.records.base import Records
+from atoll.records.ledger import KEEP, LimitChange
 from atoll.services.background import Background
 from atoll.services.clock import Clock, utc_now
 from atoll.services.ledger.prices import Prices
@@ -187,13 +188,14 @@ class Ledger:
         return await self._transfer(actor, wanted, "billing.refunded")
 
     async def set_limits(
-        self, actor: Principal, account: str, *, daily: int | None, monthly: int | None
+        self, actor: Principal, account: str, *, daily: LimitChange = KEEP, monthly: LimitChange = KEEP
     ) -> BillingAccount:
-        """Both, in place of what was set; None: no limit."""
+        """In place of what was set; None: no limit, KEEP: as it is."""
         for field, limit in (("daily", daily), ("monthly", monthly)):
-            if limit is not None and not 0 <= limit <= AMOUNT_MAX:
+            if isinstance(limit, int) and not 0 <= limit <= AMOUNT_MAX:
                 raise InvalidInput(f"{field} must be 0 to {AMOUNT_MAX // 1_000_000} dollars", field=field)
-        detail = {"daily_micro_usd": daily, "monthly_micro_usd": monthly}
+        changes = (("daily_micro_usd", daily), ("monthly_micro_usd", monthly))
+        detail: dict[str, Any] = {name: limit for name, limit in changes if limit != KEEP}
         event = self._event(actor, account, "billing.limited", detail)
         return await self._records.set_spending_limits(account, daily=daily, monthly=monthly, event=event)
 
