@@ -117,8 +117,6 @@ class BillRecordsConformance:
             assert [one.task for one in found] == names
             counted = await stores[1].count_tasks_ended("key_a", since=after, until=before)
             assert counted == TasksEnded(forgotten=len(names))
-                forgotten=len(names)
-            )
         (first, _) = await stores[1].list_task_bills("key_a", since=since)
         assert first.input_tokens == 200, "what it used before counts too"
 
