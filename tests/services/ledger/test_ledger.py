@@ -23,6 +23,7 @@ from atoll.domain.ledger import (
     InsufficientCredit,
     Payer,
     SpendingLimitExceeded,
+    TransferKind,
     Use,
     UseKind,
 )
@@ -336,6 +337,15 @@ async def test_b06_a_hold_that_settles_while_orphans_are_looked_for_is_not_told_
     assert await shop.ledger.expire() == 0
     assert shop.count("ledger_holds_total", outcome="expired") == 0
     assert await shop.balance() == (999_996, 0)
+
+
+async def test_a_repeated_credit_is_counted_once(shop: Shop) -> None:
+    for _ in range(2):
+        await shop.give("1", key="once")
+        shop.now += timedelta(seconds=1)
+    assert await shop.balance() == (1_000_000, 0)
+    assert shop.count("ledger_transfers_total", kind=TransferKind.PURCHASE.value) == 1
+    assert shop.count("ledger_transferred_micro_usd_total", kind=TransferKind.PURCHASE.value) == 1_000_000
 
 
 async def test_whoever_is_cancelled_while_it_settles_is_charged_all_the_same(

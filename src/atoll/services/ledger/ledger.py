@@ -255,8 +255,10 @@ class Ledger:
         if not 0 < wanted.amount <= AMOUNT_MAX:
             raise InvalidInput(f"amount must not be 0, and at most {AMOUNT_MAX // 1_000_000} dollars", field="amount")
         detail = {"amount_micro_usd": wanted.amount, "description": wanted.description}
-        await self._records.transfer(wanted, self._event(actor, wanted.account, action, detail))
-        self._metrics.transferred(wanted.kind.value, wanted.amount)
+        event = self._event(actor, wanted.account, action, detail)
+        moved = await self._records.transfer(wanted, event)
+        if moved.at == event.at:  # else it is an earlier one of that key, which was counted then
+            self._metrics.transferred(wanted.kind.value, wanted.amount)
         return await self.account(wanted.account)
 
     async def _spent_so_far(self, account: str, now: datetime) -> SpentSoFar:
