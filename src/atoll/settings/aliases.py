@@ -44,9 +44,7 @@ ALIASES = {
     "ANTHROPIC_BASE_URL": "models.anthropic.base_url",
 }
 # Seeds' names whose settings do not exist yet: known, and without effect.
-ALIASES_WITHOUT_EFFECT = (
-    *("FLY_API_TOKEN", "FLY_APP_NAME"),
-)
+ALIASES_WITHOUT_EFFECT = (*("FLY_API_TOKEN", "FLY_APP_NAME"),)
 
 
 def from_aliases(environ: Mapping[str, str]) -> dict[str, Any]:
