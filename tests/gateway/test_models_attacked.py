@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from atoll.domain.key import new_key_text
 from atoll.domain.ledger import Payer
 from atoll.gateway import models
 from atoll.services.models.limits import ModelLimits
@@ -173,7 +172,7 @@ async def test_q_smuggled_requests_reach_no_provider():
         assert len(world.model.log) == 1  # without what is odd about it
 
 
-@pytest.mark.parametrize("value", ["é".encode("latin-1"), b"\xff", new_key_text().encode()])
+@pytest.mark.parametrize("value", ["é".encode("latin-1"), b"\xff", b"sk_" + 32 * b"a1"])
 async def test_w_a_header_that_no_provider_knows_or_that_is_a_key_goes_no_further(value: bytes):
     async with gateway() as world:
         headers = [(b"anthropic-beta", value), (b"anthropic-version", b"2023-06-01")]
