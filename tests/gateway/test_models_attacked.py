@@ -16,7 +16,9 @@ import pytest
 
 from atoll.domain.ledger import Payer
 from atoll.gateway import models
+from atoll.services.model_calls import ModelAnswer
 from atoll.services.models.limits import ModelLimits
+from atoll.services.models.refusals import Because, CallRefused
 from tests.certificates import Authority
 from tests.gateway.models import REAL_KEY, TASK, Purse, World, gateway, settled
 from tests.gateway.test_models import PATHS, asked
@@ -179,6 +181,37 @@ async def test_w_a_header_that_no_provider_knows_or_that_is_a_key_goes_no_furthe
         answer = await world.client.post("/v1/messages", json=asked("/v1/messages", "hi"), headers=headers)
         [only] = world.model.log
         assert answer.status_code == 200 and "anthropic-beta" not in only.header
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_fault_of_ours_is_told_in_the_providers_form(path: str, monkeypatch: pytest.MonkeyPatch):
+    async with gateway() as world:
+
+        async def broken(*_: object) -> None:
+            raise RuntimeError("a secret of the server's")
+
+        monkeypatch.setattr(world.calls, "_let_through", broken)
+        answer = await world.client.post(path, json=asked(path, "hi"))
+        assert answer.status_code >= 500 and "try again" in answer.json()["error"]["message"]
+        assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_an_answer_that_is_no_stream_breaks_off_without_an_event_in_it(
+    path: str, monkeypatch: pytest.MonkeyPatch
+):
+    async with gateway() as world:
+
+        async def pieces() -> AsyncGenerator[bytes]:
+            yield b'{"half":'
+            raise CallRefused(Because.PROVIDER, "it broke")
+
+        async def answered(*_: object) -> ModelAnswer:
+            return ModelAnswer(200, {"content-type": "application/json"}, pieces())
+
+        monkeypatch.setattr(world.calls, "_answer", answered)
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await world.client.post(path, json=asked(path, "hi"))
 
 
 async def test_w_no_byte_of_a_request_head_becomes_a_header_of_ours():

@@ -80,6 +80,10 @@ class ModelGateway:
             _log.warning("models.fault", sandbox_id=scope[LIVE].sandbox.id, error=error.message)
             fault = CallRefused(Because.FAULT, "the call could not be made; try again")
             await exchange.refuse(fault, anthropic, scope["path"])
+        except Exception:
+            _log.exception("models.fault", sandbox_id=scope[LIVE].sandbox.id)
+            fault = CallRefused(Because.FAULT, "the call could not be made; try again")
+            await exchange.refuse(fault, anthropic, scope["path"])
         finally:
             self._held_bytes -= exchange.held_bytes
             self._held_by[exchange.account] -= exchange.held_bytes
@@ -139,7 +143,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._read = False  # the body, whole
-        self._streams = False
+        self._begun = self._streams = False  # the answer; it consists of events
         self._done = self._gone = False  # the answer is whole; the program hung up before
         self.held_bytes = 0
         self.account = ""
@@ -166,7 +170,7 @@ class _Exchange:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
             self._gone = True
-            for _ in range(READ_ON_S if self._streams and not self._done else 0):
+            for _ in range(READ_ON_S if self._begun and not self._done else 0):
                 await asyncio.sleep(1)
                 if not await runs():
                     break
@@ -185,9 +189,10 @@ class _Exchange:
 
     async def pass_on(self, answer: ModelAnswer) -> None:
         async with aclosing(answer.pieces) as pieces:
-            first = await anext(pieces, None) if "text/event-stream" not in _type_of(answer) else b""
+            streams = "text/event-stream" in answer.headers.get("content-type", "")
+            first = b"" if streams else await anext(pieces, None)
             headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
-            self._streams = True
+            self._begun, self._streams = True, streams
             await self._say({"type": "http.response.start", "status": answer.status, "headers": headers})
             if first:
                 await self._say({"type": "http.response.body", "body": first, "more_body": True})
@@ -197,8 +202,11 @@ class _Exchange:
             await self._say({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def refuse(self, error: CallRefused, anthropic: bool, path: str) -> None:
-        """In the provider's form; within a stream as its last event, so that the program knows why it ends."""
+        """In the provider's form; within a stream as its last event, so that the program knows why it ends. Any other
+        answer that has begun breaks off."""
         self._done = True
+        if self._begun and not self._streams:
+            return
         try:
             if self._streams:
                 await self._say({"type": "http.response.body", "body": _event(error, path), "more_body": False})
@@ -238,10 +246,6 @@ async def _refuse_upgrade(scope: Any, receive: Any, send: Any, anthropic: bool) 
     error = CallRefused(Because.UPGRADE, "ask over HTTP, without an upgrade")
     response = JSONResponse(error.body(anthropic), error.status(anthropic))
     await WebSocket(scope, receive, send).send_denial_response(response)
-
-
-def _type_of(answer: ModelAnswer) -> str:
-    return answer.headers.get("content-type", "")
 
 
 def _event(error: CallRefused, path: str) -> bytes:
