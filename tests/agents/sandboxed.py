@@ -28,6 +28,15 @@ STORE = Path(os.environ.get("ATOLL_TEST_AGENTS") or Path(__file__).parents[2] / 
 HOME = "/workspace/.home/.atoll/threads/thread_000000000000000000000001"
 RUN_S = 50.0
 MODEL_URL = f"http://127.0.0.1:{MODEL_PORT}"
+REAL_PROGRAM = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes with workspaces on this ground need root"),
+    pytest.mark.timeout(120),
+]
+
+
+def asked(prompt: str, **fields: object) -> TaskSpec:
+    return TaskSpec(prompt, "ws_1", **fields)  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from atoll.agents.claude_code import ClaudeCode
-from atoll.domain.task import McpServer, TaskSpec
-from tests.agents.sandboxed import Computer, computer
+from atoll.domain.task import McpServer
+from tests.agents.sandboxed import REAL_PROGRAM, Computer, asked, computer
 from tests.agents.tool_server import SERVER
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes with workspaces on this ground need root"),
-    pytest.mark.timeout(120),
-]
+pytestmark = REAL_PROGRAM
 
 
 @pytest.fixture
 async def claude(tmp_path: Path) -> AsyncIterator[Computer]:
     async with computer(tmp_path / "data", ClaudeCode()) as made:
         yield made
-
-
-def asked(prompt: str, **fields: object) -> TaskSpec:
-    return TaskSpec(prompt, "ws_1", **fields)  # type: ignore[arg-type]
 
 
 async def test_it_edits_files_and_goes_on_with_its_conversation(claude: Computer) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,25 +9,17 @@ import pytest
 
 from atoll.agents.codex import Codex
 from atoll.domain.price import TokenUse
-from atoll.domain.task import McpServer, TaskSpec
-from tests.agents.sandboxed import HOME, Computer, computer
+from atoll.domain.task import McpServer
+from tests.agents.sandboxed import HOME, REAL_PROGRAM, Computer, asked, computer
 from tests.agents.tool_server import SERVER
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes with workspaces on this ground need root"),
-    pytest.mark.timeout(120),
-]
+pytestmark = REAL_PROGRAM
 
 
 @pytest.fixture
 async def codex(tmp_path: Path) -> AsyncIterator[Computer]:
     async with computer(tmp_path / "data", Codex()) as made:
         yield made
-
-
-def asked(prompt: str, **fields: object) -> TaskSpec:
-    return TaskSpec(prompt, "ws_1", **fields)  # type: ignore[arg-type]
 
 
 async def test_it_edits_files_and_goes_on_with_its_conversation(codex: Computer) -> None:
