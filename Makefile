@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test fuzz demo bench clean
+.PHONY: help setup check format test fuzz demo bench openapi soak mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,15 @@ demo: $(STAMP) ## start a server, run a real program in a sandbox, show what it 
 bench: $(STAMP) ## measure Atoll against the bare floor and its peers; BENCH="--quick" for a short run
 	@$(BIN)/python -m bench $(BENCH)
 
+openapi: $(STAMP) ## write specs/openapi.yaml after a change of the API
+	@$(BIN)/python -m scripts.openapi
+
+soak: $(STAMP) ## three tenants at random, with faults, each minute looked at; SOAK="--minutes 30 --seed S"
+	@$(BIN)/python -m soak $(SOAK)
+
+mutants: $(STAMP) ## one change at a time in the guards, and whether their tests notice; MUTANTS="--only listen --each 30"
+	@$(BIN)/python -m scripts.mutants $(MUTANTS)
+
 clean: ## remove what make made
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find src tests bench demo -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench demo soak -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,7 +12,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import audit, authentication, crowd, interactive, ledger, models, running, snapshots, syncing, tasks, trees
+from bench import (
+    audit,
+    authentication,
+    crowd,
+    interactive,
+    ledger,
+    models,
+    previews,
+    running,
+    snapshots,
+    syncing,
+    tasks,
+    terminals,
+    trees,
+)
 from bench.figures import Report
 from bench.server import Server, server
 
@@ -38,8 +52,12 @@ def parts(quick: bool) -> dict[str, Callable[[Report, Server], None]]:
         "audit": lambda report, _: audit.audit(report, 10_000 if quick else 100_000),
         "ledger": lambda report, _: ledger.ledger(report, 500 if quick else 5_000),
         "models": lambda report, _: models.models(report, 2 if quick else 8),
+        "previews": lambda report, up: previews.previews(report, up, 1 if quick else 4, 1 if quick else 3),
         "exec": lambda report, _: running.execs(report, 3 * n),
         "terminal": lambda report, _: running.terminal_echo(report, 3 * n),
+        "terminals": lambda report, up: terminals.terminals(
+            report, up, size=(8 if quick else 64) * 2**20, rounds=1 if quick else 5, idle=20 if quick else 1000
+        ),
         "file": lambda report, up: running.big_file(report, up.pid, size),
         "sync": lambda report, _: syncing.sync(report, sizes, 1 if quick else 3),
         "snapshots": lambda report, _: snapshots.snapshots(report, shape, 1 if quick else 5),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from atoll.serve import serve
 from atoll.settings import Settings
 
 def ready(ready):
-    print(json.dumps({"url": ready.url, "key": ready.owner_key.text}), flush=True)
+    print(json.dumps({"url": ready.url, "key": ready.owner_key.text, "beside": dict(ready.beside)}), flush=True)
 
 asyncio.run(serve(Settings.model_validate(json.loads(sys.argv[1])), ready))
 """
@@ -34,6 +35,7 @@ class Server:
     process: asyncio.subprocess.Process
     url: str
     key: str
+    beside: dict[str, str]
 
     async def call(self, method: str, path: str, **more: Any) -> httpx2.Response:
         async with httpx2.AsyncClient(timeout=20) as http:
@@ -56,8 +58,8 @@ class Server:
 
 
 @asynccontextmanager
-async def served(data: Path, **server: Any) -> AsyncIterator[Server]:
-    tree = {"data": str(data), "runtime": "fake", "server": {"port": 0, "drain_s": 5} | server}
+async def served(data: Path, *, listen: dict[str, Any] | None = None, **server: Any) -> AsyncIterator[Server]:
+    tree = {"data": str(data), "runtime": "fake", "server": {"port": 0, "drain_s": 5} | server, "listen": listen or {}}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, json.dumps(tree), stdout=-1, stderr=-1
     )
@@ -152,3 +154,57 @@ async def test_o6_neither_the_key_nor_an_environment_is_in_the_log(tmp_path: Pat
     assert len(requests) == 4
     assert {line["route"] for line in requests} == {"/v1/sessions", "/v1/sessions/{id}/exec"}
     assert [line.get("sandbox_id") for line in requests] == [session, session, session, None]
+
+
+async def test_listeners_drain_together_and_say_where_they_are(tmp_path: Path) -> None:
+    """A stream of events and one of a terminal, each at a listener of its own, hold nobody."""
+    names = ("compute", "execbox", "testbase")
+    async with served(tmp_path, listen=dict.fromkeys(names, 0), drain_s=10) as server:
+        session = await server.session("sleep", "600")
+        beside = server.beside
+        assert set(beside) == set(names)
+        headers = {"authorization": f"Bearer {server.key}"}
+        url = "ws" + beside["execbox"].removeprefix("http") + f"/v1/sessions/{session}/exec?cmd=sh&tty=true"
+        async with (
+            httpx2.AsyncClient(timeout=20, headers=headers) as http,
+            http.stream("GET", beside["compute"] + "/api/events/stream") as events,
+            connect(url, additional_headers=headers, proxy=None) as terminal,
+        ):
+            assert events.status_code == 200
+            running = asyncio.create_task(
+                http.post(beside["execbox"] + f"/v1/sessions/{session}/exec", json={"command": ["sleep", "0.5"]})
+            )
+            await asyncio.sleep(0.2)
+            ending = asyncio.create_task(server.end())
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    await terminal.recv()
+            assert terminal.close_code == 1012
+            assert (await running).json()["exitCode"] == 0
+            async for _ in events.aiter_lines():  # until it ends
+                pass
+        code, took_s, log = await ending
+    assert code == 0 and took_s < 10, "what never ends would be waited for"
+    assert "Traceback" not in log
+
+
+async def test_a_listeners_port_that_is_taken_names_its_setting(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", PROGRAM,
+            json.dumps({"data": str(tmp_path), "runtime": "fake", "server": {"port": 0}, "listen": {"agent": port}}),
+            stdout=-1, stderr=-1,
+        )  # fmt: skip
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), 40)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert (out, process.returncode) == (b"", 1)
+    assert f"cannot listen on 127.0.0.1:{port}: another program does" in err.decode()
+    assert "ATOLL_LISTEN__AGENT" in err.decode()
+    assert not (tmp_path / "atoll.db").exists(), "it starts no part of it"

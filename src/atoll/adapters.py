@@ -7,7 +7,9 @@ when it is opened: a command would wait for the others.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from atoll.blobs.opening import StoreAccess, open_blobs
 from atoll.domain.errors import InvalidInput
 from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
+from atoll.services.ledger.proving import Proof
 from atoll.services.recovery.backup import Dump
 from atoll.services.workspaces.storage.packs import pack_key
 from atoll.settings import Settings
@@ -24,7 +27,10 @@ from atoll.settings.vault import TransitSettings
 from atoll.vaults.base import Vault
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from atoll.services.agents.installs import AgentInstalls
+    from atoll.telemetry.otlp import Traces
 
 
 def open_store(settings: Settings) -> Records:
@@ -142,6 +148,39 @@ def dump_of(settings: Settings) -> Dump:
         return {pack_key(lineage, pack): size for lineage, pack, size in packs}
 
     return dump
+
+
+def proof_of(settings: Settings) -> Callable[[], Awaitable[Proof]]:
+    """What proves the ledger of the settings' records."""
+
+    async def proof() -> Proof:
+        from atoll.records.ledger_proof import prove
+
+        return await prove(settings.database_url)
+
+    return proof
+
+
+def open_traces(settings: Settings, version: str, registry: CollectorRegistry) -> Traces | None:
+    """Where spans go, if anywhere. InvalidInput without the libraries for it."""
+    own = settings.traces
+    if not own.enabled:
+        return None
+    from atoll.telemetry.otlp import Traces
+
+    pairs = "" if own.headers is None else own.headers.get_secret_value()
+    headers = (part.partition("=") for part in pairs.split(",") if part.strip())
+    return Traces(
+        own.endpoint,
+        service_name=own.service_name,
+        version=version,
+        sample_ratio=own.sample_ratio,
+        headers={name.strip(): value.strip() for name, _, value in headers},
+        trusted=tuple(ip_network(part, strict=False) for part in own.trusted),
+        queue_spans=own.queue_spans,
+        timeout_s=own.timeout_s,
+        registry=registry,
+    )
 
 
 def open_copy_store(settings: Settings, url: str | None = None, *, read_only: bool = False) -> Blobs | None:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -26,7 +27,9 @@ from atoll.adapters import (
     open_copy_store,
     open_runtime,
     open_store,
+    open_traces,
     open_vault,
+    proof_of,
 )
 from atoll.blobs.base import Blobs
 from atoll.domain.errors import AtollError, Conflict, Unavailable
@@ -41,12 +44,15 @@ from atoll.limits import (
     audit_limits,
     auth_limits,
     bootstrap_texts,
+    carry_limits,
     delivery_limits,
     door_limits,
     identity_providers,
+    marketplace_limits,
     model_limits,
     model_providers,
     outbound_limits,
+    preview_limits,
     price_table,
     quota_limits,
     second_store_limits,
@@ -58,7 +64,7 @@ from atoll.limits import (
 from atoll.records.base import Records
 from atoll.records.data_folder import DataFolderLock
 from atoll.runtimes.base import Runtime
-from atoll.served import object_door, served_by
+from atoll.served import listeners_of, object_door, ops_of, served_by, tools_of
 from atoll.services.audit.parts import Audit
 from atoll.services.authorities import Authorities
 from atoll.services.bootstrap_keys import introduce
@@ -66,6 +72,7 @@ from atoll.services.charging.charging import Charging
 from atoll.services.charging.compute import ComputeCharges
 from atoll.services.charging.spending import PricedSpending
 from atoll.services.charging.storage import StorageCharges
+from atoll.services.daemon.hub import Hubs
 from atoll.services.deadline import deadline
 from atoll.services.idempotency import Idempotency
 from atoll.services.identity.admin_key import AdminKey
@@ -81,6 +88,8 @@ from atoll.services.identity.throttling import NAMES_MAX as LOGINS_COUNTED
 from atoll.services.keys import Keys
 from atoll.services.ledger.expiring import Expiring
 from atoll.services.ledger.ledger import Ledger
+from atoll.services.ledger.proving import Proving
+from atoll.services.marketplace.marketplace import Marketplace
 from atoll.services.model_calls import ModelCalls
 from atoll.services.models.blanking import Blanking
 from atoll.services.objects.access_keys import AccessKeys
@@ -93,6 +102,7 @@ from atoll.services.rates.shared_counters import SharedCounters
 from atoll.services.recovery.copy_journal import CopyJournal
 from atoll.services.recovery.second_store import SecondStore
 from atoll.services.rewrapping import check_vault
+from atoll.services.sandbox_tokens import SandboxTokens
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.secret_giving import SecretGiving
 from atoll.services.secrets import Secrets
@@ -104,23 +114,32 @@ from atoll.services.workspaces.parts import make_parts
 from atoll.services.workspaces.storage.healing import Healer
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
+from atoll.settings.listen import Address
 from atoll.surfaces.computesdk.events import event_answer
+from atoll.surfaces.computesdk.parts import ComputeParts
+from atoll.surfaces.cors import Cors
 from atoll.surfaces.credentials import FOUND
 from atoll.surfaces.cut_short import CutShort
 from atoll.surfaces.door import Door, is_loopback
 from atoll.surfaces.execbox.answers import Error
 from atoll.surfaces.execbox.errors import ExecboxDialect
+from atoll.surfaces.listeners import TESTBASE, Listener, is_foreign, is_testbase
 from atoll.surfaces.once import OnceOnly
 from atoll.surfaces.openapi import document
+from atoll.surfaces.previews.parts import PreviewParts
 from atoll.surfaces.routing import PathRoute, routes
 from atoll.surfaces.serving import http_config
+from atoll.surfaces.terminal_platform.previews import PreviewRoute, carried_operations
 from atoll.surfaces.transport import Http
+from atoll.telemetry import spans
 from atoll.telemetry.identity_metrics import ProvidersUp
 from atoll.telemetry.metrics import Metrics
+from atoll.telemetry.standing_metrics import Standing
 from atoll.telemetry.trace import Tracing
 from atoll.vaults.base import Vault
 
 _log = structlog.get_logger("atoll.app")
+TRACES_S = 3.0  # for the last spans to leave
 START_S = 120.0  # for a part to get ready; migrations of a large database are the longest
 
 
@@ -129,8 +148,7 @@ class Beside:
     """An application of its own, with where it is served."""
 
     name: str
-    host: str
-    port: int
+    address: Address
     app: ASGIApp
 
 
@@ -153,6 +171,7 @@ class Application:
         self.blobs = blobs or open_blob_store(settings)
         self.vault = vault or open_vault(settings)
         self.metrics = Metrics()
+        self.traces = open_traces(settings, atoll.__version__, self.metrics.registry)
         self.keys = keys or Keys(
             records,
             cache_s=settings.keys.cache_s,
@@ -167,6 +186,8 @@ class Application:
         self.quotas = Quotas(records, quota_limits(settings), metrics=self.metrics)
         self.ledger = Ledger(records, price_table(settings), metrics=self.metrics.ledger)
         self._expiring = Expiring(self.ledger)
+        every_s = settings.ledger.prove_h * 3600
+        self._proving = Proving(proof_of(settings), every_s=every_s, metrics=self.metrics.ledger)
         spending = PricedSpending(records, self.ledger)
         parts = make_parts(
             records,
@@ -209,7 +230,10 @@ class Application:
         )
         self.charging = Charging(compute, StorageCharges(records, self.ledger))
         self.workspaces.join(self.sandboxes)
+        self.hubs = Hubs()
+        self.marketplace = Marketplace(records, self.sandboxes, self.ledger, marketplace_limits(settings))
         self.model_calls = self._model_calls()
+        self._isolated: bool | None = None  # once that is known
         self._unproved = ""  # the isolation rules that did not hold when this server started
         self.dialect = ExecboxDialect()
         self.outbound = Outbound(outbound_limits(settings))
@@ -237,13 +261,19 @@ class Application:
         self.auth = make_user_parts(records, self.vault, self.capabilities, auth_limits(settings), self._welcome, tries)
         self.external = self._external()
         self.metrics.registry.register(ProvidersUp(self.external.answering))
+        self.metrics.registry.register(self._standing())
         self.connected = Connected(
             records, self.auth.standing, self.keys, memberships=memberships, cache_s=settings.keys.cache_s
         )
         self.access_keys = AccessKeys(records, self.vault, self.keys, self.auth.standing, cache_s=settings.keys.cache_s)
+        self.sandbox_tokens = SandboxTokens(
+            records, self.connected, self.auth.standing, memberships, cache_s=settings.keys.cache_s
+        )
+        self.computes = ComputeParts(records, self.sandboxes, self.workspaces, self.sandbox_tokens, self.hubs, settings)
         self.identity = Identity(
             self.keys,
             self.access_keys,
+            self.sandbox_tokens,
             self.connected,
             self.admin_key,
             self.auth.tokens,
@@ -267,14 +297,33 @@ class Application:
             owner_bytes_max=settings.quotas.idempotency_owner_bytes,
             shared=settings.database_url.startswith("postgresql"),
         )
+        self.showing = PreviewParts(
+            records,
+            self.sandboxes,
+            self.workspaces,
+            self.auth.signing_keys,
+            issuer=settings.auth.issuer,
+            limits=preview_limits(settings),
+            carry=carry_limits(settings),
+            health_s=settings.previews.health_s,
+        )
         self.once = OnceOnly(requests, settings.server.body_bytes)
+        self.ops = ops_of(self)
+        self.tools = tools_of(self)
         served = [(dialect, self.once.around(operations)) for dialect, operations in served_by(self)]
         self.operations = [one for _, operations in served for one in operations]
         self.routes: list[BaseRoute] = [
             route for dialect, operations in served for route in routes(operations, self.door, dialect)
         ]
         router = Router(self.routes, redirect_slashes=False, default=self._not_found, lifespan=lambda _: self.running())
-        self._asgi = Tracing(CutShort(router, self.dialect), self.metrics)
+        rest, pages = self._readable(router, is_testbase), settings.previews.path_pages
+        previews = self.showing.door(rest, self.door, self.identity.authenticate, pages)
+        self.routes.append(PreviewRoute(self.door, previews))
+        router.routes.append(self.routes[-1])  # for what is below its path and names no port
+        self.operations += carried_operations()
+        traced = Tracing(CutShort(previews, self.dialect), self.metrics, self.traces)
+        self._asgi = self.showing.quick(traced, previews, self.door, self.metrics)
+        self.listeners = listeners_of(self)
         self.objects = object_door(self, parts)
         api = ApiGateway(self, http_config(self, settings), Http, self.connected, FOUND)
         egress = Egress(
@@ -296,11 +345,14 @@ class Application:
         """Start every part in order; at the end, or when one cannot start, close those that did."""
         lock = DataFolderLock(self.settings.folder)
         async with AsyncExitStack() as stack:
+            spans.enter(self.traces)
+            stack.push_async_callback(self._end_traces)
             await asyncio.to_thread(lock.acquire)
             stack.callback(lock.release)
             _refuse_half_restored(self.settings)
             await _started(stack, "opening the records", self.records.start, self.records.close)
             await _started(stack, "expiring holds", self._expiring.start, self._expiring.close)
+            await _started(stack, "proving the ledger", self._proving.start, self._proving.close)
             stack.push_async_callback(self.outbound.close)
             await _started(stack, "looking for identity providers", self.external.start, self.external.close)
             await _started(stack, "preparing the keys", self._prepare_keys, self.keys.close)
@@ -319,7 +371,11 @@ class Application:
             await _started(stack, "looking at the agents", self.installs.start, self.installs.close)
             stack.push_async_callback(self.charging.close)
             await _started(stack, "adopting the sandboxes", self.sandboxes.start, self.sandboxes.close)
+            await _started(stack, "ending what lost its sandbox", self.computes.start, self.computes.close)
+            stack.push_async_callback(self.marketplace.close)
             await self.charging.start()
+            await _started(stack, "taking up the servers", self.tools.start, self.tools.close)
+            await _started(stack, "opening previews", self.showing.start, self.showing.close)
             await _started(stack, "taking up the tasks", self.tasks.start, self.tasks.close)
             stack.push_async_callback(self.once.close)
             if self.second_store is not None and self._healer is not None:
@@ -328,6 +384,22 @@ class Application:
             proof = asyncio.create_task(self._prove_isolation(), name="isolation")
             stack.push_async_callback(_ended, proof)
             yield
+
+    async def _end_traces(self) -> None:
+        """What is left is sent, where the collector takes it at once."""
+        spans.enter(None)
+        if self.traces is not None:
+            await self.traces.close(TRACES_S)
+
+    def _standing(self) -> Standing:
+        """What is told of this server as a whole."""
+        settings, second = self.settings, self.second_store
+        return Standing(
+            atoll.__version__,
+            isolated=lambda: self._isolated,
+            backup_age_s=lambda: None if second is None else second.backup_age_s(),
+            disks=dict(zip(("data", "trees", "blobs"), settings.disks, strict=False)),
+        )
 
     def _external(self) -> External:
         """What knows the tokens of the identity providers, of which there may be none."""
@@ -388,6 +460,7 @@ class Application:
         else:
             failed = [] if report is None or report.isolated else [c.name for c in report.checks if not c.ok]
             self._unproved = ", ".join(failed)
+        self._isolated = not self._unproved
         if self._unproved:
             _log.error("isolation not proved", failed=self._unproved, fix="atoll doctor")
 
@@ -395,18 +468,34 @@ class Application:
         """What a user has from the first login on."""
         await self.workspaces.create(principal, DEFAULT_NAME)
 
-    @property
+    @cached_property
     def beside(self) -> list[Beside]:
         """What is served at ports of its own."""
+        found = [Beside(one.service.name, address, self._alone(one)) for address, one in self.listeners]
         own = self.settings.objects
-        if not own.enabled:
-            return []
-        asgi = Tracing(CutShort(self.objects, self.objects.dialect), self.metrics)
-        return [Beside("objects", own.host, own.port, asgi)]
+        if own.enabled:
+            asgi = Tracing(CutShort(self.objects, self.objects.dialect), self.metrics, self.traces)
+            found.append(Beside("objects", Address("objects.port", own.host, own.port), asgi))
+        return found
+
+    def _alone(self, listener: Listener) -> ASGIApp:
+        """A listener with what stands before the routes of the one port too."""
+        app = self._readable(listener, lambda _: listener.service is TESTBASE)
+        if not listener.service.by_host:
+            return Tracing(CutShort(app, listener.dialect), self.metrics, self.traces)
+        pages = self.settings.previews.path_pages
+        previews = self.showing.door(app, self.door, self.identity.authenticate, pages)
+        traced = Tracing(CutShort(previews, listener.dialect), self.metrics, self.traces)
+        return self.showing.quick(traced, previews, self.door, self.metrics)
+
+    def _readable(self, app: ASGIApp, testbase: Callable[[str], bool]) -> ASGIApp:
+        """With what pages of other origins may read of it."""
+        return Cors(app, self.settings.api.cors_origins, testbase, is_foreign)
 
     def drain(self) -> None:
         """The server stops: what would never end by itself ends now."""
         self.audit.drain()
+        self.sandboxes.watches.drain()
 
     async def isolation(self) -> None:
         if self._unproved:
@@ -415,7 +504,8 @@ class Application:
     async def _prepare_keys(self) -> None:
         await self.keys.start()
         await introduce(self.keys, bootstrap_texts(self.settings))
-        may_mint = is_loopback(self.settings.server.host)
+        hosts = [self.settings.server.host, *(address.host for address, _ in self.listeners)]
+        may_mint = all(is_loopback(host) for host in hosts)
         self.owner_key = await prepare(
             self.keys,
             self.settings.folder.owner_key,

@@ -9,10 +9,12 @@ from ipaddress import ip_network
 
 from pydantic import SecretStr
 
+from atoll.domain.host_mount import MountRoot
 from atoll.domain.money import MICRO_USD
 from atoll.domain.price import ModelPrice
 from atoll.domain.rate import Rate, Window
 from atoll.domain.workspace import Quota, Reason
+from atoll.gateway.previews.limits import CarryLimits
 from atoll.services.audit.parts import AuditLimits
 from atoll.services.audit.requests import RequestLimits
 from atoll.services.identity.jwt_checks import Rules
@@ -23,12 +25,14 @@ from atoll.services.identity.throttling import TryLimits
 from atoll.services.identity.verification_keys import from_pem
 from atoll.services.ledger.prices import Prices
 from atoll.services.limits import Limits
+from atoll.services.marketplace.marketplace import MarketplaceLimits
 from atoll.services.models.dialects import Kind
 from atoll.services.models.limits import ModelLimits
 from atoll.services.models.providers import Provider as ModelProvider
 from atoll.services.models.providers import Providers as ModelProviders
 from atoll.services.models.providers import providers_of
 from atoll.services.outbound import OutboundLimits
+from atoll.services.previews.limits import PreviewLimits
 from atoll.services.quotas import QuotaLimits, plans_with
 from atoll.services.recovery.second_store import SecondStoreLimits
 from atoll.services.tasks.requests import TaskLimits
@@ -60,6 +64,10 @@ def service_limits(settings: Settings) -> Limits:
         sandboxes_per_key=settings.limits.max_sandboxes_per_key,
         sandboxes_max=settings.limits.max_sandboxes,
         layers_bytes_max=settings.images.layers_bytes,
+        terminals_per_sandbox=sandboxes.terminals,
+        jobs_per_sandbox=sandboxes.jobs,
+        mount_roots=tuple(MountRoot(root.removesuffix(":rw"), root.endswith(":rw")) for root in sandboxes.mount_roots),
+        mounts_never=tuple(map(str, settings.own_paths)),
         output_bytes_max=settings.limits.run_output_bytes,
         stdin_bytes_max=settings.server.body_bytes,
         idle_suspend_s=sandboxes.idle_suspend_s,
@@ -68,6 +76,14 @@ def service_limits(settings: Settings) -> Limits:
         ended_kept_s=sandboxes.ended_retention_days * DAY_S,
         requests_kept_s=settings.quotas.idempotency_h * 3_600,
         key_use_kept_s=settings.keys.use_retention_days * DAY_S,
+    )
+
+
+def marketplace_limits(settings: Settings) -> MarketplaceLimits:
+    """Of the marketplace."""
+    own = settings.marketplace
+    return MarketplaceLimits(
+        own.workers_per_author, own.versions_per_worker, own.run_s, own.run_s_max, settings.limits.run_output_bytes
     )
 
 
@@ -225,9 +241,16 @@ def door_limits(settings: Settings) -> DoorLimits:
         addresses=own.addresses,
         surfaces=surface_rates(settings),
         query=QueryWays(api_key=settings.keys.in_query, token=settings.keys.token_in_query),
+        cookies_act=_pages_are_apart(settings),
         sockets_per_key=settings.limits.ws_per_key,
         trusted_proxies=tuple(ip_network(proxy, strict=False) for proxy in settings.server.trusted_proxies),
     )
+
+
+def _pages_are_apart(settings: Settings) -> bool:
+    """Whether no page of a sandbox has a part in this server's origin."""
+    own = settings.previews
+    return own.path_pages == "sandboxed" or (own.path_pages == "auto" and bool(own.domain))
 
 
 def auth_limits(settings: Settings) -> AuthLimits:
@@ -241,6 +264,7 @@ def auth_limits(settings: Settings) -> AuthLimits:
         audience=own.audience,
         password_chars=own.password_chars,
         cache_s=settings.keys.cache_s,
+        others_s=settings.previews.token_s_max,
         logins=LoginLimits(
             refresh_ttl_s=own.refresh_ttl_s,
             login_ttl_s=own.login_ttl_s,
@@ -274,6 +298,38 @@ def task_limits(settings: Settings) -> TaskLimits:
         events_max=own.events_max,
         events_bytes_max=own.events_bytes,
         kept_s=own.tasks_kept_days * DAY_S,
+    )
+
+
+def preview_limits(settings: Settings) -> PreviewLimits:
+    """Of previews."""
+    own = settings.previews
+    return PreviewLimits(
+        domain=own.domain,
+        per_owner=own.per_owner,
+        token_s=own.token_s,
+        token_s_max=own.token_s_max,
+        start_fallback=own.start_fallback,
+        cache_s=settings.keys.cache_s,
+    )
+
+
+def carry_limits(settings: Settings) -> CarryLimits:
+    """Of what goes through previews."""
+    own = settings.previews
+    return CarryLimits(
+        body_bytes=own.body_bytes,
+        frame_bytes=settings.server.frame_bytes,
+        connect_s=own.connect_s,
+        first_byte_s=own.first_byte_s,
+        idle_s=own.idle_s,
+        kept_s=own.kept_s,
+        kept_per_port=own.kept_per_port,
+        connections_per_port=own.connections_per_port,
+        connections_per_sandbox=own.connections_per_sandbox,
+        connections_per_owner=own.connections_per_owner,
+        connections_max=own.connections_max,
+        sockets_per_address=own.sockets_per_address,
     )
 
 

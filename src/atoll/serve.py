@@ -10,7 +10,7 @@ import errno
 import resource
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -19,11 +19,11 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from atoll.app import Application, create_app
+from atoll.app import Application, Beside, create_app
 from atoll.domain.errors import Unavailable
 from atoll.records.data_folder import DataFolderLock
 from atoll.services.owner_key import OwnerKey
-from atoll.settings import Settings
+from atoll.settings import Settings, environment_name
 from atoll.surfaces.serving import http_config
 from atoll.telemetry import logs
 
@@ -57,14 +57,12 @@ async def serve(settings: Settings, ready: Callable[[Ready], None] | None = None
         listener = _listen_for(settings)
         async with AsyncExitStack() as stack:
             stack.callback(listener.close)
-            others = [(one, listen(one.host, one.port, f"ATOLL_{one.name.upper()}__PORT")) for one in app.beside]
-            for _, other in others:
-                stack.callback(other.close)
+            others = app.beside
+            sockets = [_listen_beside(one, stack) for one in others]
             await stack.enter_async_context(app.running())
-            url = await stack.enter_async_context(listening(app, listener))
-            beside = {
-                one.name: await stack.enter_async_context(accepting(one.app, settings, other)) for one, other in others
-            }
+            served = [(app, listener), *zip((one.app for one in others), sockets, strict=True)]
+            url, *urls = await stack.enter_async_context(accepting_all(served, settings, app.drain))
+            beside = dict(zip((one.name for one in others), urls, strict=True))
             _log.info("ready", url=url, runtime=app.runtime.name, **beside)
             if ready is not None:
                 ready(Ready(url, app.owner_key, beside))
@@ -92,18 +90,33 @@ async def accepting(
     app: ASGIApp, settings: Settings, listener: socket.socket, drain: Callable[[], None] | None = None
 ) -> AsyncGenerator[str]:
     """As `listening`, of any application; `drain` is called when no more connections are to come."""
-    server = _Server(http_config(app, settings))
-    task = asyncio.create_task(server.serve([listener]), name="http server")
+    async with accepting_all([(app, listener)], settings, drain) as (url,):
+        yield url
+
+
+@asynccontextmanager
+async def accepting_all(
+    served: Sequence[tuple[ASGIApp, socket.socket]], settings: Settings, drain: Callable[[], None] | None = None
+) -> AsyncGenerator[list[str]]:
+    """Of applications at a socket each, which drain at the same time; their URLs."""
+    running: list[tuple[_Server, asyncio.Task[None]]] = []
     try:
-        await server.accepting(task)
-        yield _url(listener)
+        for app, listener in served:
+            server = _Server(http_config(app, settings))
+            task = asyncio.create_task(server.serve([listener]), name="http server")
+            running.append((server, task))
+            await server.accepting(task)
+        yield [_url(listener) for _, listener in served]
     finally:
         if drain is not None:
             drain()
-        server.stop()
-        with suppress(asyncio.CancelledError):
-            await task
-        await _let_go(server)
+        for server, _ in running:
+            server.stop()
+        ended = await asyncio.gather(*(task for _, task in running), return_exceptions=True)
+        await asyncio.gather(*(_let_go(server) for server, _ in running))
+        for error in ended:
+            if isinstance(error, Exception):  # not that one was cancelled
+                raise error
 
 
 class _Server(uvicorn.Server):
@@ -183,6 +196,13 @@ def _listen_for(settings: Settings) -> socket.socket:
             lock.acquire()
             lock.release()
         raise
+
+
+def _listen_beside(one: Beside, stack: AsyncExitStack) -> socket.socket:
+    """Closed with the stack."""
+    found = listen(one.address.host, one.address.port, environment_name(one.address.setting))
+    stack.callback(found.close)
+    return found
 
 
 def listen(host: str, port: int, setting: str = "--port, ATOLL_PORT") -> socket.socket:

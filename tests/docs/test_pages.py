@@ -120,7 +120,7 @@ def test_every_command_and_option_is_on_the_page(command: str, names: list[str])
 
 
 def test_every_route_is_on_the_page() -> None:
-    routes = re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`?]*)`", (DOCS / "api.md").read_text())
+    routes = re.findall(r"`(GET|HEAD|POST|PUT|PATCH|DELETE) (/[^`?]*)`", (DOCS / "api.md").read_text())
     assert set(routes) == served()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import threading
@@ -168,3 +169,36 @@ def test_ports_keep_their_numbers(mortal: Server) -> None:
     assert server.http.get(f"/v1/sessions/{sandbox}/url", params={"port": 8000}).json()["url"] == url
     until(fetched, within_s=2)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
+
+
+def test_the_sidekick_api_finds_its_commands_and_terminals_again(mortal: Server) -> None:
+    server = mortal
+    daemon = f"/sb/{server.create()}"
+    begun = server.http.post(f"{daemon}/run/command", json={"command": "sleep 1; echo late", "background": True})
+    command = begun.json()["data"]
+    terminal = server.http.post(f"{daemon}/terminals", json={"pty": True}).json()["data"]
+    told(server, daemon, terminal, "kept=$((40 + 2))\n", "kept=")
+    server.end(signal.SIGKILL)
+    server.start()
+    listed = server.http.get(f"{daemon}/terminals").json()["data"]["terminals"]
+    assert [one["id"] for one in listed if one["pty"]] == [terminal["id"]]
+    assert "is:42" in told(server, daemon, terminal, "echo is:$kept\n", "is:42")
+    path = f"{daemon}/terminals/{command['terminal_id']}/commands/{command['cmd_id']}"
+    ended = server.http.get(f"{path}/wait?timeout=20").json()["data"]
+    assert (ended["stdout"], ended["exit_code"], ended["status"]) == ("late\n", 0, "completed")
+
+
+def told(server: Server, daemon: str, terminal: dict[str, str], typed: str, expected: str) -> str:
+    """What a terminal tells until that stands there, from the beginning of what it still has."""
+    output = ""
+    with server.socket(f"{daemon}/ws") as socket:
+        for message in (
+            {"type": "subscribe", "channel": terminal["channel"]},
+            {"type": "terminal:input", "data": {"terminal_id": terminal["id"], "input": typed}},
+        ):
+            socket.send(json.dumps(message))
+        while expected not in output:
+            message = json.loads(socket.recv(timeout=20))
+            if message["type"] == "terminal:output":
+                output += message["data"]["output"]
+    return output

@@ -46,7 +46,10 @@ def test_the_import_contract_names_every_dependency_as_forbidden_inside_a_sandbo
     requirements = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["postgres"]
     names = {re.split(r"[\[<>=~! ]", line)[0].replace("-", "_") for line in requirements}
     # What some are imported as.
-    names = {{"argon2_cffi": "argon2", "dnspython": "dns", "pyjwt": "jwt"}.get(name, name) for name in names}
+    names = {
+        {"argon2_cffi": "argon2", "dnspython": "dns", "pyjwt": "jwt", "python_dotenv": "dotenv"}.get(name, name)
+        for name in names
+    }
     contract = PROJECT["tool"]["importlinter"]["contracts"][-1]
     assert set(contract["forbidden_modules"]) == names
 

@@ -93,7 +93,8 @@ async def open_store(tmp_path: Path) -> AsyncIterator[Opener]:
             await stack.enter_async_context(app.running())
             api = await stack.enter_async_context(listening(app))
             [door] = app.beside
-            url = await stack.enter_async_context(accepting(door.app, app.settings, listen(door.host, door.port)))
+            socket = listen(door.address.host, door.address.port)
+            url = await stack.enter_async_context(accepting(door.app, app.settings, socket))
             yield Store(app, api, url, host, records, http)
 
     before = asyncio.all_tasks()

@@ -10,6 +10,7 @@ from atoll.sdk import (
     Agent,
     AsyncAgent,
     AsyncFiles,
+    AsyncMarketplace,
     AsyncProcess,
     AsyncRunStream,
     AsyncSandbox,
@@ -17,6 +18,7 @@ from atoll.sdk import (
     AsyncTasks,
     AsyncWorkspace,
     Files,
+    Marketplace,
     Process,
     RunStream,
     Sandbox,
@@ -52,6 +54,7 @@ def test_both_twins_offer_the_same_calls_with_the_same_arguments() -> None:
         (Agent, AsyncAgent),
         (RunStream, AsyncRunStream),
         (Tasks, AsyncTasks),
+        (Marketplace, AsyncMarketplace),
     )
     for waits, awaits in pairs:
         names = [name for name in vars(waits) if not name.startswith("_")]

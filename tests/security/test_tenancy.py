@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from tests.security.things import KNOWN, MAKERS, NOBODYS, Tenant
 from tests.surfaces.conftest import House, Opener, open_house  # noqa: F401
 
 ADMIN_TEXT = "of-the-administrator-in-the-tests-0123456789"
+LET_IN = (101, 502)  # the second: by a preview, behind which no program listens
 MALFORMED = dict.fromkeys(NOBODYS, "nonsense")
 SUBSETS = [frozenset(some) for n in (0, 1, 2) for some in itertools.combinations(sorted(DEFAULT_SCOPES), n)]
 # How each dialect says that there is no valid credential.
@@ -34,6 +36,8 @@ REFUSALS = (
     b'{"error":"unauthorized"',
     b'{"error":"Unauthorized"',
     b'{"error":"Forbidden"',
+    b'{"error":"A valid API key is required',
+    b'{"success":false,"error":"A valid API key is required',
 )
 
 
@@ -70,7 +74,12 @@ async def town(open_house: Opener) -> AsyncIterator[Town]:  # noqa: F811
     records = MemoryRecords()
     keys = RealKeys(records)
     async with open_house(
-        records=records, keys=keys, rates={"enabled": False}, admin={"api_key": ADMIN_TEXT}, auth={"registration": True}
+        records=records,
+        keys=keys,
+        rates={"enabled": False},
+        admin={"api_key": ADMIN_TEXT},
+        auth={"registration": True},
+        sandboxes={"mount_roots": [str(Path(__file__).resolve().parent)]},
     ) as house:
         tenants: list[Tenant] = []
         owner = await keys.create("operator", kind=KeyKind.OWNER)
@@ -122,7 +131,7 @@ async def test_a01_only_the_public_list_opens_without_a_credential(town: Town) -
         if line(operation).opens == ADMIN_KEY:
             assert status == 401, operation.id
         elif status == 401 and line(operation).opens != PUBLIC:
-            assert any(text in body for text in REFUSALS), (operation.id, body)
+            assert operation.method == "HEAD" or any(text in body for text in REFUSALS), (operation.id, body)
         else:
             opened.add((operation.method, operation.path))
     assert opened == ANYBODYS
@@ -200,7 +209,7 @@ async def test_w02_the_origin_changes_nothing_for_who_authenticates_by_header(to
                 status, _ = await knock(
                     town.house, operation, town.alice.has, town.alice.key, additional_headers=headers
                 )
-                assert status == 101, (operation.id, origin)
+                assert status in LET_IN, (operation.id, origin)
 
 
 # A02
@@ -289,12 +298,14 @@ async def test_a03_a_route_opens_with_its_scopes_and_without_one_of_them_does_no
 ) -> None:
     key = await town.key(town.alice, scopes=scopes or frozenset({Scope.ADMIN}))
     # What ends something comes last: the others need it.
-    for operation in sorted(town.operations(), key=lambda one: (one.method == "DELETE", one.id == "stopSession")):
+    for operation in sorted(
+        town.operations(), key=lambda one: (one.method == "DELETE", one.id in ("stopSession", "stopCompute"))
+    ):
         opens = line(operation).opens
         if opens in (PUBLIC, ADMIN_KEY):
             continue
         status, body = await knock(town.house, operation, town.alice.has, key)
-        assert (status != 401 and status < 500) or status in (501, 503, 504), (operation.id, status, body)
+        assert (status != 401 and status < 500) or status in (501, 502, 503, 504), (operation.id, status, body)
         allowed = opens not in (ADMIN, PERSON) and {Scope(word) for word in opens.split()} <= scopes
         assert (status != 403) == allowed, f"{operation.id}: {status} {body[:200]!r}; its line says {opens!r}"
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from atoll.domain.key import KeyKind, Scope
 from atoll.domain.principal import Principal
+from tests.security.parts import PARTS
 
 Ids = dict[str, str]
 
@@ -112,6 +113,7 @@ MAKERS: tuple[Callable[[Any, Tenant], Awaitable[Ids]], ...] = (
     access_key,
     account_key,
     task,
+    *(make for part in PARTS for make in part.MAKERS),
 )
 # Of the same form, and nobody's.
 NOBODYS: Ids = {
@@ -133,6 +135,8 @@ NOBODYS: Ids = {
     "thread": "thread_" + "5" * 24,
     "user": "user_" + "5" * 24,
 }
+for _part in PARTS:
+    NOBODYS |= _part.NOBODYS
 # Of no thing's own: who that is, is no secret to whoever knows it, and all the rest is.
 KNOWN = {"principal"}
 

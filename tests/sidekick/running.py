@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from asyncio import StreamReader, StreamWriter, open_unix_connection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,22 @@ class RunningSidekick:
         return self
 
     def __exit__(self, *_: object) -> None:
+        programs = self._programs()  # of nobody's once it is gone, and of no sandbox that would end them
         self.process.kill()
         self.process.wait(5)
+        for pid in programs:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         assert self.process.stdout is not None
         self.process.stdout.close()
         self._log.close()
+
+    def _programs(self) -> list[int]:
+        try:
+            text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        except OSError:
+            return []  # it has ended by itself
+        return [int(pid) for pid in text.split()]
 
     @property
     def client(self) -> SidekickClient:

@@ -20,6 +20,8 @@ LARGE = {  # bodies with bounds of their own
     "syncChunks": 2**40,
     "importWorkspace": 2**40,
     "writeFile": 2**40,
+    "agentsWriteFile": 2**40,
+    "agentsHydrate": 2**40,
     "uploadFile": 100 * 2**20 + 2**16,
 }
 

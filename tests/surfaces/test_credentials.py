@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from atoll.surfaces.credentials import NO_QUERY, QueryWays, TwoCredentials, credential
+from atoll.surfaces.ways import Ways
 
 BOTH = QueryWays(api_key=True, token=True)
 BEARER = (b"authorization", b"Bearer one")
@@ -54,7 +55,7 @@ def test_different_ones_are_refused(headers: tuple[tuple[bytes, bytes], ...]) ->
 
 def test_a_routes_own_header_comes_first_and_counts_on_no_other_route() -> None:
     both = ((b"x-admin-key", b"admin"), BEARER)
-    assert credential(scope(*both), header=b"x-admin-key") == "admin"
+    assert credential(scope(*both), ways=Ways(b"x-admin-key")) == "admin"
     assert credential(scope(*both)) == "one"
 
 

@@ -31,6 +31,8 @@ class KeyRing:
             raise Unauthenticated
         return Principal("key_000000000000", self.kinds[text], DEFAULT_SCOPES)
 
+    still_good = authenticate
+
     def log_use(self, *_: Any, **__: Any) -> None: ...
 
 
@@ -234,3 +236,15 @@ async def test_each_request_is_noted_against_its_key(house: Any) -> None:
         ("key_a11ce0000000", "GET", "/v1/sessions/{id}/files", 404),
         ("key_a11ce0000000", "GET", "/v1/sessions/{id}/exec", 101),
     ]
+
+
+def test_the_tokens_of_a_key_have_no_streams_beyond_the_keys_own() -> None:
+    door = Door(KeyRing(), DoorLimits(sockets_per_key=2))
+    of = [Principal("key_1", KeyKind.STANDARD, DEFAULT_SCOPES, credential=f"stk_{n}", rated_as="key_1") for n in "ab"]
+    with door.socket(of[0]), door.socket(Principal("key_1", KeyKind.STANDARD, DEFAULT_SCOPES)):
+        with pytest.raises(RateLimited), door.socket(of[1]):
+            pass
+        with door.socket(Principal("key_2", KeyKind.STANDARD, DEFAULT_SCOPES)):
+            pass
+    with door.socket(of[0]), door.socket(of[1]):
+        pass

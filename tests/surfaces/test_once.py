@@ -242,6 +242,12 @@ async def test_the_document_says_which_operations_take_a_key(house: House) -> No
         "execute",
         "adminGiveCredits",
         "adminRefund",
+        "createHomeSandbox",
+        "execInHomeSandbox",
+        "startJob",
+        "createCompute",
+        "publishWorker",
+        "runWorker",
     }
     assert {"409", "422"} <= set(paths["/v1/sessions"]["post"]["responses"])
 

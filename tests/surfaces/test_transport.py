@@ -103,7 +103,10 @@ async def test_w05_no_compression_is_agreed_upon_so_no_bomb_goes_off(house: Any)
         assert await close_code(reader) == 1002
 
 
-async def test_w06_pings_whose_answers_nobody_reads_pile_up_nothing(house: Any) -> None:
+async def test_w06_pings_whose_answers_nobody_reads_pile_up_nothing(
+    house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "IDLE_FRAMES_PER_S", 10**9)
     async with upgraded(house) as (_, writer):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         pings = frame(9, b"p" * 100) * 1000

@@ -87,3 +87,14 @@ def test_snapshots_are_counted_with_their_size() -> None:
     assert "snapshot_created_total 1.0" in text and "snapshot_restored_total 1.0" in text
     assert 'snapshot_size_bytes_bucket{le="1024.0"} 0.0' in text
     assert 'snapshot_size_bytes_bucket{le="10240.0"} 1.0' in text
+
+
+def test_a_status_that_is_none_of_https_is_counted_by_its_class() -> None:
+    found = Metrics()
+    for status in (101, 200, 418, 599, *range(900, 1000), *range(430, 500)):
+        found.request("GET", "/preview/{sandbox_id}/{port}/{path}", status, 0.01)
+    families = text_string_to_metric_families(found.render().decode())
+    samples = [sample for family in families if family.name == "http_requests" for sample in family.samples]
+    told = {sample.labels["status"]: sample.value for sample in samples if sample.name.endswith("_total")}
+    assert told == {"101": 1, "200": 1, "418": 1, "431": 1, "451": 1, "499": 1, "4xx": 67, "5xx": 1, "9xx": 100}
+    assert len(found._request_children) == len(told)

@@ -129,7 +129,7 @@ def _note(settings: Settings, told: Ready) -> dict[str, Any]:
         "url": told.url,
         "pid": pid,
         "api_key_file": str(key_file) if told.owner_key is not None else None,
-    }
+    } | ({"listeners": dict(told.beside)} if told.beside else {})
     if told.owner_key is not None and told.owner_key.minted:
         said["minted"] = told.owner_key.text
     return said
@@ -144,6 +144,8 @@ def _announce(settings: Settings, said: dict[str, Any], as_json: bool, *, on_its
     else:
         screen = output.console()
         screen.print(f"[bold green]Atoll is ready[/] at [bold]{said['url']}[/] (pid {said['pid']})")
+        for name, url in said.get("listeners", {}).items():
+            screen.print(f"  {name} at {url}")
         if minted:
             screen.print(f"Your key, shown this once: [bold]{minted}[/]")
         if said["api_key_file"]:

@@ -46,6 +46,7 @@ POINTS: frozenset[str] = frozenset(
         "agents.install.renamed",  # ... in its place, nobody was told
         "ledger.hold.taken",  # an amount is set aside, nothing is used
         "ledger.settle.done",  # what was used is charged, nobody was told
+        "marketplace.ran",  # a worker has run for its caller, nothing is charged
         "objects.put.marked",  # an upload is whole, its file is not in the working tree
         "objects.put.written",  # ... it is, nobody was told
         "templates.build.baked",  # the layer has its partial name

@@ -95,6 +95,11 @@ class DataFolder:
         return self.root / "dumps"
 
     @property
+    def overlays(self) -> Path:
+        """What overlays made in sandboxes, a file for each."""
+        return self.root / "overlays"
+
+    @property
     def uploads(self) -> Path:
         """What clients of the object-store door are sending, in files without a name."""
         return self.root / "uploads"

@@ -72,6 +72,10 @@ class StaleVersion(Conflict):
     retryable = True
 
 
+class NameTaken(Conflict):
+    """There is another of that name already."""
+
+
 class TooLarge(AtollError):
     """The body is larger than the limit."""
 

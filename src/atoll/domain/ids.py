@@ -8,6 +8,7 @@ import secrets
 import uuid
 
 SANDBOX_ID = re.compile(r"^sess_[0-9a-f]{12}$")
+_SANDBOX_SPELLINGS = re.compile(r"^(?:sess[_-]|cmp_)([0-9a-f]{12})$")
 KEY_ID = re.compile(r"^key_[0-9a-f]{12}$")
 GROUP_ID = re.compile(r"^grp_[0-9a-f]{24}$")
 
@@ -15,6 +16,18 @@ GROUP_ID = re.compile(r"^grp_[0-9a-f]{24}$")
 def new_sandbox_id() -> str:
     """`sess_` and 12 hex digits: execbox's session id and every other surface's sandbox id."""
     return "sess_" + secrets.token_hex(6)
+
+
+def sandbox_id_of(spelling: str) -> str | None:
+    """The `sess_` id of any spelling: `sess_<12 hex>`, `sess-<12 hex>` in host names, `cmp_<12 hex>` of ComputeSDK's
+    computes; None when it is none of them."""
+    found = _SANDBOX_SPELLINGS.match(spelling)
+    return None if found is None else "sess_" + found[1]
+
+
+def compute_id(sandbox_id: str) -> str:
+    """What ComputeSDK's on-premise API calls a sandbox."""
+    return "cmp_" + sandbox_id.removeprefix("sess_")
 
 
 def new_key_id() -> str:

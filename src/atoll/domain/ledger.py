@@ -27,6 +27,7 @@ class TransferKind(StrEnum):
     ADJUSTMENT = "credit_adjustment"  # what an administrator takes back
     USAGE = "usage_deduction"
     REFUND = "refund"
+    EARNING = "worker_earning"  # what an author gets of what somebody was charged for a run of a worker
 
 
 class HoldState(StrEnum):
@@ -44,6 +45,7 @@ class UseKind(StrEnum):
     MODEL = "model"
     COMPUTE = "compute"
     STORAGE = "storage"
+    WORKER = "worker"  # a run of somebody's worker, for the price that its author set
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,15 @@ class Payer:
     sandbox: str | None = None
     workspace: str | None = None
     workspace_owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Payee:
+    """Who gets what a hold is charged: it is posted to that account in the transaction of the charge, once."""
+
+    account: str
+    description: str = ""  # of both transfers
+    detail: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)  # ... and theirs
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from atoll.domain.ledger import EARNED, ISSUED, SYSTEM_ACCOUNTS, BillingAccount, Hold, HoldState, Transfer, TransferKind
-from atoll.domain.ledger_rules import day_of, legs
+from atoll.domain.ledger_rules import day_of, legs, sale_key
 from atoll.domain.money import usd
 
 PROBLEMS_MAX = 100  # told in words; more are counted
@@ -30,6 +30,7 @@ class Replay:
     days: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict[tuple[str, str], int](int))
     budgets: dict[str, int] = field(default_factory=_counts)
     held: dict[str, int] = field(default_factory=_counts)
+    unpaid: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])  # by payee and sale
     budgets_held: dict[str, int] = field(default_factory=_counts)
     problems: list[str] = field(default_factory=list[str])
     wrong: int = 0
@@ -61,11 +62,23 @@ class Replay:
             )
         if balance < 0:
             self.problem(f"transfer {one.id}: the balance of {one.account} is below zero after it: {_usd(balance)}")
+        self._follow_sale(one)
         if one.kind is TransferKind.USAGE:
             self.spent[one.account] += one.amount
             self.days[one.account, day_of(one.at)] += one.amount
             for subject in one.detail.get("budgets", ()):
                 self.budgets[subject] += one.amount
+
+    def _follow_sale(self, one: Transfer) -> None:
+        """What somebody is charged for a worker says what its author gets, who gets that next and nothing else."""
+        if one.kind is TransferKind.USAGE and one.detail.get("earned"):
+            self.unpaid[str(one.detail.get("payee")), sale_key(one.hold or "")] = one.detail["earned"]
+        if one.kind is TransferKind.EARNING:
+            due = self.unpaid.pop((one.account, one.key or ""), 0)
+            if due != one.amount:
+                self.problem(
+                    f"transfer {one.id}: {one.account} got {_usd(one.amount)} of a sale that gives it {_usd(due)}"
+                )
 
     def add_hold(self, hold: Hold) -> None:
         """One of the holds, in any order."""
@@ -106,6 +119,8 @@ class Replay:
 
     def check_absent(self) -> None:
         """At the end: what should be stored and is not."""
+        for (payee, sale), due in sorted(self.unpaid.items()):
+            self.problem(f"account {payee}: what {sale.removeprefix('sale:')} gives it, {_usd(due)}, was not posted")
         lacking: list[tuple[str, Mapping[str, int]]] = [
             ("account {}: its balance", self.balances),
             ("account {}: what it spent", self.spent),

@@ -23,6 +23,7 @@ from atoll.domain.ledger import (
     InsufficientCredit,
     NewHold,
     NewTransfer,
+    Payee,
     SpendingLimitExceeded,
     Spent,
     Transfer,
@@ -56,7 +57,7 @@ def legs(kind: TransferKind, account: str) -> tuple[str, str]:
     """Who gives and who gets."""
     if kind is TransferKind.PURCHASE:
         return ISSUED, account
-    if kind is TransferKind.REFUND:
+    if kind in (TransferKind.REFUND, TransferKind.EARNING):
         return EARNED, account
     return account, ISSUED if kind is TransferKind.ADJUSTMENT else EARNED
 
@@ -89,6 +90,24 @@ def balance_after(account: BillingAccount, wanted: NewTransfer) -> int:
             spent=account.spent,
         )
     return account.balance - wanted.amount
+
+
+def check_payee(payer: BillingAccount, payee: Payee | None) -> None:
+    """InvalidInput for one that is the payer, or the system's own account."""
+    if payee is not None:
+        check_name(payee.account)
+        if payee.account == payer.id:
+            raise InvalidInput("nobody pays themselves", field="payee")
+
+
+def earning(payee: BillingAccount, charged: int) -> int:
+    """How much of a charge its payee gets: all, unless the balance would be more than one can be."""
+    return max(0, min(charged, AMOUNT_MAX - payee.balance))
+
+
+def sale_key(hold_id: str) -> str:
+    """The idempotency key of what a payee gets of a hold: a second posting would break a unique index."""
+    return f"sale:{hold_id}"
 
 
 def check_refund(account: BillingAccount, refunded: int, wanted: NewTransfer) -> None:

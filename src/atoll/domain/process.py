@@ -23,6 +23,10 @@ class ProcessSpec:
     stdin: bool = False
     timeout_s: float | None = None
     secrets: tuple[SecretUse, ...] = ()
+    label: str = (
+        ""  # what whoever starts it finds it again by: `ProcessInfo` tells it, in every later life of the server
+    )
+    serves: bool = False  # it waits for others: alone it does not keep its sandbox from being idle
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class ProcessInfo:
     output_start: int  # the first byte still in the ring
     output_end: int
     exit: Exit | None = None
+    label: str = ""  # as its ProcessSpec said
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ compare-and-set on `version`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -199,6 +200,8 @@ class Sandbox:
     usage: Usage = Usage()
     removed: bool = False  # no longer listed; pruned later
     credential: str = ""  # the key or token that made it; empty: its owner's own
+    namespace: str | None = None  # of `name`, where no other of its owner's has that name while it has not ended
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)  # its maker's own, kept as it came
 
     @property
     def live(self) -> bool:

@@ -125,6 +125,7 @@ class Snapshot:
     entries: int = 0
     bytes: int = 0
     kept: bool = False  # retention never removes it
+    metadata: str = ""  # JSON of its maker's own; empty: none
 
 
 @dataclass(frozen=True, slots=True)

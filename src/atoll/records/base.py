@@ -19,16 +19,20 @@ from atoll.records.accounts import AccountRecords
 from atoll.records.audit import AuditRecords
 from atoll.records.bills import BillRecords
 from atoll.records.child_keys import ChildKeyRecords
+from atoll.records.fixtures import FixtureRecords
 from atoll.records.groups import GroupRecords
 from atoll.records.idempotency import IdempotencyRecords
 from atoll.records.ledger import LedgerRecords
+from atoll.records.previews import PreviewRecords
 from atoll.records.quotas import QuotaRecords
 from atoll.records.rates import RateRecords
+from atoll.records.sandbox_tokens import SandboxTokenRecords
 from atoll.records.secrets import SecretRecords
 from atoll.records.task_histories import TaskHistories
 from atoll.records.tasks import TaskRecords
 from atoll.records.users import UserRecords
 from atoll.records.webhooks import WebhookRecords
+from atoll.records.workers import WorkerRecords
 from atoll.records.workspaces import WorkspaceRecords
 from atoll.records.wrapped_keys import WrappedKeyRecords
 
@@ -53,15 +57,19 @@ class Records(
     AccountRecords,
     BillRecords,
     RateRecords,
+    FixtureRecords,
     GroupRecords,
     IdempotencyRecords,
     LedgerRecords,
+    PreviewRecords,
     QuotaRecords,
+    SandboxTokenRecords,
     SecretRecords,
     TaskHistories,
     TaskRecords,
     UserRecords,
     WebhookRecords,
+    WorkerRecords,
     WorkspaceRecords,
     WrappedKeyRecords,
 ):
@@ -88,7 +96,8 @@ class Records(
 
     @abstractmethod
     async def add_sandbox(self, sandbox: Sandbox, event: Event, *, bounds: Sequence[Bound] = ()) -> list[QuotaUse]:
-        """Insert; what of the bounds is then used. Conflict when the id exists; QuotaExceeded beyond a bound.
+        """Insert; what of the bounds is then used. Conflict when the id exists; QuotaExceeded beyond a bound; NameTaken
+        when it has a namespace, and there is another of its owner's with its name in it that has not ended.
 
         The count and the insert are one atomic step: N+k concurrent calls at quota N insert exactly N.
         """
@@ -99,9 +108,9 @@ class Records(
     ) -> Sandbox:
         """Store `sandbox` if the stored version still is `sandbox.version`; returns it with version + 1.
 
-        StaleVersion when it changed meanwhile, NotFound when it does not exist. `event` None is for changes that
-        are not mutations of the tenant's (usage figures). `bounds` are of one that becomes live again, and refuse as
-        `add_sandbox` does. `charges` are counted in the same step, whatever their limits.
+        StaleVersion when it changed meanwhile, NotFound when it does not exist, NameTaken as of `add_sandbox`. `event`
+        None is for changes that are not mutations of the tenant's (usage figures). `bounds` are of one that becomes
+        live again, and refuse as `add_sandbox` does. `charges` are counted in the same step, whatever their limits.
         """
 
     @abstractmethod
@@ -117,6 +126,10 @@ class Records(
         limit: int = 1000,
     ) -> list[Sandbox]:
         """Newest first, those of one owner or of any of several. `removed` None lists both."""
+
+    @abstractmethod
+    async def find_named_sandboxes(self, owners: tuple[str, ...], namespace: str, name: str | None) -> list[Sandbox]:
+        """Those of that name, or all of the namespace; newest first, ended ones too, removed ones not."""
 
     @abstractmethod
     async def count_live(self, owner: str | None = None) -> int: ...

@@ -19,6 +19,7 @@ from atoll.domain.ledger import (
     Hold,
     NewHold,
     NewTransfer,
+    Payee,
     Settled,
     Transfer,
     TransferKind,
@@ -92,12 +93,12 @@ class LedgerRecords(ABC):
         """
 
     @abstractmethod
-    async def post_hold(self, hold_id: str, use: Use, now: datetime) -> Settled:
+    async def post_hold(self, hold_id: str, use: Use, now: datetime, *, payee: Payee | None = None) -> Settled:
         """Charge `use.cost.total` and let the rest of the hold go. What goes beyond the hold is charged as far as the
         account's available money and every budget reach, never below zero; the remainder is `lost`. The use is stored
         in the same step, with what was charged. A hold that has expired is charged all the same, from what is
-        available; one that was posted or voided stays as it is and nothing is charged or stored. NotFound when there is
-        none.
+        available; one that was posted or voided stays as it is and nothing is charged or stored. A `payee` gets what is
+        charged in the same step. NotFound when there is none.
         """
 
     @abstractmethod

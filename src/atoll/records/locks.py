@@ -20,4 +20,8 @@ class Lock(IntEnum):
     ACCESS_KEYS = 14
     LEDGER = 19
     TASKS = 15
+    SANDBOX_TOKENS = 23
     CLAIMS = 17  # one for all owners
+    PREVIEWS = 29
+    FIXTURES = 31
+    WORKERS = 37

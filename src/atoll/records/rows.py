@@ -61,6 +61,8 @@ def sandbox_row(sandbox: Sandbox) -> dict[str, Any]:
         "usage": _encode(_differing(sandbox.usage, _USAGE, _USAGE_FIELDS)),
         "credential": sandbox.credential,
         "memory_bytes": sandbox.spec.resources.memory_bytes,
+        "namespace": sandbox.namespace,
+        "metadata": _encode(dict(sandbox.metadata)),
     }
 
 
@@ -83,6 +85,8 @@ def sandbox_of(row: Row) -> Sandbox:
         handle=None if row["handle"] is None else json.loads(row["handle"]),
         usage=Usage(**json.loads(row["usage"])),
         credential=row["credential"],
+        namespace=row["namespace"],
+        metadata=json.loads(row["metadata"]),
     )
 
 

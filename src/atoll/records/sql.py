@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from atoll.domain import crash
-from atoll.domain.errors import Conflict, InvalidInput
+from atoll.domain.errors import Conflict, InvalidInput, NameTaken
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
 from atoll.domain.quota import Bound, QuotaChange, QuotaUse, Spend
@@ -39,15 +39,19 @@ from atoll.records.sql_bills import SqlBills
 from atoll.records.sql_chain import append_event, append_events
 from atoll.records.sql_child_keys import SqlChildKeys, end_children
 from atoll.records.sql_chunks import SqlChunks
+from atoll.records.sql_fixtures import SqlFixtures
 from atoll.records.sql_groups import SqlGroups, hold_owner
 from atoll.records.sql_idempotency import SqlIdempotency
 from atoll.records.sql_ledger import SqlLedger
+from atoll.records.sql_previews import SqlPreviews
 from atoll.records.sql_quotas import SqlQuotas, change_overrides, charge, check_bounds
 from atoll.records.sql_rates import SqlRates
 from atoll.records.sql_revisions import SqlRevisions
+from atoll.records.sql_sandbox_tokens import SqlSandboxTokens
 from atoll.records.sql_secrets import SqlSecrets
 from atoll.records.sql_store import (
     event_values,
+    is_storable,
     not_swapped,
     owned_by,
     storable,
@@ -58,6 +62,7 @@ from atoll.records.sql_task_histories import SqlTaskHistories
 from atoll.records.sql_tasks import SqlTasks
 from atoll.records.sql_users import SqlUsers
 from atoll.records.sql_webhooks import SqlWebhooks
+from atoll.records.sql_workers import SqlWorkers
 from atoll.records.sql_workspaces import SqlWorkspaces
 from atoll.records.sql_wrapped_keys import SqlWrappedKeys
 
@@ -106,15 +111,19 @@ class SqlRecords(
     SqlAccounts,
     SqlBills,
     SqlRates,
+    SqlFixtures,
     SqlGroups,
     SqlIdempotency,
     SqlLedger,
+    SqlPreviews,
     SqlQuotas,
+    SqlSandboxTokens,
     SqlSecrets,
     SqlTaskHistories,
     SqlTasks,
     SqlUsers,
     SqlWebhooks,
+    SqlWorkers,
     SqlWorkspaces,
     SqlWrappedKeys,
     SqlRevisions,
@@ -143,7 +152,7 @@ class SqlRecords(
             try:
                 _ADD_SANDBOX.run(connection, row)
             except IntegrityError as error:
-                raise Conflict(f"sandbox {sandbox.id} exists already") from error
+                raise _taken(sandbox) from error
             append_event(connection, happened)
             crash.point("records.write.before_commit")
             return used
@@ -163,7 +172,11 @@ class SqlRecords(
         def swap(connection: Connection) -> None:
             if bounds:
                 check_bounds(connection, bounds, after.spec.resources.memory_bytes, new=False)
-            if _SWAP_SANDBOX.run(connection, row) != 1:
+            try:
+                swapped = _SWAP_SANDBOX.run(connection, row)
+            except IntegrityError as error:
+                raise _taken(sandbox) from error
+            if swapped != 1:
                 raise not_swapped(connection, sandboxes, "sandbox", sandbox.id)
             charge(connection, charges, now)
             if happened is not None:
@@ -195,6 +208,15 @@ class SqlRecords(
         if removed is not None:
             query = query.where(sandboxes.c.removed.is_(removed))
         return await self._all(query, sandbox_of)
+
+    async def find_named_sandboxes(self, owners: tuple[str, ...], namespace: str, name: str | None) -> list[Sandbox]:
+        if not (is_storable(namespace) and is_storable(name or "")):
+            return []
+        query = select(sandboxes).where(owned_by(sandboxes, owners), sandboxes.c.namespace == namespace)
+        query = query.where(~sandboxes.c.removed)
+        if name is not None:
+            query = query.where(sandboxes.c.name == name)
+        return await self._all(query.order_by(sandboxes.c.created_at.desc(), sandboxes.c.id.desc()), sandbox_of)
 
     async def count_live(self, owner: str | None = None) -> int:
         return await self._database.read(lambda connection: _count(connection, owner))
@@ -275,6 +297,12 @@ class SqlRecords(
             pruned += gone
             if gone < PRUNE_ROWS:
                 return pruned
+
+
+def _taken(sandbox: Sandbox) -> Conflict:
+    if sandbox.namespace is None:
+        return Conflict(f"sandbox {sandbox.id} exists already")
+    return NameTaken(f"there is a sandbox {sandbox.name!r} in the namespace {sandbox.namespace!r} already")
 
 
 def _count(connection: Connection, owner: str | None) -> int:

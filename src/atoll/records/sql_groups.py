@@ -20,7 +20,7 @@ from atoll.domain.user import USER_ID
 from atoll.records.groups import GROUP_PREFIX, GroupRecords
 from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
-from atoll.records.schema import api_keys, group_members, groups, sandboxes, secrets, users, workspaces
+from atoll.records.schema import api_keys, group_members, groups, sandboxes, secrets, users, workers, workspaces
 from atoll.records.sql_chain import append_event
 from atoll.records.sql_leavings import forget_leavings
 from atoll.records.sql_store import (
@@ -189,6 +189,7 @@ def owned(connection: Connection, group_id: str, *, keys: bool = True) -> str:
             .where(api_keys.c.owner == group_id, api_keys.c.revoked_at.is_(None))
         ),
         "secrets": select(func.count()).select_from(secrets).where(secrets.c.owner == group_id),
+        "workers": select(func.count()).select_from(workers).where(workers.c.author == group_id),
     }
     if not keys:
         del counts["keys"]

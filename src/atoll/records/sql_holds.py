@@ -21,6 +21,7 @@ from atoll.domain.ledger import (
     Hold,
     HoldState,
     NewHold,
+    Payee,
     Settled,
     Spent,
     TransferKind,
@@ -33,7 +34,10 @@ from atoll.domain.ledger_rules import (
     check_budgets,
     check_limits,
     check_name,
+    check_payee,
+    earning,
     new_hold,
+    sale_key,
     spent_bounds,
 )
 from atoll.records.ledger import LedgerRecords
@@ -65,11 +69,12 @@ _USED = Prepared(select(ledger_uses.c.id).where(ledger_uses.c.id == bindparam("w
 
 @dataclass(frozen=True, slots=True)
 class _Charge:
-    """What is to be charged: for which use, out of which hold, within which budgets."""
+    """What is to be charged: for which use, out of which hold, within which budgets, to whom it goes."""
 
     use: Use
     hold: Hold
     budgets: tuple[Budget, ...]
+    payee: Payee | None = None
 
 
 class SqlHolds(SqlStore, LedgerRecords):
@@ -96,15 +101,16 @@ class SqlHolds(SqlStore, LedgerRecords):
 
         return await self._commit(take, durable=False)
 
-    async def post_hold(self, hold_id: str, use: Use, now: datetime) -> Settled:
+    async def post_hold(self, hold_id: str, use: Use, now: datetime, *, payee: Payee | None = None) -> Settled:
         row = storable(use_row(use))
 
         def post(connection: Connection) -> Settled:
-            account, found = _locked_hold(connection, hold_id, now)
+            account, found = _locked_hold(connection, hold_id, now, payee)
             hold = hold_of(found)
+            check_payee(account, payee)
             if found["use"] is not None or hold.state in (HoldState.POSTED, HoldState.VOIDED):
                 return Settled(hold, account, 0)
-            return _settle(connection, account, _Charge(use, hold, budgets_of(found)), row, now)
+            return _settle(connection, account, _Charge(use, hold, budgets_of(found), payee), row, now)
 
         return await self._commit(post)
 
@@ -173,12 +179,19 @@ class SqlHolds(SqlStore, LedgerRecords):
         return found
 
 
-def _locked_hold(connection: Connection, hold_id: str, now: datetime) -> tuple[BillingAccount, dict[str, Any]]:
-    """The hold's account and the hold, as they are until the transaction ends."""
+def _locked_hold(
+    connection: Connection, hold_id: str, now: datetime, payee: Payee | None = None
+) -> tuple[BillingAccount, dict[str, Any]]:
+    """The hold's account and the hold, as they are until the transaction ends; the payee's account is locked too, in
+    one order, since two may pay each other."""
     found = _GET.first(connection, {"wanted": hold_id})
     if found is None:
         raise NotFound(f"hold {hold_id} does not exist")
+    if payee is not None and payee.account < found["account"]:
+        locked_account(connection, payee.account, now)
     account = locked_account(connection, found["account"], now)
+    if payee is not None:
+        locked_account(connection, payee.account, now)
     return account, _GET.first(connection, {"wanted": hold_id}) or found
 
 
@@ -214,8 +227,33 @@ def _settle(
         detail = {name: value for name in ("model", "task") if (value := getattr(charge.use, name))}
         what = {"use": charge.use.id, "what": charge.use.kind.value, **detail}
         movement = Movement(TransferKind.USAGE, charged, now, hold=hold.id, detail=what, budgets=hold.budgets)
-        move(connection, account, movement)
+        if charge.payee is None:
+            move(connection, account, movement)
+        else:
+            _move_on(connection, account, movement, charge.payee)
     return Settled(hold, account, charged, cost - charged, tuple(spent))
+
+
+def _move_on(connection: Connection, account: BillingAccount, movement: Movement, payee: Payee) -> None:
+    """Charge the account, and post to the payee what is charged."""
+    author = locked_account(connection, payee.account, movement.at)
+    earned = earning(author, movement.amount)
+    to = {"payee": payee.account, "earned": earned} if earned else {}
+    what = {**movement.detail, **payee.detail, **to}
+    author = replace(author, balance=author.balance + earned, updated_at=movement.at)
+    if earned:
+        set_account(connection, author)
+    move(connection, account, replace(movement, description=payee.description, detail=what))
+    if earned:
+        got = Movement(
+            TransferKind.EARNING,
+            earned,
+            movement.at,
+            key=sale_key(movement.hold or ""),
+            description=payee.description,
+            detail=payee.detail,
+        )
+        move(connection, author, got)
 
 
 def _let_go(connection: Connection, account: BillingAccount, hold: Hold, state: str, now: datetime) -> Hold:

@@ -64,8 +64,8 @@ class SqlLedger(SqlHolds, SqlUses):
     async def transfer(self, wanted: NewTransfer, event: Event) -> Transfer:
         check_name(wanted.account)
         check_amount(wanted.amount)
-        if wanted.kind is TransferKind.USAGE:
-            raise InvalidInput("what was used is charged for with its use", field="kind")
+        if wanted.kind in (TransferKind.USAGE, TransferKind.EARNING):
+            raise InvalidInput("what was used is charged, and earned, with its use", field="kind")
         movement = Movement(
             wanted.kind,
             wanted.amount,

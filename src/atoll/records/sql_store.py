@@ -35,7 +35,7 @@ class SqlStore:
 
     async def _one(self, query: Prepared, make: Callable[[dict[str, Any]], T], **wanted: Any) -> T | None:
         """The object of the first row; None when there is none, or could not be."""
-        if any(isinstance(value, str) and not _is_storable(value) for value in wanted.values()):
+        if any(isinstance(value, str) and not is_storable(value) for value in wanted.values()):
             return None
         row = await self._database.read(lambda connection: query.first(connection, wanted))
         return None if row is None else make(row)
@@ -124,13 +124,13 @@ def pieces(values: Sequence[T], size: int = PIECE) -> Iterator[Sequence[T]]:
 def storable(row: dict[str, Any]) -> dict[str, Any]:
     """The row itself. InvalidInput for text that not every database can hold."""
     for name, value in row.items():
-        if isinstance(value, str) and not _is_storable(value):
+        if isinstance(value, str) and not is_storable(value):
             wrong = "must not contain NUL" if "\0" in value else "is not valid text"
             raise InvalidInput(f"{name} {wrong}", field=name)
     return row
 
 
-def _is_storable(value: str) -> bool:
+def is_storable(value: str) -> bool:
     if "\0" in value:
         return False  # PostgreSQL has no such text
     if value.isascii():

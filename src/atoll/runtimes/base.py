@@ -7,6 +7,7 @@ a restart of everything but the machine.
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
@@ -33,6 +34,7 @@ class Capability(StrEnum):
     SWAP_TREES = "swap_trees"  # `swap_tree` under a live sandbox
     GATES = "gates"  # `spec.capability`, `spec.task`, and `accept`
     LISTED = "listed"  # network mode listed
+    HOST_MOUNTS = "host_mounts"  # `mount_host` into a live sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,14 @@ class Runtime(ABC):
     async def dial(self, sandbox_id: str, port: int) -> tuple[StreamReader, StreamWriter]:
         """A byte stream to 127.0.0.1:port inside. NotFound for the sandbox, Unavailable when nothing listens."""
 
+    async def take_port(self, sandbox_id: str, port: int) -> socket.socket | None:
+        """As `dial`, the connected socket itself: bytes take one step less. None where this runtime hands none over.
+
+        The sandbox holds the same open file and may change its flags: never use it in a way that could block. What
+        goes through is no activity of the sandbox's: `sidekick(...).touch` says that it is in use.
+        """
+        return None
+
     async def accept(self, sandbox_id: str) -> GateStream:
         """Wait for the next stream out of the sandbox, for ever: a program's connection to the API (`spec.capability`),
         and in network mode listed also every other connection and question for a name. While nobody waits they wait;
@@ -235,6 +245,17 @@ class Runtime(ABC):
     async def tree_mounts(self, sandbox_id: str) -> list[WorkspaceMount]:
         """What is mounted in the sandbox now. NotFound."""
         raise self.unsupported("keep workspaces")
+
+    async def mount_host(self, sandbox_id: str, root: str, below: str, path: str, *, read_only: bool) -> None:
+        """Mount the folder `below` the host's absolute path `root` (`.`: that itself) at `path` in the sandbox, made as
+        its user where it is missing: nosuid, nodev, owners as the sandbox has them, without what the host has mounted
+        below it. No link is followed on either side. It goes with the sandbox.
+
+        Needs Capability.HOST_MOUNTS. NotFound for the sandbox or the folder; Conflict when `path` cannot be had or has
+        another such mount; Unsupported when the folder's file system cannot be given to write in. A second call for the
+        same does nothing.
+        """
+        raise self.unsupported("mount a folder of the host")
 
     def unsupported(self, what: str) -> Exception:
         from atoll.domain.errors import Unsupported

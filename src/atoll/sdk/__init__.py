@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from atoll.domain.task import McpServer
     from atoll.sdk._async.agents import AsyncAgent, AsyncRunStream
     from atoll.sdk._async.files import AsyncFiles
+    from atoll.sdk._async.marketplace import AsyncMarketplace
     from atoll.sdk._async.process import AsyncProcess
     from atoll.sdk._async.sandbox import AsyncSandbox
     from atoll.sdk._async.secrets import AsyncSecrets
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from atoll.sdk._async.workspace import AsyncWorkspace
     from atoll.sdk._sync.agents import Agent, RunStream
     from atoll.sdk._sync.files import Files
+    from atoll.sdk._sync.marketplace import Marketplace
     from atoll.sdk._sync.process import Process
     from atoll.sdk._sync.sandbox import Sandbox
     from atoll.sdk._sync.secrets import Secrets
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     )
     from atoll.sdk.task_values import Billing, RunEvent, RunResult, SessionInfo, TaskInfo, TaskUsage
     from atoll.sdk.values import Chunk, Mount, PortAddress, Result, SandboxInfo, TemplateInfo
+    from atoll.sdk.worker_values import WorkerInfo, WorkerRun
     from atoll.sdk.workspace_values import (
         Damage,
         MergeConflictInfo,
@@ -105,8 +108,10 @@ _HOMES = {
     "atoll.sdk.secret_values": "SecretInfo SecretUse",
     "atoll.sdk.values": "Chunk Mount PortAddress Result SandboxInfo TemplateInfo",
     "atoll.sdk._async.files": "AsyncFiles",
+    "atoll.sdk._async.marketplace": "AsyncMarketplace",
     "atoll.sdk._async.process": "AsyncProcess",
     "atoll.sdk.sync.values": "LeftOut SyncConflict SyncedPath SyncOptions SyncProgress SyncReport",
+    "atoll.sdk.worker_values": "WorkerInfo WorkerRun",
     "atoll.sdk.workspace_values": (
         "Damage MergeConflictInfo MergeResult PathChange RestoreResult RevisionInfo SnapshotInfo TreeEntry "
         "Verification WorkspaceInfo"
@@ -115,6 +120,7 @@ _HOMES = {
     "atoll.sdk._async.secrets": "AsyncSecrets",
     "atoll.sdk._async.workspace": "AsyncWorkspace",
     "atoll.sdk._sync.files": "Files",
+    "atoll.sdk._sync.marketplace": "Marketplace",
     "atoll.sdk._sync.process": "Process",
     "atoll.sdk._sync.sandbox": "Sandbox",
     "atoll.sdk._sync.secrets": "Secrets",
@@ -126,6 +132,7 @@ __all__ = [
     "Agent",
     "AsyncAgent",
     "AsyncFiles",
+    "AsyncMarketplace",
     "AsyncProcess",
     "AsyncRunStream",
     "AsyncSandbox",
@@ -152,6 +159,7 @@ __all__ = [
     "InvalidInput",
     "LeftOut",
     "LocalRuntime",
+    "Marketplace",
     "McpServer",
     "MergeConflictInfo",
     "MergeResult",
@@ -198,6 +206,8 @@ __all__ = [
     "Unsupported",
     "Usage",
     "Verification",
+    "WorkerInfo",
+    "WorkerRun",
     "Workspace",
     "WorkspaceInfo",
     "run",

@@ -95,6 +95,13 @@ class Access:
             raise not_running(sandbox)
         return self.lives.get(sandbox_id) or self.lives.add(sandbox)
 
+    async def acting(self, principal: Principal, sandbox_id: str, scope: Scope) -> Sandbox:
+        """As `find`, for who acts inside: Forbidden in one that does a task of another credential's."""
+        sandbox = await self.find(principal, sandbox_id, scope)
+        if sandbox.spec.task is not None and scope is not Scope.READ:
+            await self._check_task(principal, sandbox)
+        return sandbox
+
     async def _check_task(self, principal: Principal, sandbox: Sandbox) -> None:
         """Whoever acts inside spends what the task may spend: Forbidden unless its owner, the credential that asked for
         it, or one that this came from does."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import structlog
 
 from atoll.domain.errors import AtollError
+from atoll.telemetry import spans
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -22,7 +23,7 @@ class Background:
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start it; a fault is logged, whether or not anybody awaits it."""
-        task = asyncio.create_task(work, name=name)
+        task = asyncio.create_task(work, name=name, context=spans.apart())
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task

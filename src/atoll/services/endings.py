@@ -7,7 +7,7 @@ running sandbox that the records call ended for good. The first ending wins; San
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Endings:
     def __init__(self, access: Access, listeners: Listeners) -> None:
         self._access = access
         self._listeners = listeners
+        self.heard: list[Callable[[Sandbox], None]] = []
 
     async def stop(self, live: Live, grace_s: float, actor: str, request_id: str | None) -> Sandbox:
         """TERM, wait, KILL, destroy. Conflict when it has ended; joins a stop that is under way."""
@@ -236,8 +237,14 @@ class Endings:
         self._access.lives.forget(live)
         self._access.gates.close(live.sandbox.id)
         self._access.mounting.ended(live.sandbox)
+        self.tell(live.sandbox)
         self._access.metrics.sandbox_ended(live.sandbox.id)
         self._access.metrics.set_active(len(self._access.lives))
+
+    def tell(self, sandbox: Sandbox) -> None:
+        """Whoever wants to hear of ends hears of this one."""
+        for heard in self.heard:
+            heard(sandbox)
 
     async def _joined(self, live: Live) -> Sandbox:
         limits = self._access.limits

@@ -27,6 +27,10 @@ class Files:
     def __init__(self, access: Access) -> None:
         self._access = access
 
+    async def check(self, principal: Principal, sandbox_id: str, scope: Scope) -> None:
+        """Refuses as any call that needs the scope does: it tells a sandbox that is missing from a file that is."""
+        await self._access.running(principal, sandbox_id, scope)
+
     async def read(self, principal: Principal, sandbox_id: str, path: str) -> tuple[FileEntry, AsyncIterator[bytes]]:
         """A regular file's entry and its bytes. Needs `read`. Iterate to the end or `aclose()` the iterator."""
         live, path = await self._open(principal, sandbox_id, path, Scope.READ)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atoll.domain.host_mount import MountRoot
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -45,6 +47,10 @@ class Limits:
     output_bytes_max: int = 8 * 2**20  # of each stream of one `run`
     stdin_bytes_max: int = 10 * 2**20  # of one `run`
     log_bytes_max: int = 4 * 2**20  # of a saved log
+    terminals_per_sandbox: int = 32
+    jobs_per_sandbox: int = 16  # background jobs
+    mount_roots: tuple[MountRoot, ...] = ()  # folders of the host that sandboxes may mount
+    mounts_never: tuple[str, ...] = ()  # ... and those of them that they may not, with all that is in them
     builds_max: int = 2  # at once
     builds_waiting_max: int = 64
     layers_max: int = 50  # baked template layers kept; the least recently used go first

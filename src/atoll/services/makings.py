@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 import structlog
@@ -25,6 +26,7 @@ from atoll.services.listeners import Listeners
 from atoll.services.lives import Live
 from atoll.services.specs import check_given_env
 from atoll.services.templates import Plan, Templates
+from atoll.telemetry.spans import note, spanned
 
 _log = structlog.get_logger()
 
@@ -48,6 +50,7 @@ class Makings:
         self._listeners = listeners
         self._adopt = adopt
 
+    @spanned("sandbox.create")
     async def make(self, live: Live, plan: Plan, bounds: Sequence[Bound], request_id: str | None) -> Sandbox:
         """From nothing to RUNNING: two writes and one `runtime.make` when no layer has to be built."""
         access, owner = self._access, live.sandbox.owner
@@ -94,6 +97,7 @@ class Makings:
             access.background.spawn(self._prune_layers(), "prune layers")
         return await self._start(live, plan.spec, "sandbox.started", request_id)
 
+    @spanned("sandbox.resume")
     async def remake(self, live: Live, request_id: str | None = None) -> Sandbox:
         """A sandbox that is RESUMING, from its record, to RUNNING. What an error leaves is for the caller to undo."""
         spec = live.sandbox.spec
@@ -104,7 +108,8 @@ class Makings:
 
     async def _start(self, live: Live, spec: SandboxSpec, action: str, request_id: str | None) -> Sandbox:
         """Make it, with `spec` that still has its environment, and record it as RUNNING."""
-        access, sandbox = self._access, live.sandbox
+        access, sandbox, began = self._access, live.sandbox, perf_counter()
+        note("atoll.sandbox_id", sandbox.id)
         mounts = await access.mounting.prepare(sandbox.id, sandbox.owner, spec.workspaces)
         spec = replace(spec, workspaces=mounts)
         if spec.secrets:
@@ -125,7 +130,7 @@ class Makings:
         crash.point("sandboxes.create.running")
         await self._adopt(live, handle)
         live.made.set()
-        access.metrics.sandbox_created()
+        access.metrics.sandbox_created(perf_counter() - began)
         access.metrics.set_active(len(access.lives))
         return live.sandbox
 

@@ -39,6 +39,7 @@ from atoll.services.models.refusals import Because, CallRefused, ModelHangs
 from atoll.services.models.requests import ModelRequest
 from atoll.services.models.upstream import Upstream, UpstreamAnswer
 from atoll.telemetry.metrics import Metrics
+from atoll.telemetry.spans import note, span_of
 
 _log = structlog.get_logger()
 ERROR_BYTES_MAX = 64 * 1024
@@ -188,10 +189,20 @@ class ModelCalls:
     ) -> AsyncGenerator[ModelAnswer]:
         """Ask the model, for the task of this sandbox. CallRefused when it cannot be. What was used is charged in the
         end, also where the answer is not read to its end."""
+        with span_of(sandbox.spec.task or "", "model.call", **{"atoll.sandbox_id": sandbox.id}):
+            async with self._asked(sandbox, asked, headers, beta=beta) as answer:
+                yield answer
+
+    @asynccontextmanager
+    async def _asked(
+        self, sandbox: Sandbox, asked: ModelRequest, headers: Mapping[str, str], *, beta: bool
+    ) -> AsyncGenerator[ModelAnswer]:
         async with self._taken(self._places):
             payer = await self._payer(sandbox)
             passed = await self._passed_on(sandbox, headers)
             call = await self._let_through(sandbox, payer, asked)
+            note("gen_ai.provider.name", call.provider.name)
+            note("gen_ai.request.model", call.model[:128])
             url = call.provider.url(asked.dialect) + (f"?{BETA}" if beta else "")
             try:
                 async with (

@@ -21,8 +21,10 @@ from atoll.services.deadline import deadline
 from atoll.services.lives import Live
 from atoll.services.paths import absolute
 from atoll.services.specs import check_given_env, check_process_spec
+from atoll.services.workspaces.locks import Locks
 from atoll.sidekick.client import ProcessStream, SidekickClient
 from atoll.sidekick.protocol import STDERR, STDOUT
+from atoll.telemetry.spans import note, spanned, with_traceparent
 
 _log = structlog.get_logger()
 
@@ -39,7 +41,10 @@ class Processes:
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        self.limits = access.limits
+        self.naming = Locks()  # held by whoever starts a process unless there is one with its label
 
+    @spanned("process.start")
     async def start(self, principal: Principal, sandbox_id: str, spec: ProcessSpec) -> ProcessStream:
         """Start a process and attach to it; the caller closes the stream (which only detaches). Needs `execute`.
 
@@ -93,6 +98,7 @@ class Processes:
             raise
         return stream
 
+    @spanned("process.run")
     async def run(
         self,
         principal: Principal,
@@ -137,6 +143,13 @@ class Processes:
         live = await access.running(principal, sandbox_id, Scope.READ)
         async with access.inside(live, "listing processes", within_s=access.limits.call_s):
             return await self._sidekick(live).processes()
+
+    async def labelled(self, principal: Principal, sandbox_id: str, prefix: str) -> list[ProcessInfo]:
+        """Those whose label begins so, oldest first, for whoever is about to act on one. Needs `execute`."""
+        access = self._access
+        live = await access.running(principal, sandbox_id, Scope.EXECUTE)
+        async with access.inside(live, "finding the process", within_s=access.limits.call_s):
+            return [info for info in await self._sidekick(live).processes() if info.label.startswith(prefix)]
 
     async def output_end(self, principal: Principal, sandbox_id: str, process_id: str = MAIN) -> int | None:
         """The offset after the last byte that it wrote until now; None when there will be no more. Needs `read`.
@@ -213,6 +226,8 @@ class Processes:
         access = self._access
         if spec.cwd is not None:
             spec = replace(spec, cwd=absolute(spec.cwd, live.sandbox.spec.work_dir))
+        spec = replace(spec, env=with_traceparent(spec.env))
+        note("atoll.sandbox_id", live.sandbox.id)
         stream = _Metered(access, live, "")
         started = asyncio.ensure_future(self._sidekick(live).start(spec))
         try:

@@ -105,6 +105,7 @@ class Reconciler:
         access = self._access
         now, limits = access.clock(), access.limits
         await access.records.prune_sandboxes(now - timedelta(seconds=limits.ended_kept_s))
+        await access.records.prune_sandbox_tokens(now)
         await access.records.prune_spent(now)
         await access.records.prune_requests(now - timedelta(seconds=limits.requests_kept_s), kept=limits.requests_max)
         await access.records.prune_key_use(now - timedelta(seconds=limits.key_use_kept_s))

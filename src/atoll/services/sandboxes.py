@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from atoll.domain.errors import Conflict, Forbidden, InvalidInput, QuotaExceeded, Unsupported
 from atoll.domain.ids import SANDBOX_ID, new_sandbox_id
@@ -25,12 +26,15 @@ from atoll.services.agents.installed import NO_AGENTS, AgentLayers
 from atoll.services.background import Background
 from atoll.services.charging.spending import FreeOfCharge, Spending
 from atoll.services.clock import Clock, utc_now
+from atoll.services.copying import Copying
 from atoll.services.deadline import deadline
 from atoll.services.egress_quota import EgressQuota
 from atoll.services.endings import Endings
+from atoll.services.file_watching import FileWatching
 from atoll.services.files import Files
 from atoll.services.gates import Gates
 from atoll.services.giving import Giving, NoGiving
+from atoll.services.host_mounts import HostMounts
 from atoll.services.identity.connected import budget_of, grant_of
 from atoll.services.identity.group_names import group_meant
 from atoll.services.identity.reach import seen
@@ -40,11 +44,15 @@ from atoll.services.lives import Live, Lives
 from atoll.services.makings import Makings
 from atoll.services.metering import Metering
 from atoll.services.mounting import Mounting, NoMounting
+from atoll.services.open_ports import OpenPorts
 from atoll.services.ports import Ports
 from atoll.services.processes import Processes
 from atoll.services.quotas import QuotaLimits, Quotas, credential_of, plans_with
+from atoll.services.reaching import Reaching
 from atoll.services.reconciler import Reconciler, quietly
 from atoll.services.running import RunningSandboxes
+from atoll.services.sandbox_metadata import checked_metadata
+from atoll.services.sandbox_names import check_named
 from atoll.services.specs import check_allow, check_name, check_sandbox_spec
 from atoll.services.suspensions import Suspensions
 from atoll.services.templates import Templates
@@ -111,7 +119,12 @@ class Sandboxes:
         self.gates = access.gates
         self.processes = Processes(access)
         self.files = Files(access)
+        self.watches = FileWatching(access)
+        self.copying = Copying(access)
         self.ports = Ports(access, public_host)
+        self.open_ports = OpenPorts(access)
+        self.reaching = Reaching(access)
+        self.host_mounts = HostMounts(access)
         self.reconciler = Reconciler(access, self._endings, self.templates, self._watching.adopt, boot_id=boot_id)
         self._makings = Makings(access, self._endings, self.templates, self._listeners, self._watching.adopt)
         self._suspensions = Suspensions(access, self._endings, self._makings, self._listeners)
@@ -158,6 +171,8 @@ class Sandboxes:
         spec: SandboxSpec,
         *,
         name: str | None = None,
+        namespace: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
         group: str | None = None,
         request_id: str | None = None,
     ) -> Sandbox:
@@ -167,6 +182,7 @@ class Sandboxes:
         shared with it. Needs `execute`. InvalidInput names the field (`image`, `command`, `env`, `workDir`,
         `resources.cpuMillis`, `resources.memoryMB`, `resources.timeoutMs`, ..., `network`, `ports`, `setup`, `files`,
         `name`, `workspaces`); a failing setup line is InvalidInput with its log.
+        In a `namespace` its name is one of a kind: NameTaken while another of its owner's has it and has not ended.
         QuotaExceeded: `concurrent session limit reached (n/m)`. InsufficientCredit where compute has a price.
         Unsupported, Unavailable, DeadlineExceeded as from the runtime. Conflict when it was killed meanwhile.
         On an error after it was recorded the record stays, FAILED, with the reason.
@@ -176,6 +192,7 @@ class Sandboxes:
         owner = principal.owning(Scope.EXECUTE, await group_meant(access.records, principal, group))
         check_sandbox_spec(spec, limits)
         check_name(name, limits)
+        check_named(name, namespace)
         if spec.resources.max_age_s is None and limits.max_age_s_max is not None:
             spec = replace(spec, resources=replace(spec.resources, max_age_s=limits.max_age_s_max))
         if limits.idle_suspend_s is not None and spec.workspaces and spec.resources.idle_s is None:
@@ -213,6 +230,8 @@ class Sandboxes:
             created_at=access.clock(),
             name=name,
             credential=credential_of(principal, owner),
+            namespace=namespace,
+            metadata=checked_metadata(metadata),
         )
         await access.spending.check_compute(owner, sandbox.credential, spec.maker)
         bounds = await access.quotas.bounds(principal, owner)
@@ -229,6 +248,14 @@ class Sandboxes:
     async def get(self, principal: Principal, sandbox_id: str) -> Sandbox:
         """Needs `read`. Its `usage` is what was last recorded; `usage()` asks."""
         return await self._access.find(principal, sandbox_id, Scope.READ)
+
+    async def acting(self, principal: Principal, sandbox_id: str, scope: Scope) -> Sandbox:
+        """It, for who is about to act in it; one that rests stays asleep. Needs `scope`."""
+        return await self._access.acting(principal, sandbox_id, scope)
+
+    def hear_of_wakings(self, heard: Callable[[Sandbox], None]) -> None:
+        """It is called with each sandbox that was made again."""
+        self._suspensions.heard.append(heard)
 
     async def list(
         self, principal: Principal, *, states: Collection[SandboxState] | None = None, limit: int = 1000
@@ -360,6 +387,10 @@ class Sandboxes:
         live.paused = False
         event = access.event("sandbox.resumed", live.sandbox, actor=principal.id, request_id=request_id)
         return await access.lives.move(live, None, event)
+
+    def hear_of_ends(self, heard: Callable[[Sandbox], None]) -> None:
+        """It is called with each sandbox of which nothing is left, before anybody is told; those that may wake too."""
+        self._endings.heard.append(heard)
 
     def is_paused(self, sandbox: Sandbox) -> bool:
         """Whether it is frozen, as far as this server knows; for sandboxes as `get` and `list` gave them."""

@@ -14,6 +14,7 @@ from atoll.services.limits import Limits
 from atoll.services.paths import check_path
 
 TERMINAL_MAX = 65_535  # columns and rows are u16 in the protocols
+LABEL_BYTES_MAX = 256
 
 
 def check_sandbox_spec(spec: SandboxSpec, limits: Limits) -> None:
@@ -44,6 +45,8 @@ def check_process_spec(spec: ProcessSpec, limits: Limits) -> None:
         _terminal(spec.cols, spec.rows)
     if spec.timeout_s is not None and not 0 < spec.timeout_s < math.inf:
         _bad("timeout", "must be above 0")
+    if len(_encoded(spec.label, "label")) > LABEL_BYTES_MAX:
+        _bad("label", f"must be at most {LABEL_BYTES_MAX} bytes")
 
 
 def check_given_env(env: Mapping[str, str], secrets: Mapping[str, str], limits: Limits) -> None:

@@ -8,6 +8,7 @@ it; `Access.running` wakes what rests.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -37,6 +38,7 @@ class Suspensions:
         self._makings = makings
         self._listeners = listeners
         self._waking: dict[str, asyncio.Task[Live]] = {}
+        self.heard: list[Callable[[Sandbox], None]] = []  # of each that was made again
 
     async def start(self) -> None:
         """Let the ports of those that rest listen again."""
@@ -51,6 +53,7 @@ class Suspensions:
         event = access.event(f"sandbox.{state}", sandbox, actor=actor, request_id=request_id)
         await self._endings.move(live, state, event, reason=state.value)
         await self._listeners.close(sandbox.id)
+        self._endings.tell(live.sandbox)
         return live.sandbox
 
     async def suspend(self, live: Live, grace_s: float, actor: str, request_id: str | None) -> Sandbox:
@@ -117,6 +120,8 @@ class Suspensions:
             except Exception as error:
                 await self._rest_again(live, stored, error)
                 raise
+        for heard in self.heard:
+            heard(live.sandbox)
         return live
 
     async def _check_owner(self, sandbox: Sandbox) -> None:

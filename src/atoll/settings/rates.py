@@ -63,6 +63,15 @@ class ObjectRates(SurfaceRates):
     """Requests of one key at once here. Empty: `rates.key_burst`."""
 
 
+class PreviewRates(SurfaceRates):
+    """Of previews, whose pages ask for many things at once."""
+
+    key_per_s: float | None = Field(default=500.0, gt=0, le=1_000_000)
+    """Requests a second of one key here, in the long run. Empty: `rates.key_per_s`."""
+    key_burst: int | None = Field(default=2_000, ge=1, le=1_000_000)
+    """Requests of one key at once here. Empty: `rates.key_burst`."""
+
+
 class Rates(Section):
     """Requests a second. Owner and internal keys from loopback are never limited."""
 
@@ -91,3 +100,4 @@ class Rates(Section):
     terminal_platform: TerminalRates = TerminalRates()
     computesdk: ComputeRates = ComputeRates()
     objects: ObjectRates = ObjectRates()
+    previews: PreviewRates = PreviewRates()

@@ -97,6 +97,31 @@ class SandboxSettings(Section):
     """Sandboxes of the default shape made ahead, and as many with a network once one was asked for; 3 MB each."""
     idle_suspend_s: Bound = None
     """A sandbox is suspended when it has been idle for this long, if it does not say; 0: never."""
+    terminals: int = Field(default=32, ge=1, le=1_000)
+    """Terminals that may be open in one sandbox."""
+    jobs: int = Field(default=16, ge=0, le=1_000)
+    """Background jobs that may run in one sandbox."""
+    mount_roots: tuple[str, ...] = ()
+    """Folders of this host that sandboxes may mount, with all that is below them: to read, or with `:rw` behind its
+    path to write. Whoever may run commands in a sandbox may mount them. Empty: nobody mounts anything."""
+
+    @field_validator("mount_roots", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("mount_roots")
+    @classmethod
+    def _folders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for root in value:
+            parts = Path(root.removesuffix(":rw")).parts
+            if parts[:1] != ("/",) or ".." in parts or len(parts) < 2 or parts[1] in ("proc", "sys", "dev"):
+                raise ValueError(f"{root!r}: a root is an absolute path, and not / or below /proc, /sys or /dev")
+        writable = [Path(root.removesuffix(":rw")) for root in value if root.endswith(":rw")]
+        for root in value:
+            if not root.endswith(":rw") and any(Path(root).is_relative_to(outer) for outer in writable):
+                raise ValueError(f"{root!r}: it is to read, but lies in a root that is to write")
+        return value
 
 
 class NetworkSettings(Section):

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from atoll.settings.section import GIB, KIB, MIB, Section
 
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 SECRET_CHARS_MIN, SECRET_CHARS_MAX = 32, 256
 # Without what is no letter: change-me, YOUR_ADMIN_KEY, ...
 PLACEHOLDERS = ("changeme", "changethis", "replaceme", "youradmin", "yourkey", "yoursecret", "yourapi", "placeholder")
@@ -21,6 +22,9 @@ class Server(Section):
     """Address to listen on. On one that is not loopback no key is minted: one must exist before the start."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """Port to listen on; 0 takes a free one."""
+    public_url: str = ""
+    """Where clients reach this server, `https://atoll.example.com`, for addresses in answers. Empty: as each request
+    came."""
     body_bytes: int = Field(default=10 * MIB, ge=1 * KIB, le=1 * GIB)
     """Largest JSON body of a request. Uploads are streamed and bounded by the sandbox's disk instead."""
     frame_bytes: int = Field(default=1 * MIB, ge=4 * KIB, le=64 * MIB)
@@ -29,6 +33,14 @@ class Server(Section):
     """Addresses and networks whose X-Forwarded-For is believed. Environment: separated by commas."""
     drain_s: float = Field(default=10.0, ge=0, le=600)
     """Seconds that open requests get to finish after SIGTERM."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        text = value.rstrip("/")
+        if text and not _ORIGIN.fullmatch(text):
+            raise ValueError("must be http:// or https://, a name and perhaps a port")
+        return text
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
@@ -100,6 +112,22 @@ class Api(Section):
     """Serve /docs, /redoc and /openapi.json."""
     metrics: bool = True
     """Serve /metrics, to anybody; with sandboxes' ids and programs' names for loopback only, not through a proxy."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may read answers, as `https://app.example`; `*` for all. Environment: separated by commas.
+    Testbase's routes answer all without it. No answer allows cookies, so a page needs a key of its own."""
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            if one != "*" and not _ORIGIN.fullmatch(one):
+                raise ValueError("an origin is a scheme, a host and perhaps a port, as https://app.example:8443")
+        return value
 
 
 class Admin(Section):

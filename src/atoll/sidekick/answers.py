@@ -12,17 +12,24 @@ import socket
 from typing import Any
 
 from atoll.domain import errors
+from atoll.domain.copied import CopiedEntry, CopyEnd
+from atoll.domain.file_change import ChangeKind, FileChange
 from atoll.domain.process import Exit, FileEntry, ProcessInfo
 
 PROCESSES_MAX = 8192  # running ones, those that ended lately, and those that somebody still follows
 ENTRIES_MAX = 100_000  # of one folder
+PORTS_MAX = 256
+_PATH_CHARACTERS_MAX = 8192
+_SKIPPED_MAX = 100
 _NAME_BYTES_MAX = 1024  # file systems of the host may have longer ones than ours
+_LABEL_CHARACTERS_MAX = 256
 _ARGV_CHARACTERS_MAX = 1024
 _MESSAGE_CHARACTERS_MAX = 20_000  # a path of 4096 bytes, each written as \\xff, fits
 _INTERNAL_CHARACTERS_MAX = 200
 _FIELD_CHARACTERS_MAX = 64
 _INTEGER_MAX = 2**63 - 1
 _PROCESS_ID = re.compile(r"main|p[1-9][0-9]{0,17}")
+_EVENTS = frozenset(ChangeKind)
 _KINDS = ("file", "directory", "symlink", "other")
 
 _ERRORS: dict[str, type[errors.AtollError]] = {
@@ -110,6 +117,55 @@ def entry_of(value: Any) -> FileEntry:
     return FileEntry(name, kind, size, mode, _number(value, "modified_at"))
 
 
+def watched(value: Any) -> tuple[str, str]:
+    """(path, kind) of what is watched now."""
+    path, kind = _path(_of(value, "path")), _text(value, "kind")
+    if kind not in ("directory", "file"):
+        raise nonsense("kind")
+    return path, kind
+
+
+def changes_of(value: Any) -> list[FileChange]:
+    found: list[FileChange] = []
+    for item in _list(value, "changes"):
+        if not isinstance(item, list) or len(item) != 2 or item[0] not in _EVENTS:  # pyright: ignore[reportUnknownArgumentType]
+            raise nonsense("a change")
+        found.append(FileChange(ChangeKind(item[0]), _path(item[1])))
+    return found
+
+
+def copied(value: Any) -> list[CopiedEntry] | CopyEnd:
+    if isinstance(value, dict) and "made" in value:
+        return [_copied_entry(item) for item in _list(value, "made")]  # pyright: ignore[reportUnknownArgumentType]
+    skipped = _list(value, "skipped")
+    if len(skipped) > _SKIPPED_MAX:
+        raise nonsense("skipped")
+    return CopyEnd(_integer(value, "files"), _integer(value, "folders"), tuple(_relative(item) for item in skipped))
+
+
+def _copied_entry(item: Any) -> CopiedEntry:
+    try:
+        kind, path, size, modified_ns = item
+    except (TypeError, ValueError):
+        raise nonsense("an entry") from None
+    if kind not in ("d", "f", "l") or type(size) is not int or type(modified_ns) is not int:
+        raise nonsense("an entry")
+    return CopiedEntry(kind, _relative(path, raw=True), size, modified_ns)
+
+
+def _relative(found: Any, *, raw: bool = False) -> str:
+    if not isinstance(found, str) or found.startswith("/") or len(found) > _PATH_CHARACTERS_MAX or "\0" in found:
+        raise nonsense("a path")
+    return found if raw else found.encode(errors="replace").decode()
+
+
+def ports_of(value: Any) -> list[int]:
+    found = _list(value, "ports")
+    if len(found) > PORTS_MAX or not all(type(port) is int and 0 < port < 65_536 for port in found):
+        raise nonsense("ports")
+    return found
+
+
 def size_of(value: Any) -> int:
     return _integer(value, "size")
 
@@ -134,7 +190,16 @@ def _process_info(value: Any) -> ProcessInfo:
         _integer(value, "output_start"),
         _integer(value, "output_end"),
         None if _of(value, "exit") is None else exit_of(value["exit"]),
+        _label(value),
     )
+
+
+def _label(value: Any) -> str:
+    """Sidekicks of earlier versions tell none."""
+    found = value.get("label", "")
+    if not isinstance(found, str) or len(found) > _LABEL_CHARACTERS_MAX:
+        raise nonsense("label")
+    return found.encode(errors="replace").decode()
 
 
 def _of(value: Any, name: str) -> Any:
@@ -178,6 +243,12 @@ def _list(value: Any, name: str) -> list[Any]:
     if not isinstance(found, list):
         raise nonsense(name)
     return found  # type: ignore[return-value]
+
+
+def _path(found: Any) -> str:
+    if not isinstance(found, str) or not found.startswith("/") or len(found) > _PATH_CHARACTERS_MAX:
+        raise nonsense("a path")
+    return found.encode(errors="replace").decode()
 
 
 def _process_id(value: Any) -> str:

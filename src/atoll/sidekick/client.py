@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import IncompleteReadError, StreamReader, StreamWriter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from atoll.domain import errors
+from atoll.domain.copied import CopiedEntry, CopyEnd
+from atoll.domain.file_change import FileChange
 from atoll.domain.process import Exit, FileEntry, ProcessInfo, ProcessSpec, RunResult
 from atoll.sidekick import answers
 from atoll.sidekick import protocol as wire
@@ -20,6 +22,7 @@ from atoll.sidekick import protocol as wire
 Connector = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
 
 ANSWER_S = 15.0  # a sidekick answers everything but waiting within this
+WATCH_S = 60.0  # looking through a large tree
 STALL_S = 120.0  # a file transfer that moves nothing for so long is given up
 CLOSE_S = 1.0
 
@@ -133,6 +136,23 @@ class ProcessStream:
             pass  # it has ended: reading tells how
 
 
+class WatchStream:
+    """What changes below a folder, in pieces, from `watch` on. Close it."""
+
+    def __init__(self, link: Link, path: str, kind: str) -> None:
+        self._link = link
+        self.path = path
+        self.kind = kind  # directory or file
+
+    async def __aiter__(self) -> AsyncIterator[list[FileChange]]:
+        """NotFound when the sandbox has ended."""
+        while True:
+            yield answers.changes_of(await self._link.result(timeout_s=None))
+
+    async def close(self) -> None:
+        await self._link.close()
+
+
 class SidekickClient:
     """Calls raise NotFound (sandbox, process or file gone), InvalidInput (field named), Conflict, DeadlineExceeded."""
 
@@ -157,6 +177,8 @@ class SidekickClient:
                 "rows": spec.rows,
                 "stdin": spec.stdin,
                 "timeout_s": spec.timeout_s,
+                "label": spec.label,
+                "serves": spec.serves,
             }
         )
 
@@ -285,6 +307,55 @@ class SidekickClient:
             await link.close()
             raise
         return link.reader, link.writer
+
+    async def copy(
+        self, source: str, target: str, *, ignored: Sequence[str] = (), links: Sequence[str] = (), again: bool = False
+    ) -> AsyncGenerator[list[CopiedEntry] | CopyEnd, None]:
+        """Copy what is in a folder into another one: what was made, in pieces, then the end. Nothing that is there is
+        replaced; folders called as in `links` become links to the source's. `again` after a copy that broke off.
+        Leaving the iterator ends it. NotFound, InvalidInput `target` inside the source, TooLarge."""
+        request = {"op": "copy", "source": source, "target": target, "ignored": list(ignored), "links": list(links)}
+        async with self._link(request | {"again": again}) as link:
+            while True:
+                told = answers.copied(await link.result(STALL_S))
+                yield told
+                if isinstance(told, CopyEnd):
+                    return
+
+    async def uncopy(self, target: str, entries: Sequence[CopiedEntry]) -> None:
+        """Take away what `copy` made, in this order, at most 500 at once; what has changed since stays."""
+        told = [[one.kind, one.path, one.size, one.modified_ns] for one in entries]
+        await self._ask("uncopy", timeout_s=STALL_S, target=target, entries=told)
+
+    async def probe(self, port: int) -> tuple[StreamReader, StreamWriter]:
+        """As `dial`, for who only looks whether something is well: it does not count as a use of the sandbox."""
+        link = await self._open({"op": "probe", "port": port})
+        try:
+            await link.result()
+        except BaseException:
+            await link.close()
+            raise
+        return link.reader, link.writer
+
+    async def watch(self, path: str, ignored: Sequence[str] = ()) -> WatchStream:
+        """Follow what changes below a folder, or of one file. NotFound, TooLarge (more than one watch holds),
+        Unavailable (too many watches), InvalidInput `ignored`."""
+        link = await self._open({"op": "watch", "path": path, "ignored": list(ignored)})
+        try:
+            return WatchStream(link, *answers.watched(await link.result(WATCH_S)))
+        except BaseException:
+            await link.close()
+            raise
+
+    async def ports(self) -> AsyncGenerator[list[int], None]:
+        """The ports that something listens on, now and after each change, until the sandbox ends; close it."""
+        async with self._link({"op": "ports"}) as link:
+            while True:
+                yield answers.ports_of(await link.result(timeout_s=None))
+
+    async def touch(self) -> None:
+        """It is in use: its idle time begins anew."""
+        await self._ask("touch")
 
     async def accept(self) -> GateStream:
         """Wait at the sandbox's gates, however long, for the next program that connects or asks for a name there.

@@ -183,7 +183,7 @@ def move(_sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -
     source_folder, source_name = os.path.split(source)
     if not source_name or not destination_name:
         raise Refused("bad_request", "from, to: the root cannot be moved", "from")
-    to_fd = _open_making(destination_folder)
+    to_fd = open_making(destination_folder)
     try:
         from_fd = open_path(source_folder, os.O_PATH | os.O_DIRECTORY)
         try:
@@ -254,7 +254,7 @@ def _linked(folder: str, name: str) -> str | None:
 
 def _prepare(folder: str, name: str, path: str) -> tuple[int, int]:
     """(the parent's descriptor, the mode that the new file gets)."""
-    directory = _open_making(folder)
+    directory = open_making(folder)
     old_mode = 0o644
     try:
         info = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -278,10 +278,10 @@ def _prepare(folder: str, name: str, path: str) -> tuple[int, int]:
 
 def make_directories(path: str) -> None:
     """Make the directory and its parents; no error when it exists. Refused when it cannot be."""
-    os.close(_open_making(clean(path)))
+    os.close(open_making(clean(path)))
 
 
-def _open_making(folder: str) -> int:
+def open_making(folder: str) -> int:
     """An O_PATH descriptor of the directory, made with its parents when absent."""
     flags = os.O_PATH | os.O_DIRECTORY
     try:
@@ -289,7 +289,7 @@ def _open_making(folder: str) -> int:
             return open_path(folder, flags)
         except FileNotFoundError:
             parent, name = os.path.split(folder)
-            above = _open_making(parent)
+            above = open_making(parent)
             try:
                 os.mkdir(name, 0o755, dir_fd=above)
             except FileExistsError:

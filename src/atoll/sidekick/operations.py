@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 
-from atoll.sidekick import files, gates, ports
+from atoll.sidekick import copying, files, gates, listening, ports, watching
 from atoll.sidekick.connection import Connection
-from atoll.sidekick.fields import number, seconds, variables, words
+from atoll.sidekick.fields import number, seconds, text, variables, words
 from atoll.sidekick.loop import Loop
 from atoll.sidekick.processes import WAITS, Follower, Process, Processes
 from atoll.sidekick.protocol import EXIT, RESIZE, RESULT, STDIN, STDIN_CLOSE, Refused
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 PROTOCOL_VERSION = 1
-QUIET = ("ping", "idle", "processes", "wait", "accept")  # looking is not activity
+QUIET = ("ping", "idle", "processes", "wait", "accept", "watch", "ports", "probe")  # looking is not activity
 STOP_GRACE_MAX_S = 300.0
+PIECE_BYTES = 65_536  # of output in one frame, where it came in smaller ones
 LIST_PIECE = 64  # processes of one frame
+LABEL_CHARACTERS = 256
 
 
 class Sidekick:
@@ -35,6 +37,10 @@ class Sidekick:
         self.env = env
         self.work_dir = work_dir
         self.pipes = 0  # connections to ports, open or in the making
+        self.probes = 0  # of those that only look
+        self.watches = 0
+        self.port_followers = 0
+        self.copies = 0
         self.streams = 0  # connections through gates, which are no activity of their own
         self.gates = gates.Gates(self, {})
         self.usage: Callable[[], dict[str, Any]] = dict
@@ -59,7 +65,9 @@ def start(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -
         rows=number(request, "rows", 24, 0xFFFF),
         stdin=bool(request.get("stdin")),
         timeout_s=seconds(request, "timeout_s", None),
+        label=text(request.get("label", ""), "label")[:LABEL_CHARACTERS],
     )
+    process.serves = bool(request.get("serves"))
     _follow(sidekick, connection, process, 0)
 
 
@@ -76,7 +84,7 @@ def _follow(sidekick: Sidekick, connection: Connection, process: Process, offset
     def pump() -> None:
         before = follower.offset
         while connection.room and not connection.closed:
-            piece = process.ring.read(follower.offset)
+            piece = process.ring.read_more(follower.offset, PIECE_BYTES)
             if piece is None:
                 break
             stream, data = piece
@@ -166,6 +174,11 @@ def idle(sidekick: Sidekick, connection: Connection, _request: dict[str, Any]) -
     connection.finish({"idle_s": 0.0 if sidekick.pipes else sidekick.processes.idle_s()})
 
 
+def touch(sidekick: Sidekick, connection: Connection, _request: dict[str, Any]) -> None:
+    """That it was asked for is activity: who has a socket that was handed over says so that it is in use."""
+    connection.finish({})
+
+
 def ping(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
     running = sum(1 for process in sidekick.processes.list() if process.exit is None)
     connection.finish({"version": PROTOCOL_VERSION, "processes": running, "usage": sidekick.usage()})
@@ -188,5 +201,11 @@ OPERATIONS: dict[str, Callable[[Sidekick, Connection, dict[str, Any]], None]] = 
     "remove": files.remove,
     "move": files.move,
     "dial": ports.dial,
+    "touch": touch,
+    "probe": ports.probe,
+    "watch": watching.watch,
+    "ports": listening.follow,
+    "copy": copying.copy,
+    "uncopy": copying.uncopy,
     "accept": gates.accept,
 }

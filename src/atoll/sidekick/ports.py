@@ -1,9 +1,10 @@
-"""Ports: a byte pipe from a client to a port on the sandbox's own loopback."""
+"""Ports: a byte pipe from a client to a port on the sandbox's own loopback, or a connection to it handed over."""
 
 from __future__ import annotations
 
 import errno
 import socket
+import struct
 import time
 
 from atoll.sidekick.connection import Connection
@@ -26,28 +27,44 @@ _LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 
 def dial(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
-    """RESULT {} once connected; from then on the connection carries the port's bytes, both ways, unframed."""
+    """RESULT {} once connected; from then on the connection carries the port's bytes, both ways, unframed.
+
+    With `pass`: RESULT {passed} with the connected socket itself beside it (SCM_RIGHTS), and that was all.
+    """
+    _dial(sidekick, connection, request, quiet=False)
+
+
+def probe(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
+    """The same for who only looks whether a server is well: it is no use of the sandbox."""
+    _dial(sidekick, connection, request, quiet=True)
+
+
+def _dial(sidekick: Sidekick, connection: Connection, request: dict[str, Any], *, quiet: bool) -> None:
     port = request.get("port")
     if not isinstance(port, int) or not 0 < port < 65_536:
         raise Refused("bad_request", "port: expected a number from 1 to 65535", "port")
     if port in sidekick.gates.ports:  # whoever comes from outside would pass for a program of the sandbox's
         raise Refused("unavailable", f"port {port} is the sandbox's way to the server, and nobody's way in")
-    if sidekick.pipes >= MAX_PIPES:
+    if sidekick.pipes + sidekick.probes >= MAX_PIPES:
         raise Refused("unavailable", f"at most {MAX_PIPES} connections to ports at once")
-    _Dialling(sidekick, connection, port).try_next()
+    dialling = _Dialling(sidekick, connection, port, quiet=quiet)
+    dialling.hands_over = request.get("pass") is True
+    dialling.try_next()
 
 
 class _Dialling:
     """A connection to a port that is not there yet: a program that does not accept must not hold up the others."""
 
-    def __init__(self, sidekick: Sidekick, connection: Connection, port: int) -> None:
+    def __init__(self, sidekick: Sidekick, connection: Connection, port: int, *, quiet: bool) -> None:
         self._sidekick = sidekick
+        self._quiet = quiet
+        self.hands_over = False
         self._connection = connection
         self._port = port
         self._left = list(_LOOPBACK)
         self._upstream: socket.socket | None = None
         self._timer = sidekick.loop.after(CONNECT_S, self._refuse)
-        sidekick.pipes += 1
+        self._count(1)
         connection.pause()
         connection.when_closed(self._give_up)
 
@@ -84,11 +101,22 @@ class _Dialling:
         self._timer.cancel()
         upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client, early = self._connection.detach()
+        if self.hands_over:
+            _hand_over(client, upstream)
+            self._ended()
+            return
         Pipe(self._sidekick.loop, client, upstream, early, {}, self._ended)
 
+    def _count(self, more: int) -> None:
+        if self._quiet:
+            self._sidekick.probes += more
+        else:
+            self._sidekick.pipes += more
+
     def _ended(self) -> None:
-        self._sidekick.pipes -= 1
-        self._sidekick.processes.last_active = time.monotonic()
+        self._count(-1)
+        if not self._quiet:
+            self._sidekick.processes.last_active = time.monotonic()
 
     def _refuse(self) -> None:
         self._drop_upstream()
@@ -97,7 +125,7 @@ class _Dialling:
     def _give_up(self) -> None:
         """Refused, or the client is gone."""
         self._timer.cancel()
-        self._sidekick.pipes -= 1
+        self._count(-1)
         self._drop_upstream()
 
     def _drop_upstream(self) -> None:
@@ -105,6 +133,17 @@ class _Dialling:
             self._sidekick.loop.forget(self._upstream.fileno())
             self._upstream.close()
             self._upstream = None
+
+
+def _hand_over(client: socket.socket, upstream: socket.socket) -> None:
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", upstream.fileno()))
+    try:
+        client.sendmsg([json_frame(RESULT, {"passed": True})], [rights])
+    except OSError:
+        pass  # nobody is there, or takes nothing: it learns that by the end of the stream
+    finally:
+        upstream.close()
+        client.close()
 
 
 class Pipe:

@@ -35,6 +35,10 @@ READER_GRACE_S = 5.0
 SHOWN_CHARACTERS = 256
 LOOK_AGAIN_S = 0.02
 LOOK_AGAIN_MAX_S = 0.25
+# A terminal gives at most 4 KiB at a time. Where it gives much of that, more is on the way: it is passed on together.
+BULK_BYTES = 2_048
+GATHER_BYTES = 65_536
+GATHER_S = 0.001
 
 
 WAITS = 1 << 62  # an offset far ahead: who only waits for the end never holds output back
@@ -61,6 +65,7 @@ class Process:
         self.started_at = time.time()
         self.started = time.monotonic()
         self.ring = Ring(ring_bytes)
+        self.label = ""
         self.exit: dict[str, Any] | None = None
         self.status: int | None = None
         self.timed_out = False
@@ -73,6 +78,8 @@ class Process:
         self.paused = False  # a follower is too far behind: its unread output would fall out of the ring
         self.followers: list[Follower] = []
         self.awaited: Follower | None = None  # stands for the first reader, who is on the way
+        self.told = 0  # the offset up to which followers were woken
+        self.gathering: Timer | None = None
         self.serves = False
         self.timers: list[Timer] = []
         self.stdin_timer: Timer | None = None
@@ -88,6 +95,7 @@ class Process:
             "output_start": self.ring.start,
             "output_end": self.ring.end,
             "exit": self.exit,
+            "label": self.label,
         }
 
 
@@ -119,6 +127,7 @@ class Processes:
         rows: int = 24,
         stdin: bool = False,
         timeout_s: float | None = None,
+        label: str = "",
         awaits_reader: bool = False,
     ) -> Process:
         """`awaits_reader`: for READER_GRACE_S no output is dropped before somebody follows; the program waits."""
@@ -128,6 +137,7 @@ class Processes:
             self._count += 1
             name = f"p{self._count}"
         process = Process(name, argv, tty, self._ring_bytes)
+        process.label = label
         process.oom_before = self._oom_count()
         try:
             if tty:
@@ -135,7 +145,7 @@ class Processes:
             else:
                 spawned = spawn_on_pipes(self._who, argv, env, cwd, stdin=stdin)
         except Missing as missing:
-            return self.fail(name, argv, missing.message, missing.code)
+            return self.fail(name, argv, missing.message, missing.code, label)
         process.pid = spawned.pid
         process.stdin = spawned.stdin
         process.outputs = dict(zip(spawned.outputs, (STDOUT, STDERR), strict=False))
@@ -150,9 +160,10 @@ class Processes:
             process.timers.append(self._loop.after(timeout_s, lambda: self._time_out(process)))
         return process
 
-    def fail(self, name: str, argv: list[str], message: str, code: int = 126) -> Process:
+    def fail(self, name: str, argv: list[str], message: str, code: int = 126, label: str = "") -> Process:
         """A process that could not be started: it has ended already, and its stderr says why."""
         process = Process(name, argv, False, self._ring_bytes)
+        process.label = label
         process.ring.append(STDERR, f"{message}\n".encode())
         process.exit = self._exit(process, code, None)
         self._keep(process)
@@ -332,8 +343,7 @@ class Processes:
         self._close_stdin_now(process)
         process.exit = self._ended(process)
         self._forget_old()
-        for follower in list(process.followers):
-            follower.wake()
+        self._wake(process)
 
     def _ended(self, process: Process) -> dict[str, Any]:
         assert process.status is not None
@@ -381,9 +391,24 @@ class Processes:
             data = b""  # EIO: the terminal's other side is closed
         if data:
             process.ring.append(process.outputs[fd], data)
-            for follower in list(process.followers):
-                follower.wake()
+            self._tell(process, len(data))
         return len(data)
+
+    def _tell(self, process: Process, size: int) -> None:
+        """Wake the followers, or soon, where a terminal is in the middle of a lot."""
+        if process.tty and size >= BULK_BYTES and process.ring.end - process.told < GATHER_BYTES:
+            if process.gathering is None:
+                process.gathering = self._loop.after(GATHER_S, lambda: self._wake(process))
+            return
+        self._wake(process)
+
+    def _wake(self, process: Process) -> None:
+        if process.gathering is not None:
+            process.gathering.cancel()
+            process.gathering = None
+        process.told = process.ring.end
+        for follower in list(process.followers):
+            follower.wake()
 
     def _flush_stdin(self, process: Process) -> None:
         fd = process.stdin

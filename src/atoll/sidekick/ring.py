@@ -6,6 +6,7 @@ Chunks keep their stream (stdout or stderr); offsets count both streams together
 from __future__ import annotations
 
 from collections import deque
+from itertools import takewhile
 
 
 class Ring:
@@ -38,3 +39,22 @@ class Ring:
         if offset < at:  # a follower is nearly always at the newest chunk; others look from the front
             at, stream, data = next(c for c in self._chunks if c[0] + len(c[2]) > offset)
         return stream, data[offset - at :] if offset > at else data
+
+    def read_more(self, offset: int, limit: int) -> tuple[int, bytes] | None:
+        """The same with what follows of that stream, up to `limit` bytes where its chunks are smaller."""
+        piece = self.read(offset)
+        if piece is None or len(piece[1]) >= limit:
+            return piece
+        stream, data = piece
+        at = max(offset, self.start) + len(data)
+        if at >= self.end:
+            return piece
+        following = list(takewhile(lambda chunk: chunk[0] >= at, reversed(self._chunks)))
+        parts, size = [data], len(data)
+        while following:
+            _, of, chunk = following.pop()
+            size += len(chunk)
+            if of != stream or size > limit:
+                break
+            parts.append(chunk)
+        return stream, b"".join(parts)

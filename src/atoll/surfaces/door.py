@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from atoll.domain.errors import RateLimited, Unauthenticated
 from atoll.domain.key import KEY_PREFIX_CHARS, KeyKind
 from atoll.domain.principal import Principal
 from atoll.domain.rate import Rate
+from atoll.domain.sandbox_token import TERMINAL_PREFIX, TOKEN_PREFIX
 from atoll.services.audit.requests import RequestEvents
 from atoll.services.identity.connected import PREFIX as CONNECTED
 from atoll.services.identity.jwt_checks import looks_like_token
@@ -27,6 +28,7 @@ from atoll.surfaces.actions import action_of
 from atoll.surfaces.credentials import NO_QUERY, QueryWays, credential
 from atoll.surfaces.key_watch import watched
 from atoll.surfaces.rate_limit import SURFACES, CountersOf, RateLimits, RateSettings, SurfaceRates
+from atoll.surfaces.ways import USUAL, Ways
 from atoll.telemetry.trace import trace_of
 
 # Statuses of a change that was understood and not made; what was not understood was none.
@@ -42,6 +44,10 @@ class Keys(Protocol):
 
     async def authenticate(self, text: str) -> Principal:
         """The principal of a valid key's text; Unauthenticated for any other text."""
+        ...
+
+    async def still_good(self, text: str) -> Principal:
+        """As `authenticate`, for a connection that it opened and that lasts."""
         ...
 
     def log_use(
@@ -82,6 +88,7 @@ class DoorLimits:
     trusted_proxies: tuple[Network, ...] = ()
     surfaces: Mapping[str, SurfaceRates] = field(default_factory=lambda: SURFACES)
     query: QueryWays = NO_QUERY
+    cookies_act: bool = False  # where no page of a sandbox has this server's origin; elsewhere they open pages alone
 
     @property
     def rates(self) -> RateSettings:
@@ -106,15 +113,19 @@ class Door:
         self._sockets: Counter[str] = Counter()
         self.requests: RequestEvents | None = None  # is told of changes that no event tells of
 
-    async def admit(self, scope: Scope, classes: Sequence[str] = (), header: bytes | None = None) -> Principal:
+    async def admit(self, scope: Scope, classes: Sequence[str] = (), ways: Ways = USUAL) -> Principal:
         """The principal of the request's credential. Unauthenticated, or RateLimited with the wait.
 
-        `classes` are the surface's and the route's among the rates, `header` is one that may carry it besides.
+        `classes` are the surface's and the route's among the rates, `ways` how it may come besides.
         """
         trace = trace_of(scope)
         peer = trace.peer = self.peer(scope)
         try:
-            text = credential(scope, header=header, query=self._limits.query)
+            if ways.cookie and not (ways.page or self._limits.cookies_act):
+                ways = replace(ways, cookie="")
+            text = credential(scope, ways=ways, query=self._limits.query)
+            if text is not None and text.startswith(TERMINAL_PREFIX) and scope["type"] != "websocket":
+                text = None  # it stands in addresses: it opens what it is for, and nothing else
             if text is None:
                 await self._rates.refuse((f"address {network_of(peer)}",))
                 raise NoCredential(in_query=b"api_key=" in scope.get("query_string", b""))
@@ -135,6 +146,21 @@ class Door:
         peer = trace.peer = self.peer(scope)
         await self._rates.spend_unknown(trace, network_of(peer), classes, is_here=self._is_here(scope, peer))
 
+    async def again(self, scope: Scope, principal: Principal | None, classes: Sequence[str] = ()) -> None:
+        """One more request of somebody who was let in a moment ago, None for anybody: it counts all the same."""
+        trace = trace_of(scope)
+        peer = trace.peer = self.peer(scope)
+        if principal is None:
+            await self._rates.spend_unknown(trace, network_of(peer), classes, is_here=self._is_here(scope, peer))
+        elif self.limits_rate_of(scope, principal):
+            await self._rates.spend(trace, network_of(peer), principal, classes)
+
+    def limits_rate_of(self, scope: Scope, principal: Principal | None) -> bool:
+        """Whether the requests of one who asks like this are counted."""
+        return (principal is not None and principal.kind is KeyKind.STANDARD) or not self._is_here(
+            scope, self.peer(scope)
+        )
+
     def watch(self, scope: Scope) -> AbstractContextManager[None]:
         """While it is open, the request's connection is ended once its key is revoked or has expired, or its principal
         may do less than when it was admitted."""
@@ -143,7 +169,7 @@ class Door:
             if ADMITTED not in scope:  # let in otherwise than by a credential: whoever did that watches
                 return
             text, before = scope[ADMITTED]
-            now = await self._keys.authenticate(text)
+            now = await self._keys.still_good(text)
             if not now.covers(before):
                 raise Unauthenticated
 
@@ -151,17 +177,18 @@ class Door:
 
     @contextmanager
     def socket(self, principal: Principal) -> Generator[None]:
-        """Holds one of the principal's WebSocket places while it is open."""
-        if self._sockets[principal.credential] >= self._limits.sockets_per_key:
+        """Holds one of the principal's WebSocket places while it is open: those of a key, whose tokens have no more."""
+        holder = principal.rated_as or principal.credential
+        if self._sockets[holder] >= self._limits.sockets_per_key:
             limit = self._limits.sockets_per_key
             raise RateLimited(f"this key has {limit} streams open already ({limit}/{limit})", retry_after_s=5)
-        self._sockets[principal.credential] += 1
+        self._sockets[holder] += 1
         try:
             yield
         finally:
-            self._sockets[principal.credential] -= 1
-            if not self._sockets[principal.credential]:
-                del self._sockets[principal.credential]
+            self._sockets[holder] -= 1
+            if not self._sockets[holder]:
+                del self._sockets[holder]
 
     def note_outcome(self, scope: Scope, operation: str, status: int) -> None:
         """Into the audit trail, unless an event tells it already: a change that was asked for, made or not."""
@@ -232,7 +259,7 @@ def _guesser(text: str, peer: str) -> tuple[str, ...]:
     """Under what a refusal counts. Of a key, the prefix too: many addresses may try the rest of one. Tokens and
     connections' names begin alike whosever they are: by their prefix, a stranger would keep everybody out."""
     address = f"address {network_of(peer)}"
-    if looks_like_token(text) or text.startswith(CONNECTED):
+    if looks_like_token(text) or text.startswith((CONNECTED, TOKEN_PREFIX)):
         return (address,)
     return (address, f"prefix {text[:KEY_PREFIX_CHARS]}")
 

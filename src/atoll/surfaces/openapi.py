@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 from atoll.surfaces.operation import JSON, WEBSOCKET, Answer, Operation, Parameter
 
 REF = "#/components/schemas/{model}"
+EVENT_STREAM = "text/event-stream"
 SECURITY, KEY_HEADER, ADMIN_HEADER = "apiKey", "apiKeyHeader", "adminKeyHeader"
 ALWAYS = (400, 401, 429, 500)  # what any protected operation may answer
 _TYPES = {str: "string", int: "integer", bool: "boolean"}
@@ -47,8 +48,10 @@ IDEMPOTENCY_KEY: Document = {
 }
 
 
-def document(operations: Iterable[Operation], error: type[BaseModel], *, version: str) -> Document:
-    """The whole document. `error` is the model of every error body."""
+def document(
+    operations: Iterable[Operation], error: type[BaseModel], *, version: str, title: str = "Atoll"
+) -> Document:
+    """The whole document. `error` is the model of every error body that has none of its own."""
     found = list(operations)
     errors = {one.error or error for one in found}
     models = dict.fromkeys({*_answer_models(found), *errors}, "serialization")
@@ -67,7 +70,7 @@ def document(operations: Iterable[Operation], error: type[BaseModel], *, version
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "Atoll",
+            "title": title,
             "version": version,
             "description": "Computers on demand: isolated sandboxes and workspaces over several protocols.",
         },
@@ -171,6 +174,9 @@ def _add_content(response: Document, answer: Answer, schemas: dict[type, Any]) -
     if answer.status in (HTTPStatus.SWITCHING_PROTOCOLS, HTTPStatus.NO_CONTENT):
         return
     content = response.setdefault("content", {})
+    if answer.media == EVENT_STREAM and answer.schema is None:
+        content[answer.media] = {}  # of events, each of a form of its own
+        return
     if answer.schema is None:
         text = answer.media.startswith("text/")
         content[answer.media] = {"schema": {"type": "string"}} if text else _binary()

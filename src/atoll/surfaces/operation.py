@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 from atoll.domain.errors import InvalidInput
 from atoll.domain.principal import Principal
 from atoll.surfaces.actions import READING
+from atoll.surfaces.ways import Ways
 
 WEBSOCKET = "WEBSOCKET"  # stands where an operation's method does
 JSON = "application/json"
@@ -146,6 +147,15 @@ class Operation:
     once: Once | None = None  # it takes an Idempotency-Key, with which it has one effect however often it is sent
     rates: tuple[str, ...] = ()  # classes of the settings' `rates` that it counts in besides its surface's
     header: bytes | None = None  # one that carries its credential besides, and before, the usual ones
+    token_in_query: bool = False  # it takes ?token=, as `Ways` says, like the next three
+    subprotocol: bool = False
+    cookie: str = ""
+    page: bool = False
+
+    @property
+    def ways(self) -> Ways:
+        """How its credential may come besides the usual headers."""
+        return Ways(self.header, self.token_in_query, self.subprotocol, self.cookie, self.page)
 
     @property
     def changes(self) -> bool:

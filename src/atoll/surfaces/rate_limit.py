@@ -33,6 +33,7 @@ SURFACES: Mapping[str, SurfaceRates] = {
     "testbase_execute": SurfaceRates(address=Window(30, 900.0)),
     "signup": SurfaceRates(address=Window(5, 3600.0)),
     "objects": SurfaceRates(key=Rate(100.0, 400)),
+    "previews": SurfaceRates(key=Rate(500.0, 2_000)),
     **dict.fromkeys(("execbox", "terminal_platform", "computesdk"), SurfaceRates()),
 }
 

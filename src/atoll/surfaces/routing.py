@@ -5,6 +5,7 @@ app.py makes the routes of all dialects with it. A route admits, calls the handl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol, cast
@@ -22,6 +23,7 @@ from atoll.domain.errors import AtollError, Internal
 from atoll.domain.ids import SANDBOX_ID
 from atoll.surfaces.door import Door
 from atoll.surfaces.operation import WEBSOCKET, Handler, Operation, PublicHandler, SocketHandler
+from atoll.surfaces.ways import CHOSEN
 from atoll.telemetry.trace import trace_of
 
 _log = structlog.get_logger("atoll.surface")
@@ -45,13 +47,23 @@ class Dialect(Protocol):
     def upgrade_required(self) -> Response: ...
 
 
+class _Socket(WebSocket):
+    """One that names, when it is accepted, the subprotocol that the door chose."""
+
+    async def accept(
+        self, subprotocol: str | None = None, headers: Iterable[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        await super().accept(subprotocol or self.scope.get(CHOSEN), headers)
+
+
 class PathRoute(BaseRoute):
     """All operations of one path template."""
 
     def __init__(self, path: str, operations: list[Operation], door: Door, dialect: Dialect) -> None:
         self.path = path
         self.operations = tuple(operations)
-        self._regex, _, _ = compile_path(path)
+        # names of files may have line ends, which `.` does not match and `$` ignores
+        self._regex = re.compile(compile_path(path)[0].pattern, re.DOTALL)
         self._door = door
         self._dialect = dialect
         self._by_method = {operation.method: operation for operation in operations}
@@ -65,7 +77,7 @@ class PathRoute(BaseRoute):
         if scope["type"] not in ("http", "websocket"):
             return Match.NONE, {}
         slashes = _encoded_slashes(scope)
-        found = self._regex.match(slashes or scope["path"])
+        found = self._regex.fullmatch(slashes or scope["path"])
         if found is None:
             return Match.NONE, {}
         params = found.groupdict()
@@ -118,7 +130,7 @@ class PathRoute(BaseRoute):
             if operation.public:
                 await self._door.admit_anyone(scope, self._rates(operation))
                 return await cast(PublicHandler, operation.handler)(request)
-            principal = await self._door.admit(scope, self._rates(operation), operation.header)
+            principal = await self._door.admit(scope, self._rates(operation), operation.ways)
             if scope["query_string"]:
                 operation.check_query(request)
             return await cast(Handler, operation.handler)(request, principal)
@@ -140,13 +152,13 @@ class PathRoute(BaseRoute):
         if all(operation.public for operation in self.operations):
             await self._door.admit_anyone(scope, (self._dialect.surface,))
         else:
-            await self._door.admit(scope, (self._dialect.surface,), self.operations[0].header)
+            await self._door.admit(scope, (self._dialect.surface,), self.operations[0].ways)
         if scope["type"] == "http" and scope["method"] == "GET" and self._socket is not None:
             return self._dialect.upgrade_required()
         return self._dialect.method_not_allowed(self._allowed)
 
     async def _handle_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        socket = WebSocket(scope, receive, send)
+        socket = _Socket(scope, receive, send)
         status = 101
         try:
             await socket.receive()  # websocket.connect
@@ -156,7 +168,7 @@ class PathRoute(BaseRoute):
                 status = response.status_code
                 await socket.send_denial_response(response)
                 return
-            principal = await self._door.admit(scope, self._rates(operation), operation.header)
+            principal = await self._door.admit(scope, self._rates(operation), operation.ways)
             if scope["query_string"]:
                 operation.check_query(socket)
             with self._door.socket(principal):

@@ -1,7 +1,8 @@
 """uvicorn's HTTP and WebSocket protocols with the bounds that they lack; `serve` hands them to uvicorn.
 
 What is bounded: the head of a request in bytes and time, how long the rest of a body is read that nobody asked for,
-empty fragments of a message, pongs that wait to be written, and how long a peer that vanished is believed in.
+empty fragments of a message, frames in a turn of the event loop, frames that carry nothing, pongs that wait to be
+written, and how long a peer that vanished is believed in.
 """
 
 from __future__ import annotations
@@ -9,28 +10,42 @@ from __future__ import annotations
 import asyncio
 import socket
 from asyncio.transports import BaseTransport
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets import http11
-from websockets.frames import Frame
+from websockets.frames import Frame, Opcode
 
 HEAD_BYTES_MAX = 64 * 1024
 HEAD_S = 15.0  # for a whole request head, and for the first one to begin
 REST_S = 5.0  # for the rest of a body that was not read before the answer
 EMPTY_FRAGMENTS_MAX = 10_000  # of one message: they would be free otherwise
+IDLE_FRAMES_PER_S = 2_000  # control frames and frames without data, which carry nothing, from one peer
+FRAMES_PER_TURN = 256  # of one connection, in one turn of the event loop
+PIECE_BYTES = 6 * FRAMES_PER_TURN  # that are parsed at a time: the smallest frame has six bytes
+MESSAGES_PER_TURN = 16  # that a handler is given before the others have their turn
 PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 15.0  # so that a peer that vanished is noticed before the second ping
 PEER_GONE_MS = 40_000  # bytes that the peer's machine has not acknowledged for so long end the connection
 LINGER_S, QUIET_S = 2.0, 0.2  # that a peer who broke the rules has to read why, in all and after its last bytes
-CLOSE_BAD_DATA, CLOSE_TOO_LARGE, CLOSE_RESTART = 1007, 1009, 1012
+CLOSE_BAD_DATA, CLOSE_FLOOD, CLOSE_TOO_LARGE, CLOSE_RESTART = 1007, 1008, 1009, 1012
 LOST = "atoll.lost"  # in a WebSocket's extensions: an Event, set when the connection is gone, read or not
 END = "atoll.end"  # in every scope's extensions: ends the connection, with a close code and a reason; whether it could
 
 # websockets parses the head of an upgrade once more, after `Http`, whose bounds are to be the only ones.
 http11.MAX_LINE_LENGTH = 2 * HEAD_BYTES_MAX
 http11.MAX_NUM_HEADERS = HEAD_BYTES_MAX
+
+
+GONE = "atoll.gone"  # in a request's extensions: takes what is to be called when its connection is lost, or None
+
+
+ANSWER = "atoll.answer"  # in a request's extensions: answers it in one step, as `Http.answer` says
+
+
+_BODILESS = (204, 304)
 
 
 class BadHead(Exception):
@@ -43,6 +58,7 @@ class Http(HttpToolsProtocol):
     _head_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
     _wrong = "Invalid HTTP request received."
+    _when_gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -51,6 +67,8 @@ class Http(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._go_on()
         super().connection_lost(exc)
+        if self._when_gone is not None:
+            self._when_gone()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -61,7 +79,7 @@ class Http(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {END: self.end}  # type: ignore[dict-item]
+        self.scope["extensions"] = {END: self.end, GONE: self.when_gone, ANSWER: self.answer}  # type: ignore[dict-item]
         self._head_bytes = 0
         if self._deadline is None:
             self._end_in(HEAD_S)
@@ -105,6 +123,35 @@ class Http(HttpToolsProtocol):
         """Hang up; to what answers the request the client has gone."""
         self.transport.close()
         self.loop.call_later(LINGER_S, self.transport.abort)  # where the client does not read what is on its way
+        return True
+
+    def when_gone(self, call: Callable[[], None] | None) -> None:
+        """Whoever streams without reading hears of it so: what is sent then is dropped in silence."""
+        self._when_gone = call
+        if call is not None and self.transport.is_closing():
+            call()
+
+    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        """The whole answer in one write, for who has the parsed headers of another's, with the body's length among them
+        where there is a body. False, and nothing done, where that cannot be: the ordinary way can."""
+        cycle = self.cycle
+        if self.pipeline:
+            return False  # the last request that came is not the one that is answered
+        if cycle.response_started or cycle.disconnected or self.flow.write_paused or not cycle.keep_alive:
+            return False
+        if status not in _BODILESS and not any(name == b"content-length" for name, _ in headers):
+            return False
+        lines = [STATUS_LINE[status]]
+        for name, value in self.server_state.default_headers:
+            lines += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines += (b"\r\n", body)
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        self.transport.write(b"".join(lines))
+        cycle.on_response()
         return True
 
     def _is_idle(self) -> bool:
@@ -183,11 +230,21 @@ class HeadWithBody:
 
 
 class WebSocket(WebSocketsSansIOProtocol):
-    """RFC 6455 without extensions, with backpressure for pings too."""
+    """RFC 6455 without extensions, with backpressure for pings too.
+
+    One read may hold 43,000 frames. So it is parsed in pieces, no more than a few hundred frames in a turn of the loop
+    and none while messages wait for the handler; meanwhile nothing is read.
+    """
 
     _pong: bytes | None = None
     _failed_at: float | None = None
     _empty_fragments = 0
+    _unparsed: bytes | memoryview = b""
+    _turn: asyncio.Handle | None = None
+    _frames = 0  # in this turn
+    _messages = 0  # that the handler took since others had their turn
+    _idle_frames = 0  # in the second that began at `_idle_since`
+    _idle_since = 0.0
     _lost: asyncio.Event
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -199,6 +256,7 @@ class WebSocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost.set()
+        self._unparsed = b""
         super().connection_lost(exc)
 
     def handle_connect(self, event: Any) -> None:
@@ -224,9 +282,27 @@ class WebSocket(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             self.handshake_complete = True  # refused, which is complete too: else uvicorn logs an error
+        if self._unparsed and not self.read_paused:  # a close reads on
+            self._in_another_turn()
+
+    async def receive(self) -> Any:
+        self._messages += 1
+        if self._messages > MESSAGES_PER_TURN:
+            self._messages = 0
+            await asyncio.sleep(0)  # messages that wait are had without waiting, and may cost the handler no wait
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            if self._unparsed:
+                self._in_another_turn()
+            elif not self.transport.is_closing():
+                self.transport.resume_reading()
+        return message
 
     def handle_ping(self) -> None:
         answer = b"".join(self.conn.data_to_send())
+        if not answer:
+            return  # the ping before it was answered for both
         if self.writable.is_set():
             self.transport.write(answer)
         else:
@@ -263,10 +339,51 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.handle_parser_exception()
 
     def data_received(self, data: bytes) -> None:
-        if self._failed_at is None:
-            super().data_received(data)
-        else:
+        if self._failed_at is not None:
             self._linger(self._failed_at)
+        elif self._unparsed:  # read although it was paused: by a close, or by TLS
+            self._unparsed = bytes(self._unparsed) + data
+            self._in_another_turn()
+        else:
+            self._unparsed = memoryview(data)
+            self._parse()
+
+    def _in_another_turn(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+        if self._turn is None:
+            self._turn = self.loop.call_soon(self._parse)
+
+    def _parse(self) -> None:
+        """What a turn allows of what was read. The head of the handshake in one piece: the caller waits for it."""
+        self._turn = None
+        self._frames = 0
+        while self._unparsed and not self.read_paused and self._failed_at is None:
+            if self._frames >= FRAMES_PER_TURN:
+                self._in_another_turn()
+                return
+            size = PIECE_BYTES if self.handshake_initiated else len(self._unparsed)
+            piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+            super().data_received(bytes(piece))
+        if not (self._unparsed or self.read_paused or self.transport.is_closing()):
+            self.transport.resume_reading()
+
+    def handle_events(self) -> None:
+        events = self.conn.events
+        self._frames += len(events)
+        idle = sum(isinstance(event, Frame) and (event.opcode >= Opcode.CLOSE or not event.data) for event in events)
+        if idle and self._is_flood(idle):
+            self.conn.events_received()
+            self._refuse(CLOSE_FLOOD, "too many frames without data")
+            return
+        super().handle_events()
+
+    def _is_flood(self, idle: int) -> bool:
+        now = self.loop.time()
+        if now - self._idle_since >= 1:
+            self._idle_frames, self._idle_since = 0, now
+        self._idle_frames += idle
+        return self._idle_frames > IDLE_FRAMES_PER_S
 
     def handle_parser_exception(self) -> None:
         """Send the close frame, then read what is still coming for a while: closing with unread bytes would reset the
@@ -274,13 +391,16 @@ class WebSocket(WebSocketsSansIOProtocol):
         if self._failed_at is not None:
             return
         self._failed_at = self.loop.time()
-        assert self.conn.close_sent is not None
+        was_held, self._unparsed = bool(self._unparsed), b""
+        if self.conn.close_sent is None:  # frames before the handshake was answered
+            self.transport.abort()
+            return
         code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.stop_keepalive()
-        if self.read_paused:
+        if self.read_paused or was_held:
             self.read_paused = False
             self.transport.resume_reading()
         self._linger(self._failed_at)
@@ -292,7 +412,7 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.close_timer = self.loop.call_later(min(QUIET_S, left_s), self.transport.close)
 
     def keepalive_timeout(self) -> None:
-        if self.read_paused:
+        if self.read_paused or self._unparsed:
             # The pong may lie unread behind what the process has not taken: silence proves nothing. A machine that
             # is gone is noticed by TCP, whose acknowledgements do not wait for us.
             self.pong_timer = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class LedgerMetrics:
@@ -29,6 +31,10 @@ class LedgerMetrics:
             ("bound", "percent"),
             registry=registry,
         )
+        self._problems = Gauge("ledger_problems", "What the last proof of the ledger found wrong", registry=registry)
+        self._proved_at = Gauge(
+            "ledger_proved_timestamp_seconds", "When the ledger was proved the last time; 0: not yet", registry=registry
+        )
         self._late = Counter(
             "ledger_settled_late_total",
             "Charges that had to be tried again for a database that was down",
@@ -51,6 +57,10 @@ class LedgerMetrics:
 
     def warned(self, bound: str, percent: int) -> None:
         self._warnings.labels(bound, str(percent)).inc()
+
+    def proved(self, problems: int, at: datetime) -> None:
+        self._problems.set(problems)
+        self._proved_at.set(at.timestamp())
 
     def settled_late(self) -> None:
         self._late.inc()

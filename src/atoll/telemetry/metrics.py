@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
@@ -21,6 +22,7 @@ from atoll.telemetry.model_metrics import ModelMetrics
 from atoll.telemetry.task_metrics import TaskMetrics
 
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+CREATE_BUCKETS_S = (0.001, 0.0025, *DURATION_BUCKETS_S, 30, 60)
 SNAPSHOT_BUCKETS_BYTES = (2**10, 10 * 2**10, 100 * 2**10, 2**20, 10 * 2**20, 100 * 2**20, 2**30)
 MAX_SANDBOX_LABELS = 1000
 MAX_COMMAND_LABELS = 40
@@ -28,6 +30,7 @@ MAX_COUNTED_COMMANDS = 1000
 COMMAND_LABEL_CHARS = 64
 OTHER = "other"
 UNMATCHED = "unmatched"
+STATUSES = frozenset({*(status.value for status in HTTPStatus), 499})  # 499: the client has gone
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"})
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -134,8 +137,15 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self.tasks = TaskMetrics(registry)
         self._created = Counter("sandbox_created_total", "Sandboxes created", registry=registry)
+        self._create_duration = Histogram(
+            "sandbox_create_duration_seconds",
+            "How long it took to make sandboxes",
+            buckets=CREATE_BUCKETS_S,
+            registry=registry,
+        )
         self.active = 0
         self._active = Gauge("sandbox_active", "Sandboxes that are live now", registry=registry)
         self._execs = ExecCounts()
@@ -187,14 +197,15 @@ class Metrics:
         self.ledger = LedgerMetrics(registry)
         self.models = ModelMetrics(registry)
         # `labels()` costs more than the increment itself: the children of known routes are kept at hand.
-        self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._request_children: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
 
     def count_dropped_uses(self, count: Callable[[], int]) -> None:
         """Show what `count` says as `key_uses_dropped_total`; once."""
         self.registry.register(DroppedUses(count))
 
-    def sandbox_created(self) -> None:
+    def sandbox_created(self, duration_s: float = 0.0) -> None:
         self._created.inc()
+        self._create_duration.observe(duration_s)
 
     def sandbox_ended(self, sandbox_id: str) -> None:
         """Its id is no label any more; what it counted moves to `other`."""
@@ -241,13 +252,15 @@ class Metrics:
         self._lost.set(lost)
 
     def request(self, method: str, path: str, status: int, duration_s: float) -> None:
-        """`path` is a route's template or UNMATCHED, never what the client typed."""
-        key = (method, path, status)
+        """`path` is a route's template or UNMATCHED, never what the client typed. A status that is none of HTTP's, as
+        programs behind previews may answer with, counts as the class that it says."""
+        told = str(status) if status in STATUSES else f"{status // 100}xx"
+        key = (method, path, told)
         children = self._request_children.get(key)
         if children is None:
             bounded = method if method in METHODS else OTHER
             children = (
-                self._requests.labels(bounded, path, str(status)),
+                self._requests.labels(bounded, path, told),
                 self._request_duration.labels(bounded, path),
             )
             if method in METHODS:

@@ -9,14 +9,17 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atoll.domain.origin import ORIGIN, Origin
-from atoll.telemetry import logs
-from atoll.telemetry.metrics import UNMATCHED, Metrics
+from atoll.telemetry import logs, spans
+from atoll.telemetry.metrics import METHODS, OTHER, UNMATCHED, Metrics
+
+if TYPE_CHECKING:
+    from atoll.telemetry.otlp import Traces
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _RESPONSES = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
@@ -46,16 +49,18 @@ def trace_of(scope: Scope) -> Trace:
 class Tracing:
     """Pure ASGI, a few microseconds for a request. X-Request-Id is taken over when well formed, else made."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: Traces | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        trace = scope["trace"] = Trace(request_id=_request_id(scope))
+        request_id, parent = _named(scope)
+        trace = scope["trace"] = Trace(request_id=request_id)
         ORIGIN.set(trace)
         header = (b"x-request-id", trace.request_id.encode())
         structlog.contextvars.clear_contextvars()
@@ -72,16 +77,38 @@ class Tracing:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_traced)
+            if self._traces is not None and scope["path"] not in QUIET:
+                await self._spanned(self._traces, scope, receive, send_traced, parent)
+            elif parent:
+                with spans.current(spans.Passed(parent)):
+                    await self._app(scope, receive, send_traced)
+            else:
+                await self._app(scope, receive, send_traced)
         finally:
             duration_s = perf_counter() - started
             if scope["type"] == "http":
                 self._count(scope, trace, duration_s)
             self._write(scope, trace, duration_s)
 
+    async def _spanned(self, traces: Traces, scope: Scope, receive: Receive, send: Send, parent: str) -> None:
+        """With a span of the request, which bears the template of its path and never the path."""
+        trace: Trace = scope["trace"]
+        method = _method(scope)
+        with traces.request(method, scope, parent) as span:
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                span.set("name", f"{method} {trace.route}")
+                span.set("http.route", trace.route)
+                span.set("http.response.status_code", trace.status or 500)
+                span.set("atoll.request_id", trace.request_id)
+                if trace.key_id is not None:
+                    span.set("atoll.key_id", trace.key_id)
+                if trace.sandbox_id is not None:
+                    span.set("atoll.sandbox_id", trace.sandbox_id)
+
     def _count(self, scope: Scope, trace: Trace, duration_s: float) -> None:
-        method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
-        self._metrics.request(method, trace.route, trace.status or 500, duration_s)
+        self._metrics.request(_method(scope), trace.route, trace.status or 500, duration_s)
 
     def _write(self, scope: Scope, trace: Trace, duration_s: float) -> None:
         if trace.route in QUIET and trace.status < 400:
@@ -102,10 +129,18 @@ class Tracing:
         logs.request(fields)
 
 
-def _request_id(scope: Scope) -> str:
+def _named(scope: Scope) -> tuple[str, str]:
+    """The request's id, and the span of its caller's that it is a part of."""
+    request_id, parent = None, None
     for name, value in scope["headers"]:
         if name == b"x-request-id":
-            if _REQUEST_ID.fullmatch(value):
-                return value.decode()
-            break
-    return secrets.token_hex(8)
+            request_id = request_id or value
+        elif name == b"traceparent":
+            parent = parent or value
+    taken = request_id is not None and _REQUEST_ID.fullmatch(request_id) is not None
+    return request_id.decode() if taken and request_id else secrets.token_hex(8), spans.parent_of(parent)
+
+
+def _method(scope: Scope) -> str:
+    method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
+    return method if method in METHODS else OTHER

@@ -160,6 +160,7 @@ class FakeProcess:
             self.ring.start,
             self.ring.end,
             self.exit,
+            self.spec.label,
         )
 
     async def _run(self, program: Program) -> None:

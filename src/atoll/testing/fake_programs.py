@@ -14,9 +14,11 @@ from atoll.domain.errors import AtollError
 from atoll.sidekick.protocol import STDERR, STDOUT
 from atoll.testing.fake_files import FakeFiles
 from atoll.testing.fake_processes import FakeProcess
+from atoll.testing.fake_tar import fake_tar
 
 Command = Callable[["Context", list[str]], Awaitable[int]]
 FLOOD_BYTES = 65_536
+JOB = "# atoll job"  # how the script of a background job's loop begins
 
 
 class Context:
@@ -210,7 +212,7 @@ async def _id(context: Context, args: list[str]) -> int:
 async def _shell(context: Context, args: list[str]) -> int:
     """`sh -c SCRIPT`, or line by line from stdin."""
     if args[:1] and args[0].startswith("-") and args[0].endswith("c"):
-        return await _script(context, args[1])
+        return await (_job(context, args[3:]) if args[1].startswith(JOB) else _script(context, args[1]))
     pending = b""
     interactive = context.process.spec.tty
     if interactive:
@@ -222,6 +224,19 @@ async def _shell(context: Context, args: list[str]) -> int:
             if interactive:
                 await context.out(b"$ ")
     return await _script(context, pending.decode(errors="replace")) if pending else context.last
+
+
+async def _job(context: Context, args: list[str]) -> int:
+    """A background job's loop: `SECONDS COMMAND...`."""
+    runs = failed = 0
+    while True:
+        try:
+            code = await _call(context, args[1:])
+        except Leave as leave:
+            code = leave.code
+        runs, failed = runs + 1, failed + (code != 0)
+        await context.process.complain(f"{runs} {failed} {code}")
+        await asyncio.sleep(float(args[0]))
 
 
 async def _script(context: Context, script: str) -> int:
@@ -308,4 +323,5 @@ PROGRAMS: dict[str, Command] = {
     "id": _id,
     "sh": _shell,
     "bash": _shell,
+    "tar": fake_tar,
 }

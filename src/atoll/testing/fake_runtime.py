@@ -13,11 +13,13 @@ import socket
 import time
 from asyncio import StreamReader, StreamWriter
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from atoll.domain.copied import CopiedEntry, CopyEnd
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, Unavailable
 from atoll.domain.mounts import check_mounts
 from atoll.domain.process import MAIN, Exit, FileEntry, ProcessInfo, ProcessSpec, RunResult
@@ -25,13 +27,15 @@ from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec, Usage
 from atoll.domain.secret import FILES_FOLDER
 from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.runtimes.base import Capability, Check, Ended, Found, Handle, Report, Runtime
-from atoll.sidekick.client import GateStream, ProcessStream, SidekickClient
+from atoll.sidekick.client import GateStream, ProcessStream, SidekickClient, WatchStream
 from atoll.sidekick.keeper_client import KeeperClient
 from atoll.sidekick.protocol import CHUNK_BYTES, STDERR, STDOUT
+from atoll.testing.fake_copying import copied
 from atoll.testing.fake_files import FakeFiles
 from atoll.testing.fake_processes import FakeProcess, FakeStream
 from atoll.testing.fake_programs import Context, run
 from atoll.testing.fake_trees import FakeTrees, TreeFiles
+from atoll.testing.fake_watch import FakeWatch, listening
 
 ENDED_KEPT = 32
 EVENTS_MAX = 10_000
@@ -332,6 +336,9 @@ class FakeRuntime(Runtime):
                 sandbox.files.keep(process.id, process.cwd, path)
         sandbox.files.swap(path, tree_id, read_only=read_only)
 
+    async def mount_host(self, sandbox_id: str, root: str, below: str, path: str, *, read_only: bool) -> None:
+        _sandbox(self.host, sandbox_id).files.mount_host(Path(root, below), path, read_only=read_only)
+
     async def tree_mounts(self, sandbox_id: str) -> list[WorkspaceMount]:
         return list(_sandbox(self.host, sandbox_id).files.mounts)
 
@@ -426,6 +433,32 @@ class FakeSidekick(SidekickClient):
         ours, theirs = socket.socketpair()
         self._host.keep(_echo(theirs))
         return await asyncio.open_connection(sock=ours)
+
+    async def touch(self) -> None:
+        self._sandbox()
+
+    async def probe(self, port: int) -> tuple[StreamReader, StreamWriter]:
+        return await self.dial(port)
+
+    async def watch(self, path: str, ignored: Sequence[str] = ()) -> WatchStream:
+        return FakeWatch(lambda: _sandbox(self._host, self._id).files, path, ignored)
+
+    async def copy(
+        self, source: str, target: str, *, ignored: Sequence[str] = (), links: Sequence[str] = (), again: bool = False
+    ) -> AsyncGenerator[list[CopiedEntry] | CopyEnd, None]:
+        made = copied(self._sandbox().files, source, target, ignored, links)
+        yield made
+        folders = sum(one.kind == "d" for one in made)
+        yield CopyEnd(len(made) - folders, folders)
+
+    async def uncopy(self, target: str, entries: Sequence[CopiedEntry]) -> None:
+        for one in entries:
+            with suppress(NotFound, Conflict):
+                self._sandbox().files.remove(f"{target}/{one.path}", recursive=False)
+
+    async def ports(self) -> AsyncGenerator[list[int], None]:
+        async for ports in listening(lambda: _sandbox(self._host, self._id).listening):
+            yield ports
 
     def _sandbox(self) -> FakeSandbox:
         sandbox = _sandbox(self._host, self._id)

@@ -82,6 +82,7 @@ class TreeFiles(FakeFiles):
         self._trees = trees
         self.mounts = list(mounts)
         self.kept: dict[str, str] = {}  # process -> tree that it works in though that is not mounted any more
+        self.of_host: dict[str, tuple[Path, bool]] = {}  # path -> folder of the host, and whether to read only
         for mount in mounts:
             trees.folder(mount.tree_id)  # NotFound
             super().make_dir(mount.path)
@@ -100,6 +101,20 @@ class TreeFiles(FakeFiles):
                 self.mounts[at] = replace(mount, tree_id=tree_id, read_only=read_only)
                 return
         raise NotFound(f"nothing is mounted at {path}")
+
+    def mount_host(self, folder: Path, path: str, *, read_only: bool) -> None:
+        """NotFound for the folder, or when a link leads there; Conflict for the path."""
+        if not folder.is_dir() or folder.resolve() != folder:
+            raise NotFound(f"{folder} is no folder")
+        if path in self.of_host:
+            if self.of_host[path] != (folder, read_only):
+                raise Conflict(f"{path} has another mount")
+            return
+        try:
+            self.make_dir(path)
+        except (Conflict, InvalidInput) as error:
+            raise Conflict(error.message) from None
+        self.of_host[path] = (folder, read_only)
 
     def read(self, path: str) -> tuple[FileEntry, bytes]:
         there = self._there(path)
@@ -191,9 +206,14 @@ class TreeFiles(FakeFiles):
 
     def _there(self, path: str, *, writing: bool = False) -> Path | None:
         """What the path is in a tree's folder; None when it is in no tree."""
-        if not getattr(self, "mounts", None):
+        if not getattr(self, "mounts", None) and not getattr(self, "of_host", None):
             return None
         plain = posixpath.normpath("/" + path.lstrip("/"))
+        for at, (folder, read_only) in self.of_host.items():
+            if plain == at or plain.startswith(at + "/"):
+                if writing and read_only:
+                    raise Forbidden(f"path {path!r}: read-only file system")
+                return folder / plain[len(at) :].lstrip("/")
         for mount in sorted(self.mounts, key=lambda mount: len(mount.path), reverse=True):
             if plain == mount.path or plain.startswith(mount.path.rstrip("/") + "/"):
                 if writing and mount.read_only:

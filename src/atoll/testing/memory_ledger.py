@@ -17,6 +17,7 @@ from atoll.domain.ledger import (
     HoldState,
     NewHold,
     NewTransfer,
+    Payee,
     Settled,
     Spent,
     Transfer,
@@ -32,12 +33,15 @@ from atoll.domain.ledger_rules import (
     check_budgets,
     check_limits,
     check_name,
+    check_payee,
     check_refund,
     check_repeated,
     day_of,
+    earning,
     legs,
     month_of,
     new_hold,
+    sale_key,
     spent_bounds,
 )
 from atoll.records.ledger import KEEP, LedgerRecords, LimitChange, UseQuery, UseTotal
@@ -76,8 +80,8 @@ class MemoryLedger(LedgerRecords):
         self._check()
         check_name(wanted.account)
         check_amount(wanted.amount)
-        if wanted.kind is TransferKind.USAGE:
-            raise InvalidInput("what was used is charged for with its use", field="kind")
+        if wanted.kind in (TransferKind.USAGE, TransferKind.EARNING):
+            raise InvalidInput("what was used is charged, and earned, with its use", field="kind")
         for first in self._transfers:
             if wanted.key is not None and (first.account, first.key) == (wanted.account, wanted.key):
                 check_repeated(first, wanted)
@@ -131,7 +135,7 @@ class MemoryLedger(LedgerRecords):
         self._money_holds[made.id] = made
         return made
 
-    async def post_hold(self, hold_id: str, use: Use, now: datetime) -> Settled:
+    async def post_hold(self, hold_id: str, use: Use, now: datetime, *, payee: Payee | None = None) -> Settled:
         self._check()
         hold = self._hold(hold_id)
         account = self._billing[hold.account]
@@ -139,8 +143,9 @@ class MemoryLedger(LedgerRecords):
             return Settled(hold, account, 0)
         if use.id in self._metered:
             raise Conflict(f"use {use.id} is stored already")
+        check_payee(account, payee)
         self._charged_holds.add(hold_id)
-        return self._settle(hold, use, self._hold_budgets[hold_id], now)
+        return self._settle(hold, use, self._hold_budgets[hold_id], now, payee)
 
     async def void_hold(self, hold_id: str, now: datetime, *, expired: bool = False) -> Hold:
         self._check()
@@ -255,7 +260,9 @@ class MemoryLedger(LedgerRecords):
             self._days[account, day_of(at)] = self._days.get((account, day_of(at)), 0) + amount
         return moved
 
-    def _settle(self, hold: Hold, use: Use, budgets: tuple[Budget, ...], now: datetime) -> Settled:
+    def _settle(
+        self, hold: Hold, use: Use, budgets: tuple[Budget, ...], now: datetime, payee: Payee | None = None
+    ) -> Settled:
         account = self._billing[hold.account]
         bounds = budgets if hold.amount else ()
         charged = chargeable(account, hold, use.cost.total, bounds, self._budget_uses)
@@ -282,7 +289,16 @@ class MemoryLedger(LedgerRecords):
             detail: dict[str, Any] = {"use": use.id, "what": use.kind.value}
             detail |= {name: value for name in ("model", "task") if (value := getattr(use, name))}
             detail |= {"budgets": sorted(hold.budgets)} if hold.budgets else {}
-            self._move(account.id, TransferKind.USAGE, charged, now, hold=hold.id, detail=detail)
+            payee = payee or Payee("")
+            earned = earning(self._account(payee.account, now), charged) if payee.account else 0
+            detail |= {**payee.detail, "payee": payee.account, "earned": earned} if earned else payee.detail
+            told = {"hold": hold.id, "description": payee.description, "detail": detail}
+            self._move(account.id, TransferKind.USAGE, charged, now, **told)
+            if earned:
+                author = self._account(payee.account, now)
+                self._billing[author.id] = replace(author, balance=author.balance + earned, updated_at=now)
+                told = {"key": sale_key(hold.id), "description": payee.description, "detail": dict(payee.detail)}
+                self._move(author.id, TransferKind.EARNING, earned, now, **told)
         return Settled(hold, account, charged, use.cost.total - charged, tuple(spent))
 
     def _hold(self, hold_id: str) -> Hold:

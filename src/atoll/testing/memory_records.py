@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from atoll.domain.errors import Conflict, NotFound, StaleVersion, Unavailable
+from atoll.domain.errors import Conflict, NameTaken, NotFound, StaleVersion, Unavailable
 from atoll.domain.event import Event
 from atoll.domain.key import ApiKey
 from atoll.domain.key_bounds import check_own
@@ -19,29 +19,37 @@ from atoll.testing.memory_accounts import MemoryAccounts
 from atoll.testing.memory_bills import MemoryBills
 from atoll.testing.memory_child_keys import MemoryChildKeys
 from atoll.testing.memory_events import MemoryEvents
+from atoll.testing.memory_fixtures import MemoryFixtures
 from atoll.testing.memory_groups import MemoryGroups
 from atoll.testing.memory_ledger import MemoryLedger
+from atoll.testing.memory_previews import MemoryPreviews
 from atoll.testing.memory_quotas import MemoryQuotas
 from atoll.testing.memory_rates import MemoryRates
+from atoll.testing.memory_sandbox_tokens import MemorySandboxTokens
 from atoll.testing.memory_secrets import MemorySecrets
 from atoll.testing.memory_task_histories import MemoryTaskHistories
 from atoll.testing.memory_tasks import MemoryTasks
 from atoll.testing.memory_users import MemoryUsers
 from atoll.testing.memory_webhooks import MemoryWebhooks
+from atoll.testing.memory_workers import MemoryWorkers
 from atoll.testing.memory_workspace_records import MemoryWorkspaceRecords
 from atoll.testing.memory_wrapped_keys import MemoryWrappedKeys
 
 
 class MemoryRecords(
     MemoryAccessKeys,
+    MemorySandboxTokens,
     MemoryWebhooks,
+    MemoryWorkers,
     MemoryEvents,
     MemoryChildKeys,
     MemoryAccounts,
     MemoryBills,
     MemoryRates,
+    MemoryFixtures,
     MemoryGroups,
     MemoryLedger,
+    MemoryPreviews,
     MemoryQuotas,
     MemorySecrets,
     MemoryTaskHistories,
@@ -76,6 +84,7 @@ class MemoryRecords(
         self._check()
         if sandbox.id in self._sandboxes:
             raise Conflict(f"sandbox {sandbox.id} exists")
+        self._check_sandbox_name(sandbox)
         used = self._check_bounds(bounds, sandbox.spec.resources.memory_bytes, new=True)
         self._hold_owner(sandbox.owner)
         self._sandboxes[sandbox.id] = replace(sandbox, created_at=sandbox.created_at.astimezone(UTC))
@@ -92,6 +101,7 @@ class MemoryRecords(
             raise NotFound(f"sandbox {sandbox.id} not found")
         if stored.version != sandbox.version:
             raise StaleVersion()
+        self._check_sandbox_name(sandbox)
         self._check_bounds(bounds, sandbox.spec.resources.memory_bytes, new=False)
         self._charge(charges, datetime.now(UTC))
         after = self._sandboxes[sandbox.id] = replace(sandbox, version=sandbox.version + 1)
@@ -122,6 +132,22 @@ class MemoryRecords(
         found.reverse()  # later ones first among those of one instant
         found.sort(key=lambda sandbox: sandbox.created_at, reverse=True)
         return found[:limit]
+
+    async def find_named_sandboxes(self, owners: tuple[str, ...], namespace: str, name: str | None) -> list[Sandbox]:
+        found = await self.list_sandboxes(owner=owners, limit=1_000_000)
+        return [one for one in found if one.namespace == namespace and name in (None, one.name)]
+
+    def _check_sandbox_name(self, sandbox: Sandbox) -> None:
+        """One of a kind while it has not ended."""
+
+        def named(one: Sandbox) -> tuple[str, str | None, str | None] | None:
+            unique = one.namespace is not None and one.ended_at is None and not one.removed
+            return (one.owner, one.namespace, one.name) if unique else None
+
+        wanted = named(sandbox)
+        others = (one for one in self._sandboxes.values() if one.id != sandbox.id)
+        if wanted is not None and any(named(one) == wanted for one in others):
+            raise NameTaken(f"there is a sandbox {sandbox.name!r} in the namespace {sandbox.namespace!r} already")
 
     async def count_live(self, owner: str | None = None) -> int:
         self._check()
@@ -209,6 +235,7 @@ class MemoryRecords(
             ("sandboxes", sum(one.owner == owner and not one.ended for one in self._sandboxes.values())),
             ("workspaces", sum(one.owner == owner and one.deleted_at is None for one in self._workspaces.values())),
             ("secrets", sum(one.owner == owner for one in self._secrets.values())),
+            ("workers", sum(one.author == owner for one in self._workers.values())),
             ("keys", sum(one.owner == owner and one.revoked_at is None for one in self._keys.values())),
         ]
 

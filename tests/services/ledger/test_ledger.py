@@ -256,8 +256,8 @@ async def test_b10_an_answer_that_was_lost_is_not_charged_again(
     hold = await held(shop, 50)
     post, lost = shop.records.post_hold, [1, 1]
 
-    async def without_answer(*arguments: Any) -> Any:
-        settled = await post(*arguments)
+    async def without_answer(*arguments: Any, **named: Any) -> Any:
+        settled = await post(*arguments, **named)
         if lost:
             lost.pop()
             raise Unavailable
@@ -355,9 +355,9 @@ async def test_whoever_is_cancelled_while_it_settles_is_charged_all_the_same(
     hold = await held(shop, 50)
     post, go = shop.records.post_hold, asyncio.Event()
 
-    async def slow(*arguments: Any) -> Any:
+    async def slow(*arguments: Any, **named: Any) -> Any:
         await go.wait()
-        return await post(*arguments)
+        return await post(*arguments, **named)
 
     monkeypatch.setattr(shop.records, "post_hold", slow)
     settling = asyncio.create_task(shop.ledger.settle(hold, use(40)))

@@ -18,7 +18,7 @@ async def test_health_is_one_object_for_every_monitor(house: Any) -> None:
     assert (answer.status_code, body["status"]) == (200, "healthy")
     assert {"version", "service", "project", "timestamp", "uptime", "checks"} <= set(body)
     assert isinstance(body["uptime"], int)
-    asked, told = {"records", "runtime", "blobs", "isolation"}, {"memory", "disk", "openaiApiKey"}
+    asked, told = {"records", "runtime", "blobs", "isolation"}, {"memory", "disk", "openaiApiKey", "gcsfuseMount"}
     assert set(body["checks"]) == asked | told
     assert all(body["checks"][name] == {"status": "healthy"} for name in asked)
 
@@ -146,6 +146,16 @@ async def test_what_comes_through_a_proxy_that_nobody_trusts_is_no_local_request
     assert session["id"] in (await house.call("GET", "/metrics", None)).text
     through = (await house.call("GET", "/metrics", None, headers=header)).text
     assert session["id"] not in through and 'command="echo"' not in through
+
+
+async def test_a_page_whose_name_leads_to_this_machine_learns_nobodys_sandboxes(house: Any) -> None:
+    session = await house.create()
+    await house.exec(session["id"], ["echo"])
+    for name in ("localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:80", "[::1]:8080"):
+        assert session["id"] in (await house.call("GET", "/metrics", None, headers={"host": name})).text, name
+    for name in ("evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "[", "x@y"):
+        told = (await house.call("GET", "/metrics", None, headers={"host": name})).text
+        assert session["id"] not in told and 'command="other"' in told, name
 
 
 async def test_metrics_can_be_closed(open_house: Any) -> None:

@@ -145,6 +145,16 @@ async def test_deleting_ends_the_sandbox(house: Any) -> None:
     assert sandbox.state is SandboxState.KILLED
 
 
+async def test_a_workspace_that_others_use_is_refused_to_delete_and_its_sandbox_goes_on(house: Any) -> None:
+    made = await create(house)
+    path = f"/workspaces/{made['workspace_id']}"
+    sandbox_id = (await house.call("POST", path + "/exec", json={"command": "true"})).json()["sandbox_id"]
+    other = await house.create(workspaces=[{"workspace": made["name"], "path": "/workspace"}])
+    answer = await house.call("DELETE", path)
+    assert answer.status_code == 409 and other["id"] in answer.json()["detail"]
+    assert (await house.records.get_sandbox(sandbox_id)).state is SandboxState.RUNNING
+
+
 async def test_the_sandbox_is_as_its_configuration_says(house: Any) -> None:
     config = {"env": {"GREETING": "hello"}, "memory_mb": 256, "cpuMillis": 500, "network": "none", "gpu": "ignored"}
     path = f"/workspaces/{(await create(house, sandbox_config=config))['workspace_id']}"

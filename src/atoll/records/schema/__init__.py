@@ -16,6 +16,7 @@ from atoll.records.schema.audit import (
     webhooks,
 )
 from atoll.records.schema.columns import Utc, metadata
+from atoll.records.schema.fixtures import fixtures
 from atoll.records.schema.identity import group_members, groups, logins, refresh_tokens, secrets, signing_keys, users
 from atoll.records.schema.keys import accounts, api_key_usage, api_keys
 from atoll.records.schema.ledger import (
@@ -27,8 +28,11 @@ from atoll.records.schema.ledger import (
     ledger_uses,
 )
 from atoll.records.schema.limits import idempotent_requests, quota_overrides, quota_requests, quota_spent, rates
+from atoll.records.schema.previews import previews
+from atoll.records.schema.sandbox_tokens import sandbox_tokens
 from atoll.records.schema.sandboxes import sandboxes
 from atoll.records.schema.tasks import task_events, tasks, threads
+from atoll.records.schema.workers import worker_uses, worker_versions, workers
 from atoll.records.schema.workspaces import chunks, lineages, owners, packs, revisions, shares, snapshots, workspaces
 
 __all__ = [
@@ -44,6 +48,7 @@ __all__ = [
     "chunks",
     "event_heads",
     "events",
+    "fixtures",
     "group_members",
     "groups",
     "idempotent_requests",
@@ -58,12 +63,14 @@ __all__ = [
     "metadata",
     "owners",
     "packs",
+    "previews",
     "quota_overrides",
     "quota_requests",
     "quota_spent",
     "rates",
     "refresh_tokens",
     "revisions",
+    "sandbox_tokens",
     "sandboxes",
     "secrets",
     "shares",
@@ -75,12 +82,18 @@ __all__ = [
     "users",
     "webhook_cursors",
     "webhooks",
+    "worker_uses",
+    "worker_versions",
+    "workers",
     "workspaces",
 ]
 
 # In the order in which rows can be copied: what others refer to comes before them.
 TABLES = (
     sandboxes,
+    previews,
+    sandbox_tokens,
+    fixtures,
     api_keys,
     api_key_usage,
     access_keys,
@@ -121,4 +134,7 @@ TABLES = (
     threads,
     tasks,
     task_events,
+    workers,
+    worker_versions,
+    worker_uses,
 )

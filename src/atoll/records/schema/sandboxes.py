@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text, text
 
-from atoll.records.schema.columns import Utc, metadata
+from atoll.records.schema.columns import Utc, metadata, some_rows
 
 sandboxes = Table(
     "sandboxes",
@@ -28,6 +28,16 @@ sandboxes = Table(
     Column("usage", Text, nullable=False),
     Column("credential", String, server_default=text("''"), nullable=False),  # that made it; empty: its owner itself
     Column("memory_bytes", BigInteger, server_default=text("0"), nullable=False),  # of `spec`: what the quota sums
+    Column("metadata", Text, server_default=text("'{}'"), nullable=False),  # JSON
+    Column("namespace", String),  # of `name`, where that is one of a kind while its sandbox has not ended
+    some_rows(
+        "ux_sandboxes_by_name",
+        "owner",
+        "namespace",
+        "name",
+        where="namespace IS NOT NULL AND ended_at IS NULL AND NOT removed",
+        unique=True,
+    ),
     Index(
         "ix_sandboxes_by_credential",
         "credential",

@@ -104,6 +104,7 @@ snapshots = Table(
     Column("entries", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("kept", Boolean, nullable=False),
+    Column("metadata", Text, server_default=text("''"), nullable=False),  # JSON
     UniqueConstraint("workspace", "name"),
     Index(None, "workspace", "created_at"),
     Index(None, "owner", "created_at"),

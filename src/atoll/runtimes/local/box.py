@@ -53,6 +53,7 @@ class Box:
         self.network = network
         self.tree = ""  # the tree that it keeps, when it is no sandbox but a keeper
         self.mounts: list[dict[str, Any]] = []  # see mounting.py
+        self.host_mounts: list[dict[str, Any]] = []  # see host_mounts.py
         self.limits: dict[str, float | None] = {}  # timeout_s, idle_s, max_age_s
         self.pid = 0
         self.ticks = 0
@@ -80,6 +81,7 @@ class Box:
             "network": self.network,
             "tree": self.tree,
             "mounts": self.mounts,
+            "host_mounts": self.host_mounts,
             "limits": self.limits,
             "pid": self.pid,
             "ticks": self.ticks,
@@ -99,6 +101,7 @@ class Box:
         box = cls(fields["key"], folder, fields["slot"], fields["network"])
         box.id, box.limits = fields["id"], fields["limits"]
         box.tree, box.mounts = fields.get("tree", ""), fields.get("mounts", [])
+        box.host_mounts = fields.get("host_mounts", [])
         box.pid, box.ticks, box.started = fields["pid"], fields["ticks"], fields["started"]
         box.ready, box.frozen = fields["ready"], fields["frozen"]
         if fields["boot_id"] != BOOT_ID:

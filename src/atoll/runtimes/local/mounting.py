@@ -33,7 +33,7 @@ class Mounting:
         self._loop = loop
         self._trees = trees
         self._slots = slots
-        self._waiting: dict[str, list[Callable[[], None]]] = {}  # swaps of boxes that are in the middle of one
+        self._waiting: dict[str, list[Callable[[], None]]] = {}  # changes of boxes that are in the middle of one
 
     def give(self, box: Box, wanted: list[dict[str, Any]], then: Then) -> None:
         """Mount them in a sandbox that is being made. Refused when one of the trees does not exist.
@@ -81,7 +81,7 @@ class Mounting:
 
         assert self._slots is not None
         userns = self._slots.userns(box.slot)
-        self._inside(box, lambda pidfd: tree_mounts.attach(pidfd, box.slot, userns, wanted), attached, userns)
+        self.inside(box, lambda pidfd: tree_mounts.attach(pidfd, box.slot, userns, wanted), attached, userns)
 
     def swap(self, box: Box, path: str, tree_id: str, read_only: bool, then: Then) -> None:
         """Another tree in place of the one at `path`; swaps in one sandbox wait for each other. Refused: not_found."""
@@ -91,21 +91,29 @@ class Mounting:
             raise Refused("not_found", f"sandbox {box.id} has no workspace at {path}")
         if not self._trees.exists(tree_id):
             raise Refused("not_found", f"tree {tree_id} does not exist")
+        self.in_turn(box, lambda: self._swap(box, path, tree_id, read_only, then))
+
+    def in_turn(self, box: Box, change: Callable[[], None]) -> None:
+        """Begin a change of what is mounted in a box once no other is under way; it ends with `next_turn`."""
         waiting = self._waiting.get(box.key)
         if waiting is not None:
-            waiting.append(lambda: self._swap(box, path, tree_id, read_only, then))
+            waiting.append(change)
         else:
             self._waiting[box.key] = []
-            self._swap(box, path, tree_id, read_only, then)
+            change()
+
+    def next_turn(self, box: Box) -> None:
+        """A change has ended, well or not."""
+        if self._waiting[box.key]:
+            self._waiting[box.key].pop(0)()
+        else:
+            del self._waiting[box.key]
 
     def _swap(self, box: Box, path: str, tree_id: str, read_only: bool, then: Then) -> None:
         one = next(one for one in box.mounts if one["path"] == path)
 
         def done(refused: Refused | None) -> None:
-            if self._waiting[box.key]:
-                self._waiting[box.key].pop(0)()
-            else:
-                del self._waiting[box.key]
+            self.next_turn(box)
             then(refused)
 
         def held(refused: Refused | None) -> None:
@@ -154,7 +162,7 @@ class Mounting:
                 pidfd, box.pid, box.slot, userns, one["number"], point, read_only=read_only, home=home
             )
 
-        self._inside(box, work, then, userns)
+        self.inside(box, work, then, userns)
 
     def settle(self, box: Box) -> None:
         """A box of an earlier node that may have died while it changed one of its mounts: see what there is."""
@@ -174,7 +182,7 @@ class Mounting:
         """Its mounts as a server sees them."""
         return [{name: one[name] for name in FIELDS} for one in box.mounts]
 
-    def _inside(
+    def inside(
         self, box: Box, work: Callable[[int], Any], then: Callable[[Any, Refused | None], None], *keep: int
     ) -> None:
         """An errand with the sidekick's pidfd."""

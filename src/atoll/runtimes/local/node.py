@@ -22,6 +22,7 @@ from atoll.runtimes.local.cgroups import Cgroups, Counters
 from atoll.runtimes.local.deadlines import Deadlines
 from atoll.runtimes.local.disks import Disks
 from atoll.runtimes.local.host import learn_host
+from atoll.runtimes.local.host_mounts import HostMounts
 from atoll.runtimes.local.keepers import Keepers
 from atoll.runtimes.local.making import Maker
 from atoll.runtimes.local.mounting import Mounting, trees_of
@@ -32,7 +33,7 @@ from atoll.runtimes.local.slots import Slots
 from atoll.runtimes.local.spares import REFILL_AFTER_S, Spares
 from atoll.runtimes.local.tree_folders import TreeFolders
 from atoll.runtimes.local.tree_images import TreeImages
-from atoll.runtimes.local.tree_operations import TreeOperations
+from atoll.runtimes.local.tree_operations import TreeOperations, answer
 from atoll.runtimes.local.trees import Trees
 from atoll.sidekick.loop import READ, Loop
 from atoll.sidekick.protocol import Refused
@@ -90,6 +91,7 @@ class Node:
         self.trees = Trees(self.loop, trees_folder, store)
         self.mounting = Mounting(self.loop, self.trees, self.slots)
         self.assigning = Assigning(settings, self.cgroups, self.mounting, self.deadlines, self.burials)
+        self.host_mounts = HostMounts(self.mounting, self.slots)
         self.keepers = Keepers(f"{data}/run/keepers", self.trees, self._make_keeper, self.burials.kill)
         self._operations: dict[str, Operation] = {
             "hello": self.hello,
@@ -102,6 +104,7 @@ class Node:
             "forget": self.forget,
             "bake": self.bake,
             "shutdown": self.shutdown,
+            "mount_host": self.mount_host,
             **TreeOperations(self.trees, self.keepers, self.mounting, self._get).table,
         }
 
@@ -297,6 +300,9 @@ class Node:
         if self.slots is None:
             raise Refused("not_supported", "baking a template layer needs root")
         bake(self.loop, box.pid, self.slots.userns(box.slot), request["destination"], reply)
+
+    def mount_host(self, request: dict[str, Any], reply: Reply) -> None:
+        self.host_mounts.mount(self._get(request), request, answer(reply))
 
     def shutdown(self, request: dict[str, Any], reply: Reply) -> None:
         """End the node; with `destroy`, every sandbox and whatever it left on the machine first.

@@ -279,6 +279,25 @@ async def open_unix(folder: Path, name: str, limit: int) -> tuple[StreamReader, 
         os.close(fd)
 
 
+def connect_unix(folder: Path, name: str) -> socket.socket:
+    """The same as a socket that does not block; BlockingIOError while too many wait there."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    fd = -1
+    try:
+        path = f"{folder}/{name}"
+        if len(os.fsencode(path)) >= 100:
+            fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+            path = f"/proc/self/fd/{fd}/{name}"
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    return sock
+
+
 async def _connect_unix(path: str, limit: int) -> tuple[StreamReader, StreamWriter]:
     """At once, as a socket file answers at once, and not by way of the event loop; unless its queue is full."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
@@ -20,10 +21,11 @@ from atoll.domain.workspace import Quota, WorkspaceMount
 from atoll.runtimes.base import Capability, Ended, Found, Handle, Report, Runtime
 from atoll.runtimes.local.box import BOOT_ID
 from atoll.runtimes.local.host_template import SECRETS_BYTES
-from atoll.runtimes.local.node_client import NodeClient, open_unix
+from atoll.runtimes.local.node_client import NodeClient, connect_unix, open_unix
 from atoll.sidekick.client import GateStream, SidekickClient
 from atoll.sidekick.gates import API, DNS, MODEL, OUT
 from atoll.sidekick.keeper_client import KeeperClient
+from atoll.sidekick.passing import take_port
 
 MAKE_S = 30.0
 DESTROY_S = 60.0
@@ -90,7 +92,7 @@ class LocalRuntime(Runtime):
         found: set[Capability] = {Capability.TREES, Capability.GATES} if self._node.hello else set()
         if self._node.hello.get("rooted"):
             found |= {Capability.PAUSE, Capability.OUTGOING, Capability.LAYERS, Capability.SWAP_TREES}
-            found |= {Capability.LISTED}
+            found |= {Capability.LISTED, Capability.HOST_MOUNTS}
             if len(self._node.hello["limits"]) == 3:
                 found.add(Capability.LIMITS)
         return frozenset(found)
@@ -146,6 +148,17 @@ class LocalRuntime(Runtime):
 
     async def dial(self, sandbox_id: str, port: int) -> tuple[StreamReader, StreamWriter]:
         return await self.sidekick(sandbox_id).dial(port)
+
+    async def take_port(self, sandbox_id: str, port: int) -> socket.socket | None:
+        try:
+            to_sidekick = connect_unix(self._data / "run" / "sandboxes" / sandbox_id, "sidekick")
+        except BlockingIOError:  # too many wait: the other way waits too
+            return None
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise errors.NotFound(f"sandbox {sandbox_id} does not exist") from None
+        except OSError as error:
+            raise errors.Unavailable(f"sandbox {sandbox_id} does not answer: {without_paths(str(error))}") from None
+        return await take_port(to_sidekick, port)
 
     async def accept(self, sandbox_id: str) -> GateStream:
         return await self.sidekick(sandbox_id).accept()
@@ -222,6 +235,12 @@ class LocalRuntime(Runtime):
             raise self.unsupported("change a mounted workspace")
         fields: dict[str, Any] = {"id": sandbox_id, "path": clean_path(path), "tree_id": tree_id}
         await self._node.ask("swap_tree", timeout_s=TREE_S, **fields, read_only=read_only)
+
+    async def mount_host(self, sandbox_id: str, root: str, below: str, path: str, *, read_only: bool) -> None:
+        if Capability.HOST_MOUNTS not in self.capabilities:
+            raise self.unsupported("mount a folder of the host")
+        fields: dict[str, Any] = {"id": sandbox_id, "root": root, "below": below, "path": clean_path(path)}
+        await self._node.ask("mount_host", timeout_s=TREE_S, **fields, read_only=read_only)
 
     async def tree_mounts(self, sandbox_id: str) -> list[WorkspaceMount]:
         self._need_trees()

@@ -203,6 +203,14 @@ def clone_mount(root: int) -> int:
     return _checked(_c_open_tree(_OPEN_TREE, root, b"", flags), "open_tree")
 
 
+def set_attributes(tree: int, attributes: int, *, userns: int | None = None) -> None:
+    """Give a detached mount these attributes, and make it private; `userns` maps ownership."""
+    if userns is not None:
+        attributes |= ATTR_IDMAP
+    packed = struct.pack("QQQQ", attributes, 0, MS_PRIVATE, userns or 0)
+    _checked(_c_mount_setattr(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, packed, len(packed)), "mount_setattr")
+
+
 def attach_tree_at(tree: int, folder: int, *, beneath: bool = False) -> None:
     """Mount a detached tree on the open folder, or beneath the mount whose root that is (Linux 6.5); it stays open."""
     flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH | (_MOVE_MOUNT_BENEATH if beneath else 0)

@@ -37,7 +37,7 @@ class TreeOperations:
         }
 
     def make_tree(self, request: dict[str, Any], reply: Reply) -> None:
-        self._trees.make(request["tree_id"], request["bytes"], request["inodes"], _answer(reply))
+        self._trees.make(request["tree_id"], request["bytes"], request["inodes"], answer(reply))
 
     def list_trees(self, _request: dict[str, Any], reply: Reply) -> None:
         reply({"trees": self._trees.names()})
@@ -52,7 +52,7 @@ class TreeOperations:
             if refused is None:
                 reply({"in_use": in_use})
             else:
-                _answer(reply)(refused)
+                answer(reply)(refused)
 
         self._keepers.end(tree_id, lambda: self._trees.in_use(tree_id, told))
 
@@ -60,21 +60,23 @@ class TreeOperations:
         tree_id: str = request["tree_id"]
         if self._trees.users(tree_id) - {self._keepers.key(tree_id)}:
             raise Refused("conflict", f"tree {tree_id} is in use")
-        self._keepers.end(tree_id, lambda: self._trees.remove(tree_id, _answer(reply)))
+        self._keepers.end(tree_id, lambda: self._trees.remove(tree_id, answer(reply)))
 
     def keeper(self, request: dict[str, Any], reply: Reply) -> None:
-        self._keepers.get(request["tree_id"], _answer(reply))
+        self._keepers.get(request["tree_id"], answer(reply))
 
     def swap_tree(self, request: dict[str, Any], reply: Reply) -> None:
         box = self._get(request)
-        self._mounting.swap(box, request["path"], request["tree_id"], request["read_only"], _answer(reply))
+        self._mounting.swap(box, request["path"], request["tree_id"], request["read_only"], answer(reply))
 
     def tree_mounts(self, request: dict[str, Any], reply: Reply) -> None:
         reply({"mounts": self._mounting.told(self._get(request))})
 
 
-def _answer(reply: Reply) -> Callable[[Refused | None], None]:
-    def answer(refused: Refused | None) -> None:
+def answer(reply: Reply) -> Callable[[Refused | None], None]:
+    """What tells a client how what it asked for went."""
+
+    def tell(refused: Refused | None) -> None:
         reply({} if refused is None else {"error": {"code": refused.code, "message": refused.message}})
 
-    return answer
+    return tell

@@ -14,6 +14,7 @@ from atoll.sdk._async.api import AsyncApi, connect
 from atoll.sdk._async.files import AsyncFiles
 from atoll.sdk._async.process import AsyncProcess, start_process
 from atoll.sdk._async.retry import AsyncRetry
+from atoll.sdk._async.watching import AsyncWatch, async_watch
 from atoll.sdk._async_io import AsyncBackground, async_call
 from atoll.sdk.errors import CommandFailed
 from atoll.sdk.requests import Command, allowed_body, argv_of, create_body, environment, run_body, target_of
@@ -286,6 +287,12 @@ class AsyncSandbox:
             except AtollError as error:
                 await retry.after(error)
 
+    async def watch(self, path: str = ".", *, ignored: Sequence[str] = ()) -> AsyncWatch:
+        """Follow what changes below a directory, or of a file: iterate what this returns, and close it. The watch is in
+        place when it returns. `ignored` are names or paths as in .gitignore. NotFound, InvalidInput, TooLarge for more
+        than one watch holds."""
+        return await async_watch(self._api, self._base, path, ignored)
+
     async def url(self, port: int) -> str:
         """Where that port of the sandbox is reached from here. NotFound unless it was declared in `ports`."""
         answer = await self._api.call("GET", target_of(f"{self._base}/url", port=port))
@@ -298,6 +305,16 @@ class AsyncSandbox:
     async def pause(self) -> None:
         """Freeze it, memory kept. Unsupported where the runtime cannot."""
         await self._api.call("POST", f"{self._base}/pause")
+
+    async def preview(self, port: int, *, public: bool = False, expires_in: float | None = None) -> str:
+        """An address at which the port is reached from outside: registers it. Unless it is `public` the address has a
+        token in it, which opens this preview alone, for `expires_in` seconds (default: as the server has it)."""
+        wanted = {"sandbox_id": self.id, "port": port}
+        shown = await self._api.call("POST", "/preview/register", {**wanted, "public": public})
+        if public:
+            return str(shown["preview_url"])
+        lasts = {} if expires_in is None else {"expires_in": expires_in}
+        return str((await self._api.call("POST", "/preview/token", {**wanted, **lasts}))["url"])
 
     async def suspend(self) -> None:
         """Stop it and keep what it takes to make it again, which its next use does. Conflict without a workspace."""

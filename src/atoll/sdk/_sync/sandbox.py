@@ -15,6 +15,7 @@ from atoll.sdk._sync.api import Api, connect
 from atoll.sdk._sync.files import Files
 from atoll.sdk._sync.process import Process, start_process
 from atoll.sdk._sync.retry import Retry
+from atoll.sdk._sync.watching import Watch, watch
 from atoll.sdk.errors import CommandFailed
 from atoll.sdk.requests import Command, allowed_body, argv_of, create_body, environment, run_body, target_of
 from atoll.sdk.secret_values import SecretUse
@@ -281,6 +282,12 @@ class Sandbox:
             except AtollError as error:
                 retry.after(error)
 
+    def watch(self, path: str = ".", *, ignored: Sequence[str] = ()) -> Watch:
+        """Follow what changes below a directory, or of a file: iterate what this returns, and close it. The watch is in
+        place when it returns. `ignored` are names or paths as in .gitignore. NotFound, InvalidInput, TooLarge for more
+        than one watch holds."""
+        return watch(self._api, self._base, path, ignored)
+
     def url(self, port: int) -> str:
         """Where that port of the sandbox is reached from here. NotFound unless it was declared in `ports`."""
         answer = self._api.call("GET", target_of(f"{self._base}/url", port=port))
@@ -293,6 +300,16 @@ class Sandbox:
     def pause(self) -> None:
         """Freeze it, memory kept. Unsupported where the runtime cannot."""
         self._api.call("POST", f"{self._base}/pause")
+
+    def preview(self, port: int, *, public: bool = False, expires_in: float | None = None) -> str:
+        """An address at which the port is reached from outside: registers it. Unless it is `public` the address has a
+        token in it, which opens this preview alone, for `expires_in` seconds (default: as the server has it)."""
+        wanted = {"sandbox_id": self.id, "port": port}
+        shown = self._api.call("POST", "/preview/register", {**wanted, "public": public})
+        if public:
+            return str(shown["preview_url"])
+        lasts = {} if expires_in is None else {"expires_in": expires_in}
+        return str((self._api.call("POST", "/preview/token", {**wanted, **lasts}))["url"])
 
     def suspend(self) -> None:
         """Stop it and keep what it takes to make it again, which its next use does. Conflict without a workspace."""

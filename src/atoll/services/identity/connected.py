@@ -34,13 +34,15 @@ CHAIN_MAX = 8  # sandboxes made by sandboxes
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """What a grant comes from, as it is now."""
+class Source:
+    """What a grant, or the token of a sandbox, comes from, as it is now."""
 
     scopes: frozenset[Scope] = frozenset(Scope)
     lineage: tuple[str, ...] = ()
     rate: Rate | None = None
     rated_as: str = ""
+    resources: frozenset[str] | None = None  # what the credential reaches; None: all that is its owner's
+    key_hash: str = ""  # of a key's text
 
 
 class Connected:
@@ -96,7 +98,7 @@ class Connected:
             raise Unauthenticated
         if grant.over(sandbox.created_at, self._clock()):
             raise Unauthenticated
-        source = await self._source(grant.credential, sandbox.owner, CHAIN_MAX)
+        source = await self.source(grant.credential, sandbox.owner)
         resources = grant.resources
         return Principal(
             id=sandbox.owner,
@@ -113,11 +115,11 @@ class Connected:
 
     async def scopes_left(self, credential: str, owner: str) -> frozenset[Scope]:
         """What a credential that made something lasting (`lasting_credential`) opens now. Unauthenticated: nothing."""
-        return (await self._source(credential, owner, CHAIN_MAX)).scopes
+        return (await self.source(credential, owner)).scopes
 
-    async def _source(self, credential: str, owner: str, left: int) -> _Source:
-        """What it opens now of an owner's. Unauthenticated when that is nothing. A user who was disabled takes all with
-        them, and so does one who left the group that owns what they made."""
+    async def source(self, credential: str, owner: str, left: int = CHAIN_MAX) -> Source:
+        """What a `lasting_credential` opens now of an owner's. Unauthenticated when that is nothing. A user who was
+        disabled takes all with them, and so does one who left the group that owns what they made."""
         for one in {owner, credential}:
             if USER_ID.match(one):
                 await self._standing.user(one)
@@ -126,7 +128,7 @@ class Connected:
             if USER_ID.match(found.key.owner):
                 await self._standing.user(found.key.owner)
             scopes = found.scopes & await self._as_member(found.key.owner, owner)
-            return _Source(scopes, found.lineage, found.rate, found.rated_as)
+            return Source(scopes, found.lineage, found.rate, found.rated_as, found.key.resources, found.key.hash)
         if SANDBOX_ID.match(credential):
             sandbox = await self._sandboxes.get(credential)
             if sandbox is None or left == 0 or sandbox.ended or sandbox.spec.capability is None:
@@ -134,10 +136,11 @@ class Connected:
             grant = sandbox.spec.capability
             if grant.over(sandbox.created_at, self._clock()):
                 raise Unauthenticated
-            source = await self._source(grant.credential, sandbox.owner, left - 1)
+            source = await self.source(grant.credential, sandbox.owner, left - 1)
             scopes = source.scopes & grant.scopes & await self._as_member(sandbox.owner, owner)
-            return replace(source, scopes=scopes, rated_as=source.rated_as or credential)
-        return _Source(await self._as_member(credential, owner))
+            own = None if grant.resources is None else grant.resources | {credential}
+            return replace(source, scopes=scopes, rated_as=source.rated_as or credential, resources=own)
+        return Source(await self._as_member(credential, owner))
 
     async def _as_member(self, giver: str, owner: str) -> frozenset[Scope]:
         """What a giver's role leaves of a group's; everything of their own. Unauthenticated outside of the group."""

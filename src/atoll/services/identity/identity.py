@@ -6,7 +6,7 @@ Each kind of credential has an authenticator of its own; the first that recognis
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from atoll.domain.principal import Principal
 from atoll.domain.user import USER_ID
@@ -24,6 +24,15 @@ class Authenticator(Protocol):
 
     async def authenticate(self, text: str) -> Principal:
         """Who holds it. Unauthenticated when it is unknown, expired or revoked, without saying which."""
+        ...
+
+
+@runtime_checkable
+class Lasting(Authenticator, Protocol):
+    """An authenticator of credentials that let in for a moment, and whose connections last longer than that."""
+
+    async def still_good(self, text: str) -> Principal:
+        """As `authenticate`, of one that let somebody in: its own end ends nothing."""
         ...
 
 
@@ -45,7 +54,16 @@ class Identity:
 
     async def authenticate(self, text: str) -> Principal:
         """Who holds this credential. Unauthenticated when it is unknown, expired or revoked, without saying which."""
-        principal = await self._recognise(text)
+        return await self._with_groups(await self._recognise(text))
+
+    async def still_good(self, text: str) -> Principal:
+        """As `authenticate`, for a connection that it opened and that lasts."""
+        for authenticator in self._authenticators:
+            if isinstance(authenticator, Lasting) and authenticator.recognises(text):
+                return await self._with_groups(await authenticator.still_good(text))
+        return await self.authenticate(text)
+
+    async def _with_groups(self, principal: Principal) -> Principal:
         if self._memberships is None:
             return principal
         groups = await self._memberships.of(principal.id)

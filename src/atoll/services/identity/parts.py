@@ -31,6 +31,7 @@ class AuthLimits:
     cache_s: float = 2.0
     logins: LoginLimits = field(default_factory=LoginLimits)
     tries: TryLimits = field(default_factory=TryLimits)
+    others_s: float = 0.0  # the longest that anything else lasts that the same keys sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def make_user_parts(
         vault,
         algorithm=limits.algorithm,
         rotate_s=limits.key_s,
-        outlived_s=limits.access_ttl_s + SKEW_S,
+        outlived_s=max(limits.access_ttl_s, limits.others_s) + SKEW_S,
         cache_s=limits.cache_s,
     )
     tokens = Tokens(

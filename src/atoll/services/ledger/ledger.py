@@ -25,6 +25,7 @@ from atoll.domain.ledger import (
     InsufficientCredit,
     NewHold,
     NewTransfer,
+    Payee,
     Payer,
     Settled,
     SpendingLimitExceeded,
@@ -131,13 +132,13 @@ class Ledger:
         crash.point("ledger.hold.taken")
         return held
 
-    async def settle(self, hold: Hold | None, use: Use) -> Settled | None:
+    async def settle(self, hold: Hold | None, use: Use, *, payee: Payee | None = None) -> Settled | None:
         """Charge what was used, once, and let the rest of the hold go; None when nothing is charged.
 
         A database that is down is tried again; Unavailable when it stays so: the charge is kept, and made later. It
-        is made too when whoever asks is cancelled meanwhile.
+        is made too when whoever asks is cancelled meanwhile. A `payee` gets what is charged to a hold.
         """
-        return await self._settling.settle(Charge(hold, use))
+        return await self._settling.settle(Charge(hold, use, payee=payee))
 
     async def void(self, hold: Hold | None) -> None:
         """Let it go, nothing was used. Where the database is down it expires by itself."""

@@ -12,7 +12,7 @@ import structlog
 
 from atoll.domain import crash
 from atoll.domain.errors import AtollError, Unavailable
-from atoll.domain.ledger import Budget, Hold, HoldState, Settled, TransferKind, Use
+from atoll.domain.ledger import Budget, Hold, HoldState, Payee, Settled, TransferKind, Use
 from atoll.records.base import Records
 from atoll.services.background import Background
 from atoll.services.clock import Clock
@@ -32,6 +32,7 @@ class Charge:
     hold: Hold | None
     use: Use
     budgets: tuple[Budget, ...] = ()
+    payee: Payee | None = None
 
 
 class Settling:
@@ -103,20 +104,22 @@ class Settling:
         if charge.hold is None:
             settled = await self._records.add_use(charge.use, now, budgets=charge.budgets)
         else:
-            settled = await self._records.post_hold(charge.hold.id, charge.use, now)
+            settled = await self._records.post_hold(charge.hold.id, charge.use, now, payee=charge.payee)
         if settled is None:
             return None
         if again and not settled.charged:
             # The attempt before may have gone through without saying so: then that is what was charged.
             settled = replace(settled, charged=settled.hold.posted)
-        self._count(settled, of_hold=charge.hold is not None)
+        self._count(settled, of_hold=charge.hold is not None, paid=charge.payee is not None)
         await self._warnings.spent(settled.account.id, settled.spent)
         return settled
 
-    def _count(self, settled: Settled, *, of_hold: bool) -> None:
+    def _count(self, settled: Settled, *, of_hold: bool, paid: bool) -> None:
         if of_hold and settled.hold.state is HoldState.POSTED:
             self._metrics.held("posted")
         if settled.charged:
             self._metrics.transferred(TransferKind.USAGE.value, settled.charged)
+        if settled.charged and paid:
+            self._metrics.transferred(TransferKind.EARNING.value, settled.charged)
         if settled.lost:
             self._metrics.lost(settled.lost)

@@ -128,6 +128,12 @@ class SecondStore:
         """How it stands, for health."""
         return self.lag.describe(self._clock())
 
+    def backup_age_s(self) -> float | None:
+        """Since the newest whole backup; None: none is known."""
+        if self.lag.backup is None:
+            return None
+        return max(0.0, (self._clock() - moment_at(self.lag.backup)).total_seconds())
+
     async def pass_(self) -> None:
         """Copy what is missing, delete what is not needed, back up when it is time. Unavailable when some of it failed;
         `lag` says what is left."""

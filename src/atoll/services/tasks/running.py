@@ -32,6 +32,7 @@ from atoll.services.tasks.placing import Left, Lost, Placing
 from atoll.services.tasks.record import Record, Taken
 from atoll.services.tasks.transcript import Transcript
 from atoll.sidekick.client import ProcessStream
+from atoll.telemetry.spans import keep, note, span_of
 
 _log = structlog.get_logger()
 
@@ -93,6 +94,14 @@ class Run:
         return await payer_of(records, task, workspace_owner=self._workspace_owner)
 
     async def run(self) -> None:
+        with span_of(self.task.id, "task", **{"atoll.task_id": self.task.id, "atoll.agent": self.task.spec.agent}):
+            forget = keep(self.task.id)  # its model calls are parts of it
+            try:
+                await self._run()
+            finally:
+                forget()
+
+    async def _run(self) -> None:
         access = self._access
         access.feed.open(self.task.id)
         try:
@@ -308,6 +317,7 @@ class Run:
         begun = task.started_at
         duration_s = None if begun is None else (access.clock() - begun).total_seconds()
         access.metrics.tasks.ended(task.spec.agent, end.value, duration_s)
+        note("atoll.task_end", end.value)
         crash.point("tasks.end.recorded")
 
     def _too_long(self) -> str:

@@ -31,6 +31,7 @@ from atoll.services.tasks.requests import TaskRequest, check_request
 from atoll.services.tasks.running import CANCELLED, Run, Stop
 from atoll.services.tasks.threads import Threads
 from atoll.services.workspaces.on_demand import found_or_made
+from atoll.telemetry.spans import keep
 
 TASK_ID = re.compile(r"^task_[0-9a-f]{24}$")
 SWAPS_MAX = 8
@@ -94,6 +95,7 @@ class Tasks:
             event = replace(event, request_id=request_id)
         await access.records.add_task(task, thread, event, most_queued=limits.unended_per_owner)
         crash.point("tasks.submit.recorded")
+        keep(task.id)  # what runs it later is a part of what asked for it
         self._queue.added(task)
         return task
 

@@ -23,6 +23,7 @@ from atoll.services.processes import Interrupted
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.locks import Locks
+from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.sandbox_configs import SandboxConfigs
 from atoll.services.workspaces.views import Ran
 
@@ -40,11 +41,17 @@ class Executing:
     """Runs commands in workspaces."""
 
     def __init__(
-        self, records: Records, access: WorkspaceAccess, configs: SandboxConfigs, sandboxes: Sandboxes
+        self,
+        records: Records,
+        access: WorkspaceAccess,
+        configs: SandboxConfigs,
+        mounted: Mounted,
+        sandboxes: Sandboxes,
     ) -> None:
         self._records = records
         self._access = access
         self._configs = configs
+        self._mounted = mounted
         self._sandboxes = sandboxes
         self._locks = Locks()  # not those of trees: making a sandbox takes them
 
@@ -79,8 +86,11 @@ class Executing:
         raise AssertionError
 
     async def end(self, principal: Principal, ref: str, *, request_id: str | None = None) -> None:
-        """Kill the workspace's sandbox where it has one: before it is deleted, and as the owner alone may do that."""
+        """Kill the workspace's sandbox where it has one: before it is deleted, and as the owner alone may do that.
+
+        Conflict, and nothing killed, where others have it mounted, so that it could not be deleted."""
         workspace = (await self._access.find(principal, ref, None)).workspace
+        self._mounted.check_free(workspace.id, but=workspace.sandbox_id)
         if workspace.sandbox_id is not None:
             owner = await self._owner(workspace)
             with suppress(Conflict, NotFound):

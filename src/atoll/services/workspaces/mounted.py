@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+from atoll.domain.errors import Conflict
 from atoll.domain.workspace import WorkspaceMount
 
 
@@ -59,6 +60,12 @@ class Mounted:
             for one in self._mounts[sandbox_id].values()
             if one.mount.workspace == workspace_id
         ]
+
+    def check_free(self, workspace_id: str, *, but: str | None = None) -> None:
+        """Conflict while a sandbox, other than `but`, has the workspace mounted."""
+        mounted = sorted({one.sandbox for one in self.of_workspace(workspace_id)} - {but})
+        if mounted:
+            raise Conflict(f"the workspace is mounted: end {', '.join(mounted)} first")
 
     def writable(self, workspace_id: str) -> bool:
         return any(not one.mount.read_only for one in self.of_workspace(workspace_id))

@@ -33,6 +33,7 @@ from atoll.services.workspaces.trees.reading import Reading, read_tree
 from atoll.services.workspaces.trees.stamps import TreeState
 from atoll.services.workspaces.trees.working_trees import WorkingTrees
 from atoll.services.workspaces.unrecorded import Unrecorded
+from atoll.telemetry.spans import spanned
 
 _log = structlog.get_logger()
 
@@ -99,6 +100,7 @@ class Revising:
         self.check_message(message)
         return await self.take(found.workspace.id, Reason.ASKED, principal.id, message)
 
+    @spanned("workspace.revise")
     async def take(
         self, workspace_id: str, reason: Reason, actor: str = "system", message: str | None = None
     ) -> Revision:

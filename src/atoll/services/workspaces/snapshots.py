@@ -62,7 +62,14 @@ class Snapshots:
         self._metrics = metrics
 
     async def create(
-        self, principal: Principal, ref: str, *, name: str | None = None, own_key: bool = False, keep: bool = False
+        self,
+        principal: Principal,
+        ref: str,
+        *,
+        name: str | None = None,
+        own_key: bool = False,
+        keep: bool = False,
+        metadata: str = "",
     ) -> Snapshot:
         """Keep the state now, live sandboxes or not. Needs `write`. Conflict when the workspace has one of that name.
 
@@ -84,7 +91,7 @@ class Snapshots:
                 await self._records.add_lineage(await self._keys.new(lineage, workspace.owner))
                 await self._copying.into(lineage, Resolved(head, head.lineage, head.tree))
                 crash.point("workspaces.snapshot.copied")
-            snapshot = await self._add(workspace, head, lineage, name, keep, principal.id)
+            snapshot = await self._add(workspace, head, lineage, name, keep, principal.id, metadata)
             crash.point("workspaces.snapshot.recorded")
             self._metrics.snapshot_created(snapshot.bytes)
             try:
@@ -133,7 +140,14 @@ class Snapshots:
         return gone
 
     async def _add(
-        self, workspace: Workspace, head: Revision, lineage: str, name: str | None, keep: bool, actor: str
+        self,
+        workspace: Workspace,
+        head: Revision,
+        lineage: str,
+        name: str | None,
+        keep: bool,
+        actor: str,
+        metadata: str = "",
     ) -> Snapshot:
         now = self._access.clock()
         stem = f"snap_{now.astimezone(UTC):%Y_%m_%d_%H%M%S}"
@@ -150,6 +164,7 @@ class Snapshots:
                 entries=head.entries,
                 bytes=head.bytes,
                 kept=keep,
+                metadata=metadata,
             )
             event = self._access.event("snapshot.created", workspace, actor, snapshot=snapshot.id, name=name)
             try:

@@ -29,6 +29,7 @@ from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.manifests import Manifests
 from atoll.services.workspaces.viewing import Viewing
 from atoll.services.workspaces.views import RevisionView, SentChunk
+from atoll.telemetry.spans import spanned
 
 IDS_MAX = 65_536
 LOOKUP = 4_096
@@ -91,6 +92,7 @@ class Sync:
         before, after = await self._manifests.changed_pages(base.lineage, base.tree, wanted.tree, wanted.lineage)
         return _changed(before, after)
 
+    @spanned("workspace.sync.missing")
     async def missing(self, principal: Principal, ref: str, ids: Sequence[bytes]) -> list[bytes]:
         """Those that have to be sent, in order. Needs `write`."""
         found = await self._access.find(principal, ref, Permission.WRITE)
@@ -102,6 +104,7 @@ class Sync:
         missing.update(await self._possession.unproved(principal, found, here))
         return [id for id in asked if id in missing]
 
+    @spanned("workspace.sync.chunks")
     async def chunks(self, principal: Principal, ref: str, sent: AsyncIterable[SentChunk]) -> Sent:
         """Store what the client sends, each verified. Durable once this returns; what was taken before an error stays.
         Needs `write`. InvalidInput for one that is not what its id says.
@@ -137,6 +140,7 @@ class Sync:
         lineages = dict.fromkeys([found.workspace.lineage, *(one.lineage for one in snapshots)])
         return self._fetched(list(lineages), ids, withheld)
 
+    @spanned("workspace.sync.commit")
     async def commit(
         self,
         principal: Principal,

@@ -56,7 +56,7 @@ class Workspaces:
     def join(self, sandboxes: Sandboxes) -> None:
         """The sandboxes that workspaces are mounted in, before `start`. They need `mounts` first."""
         parts = self._parts
-        self.executing = Executing(parts.records, parts.access, parts.sandbox_configs, sandboxes)
+        self.executing = Executing(parts.records, parts.access, parts.sandbox_configs, parts.mounted, sandboxes)
         self._evicting = parts.sharing.evicting = Evicting(parts.records, parts.access, parts.mounted, sandboxes)
 
     async def left(self, principal_id: str) -> None:
@@ -220,9 +220,7 @@ class Workspaces:
         async with parts.locks.hold(found.workspace.id):
             for _ in range(SWAPS_MAX):
                 workspace = await parts.access.current(found.workspace.id)
-                mounted = sorted({one.sandbox for one in parts.mounted.of_workspace(workspace.id)})
-                if mounted:
-                    raise Conflict(f"the workspace is mounted: end {', '.join(mounted)} first")
+                parts.mounted.check_free(workspace.id)
                 now = parts.access.clock()
                 gone = replace(
                     workspace,

@@ -9,6 +9,7 @@ from atoll.surfaces.execbox.files import DIRECTORY, LIST, MODE, PATH, RECURSIVE,
 from atoll.surfaces.execbox.processes import FOLLOW, WAIT_TIMEOUT, ProcessHandlers
 from atoll.surfaces.execbox.sessions import GRACE, LIMIT, PORT, REMOVE, STATUS, Sessions
 from atoll.surfaces.execbox.streams import ATTACH_PARAMETERS, EXEC_PARAMETERS, OFFSET, PROCESS, Streams
+from atoll.surfaces.execbox.watching import watch_operation
 from atoll.surfaces.operation import BYTES, WEBSOCKET, Answer, Once, Operation
 
 SESSION = "/v1/sessions/{id}"
@@ -32,6 +33,7 @@ def operations(sandboxes: Sandboxes, settings: Settings) -> list[Operation]:
         *_streams(Streams(sandboxes)),
         *_processes(ProcessHandlers(sandboxes, settings)),
         *_files(FileHandlers(sandboxes, settings)),
+        watch_operation(sandboxes, SESSION + "/watch"),
     ]
 
 

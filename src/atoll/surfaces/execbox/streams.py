@@ -1,15 +1,11 @@
-"""Attach and exec over WebSocket: two pumps between a client and a process, each waiting for the slower side.
-
-The routes call it. A client that goes away only detaches; the process goes on and keeps its output for the next one.
-"""
+"""Attach and exec over WebSocket, in messages that tell output, exit and errors apart; the routes call it."""
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
+from starlette.websockets import WebSocket
 
 from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound
 from atoll.domain.principal import Principal
@@ -20,12 +16,8 @@ from atoll.sidekick.client import ProcessStream
 from atoll.surfaces.execbox import frames
 from atoll.surfaces.execbox.frames import Incoming, Malformed, Wire
 from atoll.surfaces.operation import Parameter
-from atoll.surfaces.transport import LOST
+from atoll.surfaces.pumps import CLOSE_GONE, CLOSE_INTERNAL, CLOSE_NORMAL, GONE, PIECE_BYTES, pumped, reason
 from atoll.surfaces.words import words
-
-PIECE_BYTES = 128 * 1024  # of output in one message: clients bound what they take
-CLOSE_NORMAL, CLOSE_GONE, CLOSE_INTERNAL = 1000, 1001, 1011
-CLOSE_S = 5.0
 
 PROTOCOL = Parameter("protocol", "binary frames, or the same messages as JSON text", choices=("binary", "json"))
 OFFSET = Parameter("offset", "first output byte wanted; the ring may begin later", int, minimum=0, maximum=2**63 - 1)
@@ -106,29 +98,8 @@ def _secret(text: str) -> SecretUse:
 
 
 async def _serve(socket: WebSocket, stream: ProcessStream, wire: Wire, headers: list[tuple[bytes, bytes]]) -> None:
-    """Accept, pump both ways until the process has ended or the client has gone, detach."""
-    try:
-        await socket.accept(headers=headers)
-        output = asyncio.create_task(_pump_output(socket, stream, wire))
-        input_ = asyncio.create_task(_pump_input(socket, stream, wire))
-        # While a process takes no input nothing is read, so a client's leaving is told beside the messages too.
-        lost = asyncio.create_task(_lost(socket))
-        try:
-            # The input pump ends when the client goes away; the output pump when the process does.
-            await asyncio.wait((output, input_, lost), return_when=asyncio.FIRST_COMPLETED)
-            if output.done():
-                await output
-        finally:
-            await _cancel(output, input_, lost)
-    finally:
-        with suppress(AtollError, OSError):
-            async with asyncio.timeout(CLOSE_S):
-                await stream.close()
-
-
-async def _lost(socket: WebSocket) -> None:
-    event: asyncio.Event | None = socket.scope["extensions"].get(LOST)
-    await (event or asyncio.Event()).wait()
+    output, input_ = _pump_output(socket, stream, wire), _pump_input(socket, stream, wire)
+    await pumped(socket, stream, output, input_, headers=headers)
 
 
 async def _pump_output(socket: WebSocket, stream: ProcessStream, wire: Wire) -> None:
@@ -144,10 +115,10 @@ async def _pump_output(socket: WebSocket, stream: ProcessStream, wire: Wire) -> 
         await socket.close(CLOSE_NORMAL)
     except AtollError as error:
         gone = isinstance(error, (NotFound, Conflict))
-        with suppress(WebSocketDisconnect, WebSocketDisconnected):
+        with suppress(*GONE):
             await _send(socket, wire.error(error.message))
-            await socket.close(CLOSE_GONE if gone else CLOSE_INTERNAL, _reason(error.message))
-    except (WebSocketDisconnect, WebSocketDisconnected):
+            await socket.close(CLOSE_GONE if gone else CLOSE_INTERNAL, reason(error.message))
+    except GONE:
         pass
 
 
@@ -161,7 +132,7 @@ async def _pump_input(socket: WebSocket, stream: ProcessStream, wire: Wire) -> N
         try:
             incoming = wire.decode(_bytes_of(message))
         except Malformed as error:
-            with suppress(WebSocketDisconnect, WebSocketDisconnected):
+            with suppress(*GONE):
                 await _send(socket, wire.error(str(error)))
             continue
         if incoming.kind == frames.RESIZE or not closed:
@@ -192,18 +163,3 @@ async def _send(socket: WebSocket, message: bytes | str) -> None:
         await socket.send_bytes(message)
     else:
         await socket.send_text(message)
-
-
-def _reason(text: str) -> str:
-    """A close reason has at most 123 bytes."""
-    return text.encode()[:120].decode(errors="ignore")
-
-
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    for task in tasks:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, (WebSocketDisconnect, WebSocketDisconnected)):
-            raise error

@@ -90,6 +90,19 @@ class Health:
         self._lock = asyncio.Lock()
 
     async def health(self, _request: Request) -> Response:
+        healthy, answer = await self.told()
+        return json_response(answer, 200 if healthy else 503)
+
+    async def healthy(self) -> bool:
+        """Whether every part answers."""
+        return _all_healthy(await self._look())
+
+    @property
+    def sandboxes_active(self) -> int:
+        return self._metrics.active
+
+    async def told(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the server and its parts work, and all that is said of it."""
         checks = await self._look()
         healthy = _all_healthy(checks)
         answer: dict[str, Any] = {
@@ -102,7 +115,7 @@ class Health:
             "checks": checks | self._others(),
             "threadCache": NO_CACHE,
         }
-        return json_response(answer | await self._figures(), 200 if healthy else 503)
+        return healthy, answer | await self._figures()
 
     async def ready(self, _request: Request) -> Response:
         checks = await self._look()

@@ -1,6 +1,8 @@
-"""Every operation for operators and machines: public, and the only public ones there are; app.py makes the routes."""
+"""Every operation for operators and machines: public, and all that is public but logins; app.py makes the routes."""
 
 from __future__ import annotations
+
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,15 +34,8 @@ class FrontAnswer(AnswerModel):
 def operations(health: Health, metrics: Metrics | None, pages: Pages | None, history: TaskHistory) -> list[Operation]:
     """`metrics` None: they are not served; `pages` None: the document and its pages are not."""
 
-    async def front(_request: Request) -> Response:
-        shown = {"docs": "/docs", "openapi": "/openapi.json"} if pages else {}
-        return json_response({"name": "Atoll", "version": health.version, "health": "/health"} | shown)
-
     served = [
-        Operation(
-            "GET", "/", front, "front", "What this is, and where it says more",
-            answers=(Answer(200, "its name and version", FrontAnswer),), public=True, tag=TAG,
-        ),
+        front_operation("Atoll", health.version, docs=pages is not None),
         Operation(
             "GET", "/health", health.health, "health", "Whether the server and its parts work",
             answers=(
@@ -54,30 +49,60 @@ def operations(health: Health, metrics: Metrics | None, pages: Pages | None, his
             public=True, tag=TAG,
         ),
     ]  # fmt: skip
-    return served + (_metrics(metrics, history) if metrics else []) + (_pages(pages) if pages else [])
+    served += [metrics_operation(metrics, history)] if metrics else []
+    return served + (page_operations(pages) if pages else [])
 
 
-def _metrics(metrics: Metrics, history: TaskHistory) -> list[Operation]:
+def front_operation(name: str, version: str, *, docs: bool) -> Operation:
+    """GET /: who answers here."""
+
+    async def front(_request: Request) -> Response:
+        shown = {"docs": "/docs", "openapi": "/openapi.json"} if docs else {}
+        return json_response({"name": name, "version": version, "health": "/health"} | shown)
+
+    return Operation(
+        "GET", "/", front, "front", "What this is, and where it says more",
+        answers=(Answer(200, "its name and version", FrontAnswer),), public=True, tag=TAG,
+    )  # fmt: skip
+
+
+def metrics_operation(metrics: Metrics, history: TaskHistory) -> Operation:
+    """GET /metrics: Prometheus's, and Testbase's for who names JSON."""
+
     async def render(request: Request) -> Response:
         if wants_json(request):
             return json_response(figures(await history.of_all()))
-        # monitors bring no key; whose sandbox runs what is told to this machine alone, and to nobody through a proxy
-        here = not is_proxied(request.scope) and is_loopback(trace_of(request.scope).peer or "")
-        return Response(metrics.render(tenants=here), headers={"content-type": CONTENT_TYPE})
+        return rendered(metrics, request)
 
-    return [
-        Operation(
-            "GET", "/metrics", render, "metrics", "Prometheus metrics",
-            answers=(
-                Answer(200, "text format", None, "text/plain"),
-                Answer(200, "with `Accept: application/json`: how tasks went", TaskMetricsAnswer),
-            ),
-            errors=(503,), public=True, tag=TAG,
+    return Operation(
+        "GET", "/metrics", render, "metrics", "Prometheus metrics",
+        answers=(
+            Answer(200, "text format", None, "text/plain"),
+            Answer(200, "with `Accept: application/json`: how tasks went", TaskMetricsAnswer),
         ),
-    ]  # fmt: skip
+        errors=(503,), public=True, tag=TAG,
+    )  # fmt: skip
 
 
-def _pages(pages: Pages) -> list[Operation]:
+def rendered(metrics: Metrics, request: Request) -> Response:
+    """Monitors bring no key; whose sandbox runs what is told to this machine alone, to nobody through a proxy, and to
+    no page of a browser that runs here, by whatever name that reaches this machine."""
+    scope = request.scope
+    here = not is_proxied(scope) and is_loopback(trace_of(scope).peer or "") and "origin" not in request.headers
+    here = here and is_loopback(_host_of(request))
+    return Response(metrics.render(tenants=here), headers={"content-type": CONTENT_TYPE})
+
+
+def _host_of(request: Request) -> str:
+    """By what name the client knows this machine, without the port; "" where it does not say."""
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def page_operations(pages: Pages) -> list[Operation]:
+    """The document and what shows it."""
     html = Answer(200, "the page", None, "text/html")
     return [
         Operation(

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from atoll.domain.errors import AtollError, InvalidInput, Unauthenticated
+from atoll.domain.errors import AtollError, InvalidInput, NotFound, Unauthenticated
 from atoll.services.workspaces.access import NoWorkspace
 from atoll.services.workspaces.sharing import NoCollaborator
 from atoll.surfaces.bodies import Invalid
@@ -18,6 +18,7 @@ from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
 NOT_BEARER = "Authorization header must start with 'Bearer '"
 BAD_TOKEN = "Invalid or expired token"
+NO_SESSION = "session not found"  # the services' word for a sandbox that is not there, or somebody else's
 
 
 class WrongField(AnswerModel):
@@ -72,6 +73,8 @@ def _told(error: AtollError) -> tuple[int, str | list[dict[str, Any]]]:
         return 404, "Workspace not found"
     if isinstance(error, NoCollaborator):
         return 404, "Agent not found in collaborators for this workspace"
+    if isinstance(error, NotFound) and error.message == NO_SESSION:
+        return 404, "Sandbox not found"
     status, _ = status_and_code(error)
     return status, error.message[:1].upper() + error.message[1:]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from atoll.domain.sandbox import NetworkMode, Resources, SandboxSpec
 from atoll.domain.workspace import MOUNT_POINT
@@ -51,6 +51,19 @@ class SandboxConfig(BaseModel):
                 idle_s=self.idle_s,
             ),
         )
+
+
+def _known(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    SandboxConfig.model_validate(value or {})
+    return value
+
+
+# As it came, and good: it is kept so.
+AskedConfig = Annotated[
+    dict[str, Any] | None,
+    AfterValidator(_known),
+    Field(description="image, env, network, work_dir, cpu_millis, memory_mb, disk_mb, pids, timeout_s, idle_s"),
+]
 
 
 def spec_of(config: dict[str, Any], defaults: Resources) -> SandboxSpec:

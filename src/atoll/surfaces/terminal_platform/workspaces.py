@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,7 +26,7 @@ from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model, unless_disconnected
 from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.terminal_platform.errors import BadRequest
-from atoll.surfaces.terminal_platform.sandbox_config import SandboxConfig, spec_of
+from atoll.surfaces.terminal_platform.sandbox_config import AskedConfig, spec_of
 from atoll.surfaces.words import words
 from atoll.telemetry.trace import trace_of
 
@@ -41,15 +41,7 @@ class AgentWorkspaceBody(AnswerModel):
     description: Annotated[str, Field(max_length=4096)] | None = None
     tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=64)] | None = None
     group_id: Annotated[str, Field(max_length=128)] | None = Field(None, description="whose it is; default: one's own")
-    sandbox_config: dict[str, Any] | None = Field(
-        None, description="image, env, network, work_dir, cpu_millis, memory_mb, disk_mb, pids, timeout_s, idle_s"
-    )
-
-    @field_validator("sandbox_config")
-    @classmethod
-    def _known(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        SandboxConfig.model_validate(value or {})
-        return value
+    sandbox_config: AskedConfig = None
 
 
 class CommandBody(AnswerModel):

@@ -49,7 +49,9 @@ TASK = Parameter("task", "only of this task", max_chars=ID_CHARS)
 SANDBOX = Parameter("sandbox", "only of this sandbox", max_chars=ID_CHARS)
 WORKSPACE = Parameter("workspace", "only of the workspace of this id", max_chars=ID_CHARS)
 GROUP = Parameter("group", "only of the workspaces of this group: for its admins whoever paid", max_chars=ID_CHARS)
-KIND = Parameter("kind", "only model calls, compute or storage", choices=tuple(kind.value for kind in UseKind))
+KIND = Parameter(
+    "kind", "only model calls, compute, storage or runs of workers", choices=tuple(kind.value for kind in UseKind)
+)
 A_DAY, AN_INSTANT = timedelta(days=1), timedelta(microseconds=1)
 
 

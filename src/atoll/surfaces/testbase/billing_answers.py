@@ -65,7 +65,7 @@ class UsageAnswer(AnswerModel):
 class TransactionAnswer(AnswerModel):
     id: str
     apiKeyId: str
-    type: Literal["credit_purchase", "usage_deduction", "credit_adjustment", "refund"]
+    type: Literal["credit_purchase", "usage_deduction", "credit_adjustment", "refund", "worker_earning"]
     amount: float = Field(description="below 0: taken from the account")
     balanceAfter: float
     description: str | None

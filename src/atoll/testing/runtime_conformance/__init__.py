@@ -15,6 +15,7 @@ from atoll.testing.runtime_conformance.deadlines import DeadlineChecks
 from atoll.testing.runtime_conformance.files import FileChecks
 from atoll.testing.runtime_conformance.gates import GateChecks
 from atoll.testing.runtime_conformance.given import GivenChecks
+from atoll.testing.runtime_conformance.host_mounts import HostMountChecks
 from atoll.testing.runtime_conformance.lifecycle import LifecycleChecks
 from atoll.testing.runtime_conformance.output import OutputChecks
 from atoll.testing.runtime_conformance.processes import ProcessChecks
@@ -32,6 +33,7 @@ class RuntimeConformance(
     DeadlineChecks,
     AbilityChecks,
     GateChecks,
+    HostMountChecks,
     TreeChecks,
 ):
     """All checks; a subclass gives the `machine` fixture."""

@@ -1,0 +1,1 @@
+"""The bytes of previews: connections to ports of sandboxes, and the HTTP and WebSockets that go through them."""

@@ -1,0 +1,48 @@
+"""Health: one look at a server inside a sandbox: GET a path of its port, and what came back. `servers` asks often."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Awaitable, Callable
+
+import h11
+
+from atoll.domain.errors import AtollError
+
+HEAD_BYTES_MAX = 65_536
+
+Connect = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
+
+
+async def status_of(connect: Connect, path: str, timeout_s: float) -> int | None:
+    """The status that it answers with, redirects not followed; None when it does not answer in time, or not HTTP."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await connect()
+            try:
+                return await _ask(reader, writer, path)
+            finally:
+                writer.close()
+    except (AtollError, OSError, TimeoutError, h11.RemoteProtocolError):
+        return None
+
+
+async def _ask(reader: StreamReader, writer: StreamWriter, path: str) -> int:
+    client = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+    headers = [("host", "localhost"), ("user-agent", "atoll-health"), ("connection", "close")]
+    writer.write(client.send(h11.Request(method="GET", target=path, headers=headers)) or b"")
+    writer.write(client.send(h11.EndOfMessage()) or b"")
+    await writer.drain()
+    while True:
+        event = client.next_event()
+        if event is h11.NEED_DATA:
+            client.receive_data(await reader.read(HEAD_BYTES_MAX))
+        elif isinstance(event, h11.Response):
+            return event.status_code
+        elif not isinstance(event, h11.InformationalResponse):
+            raise h11.RemoteProtocolError("no answer")
+
+
+def is_well(status: int | None) -> bool:
+    return status is not None and 200 <= status < 400

@@ -1,0 +1,1 @@
+"""Background jobs: commands that a sandbox runs again and again."""

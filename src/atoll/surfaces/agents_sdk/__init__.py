@@ -1,0 +1,1 @@
+"""The HTTP sandbox protocol of openai-agents: what its CloudflareSandboxClient speaks to any `worker_url`."""

@@ -1,0 +1,39 @@
+"""`atoll marketplace` against a server: publish, find, run, rate, take back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli.conftest import Atoll
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_is_published_found_run_rated_and_taken_back(alone: Callable[..., Atoll]) -> None:
+    atoll = alone(ATOLL_RUNTIME="fake")
+    other = json.loads(atoll("keys", "create", "--name", "other", "--json").stdout)
+    assert atoll("up", "--detach", "--port", "0", timeout=60).returncode == 0
+    theirs = Atoll(atoll.environment | {"ATOLL_API_KEY": other["key"]})
+    said = theirs("marketplace", "publish", "greet", "--description", "Says hi", "--tag", "text", "--", "echo", "hi")
+    worker, name = said.stdout.split("  ")
+    assert worker.startswith("wkr_") and name == "greet 1.0.0\n"
+    (found,) = json.loads(atoll("marketplace", "search", "GREET", "--tag", "text", "--json").stdout)
+    assert (found["id"], found["command"], found["author"]) == (worker, ["echo", "hi"], other["id"])
+    ran = atoll("marketplace", "run", worker, "there")
+    assert (ran.returncode, ran.stdout) == (0, "hi there\n")
+    assert atoll("marketplace", "rate", worker, "4").returncode == 0
+    shown = atoll("marketplace", "show", worker).stdout
+    assert "4.0 of 1" in shown and "free" in shown and "echo hi" in shown
+    again = theirs("marketplace", "publish", "greet", "--price", "0.25", "--template", "host", "--", "cat")
+    assert again.stdout == f"{worker}  greet 1.0.1\n"
+    dear = atoll("marketplace", "run", "--max-price", "0.2", worker)
+    assert dear.returncode != 0 and "costs more than max_price" in dear.stderr
+    third = json.loads(atoll("keys", "create", "--name", "third", "--json").stdout)
+    unasked = Atoll(atoll.environment | {"ATOLL_API_KEY": third["key"]})("marketplace", "run", worker)
+    assert unasked.returncode != 0 and "costs 0.25 dollars" in unasked.stderr
+    ran = atoll("marketplace", "run", "--input", "-", "--json", worker, stdin="text")
+    assert json.loads(ran.stdout)["charged"] == 0  # whoever is internal is never charged
+    assert theirs("marketplace", "unpublish", worker).stdout == f"{worker}\n"
+    assert atoll("marketplace", "search").stderr.strip() == "no workers"

@@ -1,0 +1,56 @@
+"""Health: what a server answers, and what is no answer."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import StreamReader, StreamWriter
+from contextlib import suppress
+
+import pytest
+
+from atoll.services.daemon.health import is_well, status_of
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", 503),
+        (b"HTTP/1.0 302 Found\r\nlocation: http://elsewhere/\r\n\r\n", 302),
+        (b"no HTTP at all\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000, None),
+        (b"", None),
+        (None, None),  # it takes the connection and says nothing
+    ],
+    ids=["no content", "after an interim one", "redirect", "nonsense", "endless head", "hangs up", "hangs"],
+)
+async def test_the_status_is_what_it_says_in_time(answer: bytes | None, status: int | None) -> None:
+    asked: list[bytes] = []
+    over = asyncio.Event()
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        if answer is None:
+            with suppress(ConnectionError):
+                await reader.read()
+        else:
+            with suppress(ConnectionError):
+                writer.write(answer)
+                await writer.drain()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        over.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    found = await status_of(lambda: asyncio.open_connection("127.0.0.1", port), "/health?x=1", 0.5)
+    async with asyncio.timeout(5):
+        await over.wait()
+    server.close()
+    await server.wait_closed()
+    assert found == status and asked[0].startswith(b"GET /health?x=1 HTTP/1.1\r\n")
+
+
+def test_what_is_well() -> None:
+    assert [is_well(status) for status in (None, 199, 200, 399, 400, 503)] == [False, False, True, True, False, False]

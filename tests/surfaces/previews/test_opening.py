@@ -1,0 +1,238 @@
+"""Who may look at a preview: its owner, whoever has its token, and anybody where it is public."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+import pytest
+
+from atoll.gateway.previews.heads import answer_headers, bounded_cookie, without_ours
+from tests.surfaces.conftest import ALICE, BOB, READER
+from tests.surfaces.previews.conftest import Heard, Streets, answering
+
+
+async def test_a_preview_is_its_owners(open_street: Streets) -> None:
+    async with open_street() as street:
+        street.serve(answering([]))
+        await street.register()
+        call = street.house.call
+        assert (await call("GET", street.path())).text == "hi"
+        assert (await call("GET", street.path(), None)).status_code == 401
+        assert (await call("GET", street.path(), "sk_" + "0" * 64)).status_code == 401
+        assert (await call("GET", street.path(), READER)).status_code == 403
+        foreign, unknown = await call("GET", street.path(), BOB), await call("GET", street.path(port=3001), BOB)
+        assert foreign.status_code == unknown.status_code == 404
+        assert foreign.content == unknown.content == b'{"detail":"Preview target not registered"}'
+
+
+async def test_only_a_registered_port_is_reached(open_street: Streets) -> None:
+    async with open_street() as street:
+        street.serve(answering([]))
+        call = street.house.call
+        assert (await call("GET", street.path())).status_code == 404
+        await street.register()
+        assert (await call("GET", street.path())).status_code == 200
+        gone = await call("DELETE", f"/preview/register/{street.sandbox}/3000")
+        assert gone.json() == {"removed": True}
+        assert (await call("GET", street.path())).status_code == 404
+        assert (await call("DELETE", f"/preview/register/{street.sandbox}/3000")).status_code == 404
+
+
+async def test_what_is_registered_is_listed_with_its_addresses(open_street: Streets) -> None:
+    async with open_street() as street:
+        made = await street.register(backend_url="http://127.0.0.1:3000/", metadata={"a": "b"})
+        assert made["url"] == "http://127.0.0.1:3000"
+        assert (made["use_fallback"], made["metadata"]) == (False, {"a": "b"})
+        assert made["preview_url"] == street.house.url + street.path()
+        listed = await street.house.call("GET", "/preview/list")
+        assert listed.json() == {f"{street.sandbox}:3000": made}
+        assert (await street.house.call("GET", "/preview/list", BOB)).json() == {}
+
+
+@pytest.mark.parametrize(
+    "backend_url",
+    [
+        "http://169.254.169.254:3000/", "http://127.0.0.1:8080", "https://127.0.0.1:3000", "file:///etc/passwd",
+        "http://127.0.0.1@evil.example:3000", "http://user@127.0.0.1:3000", "http://[::ffff:10.0.0.1]:3000",
+        "http://127.0.0.1.nip.io:3000", "http://2130706433:3000", "http://127.0.0.1:3000/admin", "127.0.0.1:3000",
+        "http://127.0.0.1:99999", "http://[", "http://0x7f000001:3000",
+    ],
+)  # fmt: skip
+async def test_n08_a_backend_is_a_port_of_the_sandbox_and_nothing_else(open_street: Streets, backend_url: str) -> None:
+    async with open_street() as street:
+        body = {"sandbox_id": street.sandbox, "port": 3000, "backend_url": backend_url}
+        answer = await street.house.call("POST", "/preview/register", json=body)
+        assert answer.status_code == 400, answer.text
+        assert "backend_url" in answer.json()["detail"]
+
+
+async def test_a_token_opens_its_preview_and_becomes_a_cookie_of_it(open_street: Streets) -> None:
+    async with open_street() as street:
+        found: list[Heard] = []
+        street.serve(answering(found))
+        street.serve(answering(found), port=3001)
+        await street.register()
+        await street.register(port=3001)
+        token = await street.token()
+        call = street.house.call
+        header = {"x-preview-token": token}
+        assert (await call("GET", street.path(), None, headers=header)).status_code == 200
+        assert (await call("GET", street.path(port=3001), None, headers=header)).status_code == 401
+        asked = await call("GET", street.path(f"/a?x=1&preview_token={token}"), None)
+        assert asked.status_code == 307
+        assert asked.headers["location"] == street.path("/a?x=1")
+        cookie = asked.headers["set-cookie"]
+        assert f"Path={street.path()}" in cookie
+        assert "HttpOnly" in cookie
+        assert "SameSite=lax" in cookie
+        street.house.http.cookies.clear()
+        mine = {"cookie": f"other=1; atoll_preview={token}"}
+        for _ in range(2):
+            assert (await call("GET", street.path(), None, headers=mine)).status_code == 200
+        assert found[-1].headers["cookie"] == "other=1"
+        assert "x-preview-token" not in found[0].headers
+        assert (await call("POST", street.path(), None, headers=mine)).status_code == 403, "no page of another's"
+        same = mine | {"origin": street.house.url}
+        assert (await call("POST", street.path(), None, headers=same)).status_code == 200
+        assert (await call("POST", street.path(), None, headers=mine | {"origin": "http://evil"})).status_code == 403
+
+
+async def test_a_token_ends_with_its_registration_and_in_time(open_street: Streets) -> None:
+    async with open_street() as street:
+        street.serve(answering([]))
+        await street.register()
+        header = {"x-preview-token": await street.token()}
+        await street.register(metadata={"a": "b"})
+        assert (await street.house.call("GET", street.path(), None, headers=header)).status_code == 200
+        await street.house.call("DELETE", f"/preview/register/{street.sandbox}/3000")
+        await street.register()
+        assert (await street.house.call("GET", street.path(), None, headers=header)).status_code == 401
+        for seconds in (0, 10**9):
+            body = {"sandbox_id": street.sandbox, "port": 3000, "expires_in": seconds}
+            assert (await street.house.call("POST", "/preview/token", json=body)).status_code == 422
+
+
+async def test_a_preview_token_is_no_credential_of_the_api(open_street: Streets) -> None:
+    async with open_street() as street:
+        await street.register()
+        token = await street.token()
+        assert (await street.house.call("GET", "/v1/sessions", token)).status_code == 401
+        assert (await street.house.call("GET", street.path(), token)).status_code == 401
+
+
+async def test_a_public_preview_gets_the_programs_own_credentials_and_none_of_ours(open_street: Streets) -> None:
+    async with open_street() as street:
+        found: list[Heard] = []
+        street.serve(answering(found))
+        await street.register(public=True)
+        call = street.house.call
+        for _ in range(2):
+            assert (await call("GET", street.path(), None)).status_code == 200
+            assert (await call("GET", street.path(), BOB)).status_code == 200
+            assert "authorization" not in found[-1].headers
+            own = {"authorization": "Bearer app-token", "x-api-key": "app"}
+            assert (await call("GET", street.path(), None, headers=own)).status_code == 200
+            assert (found[-1].headers["authorization"], found[-1].headers["x-api-key"]) == ("Bearer app-token", "app")
+
+
+async def test_a_ticket_ends_with_what_it_was_for(open_street: Streets) -> None:
+    async with open_street() as street:
+        street.serve(answering([]))
+        await street.register(public=True)
+        assert (await street.house.call("GET", street.path(), None)).status_code == 200
+        await street.register(public=False)
+        assert (await street.house.call("GET", street.path(), None)).status_code == 401
+
+
+async def test_a_ticket_does_not_end_with_what_happens_to_other_previews(
+    open_street: Streets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_street() as street:
+        await street.register()
+        previews = street.house.app.showing.previews
+        known = previews.generation(f"{street.sandbox}:3000")
+        await street.register(port=3001)
+        assert previews.generation(f"{street.sandbox}:3000") == known
+        monkeypatch.setattr("atoll.services.previews.previews.CHANGES_MAX", 1)  # they are counted anew
+        await street.register(port=3002)
+        assert previews.generation(f"{street.sandbox}:3000") != known
+
+
+async def test_a_key_in_the_address_opens_nothing_for_the_next_one(open_street: Streets) -> None:
+    async with open_street(keys=None, more_settings={"keys": {"in_query": True}}) as street:
+        street.serve(answering([]))
+        await street.register()
+        assert (await street.house.call("GET", street.path(f"/?api_key={ALICE}"), None)).status_code == 200
+        assert (await street.house.call("GET", street.path(), None)).status_code == 401
+
+
+async def test_fallbacks_are_sandboxes_of_the_same_owner(open_street: Streets) -> None:
+    async with open_street() as street:
+        bobs = (await street.house.create(BOB))["id"]
+        for other in (bobs, "sess_000000000000", street.sandbox):
+            body = {"sandbox_id": street.sandbox, "port": 3000, "fallback_sandbox_id": other}
+            answer = await street.house.call("POST", "/preview/register", json=body)
+            assert answer.status_code == 422
+            assert answer.json()["detail"][0]["loc"] == ["body", "fallback_sandbox_id"]
+
+
+def test_cookies_of_ours_are_known_in_every_spelling() -> None:
+    assert without_ours(b"a=1; ATOLL_preview=x; __Secure-atoll_x=y; __Host-__Secure-atoll_z=1;b=2") == b"a=1;b=2"
+    assert without_ours(b"atoll_preview=x") == b""
+    assert bounded_cookie(b"__Host-a=1; Path=/", "/preview/s/1") is None
+    assert bounded_cookie(b" atoll_session=1", "") is None
+    assert bounded_cookie(b"=atoll_session=1", "") is None
+    assert bounded_cookie(b"atoll", "") is None
+
+
+async def test_a_sandbox_may_be_called_by_the_name_that_its_owner_gave_it(open_street: Streets) -> None:
+    async with open_street() as street:
+        call = street.house.call
+        made = await call("POST", "/sandboxes", json={"sandbox_id": "my-box", "sandbox_config": {"network": "none"}})
+        assert made.status_code == 200, made.text
+        shown = await street.register(sandbox_id="my-box")
+        street.serve(answering([]), sandbox=shown["sandbox_id"])
+        assert (await call("GET", "/preview/my-box/3000/")).text == "hi"
+        assert (await call("GET", "/preview/my-box/3000/", BOB)).status_code == 404
+        assert (await call("GET", "/preview/my-box/3000/", None)).status_code == 401
+        assert (await call("GET", "/preview/other/3000/")).status_code == 404
+
+
+ADMIN = "an-operators-own-words-0123456789"
+
+
+async def test_no_credential_of_ours_reaches_a_public_program_however_it_is_sent(open_street: Streets) -> None:
+    async with open_street(more_settings={"admin": {"api_key": ADMIN}}) as street:
+        found: list[Heard] = []
+        street.serve(answering(found))
+        await street.register(public=True)
+        basic = b64encode(f"user:{BOB}".encode()).decode()
+        carried = (
+            {"authorization": f"Bearer {ADMIN}"}, {"x-api-key": ADMIN}, {"x-admin-key": ADMIN},
+            {"authorization": f"token {BOB}"}, {"authorization": f"Basic {BOB}"}, {"authorization": f"Basic {basic}"},
+            {"authorization": BOB}, {"sec-websocket-protocol": f"atoll.token.{BOB}"},
+        )  # fmt: skip
+        for headers in carried:
+            for _ in range(2):
+                assert (await street.house.call("GET", street.path(), None, headers=headers)).status_code == 200
+                assert next(iter(headers)) not in found[-1].headers
+        for _ in range(2):
+            query = f"/a?x=%7e&token={BOB}&api_key={BOB}&token=theirs&y"
+            assert (await street.house.call("GET", street.path(query), None)).status_code == 200
+            assert found[-1].line == "GET /a?x=%7e&token=theirs&y HTTP/1.1"
+
+
+async def test_what_reads_like_a_header_of_ours_goes_no_further(open_street: Streets) -> None:
+    async with open_street() as street:
+        found: list[Heard] = []
+        street.serve(answering(found))
+        await street.register(public=True)
+        theirs = {"x_forwarded_for": "192.0.2.1", "content_length": "5", "my_own": "1"}
+        await street.house.call("GET", street.path(), None, headers=theirs)
+        assert {name for name in found[-1].headers if "_" in name} == {"my_own"}
+
+
+def test_what_holds_for_an_origin_is_told_by_programs_that_have_one() -> None:
+    theirs = [(b"strict-transport-security", b"max-age=9"), (b"clear-site-data", b'"*"'), (b"nel", b"{}"), (b"x", b"y")]
+    assert answer_headers(200, theirs, "/preview/s/1", []) == [(b"x", b"y")]
+    assert answer_headers(200, theirs, "", []) == theirs

@@ -1,0 +1,244 @@
+"""WebSockets through a preview: messages both ways as they are, subprotocols, codes, and bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from atoll.gateway.previews import websockets
+from tests.surfaces.conftest import ALICE, BOB
+from tests.surfaces.previews.conftest import Street, Streets, answering
+
+
+@asynccontextmanager
+async def program(street: Street, handler: Any, **how: Any) -> AsyncIterator[list[Any]]:
+    """A real WebSocket server as the program on the port; the requests that it got."""
+    requests: list[Any] = []
+
+    async def noted(connection: ServerConnection) -> None:
+        requests.append(connection.request)
+        await handler(connection)
+
+    async with serve(noted, "127.0.0.1", 0, **how) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+
+        async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            theirs, ours = await asyncio.open_connection("127.0.0.1", port)
+
+            async def copy(one: asyncio.StreamReader, other: asyncio.StreamWriter) -> None:
+                while data := await one.read(65_536):
+                    other.write(data)
+                    await other.drain()
+                other.close()
+
+            try:
+                await asyncio.gather(copy(reader, ours), copy(theirs, writer), return_exceptions=True)
+            finally:
+                ours.transport.abort()
+
+        street.serve(join)
+        yield requests
+
+
+async def test_a_credential_among_the_subprotocols_goes_no_further(open_street: Streets) -> None:
+    async with open_street() as street, program(street, echo, subprotocols=["chat"]) as requests:
+        await street.register(public=True)
+        async with street.house.socket(street.path(), subprotocols=[f"atoll.token.{BOB}", "chat"]) as socket:
+            assert socket.subprotocol == "chat"
+        assert BOB not in str(requests[0].headers)
+
+
+async def test_messages_of_more_bytes_than_characters_go_on_and_on(open_street: Streets) -> None:
+    async with open_street() as street, program(street, echo):
+        await street.register()
+        async with street.house.socket(street.path()) as socket, asyncio.timeout(5):
+            for _ in range(12):
+                await socket.send("\u20ac" * 10_000)
+                assert len(await socket.recv()) == 10_000
+
+
+async def echo(connection: ServerConnection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+async def test_messages_go_both_ways_as_text_and_as_bytes(open_street: Streets) -> None:
+    async with open_street() as street, program(street, echo, subprotocols=["chat"]) as requests:
+        await street.register()
+        where = street.path("/live?x=1")
+        async with street.house.socket(where, subprotocols=["chat", "other"]) as socket:
+            assert socket.subprotocol == "chat"
+            for message in ("text ü", b"\x00\xff", "", b"x" * 300_000):
+                await socket.send(message)
+                assert await socket.recv() == message
+        (request,) = requests
+        assert request.path == "/live?x=1"
+        assert "authorization" not in request.headers
+        assert request.headers["x-forwarded-prefix"] == f"/preview/{street.sandbox}/3000"
+        await street.quiet()
+
+
+async def test_the_codes_of_both_sides_arrive(open_street: Streets) -> None:
+    ended: list[int | None] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        try:
+            if await connection.recv() == "close":
+                await connection.close(4001, "enough")
+            await connection.recv()
+        except ConnectionClosed:
+            ended.append(connection.close_code)
+
+    async with open_street() as street, program(street, handler):
+        await street.register()
+        async with street.house.socket(street.path()) as socket:
+            await socket.send("close")
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+            assert (socket.close_code, socket.close_reason) == (4001, "enough")
+        async with street.house.socket(street.path()) as socket:
+            await socket.send("stay")
+            await socket.close(4002, "bye")
+        await street.quiet()
+        assert ended[-1] == 4002
+
+
+async def test_w05_a_message_that_is_too_large_ends_with_1009_on_either_side(open_street: Streets) -> None:
+    async def shouts(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(b"x" * 200_000)
+        await connection.wait_closed()
+
+    bound = {"server": {"port": 0, "drain_s": 2, "frame_bytes": 100_000}}
+    async with open_street(more_settings=bound) as street, program(street, shouts):
+        await street.register()
+        async with street.house.socket(street.path()) as socket:
+            with pytest.raises(ConnectionClosed):
+                await socket.send(b"x" * 100_001)
+                await socket.recv()
+            assert socket.close_code == 1009
+        async with street.house.socket(street.path()) as socket:
+            await socket.send("shout")
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+            assert socket.close_code == 1009
+        await street.quiet()
+
+
+async def test_a_program_that_dies_ends_the_socket(open_street: Streets) -> None:
+    async def dies(connection: ServerConnection) -> None:
+        await connection.recv()
+        connection.transport.abort()
+
+    async with open_street() as street, program(street, dies):
+        await street.register()
+        async with street.house.socket(street.path()) as socket:
+            await socket.send("x")
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+            assert socket.close_code == 1014
+
+
+async def test_who_may_not_look_gets_no_socket(open_street: Streets) -> None:
+    async with open_street() as street, program(street, echo):
+        await street.register()
+        for key, status in ((None, 401), (BOB, 404)):
+            with pytest.raises(InvalidStatus) as refused:
+                await street.house.socket(street.path(), key).__aenter__()
+            assert refused.value.response.status_code == status
+        token = await street.token()
+        async with street.house.socket(street.path(f"/?preview_token={token}"), None) as socket:
+            await socket.send("x")
+            assert await socket.recv() == "x"
+        cookie = {"cookie": f"atoll_preview={token}"}
+        for origin, opens in (("http://evil.example", False), (street.house.url, True)):
+            headers = cookie | {"origin": origin}
+            if opens:
+                async with street.house.socket(street.path(), None, additional_headers=headers):
+                    pass
+            else:
+                with pytest.raises(InvalidStatus):
+                    await street.house.socket(street.path(), None, additional_headers=headers).__aenter__()
+
+
+async def test_a_program_without_websockets_refuses_for_itself(open_street: Streets) -> None:
+    async with open_street() as street:
+        answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\nx-own: 1\r\n\r\nnone"
+        street.serve(answering([], answer))
+        await street.register()
+        with pytest.raises(InvalidStatus) as refused:
+            await street.house.socket(street.path()).__aenter__()
+        assert (refused.value.response.status_code, refused.value.response.body) == (404, b"none")
+        assert refused.value.response.headers["x-own"] == "1"
+        await street.quiet()
+
+
+async def test_a_socket_goes_on_at_a_fallback(open_street: Streets) -> None:
+    async with open_street() as street, program(street, echo):
+        other = (await street.house.create())["id"]
+        street.programs[other, 3000] = street.programs.pop((street.sandbox, 3000))
+        await street.register(fallback_sandbox_id=other)
+        async with street.house.socket(street.path(), ALICE) as socket:
+            await socket.send("x")
+            assert await socket.recv() == "x"
+
+
+async def test_w06_a_flood_of_a_programs_frames_leaves_turns_to_others_and_is_held_within_bounds(
+    open_street: Streets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    held: list[int] = []
+    take = websockets.Channel._take
+
+    def counted(self: Any, data: bytes) -> None:
+        taken.append(len(data))
+        take(self, data)
+        held.append(len(self._messages))
+
+    monkeypatch.setattr(websockets.Channel, "_take", counted)
+
+    async def flood(connection: ServerConnection) -> None:
+        connection.transport.write(b"\x82\0" * 50_000)
+        await connection.send("the last")
+        await connection.wait_closed()
+
+    async with open_street() as street, program(street, flood):
+        await street.register()
+        async with street.house.socket(street.path(), max_queue=None) as socket, asyncio.timeout(30):
+            empty = 0
+            while await socket.recv() == b"":
+                empty += 1
+    assert empty == 50_000
+    assert max(taken) <= websockets.PIECE_BYTES
+    assert max(held) <= (websockets.HELD_BYTES / websockets.MESSAGE_BYTES) + websockets.PIECE_BYTES
+
+
+async def test_a_socket_that_breaks_off_once_it_is_open_is_no_reason_for_a_fallback(open_street: Streets) -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        protocol = ServerProtocol()
+        protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
+        (request,) = protocol.events_received()
+        assert isinstance(request, Request)
+        protocol.send_response(protocol.accept(request))
+        writer.write(b"".join(protocol.data_to_send()))
+        await asyncio.Event().wait()
+
+    async with open_street(more_settings={"previews": {"idle_s": 0.3}}) as street:
+        other = (await street.house.create())["id"]
+        street.serve(deaf)
+        await street.register(fallback_sandbox_id=other)
+        async with street.house.socket(street.path()) as socket, asyncio.timeout(5):
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    await socket.send(b"x" * 60_000)
+        assert socket.close_code == 1014
+        (shown,) = (await street.house.call("GET", "/preview/list")).json().values()
+        assert shown["use_fallback"] is False
