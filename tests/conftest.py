@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.ground import Ground
-from tests.workers import ByRoom, end_when_terminated, end_workers, is_worker, start_worker, turn
+pytest.register_assert_rewrite("atoll.testing")  # the suites in it say what they compared
+
+from tests.ground import Ground  # noqa: E402
+from tests.workers import ByRoom, end_when_terminated, end_workers, is_worker, start_worker, turn  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:

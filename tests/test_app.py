@@ -196,7 +196,9 @@ def test_settings_reach_the_workspaces(tmp_path: Path) -> None:
 
 def test_services_that_are_made_without_settings_have_the_settings_defaults(tmp_path: Path) -> None:
     defaults = settings(tmp_path)
-    assert service_limits(defaults) == Limits()
+    never = service_limits(defaults).mounts_never  # the server's own folders: known when it has settings only
+    assert str(tmp_path) in never
+    assert service_limits(defaults) == Limits(mounts_never=never)
     assert workspace_limits(defaults) == WorkspaceLimits()
     assert storage_limits(defaults) == StorageLimits()
     assert door_limits(defaults) == DoorLimits()

@@ -10,10 +10,11 @@ import json
 import tarfile
 import zipfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 NAME, VERSION = "atoll-test-agent", "1.2.3"
+ANSWERS = "Registry._answer"  # the coroutine that has each connection
 PROGRAM = b"#!/bin/sh\necho it runs\n"
 FILES: Mapping[str, bytes] = {"agent/bin/program": PROGRAM, "agent/notes.txt": b"notes", "other/left.txt": b"out"}
 
@@ -86,6 +87,8 @@ class Registry:
             pass
         finally:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     def _about(self) -> bytes:
         packed = {"tarball": f"{self.url}/agent.tgz", "integrity": integrity(self.package)}
@@ -100,6 +103,7 @@ async def serving(registry: Registry) -> AsyncIterator[Registry]:
     async with server:
         yield registry
         server.close()
-        for task in asyncio.all_tasks():
-            if getattr(task.get_coro(), "__qualname__", "") == "Registry._answer":
-                task.cancel()
+        answers = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") == ANSWERS]
+        for task in answers:
+            task.cancel()
+        await asyncio.gather(*answers, return_exceptions=True)
