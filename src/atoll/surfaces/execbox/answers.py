@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import Field
@@ -19,6 +19,7 @@ from atoll.domain.workspace import WorkspaceMount
 from atoll.services.ports import PortUrl
 from atoll.services.templates import Template
 from atoll.surfaces.models import AnswerModel
+from atoll.surfaces.moments import moment
 
 Status = Literal["pending", "building", "running", "stopped", "failed", "killed"]
 STATUSES: tuple[str, ...] = ("pending", "building", "running", "stopped", "failed", "killed")
@@ -366,7 +367,7 @@ def process(info: ProcessInfo) -> Json:
         "pid": info.pid,
         "tty": info.tty,
         "running": info.exit is None,
-        "startedAt": _when(info.started_at),
+        "startedAt": moment(info.started_at),
         "outputStart": info.output_start,
         "outputEnd": info.output_end,
     }
@@ -384,7 +385,7 @@ def entry(found: FileEntry) -> Json:
         "isDir": found.kind == "directory",
         "mode": found.mode,
         "kind": found.kind,
-        "modifiedAt": _when(found.modified_at),
+        "modifiedAt": moment(found.modified_at),
     }
 
 
@@ -412,8 +413,3 @@ def template(found: Template) -> Json:
 def legible(text: str) -> str:
     """A name that may stand for bytes that are no UTF-8, as JSON can carry it."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _when(unix_s: float) -> datetime:
-    # Files may carry any time at all; the wire's year has four digits.
-    return datetime.fromtimestamp(min(max(unix_s, 0.0), 253_402_300_799.0), UTC)

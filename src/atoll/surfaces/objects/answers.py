@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime
 from email.utils import formatdate
 from urllib.parse import quote
 
@@ -11,6 +10,7 @@ from starlette.responses import Response
 
 from atoll.services.objects.listing import Listed, Wanted
 from atoll.services.objects.objects import StoredObject
+from atoll.surfaces.moments import moment_of_ns
 from atoll.surfaces.objects.errors import DECLARATION, XML, xml_text
 
 NAMESPACE = "http://doc.s3.amazonaws.com/2006-03-01"  # the name of the document type, which is never fetched
@@ -84,5 +84,4 @@ def headers_of(one: StoredObject) -> dict[str, str]:
 
 
 def _iso(moment_ns: int) -> str:
-    seconds = min(max(0, moment_ns // 10**9), 253_402_300_799)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    return moment_of_ns(moment_ns).strftime("%Y-%m-%dT%H:%M:%S.000Z")

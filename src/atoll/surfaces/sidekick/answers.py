@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import Field
@@ -11,9 +11,9 @@ from atoll.domain.process import FileEntry, RunResult
 from atoll.services.daemon.commands import Command, Output, channel_of
 from atoll.services.daemon.terminals import DaemonTerminal
 from atoll.services.daemon.terminals import channel_of as channel_of_terminal
+from atoll.surfaces import moments
 from atoll.surfaces.models import AnswerModel
 
-LAST_MOMENT_S = 253_402_300_799.0
 Json = dict[str, Any]
 Status = Literal["pending", "running", "completed", "failed"]
 
@@ -239,8 +239,8 @@ def terminal(one: DaemonTerminal, ws_url: str) -> Json:
 
 
 def moment(unix_s: float) -> str:
-    """Files may carry any time at all, and a sandbox may tell one; the wire's year has four digits."""
-    return datetime.fromtimestamp(min(max(unix_s, 0.0), LAST_MOMENT_S), UTC).isoformat().replace("+00:00", "Z")
+    """As the clients of this API read it."""
+    return moments.moment(unix_s).isoformat().replace("+00:00", "Z")
 
 
 def text(data: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -15,6 +15,7 @@ from atoll.services.jobs.jobs import INTERVAL_S_MAX, Job, Jobs
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.models import AnswerModel
+from atoll.surfaces.moments import moment
 from atoll.surfaces.words import words
 
 INTERVAL_S = 5
@@ -81,7 +82,7 @@ def _job(one: Job) -> dict[str, Any]:
     return {
         "job_id": one.id,
         "process": one.process.id,
-        "started_at": datetime.fromtimestamp(one.process.started_at, UTC),
+        "started_at": moment(one.process.started_at),
         "runs": one.report.runs,
         "failed": one.report.failed,
         "last_exit_code": one.report.last_exit_code,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote, unquote_to_bytes
 
@@ -20,6 +20,7 @@ from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.bodies import Stream, at_most, begun, json_response
 from atoll.surfaces.models import AnswerModel
+from atoll.surfaces.moments import moment
 from atoll.surfaces.multipart import UploadForm
 from atoll.surfaces.operation import Parameter
 from atoll.surfaces.testbase.errors import InvalidFields
@@ -149,7 +150,7 @@ def _shown(entry: Entry) -> dict[str, Any]:
         "name": text(entry.path.rpartition(b"/")[2]),
         "type": "directory" if entry.kind is EntryKind.DIRECTORY else "file",
         "size": entry.size,
-        "modified": datetime.fromtimestamp(entry.mtime_ns // 10**9, UTC),
+        "modified": moment(entry.mtime_ns // 10**9),
     }
 
 

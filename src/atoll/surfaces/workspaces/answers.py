@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import Field
@@ -22,10 +22,10 @@ from atoll.services.workspaces.views import (
     WorkspaceView,
 )
 from atoll.surfaces.models import AnswerModel
+from atoll.surfaces.moments import moment_of_ns
 
 Json = dict[str, Any]
 Kind = Literal["file", "directory", "symlink", "hardlink", "fifo"]
-LAST_MOMENT_S = 253_402_300_799  # files may carry any time at all; the wire's year has four digits
 
 
 class RevisionAnswer(AnswerModel):
@@ -283,7 +283,7 @@ def entry(one: Entry) -> Json:
         "kind": one.kind.name.lower(),
         "size": one.size,
         "mode": one.mode,
-        "modifiedAt": _moment(one.mtime_ns),
+        "modifiedAt": moment_of_ns(one.mtime_ns),
     } | _present({"target": text(one.target) if one.target else None})
 
 
@@ -348,8 +348,3 @@ def _side(one: Entry | None) -> Json | None:
 
 def _present(fields: Json) -> Json:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _moment(unix_ns: int) -> datetime:
-    seconds = min(max(unix_ns // 1000, 0), LAST_MOMENT_S * 1_000_000) / 1_000_000
-    return datetime.fromtimestamp(seconds, UTC)
