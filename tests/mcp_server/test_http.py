@@ -16,7 +16,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from atoll.mcp.calling import Server
 from atoll.mcp.http import BODY_BYTES, application
-from tests.surfaces.conftest import ALICE, BOB, EXECUTOR, House
+from tests.surfaces.conftest import ALICE, BOB, EXECUTOR, House, Opener
 
 JSON = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 LIST = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
@@ -107,3 +107,14 @@ async def test_an_api_that_is_gone_is_told_as_such(house: House) -> None:
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:1") as client:
         answer = await client.post("/mcp", headers=JSON | {"authorization": f"Bearer {ALICE}"}, content=LIST)
     assert answer.status_code == 503
+
+
+async def test_a_rate_that_is_reached_is_told_with_the_time_to_wait(open_house: Opener) -> None:
+    async with open_house(rates={"key_per_s": 0.1, "key_burst": 1}) as house:
+        assert (await house.call("GET", "/v1/sessions", ALICE)).status_code == 200
+        app = application(Server(house.url), hosts=["127.0.0.1:*"])
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:1") as client:
+            answer = await client.post("/mcp", headers=JSON | {"authorization": f"Bearer {ALICE}"}, content=LIST)
+        assert answer.status_code == 429 and 1 <= int(answer.headers["retry-after"]) <= 10
+        assert "too many requests with this key" in answer.json()["error"]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import pytest
+from mcp import Client
 
+from atoll.mcp.calling import Server
+from atoll.mcp.server import make_server
 from tests.mcp_server.conftest import Opener, Tools
-from tests.surfaces.conftest import BOB, READER, House
+from tests.surfaces.conftest import ALICE, BOB, READER, House
+from tests.surfaces.conftest import Opener as Door
 
 NAMES = {
     *("create_sandbox", "list_sandboxes", "stop_sandbox", "preview"),
@@ -35,7 +40,19 @@ async def test_a_sandbox_is_made_listed_used_by_name_and_ended(tools: Tools, san
     assert (await tools.call("run_command", sandbox="mine", command="echo hi"))["stdout"] == "hi\n"
     assert (await tools.call("stop_sandbox", sandbox="mine")) == {"id": sandbox, "state": "killed"}
     assert (await tools.call("list_sandboxes"))["sandboxes"] == []
-    assert "conflict: session not running" in await tools.refused("run_command", sandbox=sandbox, command="true")
+    for named in (sandbox, "mine"):
+        assert "conflict: session not running" in await tools.refused("run_command", sandbox=named, command="true")
+
+
+async def test_to_stop_a_sandbox_that_is_stopped_is_no_fault(tools: Tools, sandbox: str) -> None:
+    later = (await tools.call("create_sandbox", name="mine"))["id"]
+    for one in (sandbox, later):
+        await tools.call("stop_sandbox", sandbox=one)
+    assert await tools.call("stop_sandbox", sandbox=sandbox) == {"id": sandbox, "state": "killed"}
+    assert await tools.call("stop_sandbox", sandbox="mine") == {"id": later, "state": "killed"}
+    alive = (await tools.call("create_sandbox", name="mine"))["id"]
+    assert await tools.call("stop_sandbox", sandbox="mine") == {"id": alive, "state": "killed"}
+    assert "not_found" in await tools.refused("stop_sandbox", sandbox="nobody's")
 
 
 async def test_a_name_that_two_have_is_not_guessed(tools: Tools, sandbox: str) -> None:
@@ -165,3 +182,11 @@ async def test_a03_a_reader_reads_and_no_more(agent: Opener, sandbox: str) -> No
 async def test_a01_without_a_good_key_nothing_is_told(agent: Opener) -> None:
     async with agent("sk_" + "99" * 32) as nobody:
         assert "unauthorized" in await nobody.refused("list_sandboxes")
+
+
+async def test_a_tool_that_is_asked_too_often_says_when_to_ask_again(open_house: Door) -> None:
+    async with open_house(rates={"key_per_s": 0.1, "key_burst": 1}) as house:
+        assert (await house.call("GET", "/v1/sessions")).status_code == 200
+        async with Client(make_server(Server(house.url, ALICE))) as client:
+            refused = await Tools(client).refused("list_sandboxes")
+    assert "rate_limited" in refused and re.search(r"\(try again in ([1-9]|10) s\)", refused)

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 
-from atoll.domain.errors import AtollError, InvalidInput, Unauthenticated
+from atoll.domain.errors import AtollError, InvalidInput, RateLimited, Unauthenticated
 from atoll.domain.ids import SANDBOX_ID
 from atoll.sdk import AsyncSandbox
 
@@ -40,7 +40,7 @@ class Caller:
         self.url = server.url
 
     async def sandbox(self, given: str | None) -> AsyncSandbox:
-        """The sandbox of an id, or of a name that one of those that live has."""
+        """The sandbox of an id, or of a name: of those that have it the one that lives, else the one that came last."""
         wanted = given or self._server.sandbox
         if not wanted:
             raise InvalidInput("sandbox is required: create_sandbox makes one, list_sandboxes shows yours")
@@ -48,7 +48,8 @@ class Caller:
             raise InvalidInput(f"sandbox must have at most {NAME_CHARS_MAX} characters")
         if not SANDBOX_ID.match(wanted):
             found = await AsyncSandbox.list(url=self.url, api_key=self.key)
-            ids = [one.id for one in found if one.name == wanted and one.live]
+            named = [one for one in found if one.name == wanted]  # newest first
+            ids = [one.id for one in named if one.live] or [one.id for one in named[:1]]
             if len(ids) > 1:
                 raise InvalidInput(f"{len(ids)} sandboxes have this name: say which by its id ({', '.join(ids[:5])})")
             wanted = ids[0] if ids else wanted
@@ -63,10 +64,15 @@ def told(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         try:
             return await tool(*args, **kwargs)
         except AtollError as error:
-            again = " (trying again may help)" if error.retryable else ""
-            raise ToolError(f"{error.code}: {error.message}{again}") from error
+            raise ToolError(f"{error.code}: {error.message}{_again(error)}") from error
 
     return call
+
+
+def _again(error: AtollError) -> str:
+    if isinstance(error, RateLimited):
+        return f" (try again in {error.retry_after_s} s)"
+    return " (trying again may help)" if error.retryable else ""
 
 
 def _bearer(context: Ctx) -> str:

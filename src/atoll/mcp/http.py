@@ -17,7 +17,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from atoll.domain.errors import AtollError, Forbidden, InvalidInput, Unauthenticated
+from atoll.domain.errors import AtollError, Forbidden, InvalidInput, RateLimited, Unauthenticated
 from atoll.mcp.calling import Server
 from atoll.mcp.server import make_server
 from atoll.sdk._async.api import connect
@@ -67,6 +67,8 @@ class Credentials:
             pass  # it is good, and may not read
         except (Unauthenticated, InvalidInput):
             return _unauthorized("the credential is not valid")
+        except RateLimited as error:
+            return JSONResponse({"error": error.message}, 429, {"retry-after": str(error.retry_after_s)})
         except (AtollError, TimeoutError):
             return JSONResponse({"error": "the Atoll server does not answer"}, 503, {"retry-after": "1"})
         while len(self._known) >= KNOWN_MAX:
