@@ -258,14 +258,20 @@ class Sandboxes:
         self._suspensions.heard.append(heard)
 
     async def list(
-        self, principal: Principal, *, states: Collection[SandboxState] | None = None, limit: int = 1000
+        self,
+        principal: Principal,
+        *,
+        owner: str | None = None,
+        states: Collection[SandboxState] | None = None,
+        limit: int = 1000,
     ) -> list[Sandbox]:
-        """The principal's own and its groups', newest first, removed ones left out. Needs `read`."""
+        """The principal's own and its groups', or those of one `owner` of these, newest first, removed ones left out.
+        Needs `read`."""
         principal.require(Scope.READ)
         limit = max(0, min(limit, LIST_MAX))
-        owner = principal.owners if principal.groups else principal.id
+        owners = tuple(one for one in principal.owners if owner in (None, one))
         asked = limit if principal.resources is None else LIST_MAX
-        found = await self._access.records.list_sandboxes(owner=owner, states=states, limit=asked)
+        found = await self._access.records.list_sandboxes(owner=owners, states=states, limit=asked)
         return [one for one in found if principal.sees(one.owner, one.id)][:limit]
 
     async def stop(

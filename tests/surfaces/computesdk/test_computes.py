@@ -92,6 +92,21 @@ async def test_a_groups_compute_is_its_members_by_their_role(house: House) -> No
     assert (await house.call("DELETE", path, BOB)).json() == {"deleted": True}
 
 
+async def test_what_is_listed_of_a_group_is_no_shorter_for_what_is_listed_beside_it(open_house: Opener) -> None:
+    async with open_house(limits={"list_items": 2}) as house:
+        group = (await house.call("POST", "/api/groups", json={"name": "team"})).json()["id"]
+        older = [await made(house, group_id=group) for _ in range(2)]
+        newer = [await made(house) for _ in range(2)]
+
+        async def listed(asked: str) -> list[str]:
+            answer = await house.call("GET", f"/api/computes{asked}")
+            return [one["id"] for one in answer.json()["computes"]]
+
+        assert await listed("") == [one["id"] for one in reversed(newer)]
+        assert await listed(f"?group_id={group}") == [one["id"] for one in reversed(older)]
+        assert await listed("?group_id=grp_" + "0" * 24) == []
+
+
 async def test_the_event_stream_tells_of_computes(house: House) -> None:
     async with house.http.stream(
         "GET", f"{house.url}/api/events/stream?action=sandbox.*", headers=house.headers(ALICE)

@@ -60,9 +60,8 @@ class ComputeHandlers:
     async def list(self, request: Request, principal: Principal) -> Response:
         group, status = GROUP.text(request), STATUS.text(request)
         states = None if status is None else {state for state in SandboxState if bodies.STATUSES[state] == status}
-        found = await self._sandboxes.list(principal, states=states, limit=self._list_items)
-        seen = [self._told(request, one) for one in found if group in (None, one.owner)]
-        return json_response({"computes": seen})
+        found = await self._sandboxes.list(principal, owner=group, states=states, limit=self._list_items)
+        return json_response({"computes": [self._told(request, one) for one in found]})
 
     async def get(self, request: Request, principal: Principal) -> Response:
         return json_response(self._told(request, await self._sandboxes.get(principal, _id(request))))
