@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -136,3 +137,26 @@ def test_namespaces_are_made_ahead_for_those_that_are_next(nodes: list[Slots], t
     assert not slots.prepare(3)
     ready = set(slots._userns)
     assert {slots.take() for _ in range(3)} == ready
+
+
+def test_what_a_dead_node_had_just_forked_is_waited_for(nodes: list[Slots], tmp_path: Path) -> None:
+    slot = node(nodes, tmp_path / "one", with_sandboxes=True).take()
+    child = os.fork()  # has the lock too, as one that was to become a sandbox
+    if child == 0:
+        time.sleep(0.3)
+        os._exit(0)
+    for fd in nodes.pop()._locks:
+        os.close(fd)
+    began = time.monotonic()
+    node(nodes, tmp_path / "one").reserve({slot})
+    assert time.monotonic() - began > 0.1
+    os.waitpid(child, 0)
+
+
+def test_a_range_that_another_server_has_is_named(
+    nodes: list[Slots], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLAIMED_S", 0.05)
+    slot = node(nodes, tmp_path / "one").take()
+    with pytest.raises(OSError, match=rf"the range {slot // BLOCK} of user ids"):
+        node(nodes, tmp_path / "other").reserve({slot})

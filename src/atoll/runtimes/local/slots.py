@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from atoll.runtimes.local import syscalls as sys
 
@@ -17,20 +18,23 @@ BLOCK = 1024
 BLOCKS = 31
 ROTATION = 64
 CLAIMS = "/run/atoll/slots"
+CLAIMED_S = 5.0  # within which what a killed node had just forked lets go of its blocks
+LOOK_AGAIN_S = 0.01
 
 
 class Slots:
     """Free slots of the blocks that this node holds; a block's claim is a lock that lives as long as a holder."""
 
-    def __init__(self, claim: str) -> None:
-        self._claim = claim
+    def __init__(self, owner: str) -> None:
+        """`owner` is a folder that is empty once no sandbox of these is left."""
+        self._owner = owner
         self._locks: list[int] = []
         self._free: list[int] = []
         self._userns: dict[int, int] = {}
 
     def take(self) -> int:
         if not self._free:
-            self._claim_block()
+            self._claim_any()
         return self._free.pop()
 
     def give_back(self, slot: int) -> None:
@@ -39,8 +43,12 @@ class Slots:
 
     def reserve(self, slots: set[int]) -> None:
         """These are in use by sandboxes that were adopted: hold their blocks."""
+        until = time.monotonic() + CLAIMED_S
         for block in {slot // BLOCK for slot in slots}:
-            self._claim_block(block)
+            while not self._claim(block):
+                if time.monotonic() >= until:
+                    raise OSError(f"the range {block} of user ids, which sandboxes of this server have, is another's")
+                time.sleep(LOOK_AGAIN_S)
         self._free = [slot for slot in self._free if slot not in slots]
 
     def userns(self, slot: int) -> int:
@@ -65,24 +73,26 @@ class Slots:
             os.close(fd)
         self._free.clear()
 
-    def _claim_block(self, wanted: int | None = None) -> None:
+    def _claim_any(self) -> None:
+        if not any(self._claim(block) for block in range(BLOCKS)):
+            raise OSError("every range of user ids is taken: too many sandboxes or servers on this machine")
+
+    def _claim(self, block: int) -> bool:
         os.makedirs(CLAIMS, mode=0o755, exist_ok=True)
-        for block in range(BLOCKS) if wanted is None else (wanted,):
-            fd = os.open(f"{CLAIMS}/{block}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                owner = os.pread(fd, 4096, 0).decode()
-                if owner not in ("", self._claim) and os.path.isdir(owner) and os.listdir(owner):
-                    raise BlockingIOError  # its node is gone, its sandboxes may live on
-            except BlockingIOError:
-                os.close(fd)
-                continue
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, self._claim.encode(), 0)
-            self._locks.append(fd)
-            self._free = [*range((block + 1) * BLOCK - 1, block * BLOCK - 1, -1), *self._free]
-            return
-        raise OSError("every range of user ids is taken: too many sandboxes or servers on this machine")
+        fd = os.open(f"{CLAIMS}/{block}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            owner = os.pread(fd, 4096, 0).decode()
+            if owner not in ("", self._owner) and os.path.isdir(owner) and os.listdir(owner):
+                raise BlockingIOError  # its node is gone, its sandboxes may live on
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, self._owner.encode(), 0)
+        self._locks.append(fd)
+        self._free = [*range((block + 1) * BLOCK - 1, block * BLOCK - 1, -1), *self._free]
+        return True
 
 
 def uid_base(slot: int) -> int:
