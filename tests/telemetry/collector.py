@@ -34,6 +34,7 @@ class Collector:
     paths: set[str] = field(default_factory=set[str])
     headers: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     status: int = 200
+    taking: threading.Event = field(default_factory=threading.Event)  # unset: a batch that comes hangs
 
     def spans(self) -> list[Told]:
         """In the order in which they began."""
@@ -54,10 +55,12 @@ class Collector:
 @contextmanager
 def collecting() -> Iterator[Collector]:
     collector = Collector()
+    collector.taking.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
+            collector.taking.wait(10)
             collector.paths.add(self.path)
             collector.headers.append({name.lower(): value for name, value in self.headers.items()})
             if collector.status == 200:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from atoll.domain.errors import InvalidInput
 from atoll.settings import Settings
@@ -144,6 +146,39 @@ async def test_a_dead_collector_costs_nothing_but_what_it_was_to_be_told(
     failed = house.app.metrics.registry.get_sample_value("trace_spans_total", {"outcome": "failed"})
     assert failed is not None and 0 < failed <= 200
     assert house.app.metrics.registry.get_sample_value("trace_spans_total", {"outcome": "exported"}) is None
+
+
+async def test_spans_that_find_the_queue_full_are_counted_and_told_once(
+    open_house: Opener,  # noqa: F811
+    collector: Collector,
+) -> None:
+    collector.taking.clear()
+    with capture_logs() as lines:
+        async with open_house(traces=to(collector, queue_spans=64)) as house:
+            for _ in range(200):
+                assert (await house.call("GET", "/v1/sessions")).status_code == 200
+            dropped = house.app.metrics.registry.get_sample_value("trace_spans_total", {"outcome": "dropped"})
+            collector.taking.set()
+    assert dropped is not None and 200 - 3 * 64 <= dropped <= 200 - 64
+    assert len(collector.named("GET /v1/sessions")) + dropped == 200
+    assert [(one["event"], one["spans"]) for one in lines if one["log_level"] == "warning"] == [("traces.not_sent", 1)]
+
+
+async def test_what_a_client_leaves_is_cut_short_and_no_error(
+    open_house: Opener,  # noqa: F811
+    collector: Collector,
+) -> None:
+    async with open_house(traces=to(collector)) as house:
+        made = await house.create()
+        leaving = asyncio.create_task(house.exec(made["id"], ["sleep", "60"]))
+        async with asyncio.timeout(5):
+            while not (await house.call("GET", f"/v1/sessions/{made['id']}/processes")).json()["processes"]:
+                await asyncio.sleep(0.01)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+    [run], [request] = collector.named("process.run"), collector.named("POST /v1/sessions/{id}/exec")
+    assert (run.failed, run.attributes.get("atoll.cut_short"), "error.type" in run.attributes) == (False, True, False)
+    assert (request.failed, request.attributes["http.response.status_code"]) == (False, 499)
 
 
 async def test_without_traces_nothing_is_loaded_and_a_caller_s_word_is_handed_on(open_house: Opener) -> None:  # noqa: F811

@@ -1,7 +1,6 @@
 """Traces for an OpenTelemetry collector: spans leave in batches, over OTLP and HTTP, behind what they tell of.
 
-`opentelemetry-sdk` is loaded here and nowhere else, and only where the settings want traces. What the collector does
-not take is dropped: no request ever waits for it.
+`opentelemetry-sdk` is loaded here and in `span_queue`, and only where the settings want traces.
 """
 
 from __future__ import annotations
@@ -13,24 +12,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import structlog
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
+from starlette.websockets import WebSocketDisconnect
 
 from atoll.domain.errors import AtollError, InvalidInput
 from atoll.telemetry.spans import Span, Value, current
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-
-_log = structlog.get_logger("atoll.traces")
-
-BATCH_SPANS = 512
 KEPT_MAX = 10_000  # spans that later work is a part of: tasks that wait or run
 PATH = "/v1/traces"
+CUT_SHORT = (asyncio.CancelledError, GeneratorExit, ClientDisconnect, WebSocketDisconnect)
 MISSING = "traces need OpenTelemetry: pip install 'atoll[otel]'"
 
 
@@ -58,29 +52,28 @@ class Traces:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
             from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+            from atoll.telemetry.span_queue import SpanQueue
         except ImportError:
             raise InvalidInput(MISSING, field="traces.enabled") from None
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # what it has to say of a collector, we say once
         where = endpoint if endpoint.rstrip("/").endswith(PATH) else endpoint.rstrip("/") + PATH
         exporter = OTLPSpanExporter(endpoint=where, headers=dict(headers or {}), timeout=timeout_s)  # pyright: ignore[reportArgumentType]
-        self._counts = Counter(
-            "trace_spans_total", "Spans, by what became of them", ("outcome",), registry=registry or CollectorRegistry()
-        )
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(sample_ratio)),
             resource=Resource({"service.name": service_name, "service.version": version}),
             shutdown_on_exit=False,
         )
-        batches = BatchSpanProcessor(
-            _counted(exporter, self._counts, where),
-            max_queue_size=queue_spans,
-            max_export_batch_size=min(BATCH_SPANS, queue_spans),
-            schedule_delay_millis=delay_s * 1000,
-            export_timeout_millis=timeout_s * 1000,
+        queue = SpanQueue(
+            exporter,
+            where,
+            registry or CollectorRegistry(),
+            spans_max=queue_spans,
+            delay_s=delay_s,
+            timeout_s=timeout_s,
         )
-        self._provider.add_span_processor(batches)
+        self._provider.add_span_processor(queue)
         self.tracer: Any = self._provider.get_tracer("atoll", version)
         self._trusted = tuple(trusted)
         self._kept: OrderedDict[str, Span] = OrderedDict()
@@ -184,7 +177,8 @@ class _Going:
 
 @contextmanager
 def begun(traces: Traces, name: str, attributes: dict[str, Value], parent: Any | None, kind: Any) -> Generator[Span]:
-    """A span of the block, a part of `parent`. Of an error it tells the kind: its text may name what is a tenant's."""
+    """A span of the block, a part of `parent`. Of an error it tells the kind: its text may name what is a tenant's.
+    What was cut short, by a client that went away say, did not fail."""
     from opentelemetry.context import Context
     from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
@@ -194,6 +188,9 @@ def begun(traces: Traces, name: str, attributes: dict[str, Value], parent: Any |
     try:
         with current(going):
             yield going
+    except CUT_SHORT:
+        span.set_attribute("atoll.cut_short", True)
+        raise
     except BaseException as error:
         span.set_attribute("error.type", error.code if isinstance(error, AtollError) else type(error).__name__)
         span.set_status(Status(StatusCode.ERROR))
@@ -217,28 +214,3 @@ def _kinds() -> Any:
     from opentelemetry.trace import SpanKind
 
     return SpanKind
-
-
-def _counted(exporter: SpanExporter, counts: Counter, where: str) -> SpanExporter:
-    """The exporter, with what becomes of the spans counted; the first failure of several is logged."""
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-
-    class Counted(SpanExporter):
-        failing = False
-
-        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-            result = exporter.export(spans)
-            ok = result is SpanExportResult.SUCCESS
-            counts.labels("exported" if ok else "failed").inc(len(spans))
-            if not ok and not self.failing:
-                _log.warning("traces.not_sent", endpoint=where)
-            self.failing = not ok
-            return result
-
-        def shutdown(self) -> None:
-            exporter.shutdown()
-
-        def force_flush(self, timeout_millis: int = 30_000) -> bool:
-            return exporter.force_flush(timeout_millis)
-
-    return Counted()
