@@ -172,7 +172,7 @@ async def test_what_a_client_leaves_is_cut_short_and_no_error(
         made = await house.create()
         leaving = asyncio.create_task(house.exec(made["id"], ["sleep", "60"]))
         async with asyncio.timeout(5):
-            while not (await house.call("GET", f"/v1/sessions/{made['id']}/processes")).json()["processes"]:
+            while not (await house.call("GET", f"/v1/sessions/{made['id']}/processes")).json()["processes"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         leaving.cancel()
         await asyncio.wait([leaving])
