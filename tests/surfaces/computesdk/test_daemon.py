@@ -10,6 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from atoll.domain.errors import QuotaExceeded
+from atoll.services.daemon import children
 from tests.surfaces.conftest import ALICE, BOB, READER, House, Opener
 
 UNKNOWN = "/sb/sess_000000000000"
@@ -243,6 +244,19 @@ async def test_a_child_does_not_outlive_a_parent_that_ended_while_it_was_made(
     monkeypatch.setattr(own, "create", after_the_parents_end)
     assert (await house.call("POST", f"{path}/sandboxes", access)).status_code == 409
     assert [one.id for one in house.records._sandboxes.values() if one.live] == []
+
+
+async def test_there_are_no_more_children_than_there_may_be_however_many_are_made_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "CHILDREN_MAX", 3)
+    path, access = await made(house)
+    first = (await house.call("POST", f"{path}/sandboxes", access)).json()["subdomain"]
+    answers = await asyncio.gather(*(house.call("POST", f"{path}/sandboxes", access) for _ in range(5)))
+    assert sorted(answer.status_code for answer in answers) == [201, 201, 429, 429, 429]
+    assert len((await house.call("GET", f"{path}/sandboxes", access)).json()["sandboxes"]) == 1 + 3
+    await house.call("DELETE", f"{path}/sandboxes/{first}", access)
+    assert (await house.call("POST", f"{path}/sandboxes", access)).status_code == 201
 
 
 async def test_what_gets_no_token_is_not_left_behind(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

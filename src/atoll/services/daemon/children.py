@@ -6,8 +6,8 @@ Each is a sandbox of its own, of the same owner and within its quota, and ends w
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound, QuotaExceeded
@@ -21,6 +21,7 @@ from atoll.services.daemon.hub import Hubs
 from atoll.services.daemon.own_sandboxes import MADE_BY, Asked, OwnSandboxes
 from atoll.services.sandbox_tokens import SandboxTokens
 from atoll.services.sandboxes import Sandboxes
+from atoll.services.workspaces.locks import Locks
 
 NAMESPACE = "child-of "  # and the parent's id
 CHILDREN_MAX = 100
@@ -42,6 +43,8 @@ class Children:
         self._hubs = hubs
         self._background = Background()
         self._parents: set[str] = set()  # that have, or had, children
+        self._making: list[tuple[str, str | None]] = []  # children that are under way: their parents and names
+        self._counting = Locks()
         sandboxes.hear_of_ends(self._ended)
 
     async def start(self) -> None:
@@ -76,8 +79,6 @@ class Children:
             raise Conflict(f"session not running: status={parent.state}")
         if is_childrens(parent.namespace):
             raise Conflict("a child sandbox has no children of its own")
-        if len(await self._of(parent)) >= CHILDREN_MAX:
-            raise QuotaExceeded(f"child sandbox limit reached ({CHILDREN_MAX}/{CHILDREN_MAX})")
         if asked.snapshot is not None and maker is not principal:
             await self._check_own(maker, parent, asked.snapshot)
         shaped = replace(
@@ -88,7 +89,8 @@ class Children:
             group=None if parent.owner == maker.id else parent.owner,
         )
         self._parents.add(parent.id)
-        made = await self._own.create(maker, shaped, request_id=request_id)
+        async with self._place(parent, shaped.name):
+            made = await self._own.create(maker, shaped, request_id=request_id)
         if await self._has_ended(parent.id):  # while it was made: whoever ended its children did not see it
             await self.abandon(made, request_id=request_id)
             raise Conflict("session ended while its child was made")
@@ -133,6 +135,21 @@ class Children:
     async def abandon(self, child: Sandbox, *, request_id: str | None = None) -> None:
         """End one that could not be made whole."""
         await self._own.abandon(_owner_of(child), child.id, request_id=request_id)
+
+    @asynccontextmanager
+    async def _place(self, parent: Sandbox, name: str | None) -> AsyncGenerator[None]:
+        """One of the parent's CHILDREN_MAX places, held until the child of that name stands in the records."""
+        place = (parent.id, name)
+        async with self._counting.hold(parent.id):
+            making = [one for of, one in self._making if of == parent.id]  # before those that are recorded are read
+            taken = {*making, *(one.name for one in await self._of(parent))}
+            if len(taken) >= CHILDREN_MAX:
+                raise QuotaExceeded(f"child sandbox limit reached ({CHILDREN_MAX}/{CHILDREN_MAX})")
+            self._making.append(place)
+        try:
+            yield
+        finally:
+            self._making.remove(place)
 
     async def _check_own(self, maker: Principal, parent: Sandbox, snapshot_id: str) -> None:
         """A token's maker may have many more, which whoever holds it may not read."""
