@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from atoll.domain import crash
 from atoll.domain.sandbox import SandboxState
 from atoll.services.daemon.own_sandboxes import NAME_PREFIX, TAG
 from atoll.testing.fake_runtime import FakeHost
@@ -74,6 +75,26 @@ async def test_a_workspace_that_was_renamed_is_kept(open_house: Opener) -> None:
         for sandbox_id in (one, gone):
             await house.call("DELETE", f"/v1/sandboxes/{sandbox_id}")
         await soon(house, {workspace})
+
+
+async def test_one_that_begins_as_a_snapshot_ends_with_its_sandbox_from_its_first_moment_on(
+    open_house: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_house() as house:
+        source = (await house.call("POST", "/v1/workspaces", json={"name": "mine"})).json()["id"]
+        kept = (await house.call("POST", f"/v1/workspaces/{source}/snapshots", json={"name": "one"})).json()["id"]
+        at = asyncio.Event()
+
+        def cut(point: str) -> None:
+            if point == "workspaces.fork.recorded":
+                at.set()
+                raise RuntimeError("the server ends here")
+
+        monkeypatch.setattr(crash, "point", cut)
+        assert (await house.call("POST", "/v1/sandboxes", json={"snapshotId": kept})).status_code == 500
+        assert at.is_set()
+        (left,) = [one for one in workspaces(house) if one.id != source]
+        assert TAG in left.tags  # so that the next start finds it
 
 
 async def test_after_a_restart_tokens_hold_and_what_lost_its_sandbox_goes(

@@ -164,11 +164,9 @@ class OwnSandboxes:
             made = await self._workspaces.create(principal, name, tags=(TAG,), group=asked.group)
             return made.workspace.id
         source = await self.find_snapshot(principal, asked.snapshot)
-        view = await self._workspaces.forks.fork(principal, source.workspace, name, source.id, asked.group)
-        fork = view.workspace
-        if TAG not in fork.tags:
-            await self._workspaces.change(_owner_of(fork), fork.id, Changes(tags=(*fork.tags, TAG)))
-        return fork.id
+        fork = self._workspaces.forks.fork
+        made = await fork(principal, source.workspace, name, source.id, asked.group, tags=(TAG,))
+        return made.workspace.id
 
     def _ended(self, sandbox: Sandbox) -> None:
         if not sandbox.ended or sandbox.may_wake:

@@ -50,10 +50,18 @@ class Forks:
         self._locks = locks
 
     async def fork(
-        self, principal: Principal, ref: str, name: str, revision: str | None = None, group: str | None = None
+        self,
+        principal: Principal,
+        ref: str,
+        name: str,
+        revision: str | None = None,
+        group: str | None = None,
+        *,
+        tags: tuple[str, ...] = (),
     ) -> WorkspaceView:
-        """A new workspace, one's own or a group's, with that revision's files (None: as they are now). Needs `write`,
-        and of a collaborator `read`. NotFound for the revision, Corrupt, Conflict for the name, QuotaExceeded.
+        """A new workspace, one's own or a group's, with that revision's files (None: as they are now), and with `tags`
+        beside those of its source. Needs `write`, and of a collaborator `read`. NotFound for the revision, Corrupt,
+        Conflict for the name, QuotaExceeded.
         """
         owner = principal.owning(Scope.WRITE, await group_meant(self._records, principal, group))
         found = await self._access.find(principal, ref, Permission.READ)
@@ -65,11 +73,17 @@ class Forks:
                 wanted = Resolved(head, head.lineage, head.tree)
             else:
                 wanted = (await self._refs.resolve(source, revision)).readable()
-            fork = await self._made(principal, owner, source, wanted, name)
+            fork = await self._made(principal, owner, source, wanted, name, tags)
         return await self._viewing.workspace(*await self._access.find(principal, fork.id, Permission.READ))
 
     async def _made(
-        self, principal: Principal, owner: str, source: Workspace, wanted: Resolved, name: str
+        self,
+        principal: Principal,
+        owner: str,
+        source: Workspace,
+        wanted: Resolved,
+        name: str,
+        tags: tuple[str, ...],
     ) -> Workspace:
         now = self._access.clock()
         fork = Workspace(
@@ -81,7 +95,7 @@ class Forks:
             created_at=now,
             updated_at=now,
             description=source.description,
-            tags=source.tags,
+            tags=tuple(dict.fromkeys((*source.tags, *tags))),
             quota=fitting(source.quota),
             forked_from=wanted.revision.id,
             automatic=source.automatic,
