@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from atoll.domain.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
+from atoll.domain.errors import Forbidden, InvalidInput, NotFound, QuotaExceeded, Unauthenticated
 from atoll.domain.group import Group, Member, Role
 from atoll.domain.ids import new_id
 from atoll.domain.key import KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.domain.sandbox_token import TERMINAL_PREFIX, TokenKind
+from atoll.services import sandbox_tokens
 from atoll.services.identity.connected import Connected
 from atoll.services.identity.identity import Identity
 from atoll.services.identity.memberships import Memberships
@@ -215,6 +216,45 @@ async def test_the_access_token_of_a_groups_sandbox_is_the_same_again_until_the_
     first = await doors.tokens.access(viewer, one.id)
     assert await doors.tokens.access(viewer, one.id) == first
     assert await doors.tokens.access(replace(who, groups={group: Role.MEMBER}), one.id) != first
+
+
+async def test_a_magic_link_that_finds_no_room_is_good_for_another_try(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_tokens, "PER_SANDBOX", 1)
+    who, _ = await holder(doors)
+    one = await living(doors, who.id)
+    given = await doors.tokens.mint(who, one.id, kind=TokenKind.SESSION, lasts_s=60)
+    link = await doors.tokens.mint(who, one.id, kind=TokenKind.MAGIC, lasts_s=60, description="/play/")
+    with pytest.raises(QuotaExceeded):
+        await doors.tokens.redeem(link.text, one.id)
+    await doors.tokens.revoke(who, one.id, given.id)
+    made, description = await doors.tokens.redeem(link.text, one.id)
+    assert (description, (await doors.restarted.authenticate(made.text)).id) == ("/play/", who.id)
+    with pytest.raises(Unauthenticated):
+        await doors.tokens.redeem(link.text, one.id)
+
+
+async def test_who_logs_in_again_and_again_has_an_access_token_and_takes_nobody_elses(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_tokens, "PER_SANDBOX", 3)
+    ann, _ = await holder(doors)
+    bob, _ = await holder(doors)
+    group = await a_group(doors, bob)
+    one = await living(doors, group)
+    viewer = replace(bob, groups={group: Role.VIEWER})
+    bobs = await doors.tokens.access(viewer, one.id)
+    member = Member(group, ann.id, Role.MEMBER, doors.clock())
+    await doors.records.put_member(member, event(group), new=True, members_max=9, groups_max=9)
+    made = []
+    for _ in range(4):
+        doors.clock.later(1)
+        tokens = on(doors.records, doors.clock)[1]  # a restarted server remembers no text
+        made.append(await tokens.access(replace(ann, groups={group: Role.MEMBER}), one.id))
+    assert all([await refused(doors, old.text) for old in made[:2]])
+    for good, whose in ((made[2], ann), (made[3], ann), (bobs, bob)):
+        assert (await doors.restarted.authenticate(good.text)).id == whose.id
 
 
 @pytest.mark.parametrize("lasts_s", [0, -1, 31 * 86_400.0])

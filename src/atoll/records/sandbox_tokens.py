@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from datetime import datetime
 
 from atoll.domain.event import Event
@@ -17,6 +18,13 @@ class SandboxTokenRecords(ABC):
         """Insert, and forget those of its sandbox that had expired at `token.created_at`. Conflict when the id or the
         hash exists; QuotaExceeded when the sandbox has `quota` of that kind already: N+k concurrent calls at quota N
         insert exactly N."""
+
+    @abstractmethod
+    async def redeem_sandbox_token(
+        self, link_id: str, token: SandboxToken, events: Sequence[Event], *, quota: int
+    ) -> None:
+        """As `add_sandbox_token`, and forget the link in the same step. NotFound when that is gone already: of
+        concurrent calls one adds its token. Whatever is refused leaves the link as it was."""
 
     @abstractmethod
     async def find_sandbox_token(self, token_hash: str) -> SandboxToken | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -37,22 +38,28 @@ class SqlSandboxTokens(SqlStore, SandboxTokenRecords):
 
     async def add_sandbox_token(self, token: SandboxToken, event: Event, *, quota: int) -> None:
         row, happened = storable(_row(token)), event_values(event)
-        same = (sandbox_tokens.c.sandbox == token.sandbox) & (sandbox_tokens.c.kind == token.kind.value)
-        count = select(func.count()).select_from(sandbox_tokens).where(same)
 
         def add(connection: Connection) -> None:
             lock_owner(connection, Lock.SANDBOX_TOKENS, token.sandbox)
-            _EXPIRED.run(connection, {"of": token.sandbox, "at": token.created_at})
-            kept: int = connection.execute(count).scalar_one()
-            if kept >= quota:
-                raise QuotaExceeded(f"{token.kind} token limit of the sandbox reached ({kept}/{quota})")
-            try:
-                _ADD.run(connection, row)
-            except IntegrityError as error:
-                raise Conflict(f"a sandbox token {token.id} exists already") from error
+            _insert(connection, token, row, quota)
             append_event(connection, happened)
 
         await self._commit(add)
+
+    async def redeem_sandbox_token(
+        self, link_id: str, token: SandboxToken, events: Sequence[Event], *, quota: int
+    ) -> None:
+        row, happened = storable(_row(token)), [event_values(event) for event in events]
+
+        def redeem(connection: Connection) -> None:
+            lock_owner(connection, Lock.SANDBOX_TOKENS, token.sandbox)
+            if _DELETE.run(connection, {"of": link_id}) != 1:
+                raise NotFound(f"sandbox token {link_id} does not exist")
+            _insert(connection, token, row, quota)
+            for one in happened:
+                append_event(connection, one)
+
+        await self._commit(redeem)
 
     async def find_sandbox_token(self, token_hash: str) -> SandboxToken | None:
         return await self._one(_FIND, _of, wanted=token_hash)
@@ -78,6 +85,18 @@ class SqlSandboxTokens(SqlStore, SandboxTokenRecords):
     async def prune_sandbox_tokens(self, expired_before: datetime) -> int:
         old = delete(sandbox_tokens).where(sandbox_tokens.c.expires_at < expired_before)
         return await self._database.write(lambda connection: connection.execute(old).rowcount)
+
+
+def _insert(connection: Connection, token: SandboxToken, row: dict[str, Any], quota: int) -> None:
+    _EXPIRED.run(connection, {"of": token.sandbox, "at": token.created_at})
+    same = (sandbox_tokens.c.sandbox == token.sandbox) & (sandbox_tokens.c.kind == token.kind.value)
+    kept: int = connection.execute(select(func.count()).select_from(sandbox_tokens).where(same)).scalar_one()
+    if kept >= quota:
+        raise QuotaExceeded(f"{token.kind} token limit of the sandbox reached ({kept}/{quota})")
+    try:
+        _ADD.run(connection, row)
+    except IntegrityError as error:
+        raise Conflict(f"a sandbox token {token.id} exists already") from error
 
 
 def _row(token: SandboxToken) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from atoll.domain.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
+from atoll.domain.errors import Forbidden, InvalidInput, NotFound, QuotaExceeded, Unauthenticated
 from atoll.domain.event import Event
 from atoll.domain.ids import SANDBOX_ID, new_id
 from atoll.domain.key import KeyKind, Scope, hash_key
@@ -117,31 +117,16 @@ class SandboxTokens:
             token = replace(token, credential_hash=source.key_hash)
         return await self._store(token, text)
 
-    async def _add(
-        self, like: SandboxToken, kind: TokenKind, lasts_s: float, description: str, scopes: frozenset[Scope]
-    ) -> NewToken:
-        """Another one that stands on the same."""
-        now, text = self._clock(), new_token_text(kind)
-        token = replace(
-            like,
-            id=new_id("stk"),
-            hash=hash_key(text),
-            kind=kind,
-            scopes=scopes,
-            created_at=now,
-            expires_at=now + timedelta(seconds=lasts_s),
-            description=description,
-        )
-        return await self._store(token, text)
-
     async def _store(self, token: SandboxToken, text: str) -> NewToken:
-        event = self._event("sandbox_token.created", token, kind=token.kind.value)
-        await self._records.add_sandbox_token(token, event, quota=PER_SANDBOX)
+        await self._records.add_sandbox_token(token, self._created(token), quota=PER_SANDBOX)
         self._by_hash.forget(token.hash)  # it may be remembered as unknown
         return NewToken(text, token.id, token.expires_at)
 
     async def access(self, principal: Principal, sandbox_id: str) -> NewToken:
-        """An access token, the same again for the same credential for half of its time. Errors as of `mint`."""
+        """An access token, the same again for the same credential for half of its time. Errors as of `mint`.
+
+        Each login has one of its own: where there are as many as there may be, its maker's oldest gives way.
+        """
         asked = (sandbox_id, principal.credential)
         known = self._access.get(asked)
         if known is not None and (known.expires_at - self._clock()).total_seconds() > ACCESS_S / 2:
@@ -149,26 +134,59 @@ class SandboxTokens:
                 found = await self._found(known.text)
                 if (await self.authenticate(known.text)).scopes == _given_on(principal, found.owner):
                     return known
-        made = await self.mint(principal, sandbox_id, kind=TokenKind.ACCESS, lasts_s=ACCESS_S)
+        try:
+            made = await self.mint(principal, sandbox_id, kind=TokenKind.ACCESS, lasts_s=ACCESS_S)
+        except QuotaExceeded:
+            await self._drop_oldest(principal, sandbox_id)
+            made = await self.mint(principal, sandbox_id, kind=TokenKind.ACCESS, lasts_s=ACCESS_S)
         self._access[asked] = made
         if len(self._access) > REUSED_MAX:
             self._access.popitem(last=False)
         return made
 
     async def redeem(self, text: str, sandbox_id: str) -> tuple[NewToken, str]:
-        """For the text of a magic link, once: a session token, and what the link was made with. Unauthenticated."""
+        """For the text of a magic link, once: a session token, and what the link was made with. Unauthenticated;
+        QuotaExceeded, which does not use the link up."""
         token = await self._found(text)
         if token.kind is not TokenKind.MAGIC or token.sandbox != sandbox_id or self._clock() >= token.expires_at:
             raise Unauthenticated
         source = await self._source(token)
+        now, session_text = self._clock(), new_token_text(TokenKind.SESSION)
+        session = replace(  # it stands on what the link stands on
+            token,
+            id=new_id("stk"),
+            hash=hash_key(session_text),
+            kind=TokenKind.SESSION,
+            scopes=token.scopes & source.scopes,
+            created_at=now,
+            expires_at=now + timedelta(seconds=SESSION_S),
+            description="magic link",
+        )
+        events = (self._event("sandbox_token.redeemed", token), self._created(session))
         try:
-            await self._records.delete_sandbox_token(token.id, self._event("sandbox_token.redeemed", token))
+            await self._records.redeem_sandbox_token(token.id, session, events, quota=PER_SANDBOX)
         except NotFound:
             raise Unauthenticated from None
         finally:
             self._by_hash.forget(token.hash)
-        made = await self._add(token, TokenKind.SESSION, SESSION_S, "magic link", token.scopes & source.scopes)
-        return made, token.description
+            self._by_hash.forget(session.hash)  # it may be remembered as unknown
+        return NewToken(session_text, session.id, session.expires_at), token.description
+
+    async def _drop_oldest(self, principal: Principal, sandbox_id: str) -> None:
+        """Of the principal's own access tokens of the sandbox; nobody else's."""
+        for token in await self._records.list_sandbox_tokens(sandbox_id, TokenKind.ACCESS):
+            if token.maker == principal.id:
+                with suppress(NotFound):  # somebody was faster: there is room
+                    await self._delete(token, actor=principal.id)
+                return
+
+    async def _delete(self, token: SandboxToken, *, actor: str) -> None:
+        try:
+            event = self._event("sandbox_token.revoked", token, actor=actor)
+            await self._records.delete_sandbox_token(token.id, event)
+        finally:
+            self._by_hash.forget(token.hash)
+            self._by_id.forget(token.id)
 
     async def _as_its_maker(self, token: SandboxToken, credential: str) -> SandboxToken:
         """One that a token makes stands on what that one stands on."""
@@ -203,13 +221,9 @@ class SandboxTokens:
         """As `get`; the next request with it is refused."""
         token = await self.get(principal, sandbox_id, token_id)
         try:
-            event = self._event("sandbox_token.revoked", token, actor=principal.id)
-            await self._records.delete_sandbox_token(token.id, event)
+            await self._delete(token, actor=principal.id)
         except NotFound:
             raise NotFound("token not found") from None
-        finally:
-            self._by_hash.forget(token.hash)
-            self._by_id.forget(token.id)
 
     async def of(self, principal: Principal) -> SandboxToken | None:
         """The token that the principal came with; None for any other credential."""
@@ -309,6 +323,9 @@ class SandboxTokens:
         if sandbox.ended and not sandbox.may_wake:
             raise NotFound("session not found")
         return sandbox
+
+    def _created(self, token: SandboxToken) -> Event:
+        return self._event("sandbox_token.created", token, kind=token.kind.value)
 
     def _event(self, action: str, token: SandboxToken, actor: str = "", **detail: object) -> Event:
         return Event(

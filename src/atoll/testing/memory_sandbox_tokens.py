@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +36,22 @@ class MemorySandboxTokens(SandboxTokenRecords):
             raise Conflict(f"a sandbox token {token.id} exists already")
         self._sandbox_tokens = {**stay, token.id: token}
         self._log(event)
+
+    async def redeem_sandbox_token(
+        self, link_id: str, token: SandboxToken, events: Sequence[Event], *, quota: int
+    ) -> None:
+        self._check()
+        before = self._sandbox_tokens
+        if link_id not in before:
+            raise NotFound(f"sandbox token {link_id} does not exist")
+        self._sandbox_tokens = {name: one for name, one in before.items() if name != link_id}
+        try:
+            await self.add_sandbox_token(token, events[0], quota=quota)
+        except BaseException:
+            self._sandbox_tokens = before
+            raise
+        for event in events[1:]:
+            self._log(event)
 
     async def find_sandbox_token(self, token_hash: str) -> SandboxToken | None:
         self._check()

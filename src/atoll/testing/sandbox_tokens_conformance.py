@@ -108,6 +108,40 @@ class SandboxTokenRecordsConformance:
         assert sum(isinstance(one, SandboxToken) for one in done) == 3
         assert all(isinstance(one, SandboxToken | QuotaExceeded) for one in done)
 
+    async def test_a_link_is_redeemed_whole_or_not_at_all(self, stores: tuple[Records, Records]) -> None:
+        link, other = await added(stores[0], token(kind=TokenKind.MAGIC)), await added(stores[0], token())
+
+        async def redeem(made: SandboxToken, quota: int = 100, link_id: str = link.id) -> None:
+            told = [event(link_id, "sandbox_token.redeemed"), event(made.id, "sandbox_token.created")]
+            await stores[1].redeem_sandbox_token(link_id, made, told, quota=quota)
+
+        with pytest.raises(QuotaExceeded):
+            await redeem(token(), quota=1)
+        with pytest.raises(Conflict):
+            await redeem(replace(token(), hash=other.hash))
+        assert await stores[0].get_sandbox_token(link.id) == link
+        made = token()
+        await redeem(made)
+        with pytest.raises(NotFound):
+            await redeem(token())
+        assert await stores[0].get_sandbox_token(link.id) is None
+        left = await stores[0].list_sandbox_tokens(link.sandbox, TokenKind.SESSION)
+        assert {one.id: one for one in left} == {other.id: other, made.id: made}
+        for one, last in ((link, "sandbox_token.redeemed"), (made, "sandbox_token.created")):
+            assert [told.action for told in await stores[0].list_events(target=one.id)][-1] == last
+
+    async def test_of_concurrent_redemptions_of_a_link_one_is_done(self, stores: tuple[Records, Records]) -> None:
+        link = await added(stores[0], token(kind=TokenKind.MAGIC))
+        made = [token() for _ in range(6)]
+        done = await together(
+            *(
+                stores[number % 2].redeem_sandbox_token(link.id, one, [event(one.id)], quota=100)
+                for number, one in enumerate(made)
+            )
+        )
+        assert sum(isinstance(one, NotFound) for one in done) == 5
+        assert len(await stores[0].list_sandbox_tokens(link.sandbox, TokenKind.SESSION)) == 1
+
     # names of sandboxes
 
     async def test_a_name_in_a_namespace_is_one_of_a_kind_until_its_sandbox_has_ended(
