@@ -37,6 +37,19 @@ async def test_b03_the_same_key_and_body_have_one_effect_and_the_same_answer(hou
     assert await made(house) == 1
 
 
+async def test_b03_every_dialect_that_makes_sandboxes_makes_one(house: House) -> None:
+    made_by = (await house.call("POST", "/v1/sandboxes")).json()["data"]["sandboxId"]
+    headers = {"idempotency-key": "k-1"}
+    for path in ("/v1/sandboxes", f"/sb/{made_by}/sandboxes", "/v1/sandbox"):
+        before = await made(house)
+        first, again = [await house.call("POST", path, headers=headers) for _ in range(2)]
+        assert first.is_success, first.text
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+        assert again.headers["idempotent-replayed"] == "true"
+        assert await made(house) == before + 1
+        headers = {"idempotency-key": headers["idempotency-key"] + "1"}
+
+
 async def test_b03_the_same_key_with_another_request_is_refused(house: House) -> None:
     await create(house, "k-1")
     other = await create(house, "k-1", name="other")
@@ -246,6 +259,9 @@ async def test_the_document_says_which_operations_take_a_key(house: House) -> No
         "execInHomeSandbox",
         "startJob",
         "createCompute",
+        "gatewayCreateSandbox",
+        "daemonCreateChild",
+        "agentsCreateSandbox",
         "publishWorker",
         "runWorker",
     }

@@ -12,7 +12,7 @@ from atoll.surfaces.agents_sdk.exec import ExecHandlers
 from atoll.surfaces.agents_sdk.files import FileHandlers
 from atoll.surfaces.agents_sdk.pty import COLS, ROWS, TerminalHandlers
 from atoll.surfaces.agents_sdk.sandboxes import SandboxHandlers
-from atoll.surfaces.operation import BYTES, WEBSOCKET, Answer, Operation
+from atoll.surfaces.operation import BYTES, WEBSOCKET, Answer, Once, Operation
 
 SANDBOX = "/v1/sandbox/{id}"
 GONE = (404, 409)  # errors of everything that acts in a sandbox
@@ -32,7 +32,7 @@ def operations(service: Sandboxes, lasting: LastingSandboxes, settings: Settings
             "POST", "/v1/sandbox", of.create, "agentsCreateSandbox", "Create a sandbox with an empty /workspace",
             answers=(Answer(200, "its id", sandboxes.AgentsSandboxAnswer),),
             body=sandboxes.SandboxBody, body_required=False, errors=(400, 402, 404, 409, 413, 501, 503, 504),
-            tag=TAG, error=AgentsError,
+            tag=TAG, error=AgentsError, once=Once.MADE,
         ),
         Operation(
             "DELETE", SANDBOX, of.delete, "agentsDeleteSandbox", "End a sandbox",

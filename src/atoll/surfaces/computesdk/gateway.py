@@ -23,7 +23,7 @@ from atoll.surfaces.addresses import Addresses
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk import gateway_bodies as bodies
 from atoll.surfaces.computesdk.gateway_errors import GatewayError
-from atoll.surfaces.operation import Answer, Operation
+from atoll.surfaces.operation import Answer, Once, Operation
 from atoll.telemetry.trace import trace_of
 
 SANDBOXES = "/v1/sandboxes"
@@ -192,7 +192,7 @@ def operations(of: GatewayHandlers) -> list[Operation]:
         Operation(
             "POST", SANDBOXES, of.create, "gatewayCreateSandbox", "Make a sandbox with a workspace of its own",
             answers=(Answer(201, "the sandbox, running", sandbox),), body=bodies.CreateSandboxBody,
-            body_required=False, errors=made, tag=tag, error=error,
+            body_required=False, errors=made, tag=tag, error=error, once=Once.MADE,
         ),
         Operation(
             "POST", SANDBOXES + "/find-or-create", of.find_or_create, "gatewayFindOrCreateSandbox",

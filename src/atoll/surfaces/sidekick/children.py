@@ -19,7 +19,7 @@ from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.gateway import Furnish
 from atoll.surfaces.computesdk.gateway_bodies import CreateSandboxBody, GatewayOverlay, GatewayServer
 from atoll.surfaces.models import AnswerModel
-from atoll.surfaces.operation import Answer, Operation, Parameter
+from atoll.surfaces.operation import Answer, Once, Operation, Parameter
 from atoll.surfaces.sidekick.declared import COOKIE, DAEMON, TAG
 from atoll.surfaces.sidekick.errors import SidekickError
 from atoll.telemetry.trace import trace_of
@@ -119,7 +119,7 @@ def operations(of: ChildHandlers) -> list[Operation]:
         Operation(
             "POST", CHILDREN, of.create, "daemonCreateChild", "Make a child sandbox",
             answers=(Answer(201, "the child, running", ChildAnswer),), body=CreateSandboxBody, body_required=False,
-            errors=made, tag=TAG, error=SidekickError, cookie=COOKIE,
+            errors=made, tag=TAG, error=SidekickError, cookie=COOKIE, once=Once.MADE,
         ),
         Operation(
             "GET", CHILDREN, of.list, "daemonListChildren", "The sandbox and its children, oldest first",
