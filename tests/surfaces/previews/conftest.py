@@ -66,6 +66,13 @@ class Street:
             self.open -= 1
             writer.transport.abort()
 
+    async def fall_silent(self, sandbox: str = "", port: int = PORT) -> None:
+        """The program ends, and with it all connections that programs have."""
+        del self.programs[sandbox or self.sandbox, port]
+        for task in list(self.tasks):
+            task.cancel()
+        await self.quiet()
+
     async def register(self, key: str = ALICE, **body: Any) -> dict[str, Any]:
         wanted = {"sandbox_id": self.sandbox, "port": PORT} | body
         answer = await self.house.call("POST", "/preview/register", key, json=wanted)

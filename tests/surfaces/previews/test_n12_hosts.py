@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from atoll.surfaces.previews.places import Place, address_of
 from tests.surfaces.conftest import ALICE
 from tests.surfaces.previews.conftest import Heard, Street, Streets, answering
 
@@ -65,9 +66,34 @@ async def test_n12_cookies_are_the_hosts_own_and_a_token_becomes_one(open_street
         came = await ask(street, "3000-{}", "/a", None, cookie=f"atoll_preview={token}; atoll_session=1; own=1")
         assert came.headers["set-cookie"] == "a=1; Secure; Path=/x"
         assert found[-1].headers["cookie"] == "own=1"
-        street.house.http.cookies.clear()
-        twice = await ask(street, "3000-{}", f"//evil.example/?preview_token={token}", None)
-        assert twice.headers["location"] == "/.//evil.example/"
+
+
+async def test_n12_the_token_is_taken_out_of_an_address_without_leaving_the_host(open_street: Streets) -> None:
+    async with open_street(more_settings=DOMAIN) as street:
+        street.serve(answering([]))
+        await street.register()
+        rest = f"?preview_token={await street.token()} HTTP/1.1\r\nconnection: close\r\n"
+        rest += f"host: {host(street, '3000-{}')['host']}\r\n\r\n"
+        for path, location in ((r"//evil.example/", b"/.//evil.example/"), (r"/\evil.example/", b"/%5Cevil.example/")):
+            said = await street.raw(f"GET {path}{rest}".encode())
+            assert b"\r\nlocation: " + location + b"\r\n" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        (rb"/\/evil.example", "/%5C/evil.example"),
+        (b"/\t/evil.example", "/%09/evil.example"),
+        (b"//\\evil.example", "/.//%5Cevil.example"),
+        (b"/\x01 \x7f\xff", "/%01%20%7F%FF"),
+        (b"/a%2Fb//~[]", "/a%2Fb//~[]"),
+        (b"", "/"),
+    ],
+)
+def test_n12_no_address_of_a_preview_is_read_as_another_hosts(path: bytes, location: str) -> None:
+    assert address_of(Place("s", 1, path), b"") == location
+    below = "/preview/s/1" + location.removeprefix("/.")
+    assert address_of(Place("s", 1, path, "/preview/s/1"), b"x=\t") == below + "?x=%09"
 
 
 async def test_n12_another_preview_below_the_domain_uses_no_cookie_of_this_one(open_street: Streets) -> None:

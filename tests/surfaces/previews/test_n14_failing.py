@@ -327,7 +327,7 @@ async def test_the_timer_goes_on_while_programs_that_hang_are_asked(
     async with open_street(more_settings={"previews": {"health_s": 0.1}}) as street:
         showing, asked, looks = street.house.app.showing, asyncio.Event(), asyncio.Semaphore(0)
 
-        async def hangs(_ports: object) -> None:
+        async def hangs() -> None:
             asked.set()
             await asyncio.Event().wait()
 
@@ -347,14 +347,38 @@ async def test_health_is_asked_of_what_is_in_use(open_street: Streets) -> None:
         found: list[Heard] = []
         street.serve(answering(found))
         await street.register(health_path="/up?x=1")
-        await street.house.call("GET", street.path())
         showing = street.house.app.showing
         for program, healthy in ((answering(found), True), (answering([], b"HTTP/1.1 500 No\r\n\r\n"), False)):
             street.serve(program)
-            await showing.health.run(showing.pool.ports)
+            await street.house.call("GET", street.path())
+            await showing.health.run()
             listed = (await street.house.call("GET", "/preview/list")).json()
             assert listed[f"{street.sandbox}:3000"]["healthy"] is healthy
-        assert found[-1].line == "GET /up?x=1 HTTP/1.1"
-        await showing.health.run([])
+        assert "GET /up?x=1 HTTP/1.1" in {one.line for one in found}
+        await showing.health.run()
         listed = (await street.house.call("GET", "/preview/list")).json()
         assert listed[f"{street.sandbox}:3000"]["healthy"] is None
+
+
+async def test_the_health_of_a_promoted_preview_is_that_of_what_serves_it_now(open_street: Streets) -> None:
+    async with open_street() as street:
+        other, showing = (await street.house.create())["id"], street.house.app.showing
+        street.serve(answering([]))
+        street.serve(answering([]), sandbox=other)
+        await street.register(fallback_sandbox_id=other)
+
+        async def healthy() -> bool | None:
+            return (await street.house.call("GET", "/preview/list")).json()[f"{street.sandbox}:3000"]["healthy"]
+
+        assert (await street.house.call("GET", street.path())).text == "hi"
+        await showing.health.run()
+        assert await healthy() is True
+        await street.fall_silent()
+        assert (await street.house.call("GET", street.path())).text == "hi", "of the fallback"
+        assert await healthy() is None, "what was asked before serves no more"
+        await showing.health.run()
+        assert await healthy() is True
+        await street.fall_silent(other)
+        assert (await street.house.call("GET", street.path())).status_code == 502
+        await showing.health.run()
+        assert await healthy() is False

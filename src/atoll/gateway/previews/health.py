@@ -11,6 +11,7 @@ import socket
 from atoll.domain.errors import AtollError
 from atoll.domain.preview import Preview
 from atoll.gateway.previews.failures import UpstreamFailed
+from atoll.gateway.previews.pool import Port
 from atoll.gateway.previews.upstream import Upstream
 from atoll.services.previews.previews import Previews
 from atoll.services.reaching import Reaching
@@ -26,20 +27,26 @@ class Health:
     def __init__(self, previews: Previews, reaching: Reaching) -> None:
         self._previews = previews
         self._reaching = reaching
+        self._used: set[Port] = set()  # as they are registered: what answers there may be a fallback
         self._asked: set[str] = set()
 
-    async def run(self, ports: list[tuple[str, int]]) -> None:
-        """Ask those of these ports that are registered, some at a time; forget the others."""
+    def use(self, preview: Preview) -> None:
+        """Somebody uses it: the next run asks it."""
+        self._used.add((preview.sandbox_id, preview.port))
+
+    async def run(self) -> None:
+        """Ask what serves the previews that were used since the last run, some at a time; forget the others."""
+        used, self._used = list(self._used), set()
         now: set[str] = set()
-        for at in range(0, len(ports), AT_ONCE):
-            found = [await self._previews.find(*port) for port in ports[at : at + AT_ONCE]]
+        for at in range(0, len(used), AT_ONCE):
+            found = [await self._previews.find(*port) for port in used[at : at + AT_ONCE]]
             some = [one for one in found if one is not None]
             healthy = await asyncio.gather(*map(self._healthy, some))
             for one, well in zip(some, healthy, strict=True):
-                self._previews.note_health(one.id, well)
+                self._previews.note_health(one, healthy=well)
                 now.add(one.id)
         for name in self._asked - now:
-            self._previews.note_health(name, None)
+            self._previews.forget_health(name)
         self._asked = now
 
     async def answers(self, preview: Preview) -> bool:

@@ -105,11 +105,6 @@ class Pool:
         """How many connections there are."""
         return self._shares[""].open
 
-    @property
-    def ports(self) -> list[Port]:
-        """Those that were in use lately."""
-        return list(self._ports)
-
     def of(self, port: Port, owner: str) -> Kept:
         kept = self._ports.get(port)
         if kept is None:

@@ -62,7 +62,7 @@ class Previews:
         self._clock = clock
         self._changes: dict[str, int] = {}  # of previews, by this server
         self._forgotten = 0  # how often it began to count them anew
-        self._healthy: dict[str, bool] = {}  # what the last checks said
+        self._healthy: dict[str, tuple[str, bool]] = {}  # by preview: which sandbox was asked, and what that said
         self._known = Remembered[Preview | None](lambda name: records.get_preview(name), self.limits.cache_s, monotonic)
 
     async def register(
@@ -167,17 +167,17 @@ class Previews:
         return f"{parts.scheme}://{preview.port}-{spelled(preview.sandbox_id)}.{self.limits.domain}{port}/"
 
     def healthy(self, preview: Preview) -> bool | None:
-        """What its last check said; None when none was made lately."""
-        return self._healthy.get(preview.id)
+        """What the last check of what serves it now said; None when none was made lately."""
+        asked, healthy = self._healthy.get(preview.id, ("", False))
+        return healthy if asked == preview.target else None
 
     # for the gateway, which knows no principals
 
-    def note_health(self, preview_id: str, healthy: bool | None) -> None:
-        """None forgets it."""
-        if healthy is None:
-            self._healthy.pop(preview_id, None)
-        else:
-            self._healthy[preview_id] = healthy
+    def note_health(self, preview: Preview, *, healthy: bool) -> None:
+        self._healthy[preview.id] = (preview.target, healthy)
+
+    def forget_health(self, preview_id: str) -> None:
+        self._healthy.pop(preview_id, None)
 
     def generation(self, preview_id: str) -> tuple[int, int]:
         """Of what this server knows of it: another one once it was changed here."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TypeVar
 
 import structlog
 from starlette.responses import Response
@@ -19,6 +21,8 @@ from starlette.websockets import WebSocket
 from atoll.domain.errors import AtollError, DeadlineExceeded, Internal, NotFound, RateLimited, TooLarge, Unavailable
 from atoll.gateway.previews.failures import Crowded, Gone, Refused, Silent, UpstreamFailed
 from atoll.gateway.previews.heads import Asked, Asking, answer_headers, read_head
+from atoll.gateway.previews.health import Health
+from atoll.gateway.previews.pool import Port
 from atoll.gateway.previews.proxy import BodyTooLarge, Cut, Proxy, Request
 from atoll.gateway.previews.upstream import Headers
 from atoll.gateway.previews.websockets import Channel, Denied, relay
@@ -26,7 +30,7 @@ from atoll.services.previews.fallbacks import Fallbacks
 from atoll.services.previews.previews import Previews
 from atoll.surfaces.door import Door, network_of
 from atoll.surfaces.previews.opening import COOKIE, Opened, Opening
-from atoll.surfaces.previews.places import Place, by_host, by_path, route_of, with_query
+from atoll.surfaces.previews.places import Place, address_of, by_host, by_path, route_of, with_query
 from atoll.surfaces.previews.tickets import Tickets
 from atoll.surfaces.statuses import envelope
 from atoll.surfaces.terminal_platform.errors import TerminalDialect
@@ -34,6 +38,7 @@ from atoll.surfaces.transport import END
 from atoll.surfaces.ways import SUBPROTOCOL
 from atoll.telemetry.trace import trace_of
 
+T = TypeVar("T")
 _log = structlog.get_logger("atoll.surface")
 HANG_UP_S = 0.5
 LOOK_S = 2.0
@@ -53,6 +58,7 @@ class PreviewDoor:
         previews: Previews,
         proxy: Proxy,
         fallbacks: Fallbacks,
+        health: Health,
         *,
         sandboxed: bool,
     ) -> None:
@@ -63,6 +69,7 @@ class PreviewDoor:
         self._previews = previews
         self._proxy = proxy
         self._fallbacks = fallbacks
+        self._health = health
         self._domain = previews.limits.domain
         self._dialect = TerminalDialect()
         self._page: Headers = [(b"content-security-policy", SANDBOXED)] if sandboxed else []
@@ -131,20 +138,13 @@ class PreviewDoor:
         forwarded: bytes | None = None,
     ) -> int:
         """Whoever asks was let in; the status."""
-        preview = opened.preview
         extra = self._page if asked.prefix else []
         request: Request | None = None
-        self._number = number = self._number + 1
-        self._under_way[number] = (scope, opened, asyncio.get_running_loop().time())
         try:
-            request = Request(scope, receive, path, asked, asking, self._proxy.limits, forwarded)
-            try:
-                return await self._proxy.carry(request, (preview.target, preview.port), send, extra)
-            except UpstreamFailed as failure:
-                other = await self._fallback(opened, failure)
-                if other is None or not request.may_go_elsewhere(failure):
-                    raise
-                return await self._proxy.carry(request, (other, preview.port), send, extra)
+            with self._noted(scope, opened):
+                request = Request(scope, receive, path, asked, asking, self._proxy.limits, forwarded)
+                carry = partial(self._proxy.carry, request, send=send, extra=extra)
+                return await self._or_elsewhere(opened, carry, request.may_go_elsewhere)
         except Gone:
             return CLIENT_GONE
         except Cut as cut:
@@ -161,8 +161,6 @@ class PreviewDoor:
                 await hang_up(scope, receive)
                 return STOPPING
             answer = self.told(Unavailable("the server is stopping"))
-        finally:
-            del self._under_way[number]
         await self._refuse(scope, receive, send, answer)
         return answer.status_code
 
@@ -170,6 +168,7 @@ class PreviewDoor:
         """End what goes on though it would not be let in any more; on the pool's timer."""
         before = asyncio.get_running_loop().time() - LOOK_S
         for scope, opened, since in list(self._under_way.values()):
+            self._health.use(opened.preview)
             try:
                 ends = since < before and not await self._opening.still(opened)
             except AtollError:
@@ -179,7 +178,9 @@ class PreviewDoor:
 
     @contextmanager
     def _noted(self, scope: Scope, opened: Opened) -> Generator[None]:
+        """Among what goes on, until it is over."""
         self._number = number = self._number + 1
+        self._health.use(opened.preview)
         self._under_way[number] = (scope, opened, asyncio.get_running_loop().time())
         try:
             yield
@@ -220,33 +221,31 @@ class PreviewDoor:
         asked: Asked,
         asking: Asking,
     ) -> None:
-        preview = opened.preview
-
-        async def through(sandbox_id: str) -> None:
-            await self._channel(scope, receive, send, path, asked, asking, (sandbox_id, preview.port))
-
+        channel = partial(self._channel, scope, receive, send, path, asked, asking)
         try:
-            try:
-                await through(preview.target)
-            except UpstreamFailed as failure:
-                other = await self._fallback(opened, failure)
-                if other is None:
-                    raise
-                await through(other)
+            await self._or_elsewhere(opened, channel, lambda _: True)
         except UpstreamFailed as failure:
             await self._refuse(scope, receive, send, _failed(failure))
 
-    async def _fallback(self, opened: Opened, failure: UpstreamFailed) -> str | None:
-        """The sandbox to ask instead."""
+    async def _or_elsewhere(
+        self, opened: Opened, go: Callable[[Port], Awaitable[T]], may: Callable[[UpstreamFailed], bool]
+    ) -> T:
+        """Go to the preview's port; where that fails and `may` allows it, once more to its fallback's."""
         preview = opened.preview
-        if isinstance(failure, Crowded):
-            return None
-        ended = isinstance(failure, Refused) and failure.ended
-        reached = not isinstance(failure, Refused)
-        by_owner = opened.principal is not None
-        return await self._fallbacks.after(
-            preview, failed=preview.target, ended=ended, reached=reached, by_owner=by_owner
-        )
+        try:
+            return await go((preview.target, preview.port))
+        except UpstreamFailed as failure:
+            if isinstance(failure, Crowded):
+                raise
+            ended = isinstance(failure, Refused) and failure.ended
+            reached = not isinstance(failure, Refused)
+            by_owner = opened.principal is not None
+            other = await self._fallbacks.after(
+                preview, failed=preview.target, ended=ended, reached=reached, by_owner=by_owner
+            )
+            if other is None or not may(failure):
+                raise
+            return await go((other, preview.port))
 
     async def _channel(
         self,
@@ -256,7 +255,7 @@ class PreviewDoor:
         path: bytes,
         asked: Asked,
         asking: Asking,
-        port: tuple[str, int],
+        port: Port,
     ) -> None:
         pool, owner = self._proxy.pool, asked.owner
         offered = [one for one in scope.get("subprotocols") or () if not one.startswith(SUBPROTOCOL)]  # a credential
@@ -317,10 +316,8 @@ def _is_elsewhere(scope: Scope, place: Place, opened: Opened) -> bool:
 
 def _redirect(scope: Scope, place: Place, opened: Opened) -> Response:
     """To the same address without the token in it, which is a cookie from then on, and with the slash."""
-    path = (place.prefix.encode("latin-1") + (place.path or b"/")).decode("latin-1")
-    path = "/." + path if path.startswith("//") else path  # else it would be another host's
-    query = scope["query_string"].decode("latin-1")
-    response = Response(b"", 307, {"location": f"{path}?{query}" if query else path, "cache-control": "no-store"})
+    location = address_of(place, scope["query_string"])
+    response = Response(b"", 307, {"location": location, "cache-control": "no-store"})
     if opened.cookie_s is not None:
         response.set_cookie(
             COOKIE,

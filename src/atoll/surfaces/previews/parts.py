@@ -67,7 +67,9 @@ class PreviewParts:
         """What lets requests for previews in and hands all others to `app`."""
         opening = Opening(door, self.previews, authenticate)
         sandboxed = pages == "sandboxed" or (pages == "auto" and bool(self.previews.limits.domain))
-        made = PreviewDoor(app, door, opening, self.previews, self._proxy, self._fallbacks, sandboxed=sandboxed)
+        made = PreviewDoor(
+            app, door, opening, self.previews, self._proxy, self._fallbacks, self.health, sandboxed=sandboxed
+        )
         self.pool.checks.append(made.look)
         return made
 
@@ -91,7 +93,7 @@ class PreviewParts:
 
     async def _check_health(self) -> None:
         try:
-            await self.health.run(self.pool.ports)
+            await self.health.run()
         except AtollError as error:
             _log.warning("previews.health", error=error.message)
 

@@ -16,6 +16,8 @@ PORT_MAX = 65_535
 _BY_PATH = re.compile(rb"/preview/([^/]{1,128})/([0-9]{1,5})(/.*)?", re.DOTALL)
 _PORT_FIRST = re.compile(r"([0-9]{1,5})-(.{1,128})")
 _PORT_LAST = re.compile(r"(.{1,128})-([0-9]{1,5})")
+# What browsers leave out of an address, or read as another character than it is: a backslash is a slash to them.
+_MISREAD = re.compile(rb"[^!-\[\]-~]")
 
 
 ROUTE = "/preview/{sandbox}/{port}/{path:path}"
@@ -39,6 +41,13 @@ def route_of(prefix: str) -> str:
 
 def with_query(path: bytes, query: bytes) -> bytes:
     return path + b"?" + query if query else path
+
+
+def address_of(place: Place, query: bytes) -> str:
+    """The place as a Location on the host that was asked, however its path begins."""
+    path = place.prefix.encode("latin-1") + (place.path or b"/")
+    path = b"/." + path if path.startswith(b"//") else path  # else another host would follow
+    return _MISREAD.sub(lambda found: b"%%%02X" % ord(found[0]), with_query(path, query)).decode("ascii")
 
 
 def host_of(scope: Scope) -> bytes:
