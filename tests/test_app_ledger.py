@@ -33,7 +33,7 @@ async def test_b06_a_start_gives_back_what_expired_meanwhile(tmp_path: Path) -> 
         return gone
 
     app.ledger.expire = told  # type: ignore[method-assign]
-    assert isinstance(app._expiring, Expiring)
+    assert isinstance(app.expiring, Expiring)
     async with app.running():
         await asyncio.wait_for(passed.wait(), 10)
         assert (await app.ledger.account("acc")).available == 100

@@ -19,7 +19,8 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from atoll.app import Application, Beside, create_app
+from atoll.app import Application, create_app
+from atoll.composition.mounting import Beside
 from atoll.domain.errors import Unavailable
 from atoll.records.data_folder import DataFolderLock
 from atoll.services.owner_key import OwnerKey

@@ -89,7 +89,7 @@ def ops_of(app: Application) -> Ops:
         "records": lambda: app.records.ping(),
         "runtime": lambda: app.runtime.find(NOBODY),
         "blobs": lambda: app.blobs.ping(),
-        "isolation": app.isolation,
+        "isolation": app.isolation.check,
     }
     told: dict[str, Callable[[], dict[str, Any]]] = {}
     if app.second_store is not None:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from atoll.domain.errors import NotFound
 from atoll.services.tasks.history import TaskHistory
@@ -26,7 +26,7 @@ from atoll.surfaces.ops import alone
 from atoll.surfaces.ops.health import Health
 from atoll.surfaces.ops.pages import Pages
 from atoll.surfaces.ops.routes import front_operation, metrics_operation, page_operations
-from atoll.surfaces.routing import Dialect, PathRoute
+from atoll.surfaces.routing import Dialect, PathRoute, unserved
 from atoll.surfaces.terminal_platform.errors import TerminalDialect
 from atoll.surfaces.testbase.errors import TestbaseDialect
 from atoll.telemetry.metrics import Metrics
@@ -121,7 +121,7 @@ class Listener:
         self._dialect = service.dialect()
         self.routes: list[PathRoute] = [*made(self._ops(ops)), *own, *chosen]
         self._version = ops.version
-        self._router = Router(self.routes, redirect_slashes=False, default=self._not_found)
+        self._router = Router(self.routes, redirect_slashes=False, default=unserved(self._no_route))
 
     @property
     def dialect(self) -> Dialect:
@@ -152,12 +152,8 @@ class Listener:
             found.append(metrics(ops.metrics, ops.history))
         return found + (page_operations(Pages(self.openapi)) if ops.docs else [])
 
-    async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = self._dialect.error(NotFound("no such route"))
-        if scope["type"] == "websocket":
-            await WebSocket(scope, receive, send).send_denial_response(response)
-        else:
-            await response(scope, receive, send)
+    def _no_route(self) -> Response:
+        return self._dialect.error(NotFound("no such route"))
 
 
 def is_testbase(path: str) -> bool:

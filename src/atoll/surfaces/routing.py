@@ -1,12 +1,13 @@
 """Turns declared operations into routes: one for each path, with its methods and its WebSocket.
 
-app.py makes the routes of all dialects with it. A route admits, calls the handler and maps errors, no more.
+The composition root makes the routes of all dialects with it. A route admits,
+calls the handler and maps errors, no more.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol, cast
 from urllib.parse import unquote
@@ -15,7 +16,7 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, compile_path
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from uvicorn.protocols.utils import ClientDisconnected
 
@@ -212,3 +213,15 @@ def routes(operations: Iterable[Operation], door: Door, dialect: Dialect) -> lis
     for operation in operations:
         by_path.setdefault(operation.path, []).append(operation)
     return [PathRoute(path, found, door, dialect) for path, found in by_path.items()]
+
+
+def unserved(answer: Callable[[], Response]) -> ASGIApp:
+    """What a router does where it has no route: answers so, to who asks for a WebSocket too."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).send_denial_response(answer())
+        else:
+            await answer()(scope, receive, send)
+
+    return refuse
