@@ -1,7 +1,9 @@
 """LastingSandboxes: sandboxes whose ids go on to mean something when they have ended.
 
 Clients that keep an id and come back to it later, as sessions of the OpenAI Agents SDK do, get another sandbox of the
-same shape under the same id. What makes an id last is a name that is one of a kind among this service's sandboxes.
+same shape under the same id. Their own client deletes a sandbox whenever it closes a session, and resumes that session
+with commands to the id that it had: an end that was asked for is no different. What makes an id last is a name that is
+one of a kind among this service's sandboxes.
 """
 
 from __future__ import annotations

@@ -69,6 +69,9 @@ async def test_an_id_goes_on_to_mean_a_sandbox_when_that_has_ended(house: Any) -
     assert [one["name"] for one in live] == ["lasting"]
     await house.call("DELETE", sandbox)
     assert (await house.call("GET", f"{sandbox}/running")).json() == {"running": False}
+    await house.call("DELETE", f"/v1/sessions/{sandbox.rpartition('/')[2]}?remove=true")
+    gone = await house.call("POST", f"{sandbox}/exec", json={"argv": ["true"]})
+    assert (gone.status_code, gone.json()["code"]) == (404, "NOT_FOUND")
 
 
 async def test_an_id_of_another_surface_is_its_own(house: Any) -> None:
