@@ -25,8 +25,10 @@ class PreviewRecords(ABC):
     async def get_preview(self, preview_id: str) -> Preview | None: ...
 
     @abstractmethod
-    async def list_previews(self, owners: Collection[str], *, limit: int = 1000) -> list[Preview]:
-        """Those of these owners, oldest first."""
+    async def list_previews(
+        self, owners: Collection[str], *, within: Collection[str] | None = None, after: str = "", limit: int = 1000
+    ) -> list[Preview]:
+        """Those of these owners, by id, behind the id `after`; `within`: of these sandboxes or owners alone."""
 
     @abstractmethod
     async def delete_preview(self, preview_id: str, event: Event) -> None:

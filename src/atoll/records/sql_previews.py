@@ -71,9 +71,13 @@ class SqlPreviews(SqlStore, PreviewRecords):
     async def get_preview(self, preview_id: str) -> Preview | None:
         return await self._one(_GET, _of, wanted=preview_id)
 
-    async def list_previews(self, owners: Collection[str], *, limit: int = 1000) -> list[Preview]:
-        mine = select(previews).where(previews.c.owner.in_(owners))
-        return await self._all(mine.order_by(previews.c.created_at, previews.c.id).limit(limit), _of)
+    async def list_previews(
+        self, owners: Collection[str], *, within: Collection[str] | None = None, after: str = "", limit: int = 1000
+    ) -> list[Preview]:
+        query = select(previews).where(previews.c.owner.in_(owners), previews.c.id > after)
+        if within is not None:
+            query = query.where(previews.c.sandbox_id.in_(within) | previews.c.owner.in_(within))
+        return await self._all(query.order_by(previews.c.id).limit(limit), _of)
 
     async def delete_preview(self, preview_id: str, event: Event) -> None:
         happened = event_values(event)

@@ -48,10 +48,14 @@ class MemoryPreviews(PreviewRecords):
         self._check()
         return self._previews.get(preview_id)
 
-    async def list_previews(self, owners: Collection[str], *, limit: int = 1000) -> list[Preview]:
+    async def list_previews(
+        self, owners: Collection[str], *, within: Collection[str] | None = None, after: str = "", limit: int = 1000
+    ) -> list[Preview]:
         self._check()
-        found = [one for one in self._previews.values() if one.owner in owners]
-        return sorted(found, key=lambda one: (one.created_at, one.id))[:limit]
+        found = [one for one in self._previews.values() if one.owner in owners and one.id > after]
+        if within is not None:
+            found = [one for one in found if one.sandbox_id in within or one.owner in within]
+        return sorted(found, key=lambda one: one.id)[:limit]
 
     async def delete_preview(self, preview_id: str, event: Event) -> None:
         self._check()

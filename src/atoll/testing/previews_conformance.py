@@ -36,14 +36,21 @@ class PreviewRecordsConformance:
         assert await stores[1].get_preview("sess_0:1") is None
         assert [told.action for told in await stores[1].list_events(target=one.id)] == ["preview.registered"]
 
-    async def test_previews_are_listed_oldest_first_of_the_owners_asked_for(
+    async def test_previews_are_listed_by_id_and_in_pages_of_the_owners_asked_for(
         self, stores: tuple[Records, Records]
     ) -> None:
-        new, old = await added(stores[0], preview()), await added(stores[0], preview(age_s=5))
-        await added(stores[0], preview(owner="key_other"))
-        assert await stores[1].list_previews(["key_owner"]) == [old, new]
-        assert await stores[1].list_previews(["key_owner"], limit=1) == [old]
+        first, second = sorted([await added(stores[0], preview()) for _ in range(2)], key=lambda one: one.id)
+        other = await added(stores[0], preview(owner="key_other"))
+        assert await stores[1].list_previews(["key_owner"]) == [first, second]
+        assert await stores[1].list_previews(["key_owner"], limit=1) == [first]
+        assert await stores[1].list_previews(["key_owner"], after=first.id) == [second]
+        assert await stores[1].list_previews(["key_owner"], after=second.id) == []
         assert await stores[1].list_previews([]) == []
+        both = ["key_owner", "key_other"]
+        assert await stores[1].list_previews(both, within=[second.sandbox_id, "key_other"]) == sorted(
+            [second, other], key=lambda one: one.id
+        )
+        assert await stores[1].list_previews(["key_owner"], within=["key_other"]) == []
 
     async def test_a_port_has_one_preview(self, stores: tuple[Records, Records]) -> None:
         one = await added(stores[0], preview())

@@ -49,6 +49,31 @@ async def test_what_is_registered_is_listed_with_its_addresses(open_street: Stre
         assert (await street.house.call("GET", "/preview/list", BOB)).json() == {}
 
 
+async def test_a_member_sees_all_previews_of_its_groups_in_pages(open_street: Streets) -> None:
+    async with open_street(more_settings={"previews": {"per_owner": 2}}) as street:
+        call = street.house.call
+        group = (await call("POST", "/api/groups", json={"name": "team"})).json()["id"]
+        bob = street.house.keys.principals[BOB].id
+        await call("POST", f"/api/groups/{group}/members", json={"principal": bob, "role": "member"})
+        ours, bobs = (await street.house.create(group=group))["id"], (await street.house.create(BOB))["id"]
+        for port in (3000, 3001):
+            await street.register(port=port)
+            await street.register(sandbox_id=ours, port=port)
+            await street.register(BOB, sandbox_id=bobs, port=port)
+        wanted = sorted(f"{sandbox}:{port}" for sandbox in (ours, bobs) for port in (3000, 3001))
+        whole = await call("GET", "/preview/list", BOB)
+        assert (list(whole.json()), "link" in whole.headers) == (wanted, False)
+        seen, path = list[str](), "/preview/list?limit=3"
+        while path:
+            page = await call("GET", path, BOB)
+            assert len(page.json()) <= 3
+            seen += page.json()
+            path = page.links.get("next", {}).get("url", "")
+        assert seen == wanted
+        for wrong in ("limit=0", "limit=1001", "after=" + "x" * 257):
+            assert (await call("GET", f"/preview/list?{wrong}")).status_code == 422
+
+
 @pytest.mark.parametrize(
     "backend_url",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -58,8 +59,8 @@ class PortUrls:
 
     async def noticed(self, principal: Principal, sandbox_id: str) -> set[int]:
         """The ports that are registered for nobody."""
-        found = await self._previews.list(principal)
-        return {one.port for one in found if one.sandbox_id == sandbox_id and one.metadata == NOTICED}
+        of_it = replace(principal, resources=frozenset({sandbox_id}))
+        return {one.port for one in await self._previews.list(of_it) if one.metadata == NOTICED}
 
     async def drop(self, principal: Principal, sandbox_id: str, port: int) -> None:
         """Take a port away that was noticed; not one that somebody has registered since."""

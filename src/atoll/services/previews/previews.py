@@ -34,6 +34,7 @@ PATH_CHARS_MAX = 1_024
 TRIES = 5
 CHANGES_MAX = 10_000
 TOKEN_S_MIN = 1.0
+LISTED_MAX = 1_000
 _PATH = re.compile(r"/[!-~]*")
 
 
@@ -115,11 +116,12 @@ class Previews:
         except NoPreview:
             return await self.register(principal, sandbox_id, port)
 
-    async def list(self, principal: Principal) -> list[Preview]:
-        """What the principal sees, oldest first. Needs `read`."""
+    async def list(self, principal: Principal, *, after: str = "", limit: int = LISTED_MAX) -> list[Preview]:
+        """What the principal sees, its groups' too: by id, behind the id `after`. Needs `read`."""
         principal.require(Scope.READ)
-        found = await self._records.list_previews(principal.owners, limit=self.limits.per_owner)
-        return [one for one in found if principal.sees(one.owner, one.sandbox_id)]
+        return await self._records.list_previews(
+            principal.owners, within=principal.resources, after=after, limit=limit
+        )
 
     async def get(self, principal: Principal, sandbox_id: str, port: int, scope: Scope = Scope.READ) -> Preview:
         """NoPreview when the port is not registered."""

@@ -15,12 +15,12 @@ from starlette.types import Receive, Scope, Send
 
 from atoll.domain.preview import Preview
 from atoll.domain.principal import Principal
-from atoll.services.previews.previews import NoPreview, Previews
+from atoll.services.previews.previews import LISTED_MAX, NoPreview, Previews
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.door import Door
 from atoll.surfaces.models import AnswerModel
-from atoll.surfaces.operation import WEBSOCKET, Answer, Operation
+from atoll.surfaces.operation import WEBSOCKET, Answer, Operation, Parameter
 from atoll.surfaces.previews.door import PreviewDoor
 from atoll.surfaces.previews.opening import QUERY
 from atoll.surfaces.previews.places import ROUTE, by_path
@@ -30,6 +30,10 @@ from atoll.surfaces.terminal_platform.errors import BadRequest, DetailError, Ter
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")  # in the document: others go through as well
 TAG = "previews"
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # how clients spell the sandbox's own
+AFTER = Parameter("after", "only previews behind this `<sandbox>:<port>`", max_chars=256)
+LIMIT = Parameter("limit", f"at most so many, by `<sandbox>:<port>`; default: {LISTED_MAX:,}", int, minimum=1,
+                  maximum=LISTED_MAX)
+LINK = ("Link", "the address of the next page (RFC 8288, `rel=\"next\"`), where there is one")
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -104,8 +108,13 @@ class PreviewHandlers:
         return json_response(self._shown(request, made))
 
     async def list(self, request: Request, principal: Principal) -> Response:
-        found = await self._previews.list(principal)
-        return json_response({one.id: self._shown(request, one) for one in found})
+        limit = LIMIT.number(request) or LISTED_MAX
+        found = await self._previews.list(principal, after=AFTER.text(request) or "", limit=limit + 1)
+        answer = json_response({one.id: self._shown(request, one) for one in found[:limit]})
+        if len(found) > limit:  # the seed's object of previews has no room to say so
+            following = request.url.include_query_params(after=found[limit - 1].id, limit=limit)
+            answer.headers["link"] = f'<{following.path}?{following.query}>; rel="next"'
+        return answer
 
     async def token(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, PreviewTokenBody, self._body_bytes)
@@ -162,8 +171,8 @@ def operations(previews: Previews, settings: Settings) -> list[Operation]:
         ),
         Operation(
             "GET", "/preview/list", of.list, "listPreviews", "The registered ports of your sandboxes",
-            answers=(Answer(200, "previews by <sandbox>:<port>", {"type": "object"}),), errors=(503,),
-            tag=TAG, error=error,
+            answers=(Answer(200, "previews by <sandbox>:<port>", {"type": "object"}, headers=(LINK,)),),
+            parameters=(AFTER, LIMIT), errors=(422, 503), tag=TAG, error=error,
         ),
         Operation(
             "POST", "/preview/token", of.token, "createPreviewToken", "A token that opens one preview until it expires",
