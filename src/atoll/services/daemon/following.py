@@ -53,6 +53,7 @@ class Following:
         self._hub = hub
         self._listener = listener
         self._streams: dict[str, Stream] = {}
+        self._leaving: set[asyncio.Task[None]] = set()  # that are about to end
 
     def follow(self, channel: str) -> None:
         """Tell the listener what the channel's process writes: a terminal's from the beginning that its ring still
@@ -60,15 +61,16 @@ class Following:
         """
         there = self._streams.get(channel)
         if there is not None and there.quiet:
-            self.unfollow(channel)
+            self._leave(channel)
             there = None
         if there is None and channel.startswith((TERMINAL, COMMAND)):
             self._open(channel, quiet=False)
 
-    def unfollow(self, channel: str) -> None:
-        found = self._streams.pop(channel, None)
-        if found is not None:
-            found.task.cancel()
+    async def unfollow(self, channel: str) -> None:
+        """Returns when its stream is closed: who follows the channel next begins where this one was."""
+        task = self._leave(channel)
+        if task is not None:
+            await asyncio.wait((task,))
 
     async def type(self, name: str, data: bytes) -> None:
         """Into a terminal; waits until it takes it. NotFound, Forbidden, DeadlineExceeded."""
@@ -89,12 +91,20 @@ class Following:
             raise DeadlineExceeded("the terminal does not answer") from None
 
     async def close(self) -> None:
-        tasks = [stream.task for stream in self._streams.values()]
-        self._streams.clear()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        """Returns when every stream is closed, those that were left before too."""
+        for channel in list(self._streams):
+            self._leave(channel)
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    def _leave(self, channel: str) -> asyncio.Task[None] | None:
+        found = self._streams.pop(channel, None)
+        if found is None:
+            return None
+        self._leaving.add(found.task)
+        found.task.add_done_callback(self._leaving.discard)
+        found.task.cancel()
+        return found.task
 
     async def _terminal(self, name: str) -> ProcessStream:
         channel = terminals.channel_of(name)
@@ -107,7 +117,7 @@ class Following:
         return stream
 
     def _open(self, channel: str, *, quiet: bool) -> None:
-        if len(self._streams) >= STREAMS_MAX:
+        if len(self._streams) + len(self._leaving) >= STREAMS_MAX:
             raise QuotaExceeded(f"this socket follows {STREAMS_MAX} terminals and commands already")
         task = asyncio.create_task(self._run(channel, quiet=quiet), name=f"follow {channel}")
         self._streams[channel] = Stream(task, quiet=quiet)

@@ -157,7 +157,7 @@ class _Client:
                 self._subscribe(message.channel)
             case "unsubscribe":
                 self._listener.channels.discard(message.channel)
-                self._following.unfollow(message.channel)
+                await self._following.unfollow(message.channel)
             case "terminal:input":
                 typed = data.get("input", "")
                 if not isinstance(typed, str | bytes):
