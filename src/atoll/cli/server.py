@@ -90,13 +90,17 @@ def _readable_settings(data: str | None) -> Settings:
 
 def _serve(settings: Settings, as_json: bool, notify: int | None) -> None:
     import asyncio
+    import gc
 
+    gc.disable()  # all that is made until the server is ready stays: it need not be looked through
     import uvloop
 
     from atoll.sdk.local_server import remove_note
     from atoll.serve import serve
 
     def ready(told: Ready) -> None:
+        gc.freeze()  # nor later, while answers wait
+        gc.enable()
         said = _note(settings, told)
         if notify is None:
             _announce(settings, said, as_json, on_its_own=False)
