@@ -13,7 +13,7 @@ from atoll.domain.errors import Unavailable
 from atoll.domain.ledger import Hold, HoldState, InsufficientCredit, Payer, Settled, Use
 from atoll.domain.price import TokenUse
 from atoll.gateway import models
-from atoll.services import model_calls
+from atoll.services.models import settling
 from atoll.services.models.limits import ModelLimits
 from tests.gateway.models import ACCOUNT, REAL_KEY, TASK, Purse, gateway, settled
 
@@ -274,7 +274,7 @@ class Away(Purse):
 
 
 async def test_b10_a_store_that_is_away_for_a_moment_loses_no_use(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(model_calls, "SETTLE_RETRIES_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(settling, "RETRIES_S", (0.01, 0.01, 0.01))
     purse = Away(3)
     async with gateway(purse=purse) as world:
         await world.client.post("/v1/responses", json=asked("/v1/responses", f"say: a\n{USAGE}"))

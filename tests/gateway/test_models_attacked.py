@@ -16,8 +16,8 @@ import pytest
 
 from atoll.domain.ledger import Payer
 from atoll.gateway import models
-from atoll.services.model_calls import ModelAnswer
 from atoll.services.models.limits import ModelLimits
+from atoll.services.models.passing import ModelAnswer
 from atoll.services.models.refusals import Because, CallRefused
 from tests.certificates import Authority
 from tests.gateway.models import REAL_KEY, TASK, Purse, World, gateway, settled

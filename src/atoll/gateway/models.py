@@ -20,8 +20,9 @@ from starlette.websockets import WebSocket
 from atoll.domain.errors import AtollError
 from atoll.gateway.http import Http, HttpStreams
 from atoll.services.lives import Live
-from atoll.services.model_calls import BETA, ModelAnswer, ModelCalls
+from atoll.services.model_calls import ModelCalls
 from atoll.services.models.dialects import Dialect, Kind, dialect_of
+from atoll.services.models.passing import BETA, ModelAnswer
 from atoll.services.models.refusals import Because, CallRefused
 from atoll.services.models.requests import ModelRequest
 
