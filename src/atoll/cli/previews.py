@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -18,7 +19,10 @@ def add_to(app: typer.Typer) -> None:
 def preview(
     sandbox: options.SandboxName,
     port: Annotated[int, typer.Argument(metavar="PORT", help="The port that a program in it listens on.")],
-    public: Annotated[bool, typer.Option("--public", help="Anybody may look; no token in the address.")] = False,
+    public: Annotated[
+        bool | None,
+        typer.Option("--public/--private", help="Whether anybody may look, with no token in the address; as it was."),
+    ] = None,
     expires_in: Annotated[
         float | None, typer.Option("--expires-in", metavar="SECONDS", help="How long the token holds.")
     ] = None,
@@ -30,12 +34,12 @@ def preview(
     asyncio.run(_preview(sandbox, port, public, expires_in, as_json))
 
 
-async def _preview(sandbox: str, port: int, public: bool, expires_in: float | None, as_json: bool) -> None:
+async def _preview(sandbox: str, port: int, public: bool | None, expires_in: float | None, as_json: bool) -> None:
     from atoll.cli.finding import find
 
     found = await find(sandbox)
     url = await found.preview(port, public=public, expires_in=expires_in)
     if as_json:
-        output.print_json({"sandbox_id": found.id, "port": port, "public": public, "url": url})
+        output.print_json({"sandbox_id": found.id, "port": port, "public": not urlsplit(url).query, "url": url})
     else:
         typer.echo(url)

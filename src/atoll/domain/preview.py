@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+REGISTERED_BY = "registered_by"  # in the metadata of one that nobody asked for: what did
+
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -26,6 +28,11 @@ class Preview:
     @property
     def id(self) -> str:
         return preview_id(self.sandbox_id, self.port)
+
+    @property
+    def unasked(self) -> bool:
+        """Whether Atoll registered it by itself, and may take it away again."""
+        return REGISTERED_BY in self.metadata
 
     @property
     def target(self) -> str:

@@ -82,8 +82,7 @@ def add_to(mcp: MCPServer, server: Server) -> None:
         found = await caller.sandbox(sandbox)
         api = connect(caller.url, caller.key)
         wanted = {"sandbox_id": found.id, "port": port}
-        listed = await api.call("GET", "/preview/list")  # one that is registered keeps all that was said of it
-        shown = listed.get(f"{found.id}:{port}") or await api.call("POST", "/preview/register", wanted)
+        shown = await api.call("POST", "/preview/register", wanted)
         link = await api.call("POST", "/preview/token", {**wanted, "expires_in": lasts_s})
         return PreviewOut(
             url=shown["preview_url"], link=link["url"], expires_at=link["expires_at"], healthy=shown["healthy"]

@@ -30,7 +30,7 @@ class FakePreviews:
         self.registered: dict[int, Preview] = {}
 
     async def register(self, principal: Principal, sandbox_id: str, port: int, **more: Any) -> Preview:
-        made = Preview(sandbox_id, port, principal.id, "", datetime.now(UTC), metadata=more.get("metadata") or {})
+        made = Preview(sandbox_id, port, principal.id, "", datetime.now(UTC), metadata=more.get("metadata", {}))
         self.registered[port] = made
         return made
 

@@ -11,6 +11,7 @@ import pytest
 from atoll.domain.errors import Forbidden, InvalidInput, NotFound, QuotaExceeded, Unavailable
 from atoll.services.daemon import servers, supervising
 from atoll.services.daemon.overlays import OverlaySpec
+from atoll.services.daemon.port_urls import NOTICED
 from atoll.services.daemon.server_spec import (
     HealthCheck,
     RestartPolicy,
@@ -80,6 +81,56 @@ async def test_a_taken_port_gives_way_to_the_next_unless_it_is_strict(kept: Kept
     await kept.tools.servers.start(ALICE, kept.id, replace(LISTENS, slug="c", strict_port=True))
     await until(lambda: _is(kept, "c", "failed"))
     assert (await kept.state("c"))["error"] == "port 3000 is taken"
+
+
+async def test_what_was_registered_for_a_server_goes_when_it_listens_elsewhere_and_when_it_stops(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports, end, registered = iter(range(5000, 5010)), asyncio.Event(), kept.previews.registered
+
+    async def wander(context: Context, _args: list[str]) -> int:
+        port = next(ports)
+        context.listening.add(port)
+        try:
+            await end.wait()
+        finally:
+            context.listening.discard(port)
+            end.clear()
+        return 1
+
+    monkeypatch.setitem(PROGRAMS, "wander", wander)
+    spec = ServerSpec("web", "wander", restart_policy=RestartPolicy.ALWAYS, restart_delay_ms=10)
+    await kept.tools.servers.start(ALICE, kept.id, spec)
+    await until(lambda: _shows(kept, 5000))
+    end.set()
+    await until(lambda: _shows(kept, 5001))
+    await kept.restart()
+    await kept.tools.servers.restart(ALICE, kept.id, "web")
+    assert set(registered) <= {5001, 5002}, "what listens again keeps its address"
+    await until(lambda: _shows(kept, 5002))
+    await kept.tools.servers.stop(ALICE, kept.id, "web")
+    assert not registered
+    await kept.tools.servers.start(ALICE, kept.id, replace(spec, restart_policy=RestartPolicy.NEVER))
+    await until(lambda: _shows(kept, 5003))
+    end.set()
+    await until(lambda: _is(kept, "web", "failed"))
+    assert not registered
+
+
+async def test_a_preview_that_somebody_asked_for_is_no_servers_to_take_away(kept: Kept) -> None:
+    registered, server = kept.previews.registered, kept.tools.servers
+    await kept.previews.register(ALICE, kept.id, 3000, metadata={"mine": "yes"})
+    await kept.previews.register(ALICE, kept.id, 3001, metadata=NOTICED)
+    for slug in ("a", "b"):
+        await server.start(ALICE, kept.id, replace(LISTENS, slug=slug))
+        await until(lambda slug=slug: _is(kept, slug, "ready"))
+    assert registered[3001].metadata == {"registered_by": "server b"}
+    await kept.previews.register(
+        ALICE, kept.id, 3001, metadata={"registered_by": "server c"}
+    )  # as if it were there now
+    await server.stop(ALICE, kept.id, "b")
+    await server.remove(ALICE, kept.id, "a")
+    assert sorted(registered) == [3000, 3001]
 
 
 async def test_the_overlays_of_a_server_that_cannot_be_are_taken_away(
@@ -317,6 +368,10 @@ def test_cycles_are_refused_however_long() -> None:
     assert in_order(specs[:2], {"s2": ()}, ()) == ["s2", "s1", "s0"]
     with pytest.raises(InvalidInput, match="x -> x"):
         in_order([ServerSpec("x", "true", depends_on=("x",))], {}, ())
+
+
+async def _shows(kept: Kept, port: int) -> bool:
+    return set(kept.previews.registered) == {port} and await _is(kept, "web", "ready")
 
 
 async def _is(kept: Kept, slug: str, status: str) -> bool:

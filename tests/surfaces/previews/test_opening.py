@@ -7,6 +7,7 @@ from base64 import b64encode
 import pytest
 
 from atoll.gateway.previews.heads import answer_headers, bounded_cookie, without_ours
+from atoll.sdk import AsyncSandbox
 from tests.surfaces.conftest import ALICE, BOB, READER
 from tests.surfaces.previews.conftest import Heard, Streets, answering
 
@@ -47,6 +48,31 @@ async def test_what_is_registered_is_listed_with_its_addresses(open_street: Stre
         listed = await street.house.call("GET", "/preview/list")
         assert listed.json() == {f"{street.sandbox}:3000": made}
         assert (await street.house.call("GET", "/preview/list", BOB)).json() == {}
+
+
+async def test_what_is_not_said_anew_of_a_preview_stays(open_street: Streets) -> None:
+    async with open_street() as street:
+        other = (await street.house.create())["id"]
+        said = {"public": True, "fallback_sandbox_id": other, "metadata": {"a": "b"}}
+        made = await street.register(health_path="/up", **said)
+        assert {name: made[name] for name in said} == said
+        assert await street.register() == made
+        sandbox = await AsyncSandbox.connect(street.sandbox, url=street.house.url, api_key=ALICE)
+        assert await sandbox.preview(3000) == made["preview_url"]
+        assert (await street.house.call("GET", "/preview/list")).json() == {f"{street.sandbox}:3000": made}
+        assert "preview_token=" in await sandbox.preview(3000, public=False)
+        private = made | {"public": False}
+        assert await street.register() == private
+        stored = await street.house.records.get_preview(f"{street.sandbox}:3000")
+        assert stored is not None and stored.health_path == "/up"
+        bare = await street.register(fallback_sandbox_id=None, metadata=None, health_path=None)
+        assert bare == private | {"fallback_sandbox_id": None, "metadata": {}}
+
+
+async def test_who_registers_what_atoll_had_registered_makes_it_his_own(open_street: Streets) -> None:
+    async with open_street() as street:
+        made = await street.register(metadata={"registered_by": "signals"}, public=True)
+        assert await street.register() == made | {"metadata": {}}
 
 
 async def test_a_member_sees_all_previews_of_its_groups_in_pages(open_street: Streets) -> None:

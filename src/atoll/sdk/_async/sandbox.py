@@ -306,12 +306,14 @@ class AsyncSandbox:
         """Freeze it, memory kept. Unsupported where the runtime cannot."""
         await self._api.call("POST", f"{self._base}/pause")
 
-    async def preview(self, port: int, *, public: bool = False, expires_in: float | None = None) -> str:
-        """An address at which the port is reached from outside: registers it. Unless it is `public` the address has a
-        token in it, which opens this preview alone, for `expires_in` seconds (default: as the server has it)."""
+    async def preview(self, port: int, *, public: bool | None = None, expires_in: float | None = None) -> str:
+        """An address at which the port is reached from outside. Registers the port, privately unless `public`; one that
+        is registered already keeps all that is not said here. Unless it is public, the address has a token in it, which
+        opens this preview alone, for `expires_in` seconds (default: as the server has it)."""
         wanted = {"sandbox_id": self.id, "port": port}
-        shown = await self._api.call("POST", "/preview/register", {**wanted, "public": public})
-        if public:
+        said = {} if public is None else {"public": public}
+        shown = await self._api.call("POST", "/preview/register", {**wanted, **said})
+        if shown["public"]:
             return str(shown["preview_url"])
         lasts = {} if expires_in is None else {"expires_in": expires_in}
         return str((await self._api.call("POST", "/preview/token", {**wanted, **lasts}))["url"])

@@ -24,8 +24,7 @@ async def address_of(api: AsyncApi, sandbox: AsyncSandbox, port: int) -> Exposed
     if _is_here(api.config.host):
         return _endpoint(own)
     body = {"sandbox_id": sandbox.id, "port": port}
-    listed = await api.call("GET", "/preview/list")  # one that is registered keeps all that was said of it
-    shown = listed.get(f"{sandbox.id}:{port}") or await api.call("POST", "/preview/register", body)
+    shown = await api.call("POST", "/preview/register", body)
     if urlsplit(str(shown["preview_url"])).path not in ("", "/"):
         raise Unsupported(NO_HOST)
     opened = await api.call("POST", "/preview/token", {**body, "expires_in": PREVIEW_S})

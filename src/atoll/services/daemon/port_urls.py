@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from atoll.domain.errors import AtollError
-from atoll.domain.preview import Preview
+from atoll.domain.preview import REGISTERED_BY, Preview
 from atoll.domain.principal import Principal
 
-NOTICED = {"registered_by": "signals"}  # the metadata of what nobody asked for; whoever registers it takes it away
+NOTICED = {REGISTERED_BY: "signals"}
 
 
 class PreviewPorts(Protocol):
     """What this asks of the previews."""
 
     async def register(
-        self, principal: Principal, sandbox_id: str, port: int, *, metadata: Mapping[str, str] | None = None
+        self, principal: Principal, sandbox_id: str, port: int, *, metadata: Mapping[str, str] = ...
     ) -> Preview: ...
 
     async def get(self, principal: Principal, sandbox_id: str, port: int) -> Preview: ...
@@ -59,19 +59,45 @@ class PortUrls:
 
     async def noticed(self, principal: Principal, sandbox_id: str) -> set[int]:
         """The ports that are registered for nobody."""
-        of_it = replace(principal, resources=frozenset({sandbox_id}))
-        return {one.port for one in await self._previews.list(of_it) if one.metadata == NOTICED}
+        return await self._registered(principal, sandbox_id, NOTICED)
 
-    async def drop(self, principal: Principal, sandbox_id: str, port: int) -> None:
-        """Take a port away that was noticed; not one that somebody has registered since."""
+    async def drop(self, principal: Principal, sandbox_id: str, port: int, by: Mapping[str, str] = NOTICED) -> None:
+        """Take a port away that was registered so; not one that somebody has registered since."""
         with suppress(AtollError):
-            if (await self._previews.get(principal, sandbox_id, port)).metadata == NOTICED:
+            if (await self._previews.get(principal, sandbox_id, port)).metadata == by:
                 await self._previews.remove(principal, sandbox_id, port)
 
+    async def serve(self, owner: Principal, sandbox_id: str, slug: str, port: int, base: str | None) -> str:
+        """As `open`, for the server `slug`: the one port that is registered for it from now on."""
+        await self.unserve(owner, sandbox_id, slug, but=port)
+        by = _server(slug)
+        try:
+            preview = await self._preview(owner, sandbox_id, port, by)
+            if preview.unasked and preview.metadata != by:  # it was only noticed, or another server had the port before
+                preview = await self._previews.register(owner, sandbox_id, port, metadata=by)
+        except AtollError:
+            return ""
+        return self._previews.url(preview, base or self.base)
+
+    async def unserve(self, owner: Principal, sandbox_id: str, slug: str, *, but: int | None = None) -> None:
+        """The server does not listen any more, but at that port: take away what was registered for it."""
+        by = _server(slug)
+        with suppress(AtollError):
+            for port in await self._registered(owner, sandbox_id, by) - {but}:
+                await self.drop(owner, sandbox_id, port, by)
+
+    async def _registered(self, principal: Principal, sandbox_id: str, by: Mapping[str, str]) -> set[int]:
+        of_it = replace(principal, resources=frozenset({sandbox_id}))
+        return {one.port for one in await self._previews.list(of_it) if one.metadata == by}
+
     async def _preview(
-        self, principal: Principal, sandbox_id: str, port: int, metadata: Mapping[str, str] | None = None
+        self, principal: Principal, sandbox_id: str, port: int, by: Mapping[str, str] | None = None
     ) -> Preview:
         try:
             return await self._previews.get(principal, sandbox_id, port)
         except AtollError:
-            return await self._previews.register(principal, sandbox_id, port, metadata=metadata)
+            return await self._previews.register(principal, sandbox_id, port, metadata=by or {})
+
+
+def _server(slug: str) -> dict[str, str]:
+    return {REGISTERED_BY: f"server {slug}"}

@@ -111,7 +111,9 @@ class Servers:
         sandbox = await self._fixtures.sandbox(principal, sandbox_id, Scope.EXECUTE)
         async with self._locks.hold(f"{sandbox_id} {slug}"):
             found = await self._fixtures.get(sandbox_id, KIND, slug)
-            return self._server(await self._halt(principal, sandbox, found, "server.stopped"), sandbox)
+            found = await self._halt(principal, sandbox, found, "server.stopped")
+            await self._supervision.unserve(found)
+            return self._server(found, sandbox)
 
     async def restart(self, principal: Principal, sandbox_id: str, slug: str) -> Server:
         """Stop it if it runs, and start it. Needs `execute`."""
@@ -132,6 +134,7 @@ class Servers:
         async with self._locks.hold(f"{sandbox_id} {slug}"):
             found = await self._fixtures.get(sandbox_id, KIND, slug)
             found = await self._halt(principal, sandbox, found, "")
+            await self._supervision.unserve(found)
             await self._fixtures.delete(found, principal.id)
 
     async def set_status(self, principal: Principal, sandbox_id: str, slug: str, status: ServerStatus) -> None:
@@ -164,6 +167,8 @@ class Servers:
         status = ServerStatus.STARTING if begins else ServerStatus.STOPPED
         await self._fixtures.leave(fixture.id)
         after = await self._fixtures.change(fixture, rested() | {"wanted": begins, "status": status})
+        if not begins:
+            await self._supervision.unserve(after)
         self.adopt(after)
 
     def _attend(self, server: Fixture) -> None:
@@ -189,6 +194,8 @@ class Servers:
                 )
             if begins:
                 self._attend(made)
+            else:
+                await self._supervision.unserve(made)
         return made
 
     async def _halt(self, principal: Principal, sandbox: Sandbox, found: Fixture, action: str) -> Fixture:

@@ -100,9 +100,9 @@ class Signals:
         if sandbox_id in self._active:
             self._hubs.of(sandbox_id).publish("signal", CHANNEL, data)
 
-    async def url(self, owner: Principal, sandbox_id: str, port: int) -> str:
-        """Where the port is reached by those who listen; it is registered as a preview."""
-        return await self._urls.open(owner, sandbox_id, port, self._active.get(sandbox_id) or None)
+    def base(self, sandbox_id: str) -> str | None:
+        """Where those who listen reach this server, where that is known."""
+        return self._active.get(sandbox_id) or None
 
     def adopt(self, fixture: Fixture) -> None:
         """Of a sandbox that runs."""

@@ -23,6 +23,7 @@ from atoll.services.daemon.env_files import EnvFiles
 from atoll.services.daemon.fixtures import Fixtures, owner_of
 from atoll.services.daemon.health import is_well, status_of
 from atoll.services.daemon.overlays import Overlays
+from atoll.services.daemon.port_urls import PortUrls
 from atoll.services.daemon.server_spec import HealthCheck, RestartPolicy, ServerSpec, ServerStatus, spec_of
 from atoll.services.daemon.signals import Signals
 from atoll.services.identity.principals import Principals
@@ -80,12 +81,15 @@ class _Run:
 class Supervision:
     """What attends to servers."""
 
-    def __init__(self, fixtures: Fixtures, overlays: Overlays, env_files: EnvFiles, signals: Signals) -> None:
+    def __init__(
+        self, fixtures: Fixtures, overlays: Overlays, env_files: EnvFiles, signals: Signals, urls: PortUrls
+    ) -> None:
         self._fixtures = fixtures
         self._sandboxes = fixtures.sandboxes
         self._overlays = overlays
         self._env_files = env_files
         self._signals = signals
+        self._urls = urls
         self._owners = Principals(fixtures.records)
         self._choosing = Locks()
         self.health: dict[str, Health] = {}  # by the server's id
@@ -284,7 +288,8 @@ class Supervision:
     async def _look_on(self, run: _Run) -> None:
         """Tell when it listens; with a health check, whether it is well, for as long as it runs."""
         port = await self._until_listening(run)
-        url = await self._signals.url(run.owner, run.fixture.sandbox, port)
+        sandbox_id = run.fixture.sandbox
+        url = await self._urls.serve(run.owner, sandbox_id, run.spec.slug, port, self._signals.base(sandbox_id))
         check = run.spec.health_check
         if check is None:
             await self._ready(run, port, url)
@@ -353,12 +358,17 @@ class Supervision:
         await asyncio.sleep(delay_s(spec.restart_delay_ms / 1000, run.short_lives))
 
     async def _over(self, run: _Run, status: ServerStatus, error: str | None, exit_code: int | None) -> None:
+        await self.unserve(run.fixture)
         await self._note(
             run, status=status, wanted=False, handled=True, exit_code=exit_code, pid=None, healthy=None, error=error
         )
         if status is _S.FAILED:
             message = f"server {run.spec.slug} failed: {error}"
             self._signals.tell(run.fixture.sandbox, {"signal": "error", "message": message})
+
+    async def unserve(self, server: Fixture) -> None:
+        """It listens no more: nobody is led to its port."""
+        await self._urls.unserve(owner_of(server), server.sandbox, server.name)
 
     async def _note(self, run: _Run, **state: Any) -> None:
         run.fixture = await self._fixtures.change(run.fixture, state)

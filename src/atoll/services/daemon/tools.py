@@ -50,9 +50,8 @@ class Tools:
         self.signals = Signals(fixtures, hubs, urls)
         self.env_files = EnvFiles(sandboxes)
         self.overlays = Overlays(fixtures, data)
-        self.servers = Servers(
-            fixtures, self.overlays, Supervision(fixtures, self.overlays, self.env_files, self.signals)
-        )
+        supervision = Supervision(fixtures, self.overlays, self.env_files, self.signals, urls)
+        self.servers = Servers(fixtures, self.overlays, supervision)
         self._work: set[asyncio.Task[None]] = set()
         sandboxes.hear_of_wakings(lambda sandbox: self._spawn(lambda: self._woken(sandbox), f"woken {sandbox.id}"))
         sandboxes.hear_of_ends(lambda sandbox: self._spawn(lambda: self._ended(sandbox), f"ended {sandbox.id}"))

@@ -9,7 +9,9 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from typing import TypedDict, Unpack
 from urllib.parse import urlsplit
 
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, StaleVersion
@@ -36,6 +38,15 @@ CHANGES_MAX = 10_000
 TOKEN_S_MIN = 1.0
 LISTED_MAX = 1_000
 _PATH = re.compile(r"/[!-~]*")
+
+
+class Said(TypedDict, total=False):
+    """What may be said of a preview when it is registered."""
+
+    public: bool
+    fallback_sandbox_id: str | None
+    health_path: str | None
+    metadata: Mapping[str, str]
 
 
 class NoPreview(NotFound):
@@ -71,57 +82,43 @@ class Previews:
         principal: Principal,
         sandbox_id: str,
         port: int,
-        *,
-        public: bool = False,
-        fallback_sandbox_id: str | None = None,
-        health_path: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        **said: Unpack[Said],
     ) -> Preview:
-        """Let a port of a sandbox be reached; one that is registered already takes what is new, and its tokens hold on.
+        """Let a port of a sandbox be reached. One that is registered already takes what is said, keeps the rest, and
+        its tokens hold on; saying its fallback puts it back to its own sandbox.
 
         Needs `execute`. InvalidInput `port`, `fallback_sandbox_id`, `health_path`, `metadata`; NotFound; Conflict for a
         sandbox that has ended; QuotaExceeded.
         """
         check_port(port)
-        _check(health_path, metadata or {})
+        _check(said)
         sandbox_id = await self.resolve(principal, sandbox_id)
         sandbox = await self.reaching.find(principal, sandbox_id, Scope.EXECUTE)
         if sandbox.ended and not sandbox.may_wake:
             raise Conflict(f"session already {sandbox.state}")
-        if fallback_sandbox_id is not None:
-            await self._check_fallback(principal, sandbox, fallback_sandbox_id)
-        wanted = Preview(
-            sandbox_id=sandbox.id,
-            port=port,
-            owner=sandbox.owner,
-            grant=secrets.token_hex(8),
-            created_at=self._clock(),
-            public=public,
-            fallback_sandbox_id=fallback_sandbox_id,
-            health_path=health_path,
-            metadata=dict(metadata or {}),
-        )
+        if (fallback := said.get("fallback_sandbox_id")) is not None:
+            await self._check_fallback(principal, sandbox, fallback)
+        fresh = Preview(sandbox.id, port, sandbox.owner, secrets.token_hex(8), self._clock())
         for _ in range(TRIES):
             try:
-                return await self._put(wanted, principal)
+                return await self._put(fresh, said, principal)
             except (StaleVersion, NotFound, Conflict):
                 continue  # somebody else registers it too
         raise Conflict("the preview keeps changing: try again")
 
     async def shown(self, principal: Principal, sandbox_id: str, port: int) -> Preview:
-        """The preview, registered where it is not: one that is keeps all that was said of it. As `register`."""
+        """The preview, registered where nobody has done so. As `register`."""
         check_port(port)
-        try:
-            return await self.get(principal, sandbox_id, port, Scope.EXECUTE)
-        except NoPreview:
-            return await self.register(principal, sandbox_id, port)
+        with suppress(NoPreview):
+            found = await self.get(principal, sandbox_id, port, Scope.EXECUTE)
+            if not found.unasked:
+                return found
+        return await self.register(principal, sandbox_id, port)
 
     async def list(self, principal: Principal, *, after: str = "", limit: int = LISTED_MAX) -> list[Preview]:
         """What the principal sees, its groups' too: by id, behind the id `after`. Needs `read`."""
         principal.require(Scope.READ)
-        return await self._records.list_previews(
-            principal.owners, within=principal.resources, after=after, limit=limit
-        )
+        return await self._records.list_previews(principal.owners, within=principal.resources, after=after, limit=limit)
 
     async def get(self, principal: Principal, sandbox_id: str, port: int, scope: Scope = Scope.READ) -> Preview:
         """NoPreview when the port is not registered."""
@@ -215,23 +212,24 @@ class Previews:
                 self._forget(preview.id)
         raise Conflict("the preview keeps changing: try again")
 
-    async def _put(self, wanted: Preview, principal: Principal) -> Preview:
-        stored = await self._records.get_preview(wanted.id)
+    async def _put(self, fresh: Preview, said: Said, principal: Principal) -> Preview:
+        stored = await self._records.get_preview(fresh.id)
         try:
             if stored is None:
-                event = self._event("preview.registered", wanted, principal.id, public=wanted.public)
-                await self._records.add_preview(wanted, event, quota=self.limits.per_owner)
-                return wanted
-            # A fallback that has taken over goes on only until it is registered anew.
-            after = replace(
-                wanted, grant=stored.grant, created_at=stored.created_at, owner=stored.owner, version=stored.version
-            )
+                made = replace(fresh, **said)
+                event = self._event("preview.registered", made, principal.id, public=made.public)
+                await self._records.add_preview(made, event, quota=self.limits.per_owner)
+                return made
+            # What nobody had asked for is somebody's from now on.
+            after = replace(replace(stored, metadata={}) if stored.unasked else stored, **said)
+            if "fallback_sandbox_id" in said:
+                after = replace(after, use_fallback=False)
             if after == stored:
                 return stored
             event = self._event("preview.changed", after, principal.id, public=after.public)
             return await self._records.swap_preview(after, event)
         finally:
-            self._forget(wanted.id)
+            self._forget(fresh.id)
 
     async def _check_fallback(self, principal: Principal, sandbox: Sandbox, fallback_sandbox_id: str) -> None:
         field = "fallback_sandbox_id"
@@ -267,7 +265,8 @@ def sandbox_of(spelling: str) -> str | None:
     return sandbox_id if SANDBOX_ID.match(sandbox_id) else None
 
 
-def _check(health_path: str | None, metadata: Mapping[str, str]) -> None:
+def _check(said: Said) -> None:
+    health_path, metadata = said.get("health_path"), said.get("metadata", {})
     if health_path is not None and (len(health_path) > PATH_CHARS_MAX or not _PATH.fullmatch(health_path)):
         raise InvalidInput("health_path must be a path, percent-encoded", field="health_path")
     if len(metadata) > METADATA_MAX:

@@ -5,7 +5,7 @@ What is below `/preview/{sandbox}/{port}/` is declared here and served by the do
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from atoll.domain.preview import Preview
 from atoll.domain.principal import Principal
-from atoll.services.previews.previews import LISTED_MAX, NoPreview, Previews
+from atoll.services.previews.previews import LISTED_MAX, NoPreview, Previews, Said
 from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.door import Door
@@ -31,15 +31,16 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")  # in the document: 
 TAG = "previews"
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # how clients spell the sandbox's own
 AFTER = Parameter("after", "only previews behind this `<sandbox>:<port>`", max_chars=256)
-LIMIT = Parameter("limit", f"at most so many, by `<sandbox>:<port>`; default: {LISTED_MAX:,}", int, minimum=1,
-                  maximum=LISTED_MAX)
-LINK = ("Link", "the address of the next page (RFC 8288, `rel=\"next\"`), where there is one")
+LIMIT = Parameter(
+    "limit", f"at most so many, by `<sandbox>:<port>`; default: {LISTED_MAX:,}", int, minimum=1, maximum=LISTED_MAX
+)
+LINK = ("Link", 'the address of the next page (RFC 8288, `rel="next"`), where there is one')
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class PreviewBody(AnswerModel):
-    """POST /preview/register."""
+    """POST /preview/register. Of one that is registered, what is absent stays."""
 
     sandbox_id: Name
     port: Port
@@ -48,7 +49,9 @@ class PreviewBody(AnswerModel):
     )
     metadata: dict[str, str] | None = None
     public: bool = Field(False, description="whether anybody may look")
-    fallback_sandbox_id: Name | None = Field(None, description="the sandbox that takes over when this one fails")
+    fallback_sandbox_id: Name | None = Field(
+        None, description="the sandbox that takes over when this one fails; said, also null, it has not taken over yet"
+    )
     health_path: Annotated[str, Field(max_length=1024)] | None = Field(
         None, description="what is asked for its health with GET; default: OPTIONS /"
     )
@@ -96,15 +99,7 @@ class PreviewHandlers:
     async def register(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, PreviewBody, self._body_bytes)
         _check_backend(body)
-        made = await self._previews.register(
-            principal,
-            body.sandbox_id,
-            body.port,
-            public=body.public,
-            fallback_sandbox_id=body.fallback_sandbox_id,
-            health_path=body.health_path,
-            metadata=body.metadata,
-        )
+        made = await self._previews.register(principal, body.sandbox_id, body.port, **_said(body))
         return json_response(self._shown(request, made))
 
     async def list(self, request: Request, principal: Principal) -> Response:
@@ -209,6 +204,14 @@ def base_of(request: Request) -> str:
 async def _elsewhere(_request: Request, _principal: Principal) -> Response:
     """A path that names no port."""
     raise NoPreview
+
+
+def _said(body: PreviewBody) -> Said:
+    """What it has, null too."""
+    said = body.model_dump(include=set(Said.__annotations__), exclude_unset=True)
+    if "metadata" in said:
+        said["metadata"] = said["metadata"] or {}
+    return cast(Said, said)
 
 
 def _check_backend(body: PreviewBody) -> None:
