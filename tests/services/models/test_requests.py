@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atoll.services.models.dialects import Dialect
@@ -195,6 +195,7 @@ _JSON = st.recursive(
 _MEMBERS = ("input", "messages", "tools", "stream", "stream_options", "n", "thinking", "max_tokens", "store", "prompt")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # of a machine that is busy
 @given(st.dictionaries(st.sampled_from(_MEMBERS), _JSON), st.sampled_from(list(Dialect)), st.integers(1, 9))
 def test_q_whatever_a_request_holds_it_is_refused_or_goes_on_as_json(
     body: dict[str, Any], dialect: Dialect, bound: int
