@@ -13,7 +13,7 @@ import os
 from atoll.runtimes.local import syscalls as sys
 from atoll.runtimes.local.host_template import GID, UID
 from atoll.runtimes.local.slots import uid_base
-from atoll.runtimes.local.tree_mounts import Place, open_folder
+from atoll.runtimes.local.tree_mounts import Place, mounts_of, open_folder
 from atoll.sidekick.identity import Identity
 from atoll.sidekick.protocol import Refused
 
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from atoll.runtimes.local.slots import Slots
 
 MOUNTS_MAX = 16  # in one sandbox
+MAKING = "making"  # a mount that is under way: a node that dies over it is followed by one that looks for it
 FIELDS = ("root", "below", "path", "read_only")
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class HostMounts:
-    """A box remembers its mounts as `{root, below, path, read_only}`."""
+    """A box remembers its mounts as `{root, below, path, read_only}`, before they are there too."""
 
     def __init__(self, mounting: Mounting, slots: Slots | None) -> None:
         self._mounting = mounting
@@ -44,29 +45,55 @@ class HostMounts:
         wanted = {name: request[name] for name in FIELDS}
         self._mounting.in_turn(box, lambda: self._mount(box, wanted, then))
 
-    def _mount(self, box: Box, wanted: dict[str, Any], then: Then) -> None:
-        assert self._slots is not None
-        userns, slot = self._slots.userns(box.slot), box.slot
+    def settle(self, box: Box) -> None:
+        """A box of an earlier node that may have died while it mounted something: see what there is."""
+        if not any(MAKING in one for one in box.host_mounts):
+            return
+        trees = {one.get("number") for one in box.mounts}
+        mounted = {path for number, (_, path, _) in mounts_of(box.pid).items() if number not in trees}
+        there = [one for one in box.host_mounts if MAKING not in one or os.fsencode(one["path"]) in mounted]
+        box.host_mounts = [{name: one[name] for name in FIELDS} for one in there]
 
-        def done(_result: Any, refused: Refused | None) -> None:
-            if refused is None and not box.gone:
-                box.host_mounts.append(wanted)
-                box.save()
+    def _mount(self, box: Box, wanted: dict[str, Any], then: Then) -> None:
+        def done(refused: Refused | None) -> None:
             self._mounting.next_turn(box)
             then(refused)
 
         there = next((one for one in box.host_mounts if one["path"] == wanted["path"]), None)
         if box.gone:
-            done(None, Refused("not_found", f"sandbox {box.id} does not exist"))
+            done(Refused("not_found", f"sandbox {box.id} does not exist"))
         elif there == wanted:
-            self._mounting.next_turn(box)
-            then(None)
+            done(None)
         elif there is not None:
-            done(None, Refused("conflict", "another folder is mounted by that name"))
+            done(Refused("conflict", "another folder is mounted by that name"))
         elif len(box.host_mounts) >= MOUNTS_MAX:
-            done(None, Refused("conflict", f"a sandbox has at most {MOUNTS_MAX} folders of the host"))
+            done(Refused("conflict", f"a sandbox has at most {MOUNTS_MAX} folders of the host"))
         else:
-            self._mounting.inside(box, lambda pidfd: attach(pidfd, slot, userns, wanted), done, userns)
+            self._make(box, wanted, done)
+
+    def _make(self, box: Box, wanted: dict[str, Any], then: Then) -> None:
+        making = {**wanted, MAKING: True}
+
+        def attached(_result: Any, refused: Refused | None) -> None:
+            box.host_mounts.remove(making)
+            if refused is None:
+                box.host_mounts.append(wanted)
+            if not box.gone:
+                try:
+                    box.save()
+                except OSError:
+                    pass  # the mark stands there still: another node would look for the mount
+            then(refused)
+
+        box.host_mounts.append(making)
+        try:
+            box.save()
+        except OSError as error:
+            box.host_mounts.remove(making)
+            then(Refused("unavailable", f"the sandbox's state cannot be written: {error.strerror}"))
+            return
+        slot = box.slot
+        self._mounting.inside(box, lambda pidfd, userns: attach(pidfd, slot, userns, wanted), attached)
 
 
 def attach(pidfd: int, slot: int, userns: int, wanted: dict[str, Any]) -> None:

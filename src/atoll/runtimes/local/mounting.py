@@ -79,9 +79,7 @@ class Mounting:
                 box.mounts = [{**one, "number": number} for one, number in zip(mounts, numbers, strict=True)]
             then(refused)
 
-        assert self._slots is not None
-        userns = self._slots.userns(box.slot)
-        self.inside(box, lambda pidfd: tree_mounts.attach(pidfd, box.slot, userns, wanted), attached, userns)
+        self.inside(box, lambda pidfd, userns: tree_mounts.attach(pidfd, box.slot, userns, wanted), attached)
 
     def swap(self, box: Box, path: str, tree_id: str, read_only: bool, then: Then) -> None:
         """Another tree in place of the one at `path`; swaps in one sandbox wait for each other. Refused: not_found."""
@@ -134,7 +132,10 @@ class Mounting:
                     one["also"] = [*one.get("also", ()), one["tree_id"]]
                 one.update(tree_id=tree_id, read_only=read_only)
             if not box.gone:
-                box.save()
+                try:
+                    box.save()
+                except OSError:
+                    pass  # `next` stands there still: another node would look what has happened
                 self._trees.let_go(box.key, but=trees_of(box))
             done(refused)
 
@@ -152,17 +153,16 @@ class Mounting:
     def _exchange(
         self, box: Box, one: dict[str, Any], tree_id: str, read_only: bool, then: Callable[[Any, Refused | None], None]
     ) -> None:
-        assert self._slots is not None
-        userns, point = self._slots.userns(box.slot), self._trees.mount_point(tree_id)
+        point = self._trees.mount_point(tree_id)
         with_home = home_in([{**one, "read_only": read_only}]) if one is box.mounts[0] else None
 
-        def work(pidfd: int) -> Any:
+        def work(pidfd: int, userns: int) -> Any:
             home = None if with_home is None else with_home.removeprefix(one["path"])
             return tree_mounts.swap(
                 pidfd, box.pid, box.slot, userns, one["number"], point, read_only=read_only, home=home
             )
 
-        self.inside(box, work, then, userns)
+        self.inside(box, work, then)
 
     def settle(self, box: Box) -> None:
         """A box of an earlier node that may have died while it changed one of its mounts: see what there is."""
@@ -182,19 +182,20 @@ class Mounting:
         """Its mounts as a server sees them."""
         return [{name: one[name] for name in FIELDS} for one in box.mounts]
 
-    def inside(
-        self, box: Box, work: Callable[[int], Any], then: Callable[[Any, Refused | None], None], *keep: int
-    ) -> None:
-        """An errand with the sidekick's pidfd."""
+    def inside(self, box: Box, work: Callable[[int, int], Any], then: Callable[[Any, Refused | None], None]) -> None:
+        """An errand with the sidekick's pidfd and its slot's user namespace. Whatever fails is told to `then`: others
+        may wait for their turn."""
+        assert self._slots is not None
         try:
             pidfd = os.dup(box.pidfd) if box.pidfd >= 0 else os.pidfd_open(box.pid)
         except OSError as error:
             then(None, Refused("unavailable", f"the sandbox has ended: {error.strerror}"))
             return
         try:
-            send_on_errand(self._loop, lambda: work(pidfd), then, keep=(pidfd, *keep))
+            userns = self._slots.userns(box.slot)
+            send_on_errand(self._loop, lambda: work(pidfd, userns), then, keep=(pidfd, userns))
         except OSError as error:
-            then(None, Refused("unavailable", f"this host has no room for another process: {error.strerror}"))
+            then(None, Refused("unavailable", f"this host has no room for another process: {error.strerror or error}"))
         finally:
             os.close(pidfd)
 

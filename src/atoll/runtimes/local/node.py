@@ -162,6 +162,7 @@ class Node:
         for box in there:
             if box.alive:
                 self.mounting.settle(box)
+                self.host_mounts.settle(box)
             for tree_id in {box.tree, *trees_of(box)} - {""}:
                 self.trees.adopt(tree_id, box.key)
         taken = {box.slot for box in there}
