@@ -190,9 +190,10 @@ class Application:
         return mount_beside(self)
 
     def drain(self) -> None:
-        """The server stops: what would never end by itself ends now."""
+        """The server stops: what would never end by itself ends now, and what is cut short is not charged."""
         self.audit.drain()
         self.sandboxes.watches.drain()
+        self.marketplace.drain()
 
     def openapi(self) -> dict[str, Any]:
         """The document of the routes that this application serves."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -107,8 +107,10 @@ class Processes:
         *,
         stdin: bytes = b"",
         max_output_bytes: int = 8 * 2**20,
+        begun: Callable[[], None] | None = None,
     ) -> RunResult:
-        """Start, feed stdin, collect up to `max_output_bytes` of each stream, wait for the end. Needs `execute`.
+        """Start, tell `begun`, feed stdin, collect up to `max_output_bytes` of each stream, wait for the end. Needs
+        `execute`.
 
         Cancelling the call ends the process. Its exit says `timed_out` when `spec.timeout_s` ended it. Interrupted when
         the sandbox ends before the command does.
@@ -123,6 +125,8 @@ class Processes:
         within_s = None if spec.timeout_s is None else spec.timeout_s + access.limits.call_s
         spec = await self._given(principal, live, spec)
         stream = await self._start(live, replace(spec, stdin=True) if stdin else spec)
+        if begun is not None:
+            begun()
         try:
             async with access.inside(live, "the command", within_s=within_s):
                 return await _collected(stream, stdin if spec.stdin or stdin else None, most)

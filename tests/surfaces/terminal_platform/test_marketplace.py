@@ -215,8 +215,10 @@ async def test_a_run_that_fails_or_times_out_is_paid_since_its_author_did_what_t
     assert await market.money(ALICE_ID) == (500_000, 0, 0)
 
 
-@pytest.mark.parametrize("how", ["leaves", "kills its sandbox", "its sandbox is lost"])
-async def test_who_cuts_a_run_short_pays_it_and_nobody_what_the_server_lost(market: Market, how: str) -> None:
+@pytest.mark.parametrize("how", ["leaves", "kills its sandbox", "its sandbox is lost", "the server ends"])
+async def test_whoever_cuts_a_run_short_pays_it_but_for_what_the_end_of_the_server_cut(
+    market: Market, how: str
+) -> None:
     app, records = market.house.app, market.house.records
     await market.give(BOB_ID, 1)
     worker = await market.publish(command=["sleep", "60"], **PRICE)
@@ -230,7 +232,9 @@ async def test_who_cuts_a_run_short_pays_it_and_nobody_what_the_server_lost(mark
             sandboxes = await records.list_sandboxes(owner=BOB_ID)
             if sandboxes and sandboxes[0].live and len(await _processes(app, bob, sandboxes[0].id)) > 0:
                 break
-        if how == "leaves":
+        if how in ("leaves", "the server ends"):
+            if how == "the server ends":
+                app.drain()
             run.cancel()
         elif how == "kills its sandbox":
             await app.sandboxes.kill(bob, sandboxes[0].id)
@@ -238,7 +242,22 @@ async def test_who_cuts_a_run_short_pays_it_and_nobody_what_the_server_lost(mark
             market.house.host.end(market.house.host.sandboxes[sandboxes[0].id], "lost")
         await asyncio.wait([run])
     assert run.cancelled() or run.exception() is not None
-    charged = 0 if "lost" in how else 250_000
+    charged = 0 if how == "the server ends" else 250_000
+    assert await market.money(BOB_ID) == (1_000_000 - charged, 0, charged)
+    assert await market.money(ALICE_ID) == (charged, 0, 0)
+
+
+@pytest.mark.parametrize(("where", "charged"), [("Processes._start", 0), ("_collected", 250_000)])
+async def test_a_sandbox_that_stops_answering_is_its_caller_s_risk_once_the_command_has_begun(
+    market: Market, monkeypatch: pytest.MonkeyPatch, where: str, charged: int
+) -> None:
+    async def silent(*_: Any, **__: Any) -> None:
+        raise errors.DeadlineExceeded
+
+    await market.give(BOB_ID, 1)
+    worker = await market.publish(**PRICE)
+    monkeypatch.setattr(f"atoll.services.processes.{where}", silent)
+    await market.ask("POST", f"/{worker['worker_id']}/run", BOB, 504, json=SEEN)
     assert await market.money(BOB_ID) == (1_000_000 - charged, 0, charged)
     assert await market.money(ALICE_ID) == (charged, 0, 0)
 

@@ -67,6 +67,10 @@ class Marketplace:
             clock=clock,
         )
 
+    def drain(self) -> None:
+        """The server stops: what it cuts short from now on costs nothing."""
+        self.runs.drain()
+
     async def close(self) -> None:
         """Let what runs end its sandboxes."""
         await self.runs.close()

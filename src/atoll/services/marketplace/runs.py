@@ -1,14 +1,15 @@
 """Runs of workers: a fresh sandbox of the caller's does what the author published, and its price goes to the author.
 
 The price is set aside before and posted once the command has begun and is over, however it ended and whoever ended it,
-in one transaction with what the author gets. What the server failed to do costs nothing, and neither does what it was
-doing when it was killed: the hold expires by itself.
+in one transaction with what the author gets. The sandbox is its caller's, and so is the risk of what becomes of it: it
+could be broken at will else, for runs that cost nothing. What could not begin is free, and so is what this server cuts
+short when it stops or is killed: the hold is voided, or expires by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -24,7 +25,7 @@ from atoll.domain.money import usd
 from atoll.domain.price import Cost
 from atoll.domain.principal import Principal
 from atoll.domain.process import ProcessSpec, RunResult
-from atoll.domain.sandbox import NetworkMode, Resources, Sandbox, SandboxSpec, SandboxState
+from atoll.domain.sandbox import NetworkMode, Resources, Sandbox, SandboxSpec
 from atoll.domain.worker import Worker
 from atoll.domain.workspace import MOUNT_POINT, WorkspaceMount
 from atoll.records.base import Records
@@ -34,7 +35,6 @@ from atoll.services.charging.payers import payer_of
 from atoll.services.clock import Clock
 from atoll.services.ledger.ledger import Ledger
 from atoll.services.marketplace.persons import person_of
-from atoll.services.processes import Interrupted
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.tasks.money import is_internal
 
@@ -96,6 +96,11 @@ class WorkerRuns:
         self._output_bytes_max = output_bytes_max
         self._clock = clock
         self._background = Background()
+        self._draining = False
+
+    def drain(self) -> None:
+        """The server stops: a run that is cancelled from now on is not its caller's doing."""
+        self._draining = True
 
     async def close(self) -> None:
         await self._background.close(CLOSE_S)
@@ -106,7 +111,7 @@ class WorkerRuns:
         EndpointOnly for a worker without a command; InvalidInput when it has a price and the caller named neither a
         bound nor a version; Conflict when it costs more than `price_max_micro_usd`; InsufficientCredit, BudgetExceeded,
         SpendingLimitExceeded; all else as from `Sandboxes.create` and `Processes.run`. Nothing is charged for what
-        could not start or the server lost; a command that fails, or that its caller cuts short or leaves, is.
+        could not begin, or the end of the server cut short; all else is, whether or not its end was heard of.
         """
         caller = principal.owning(Scope.EXECUTE)
         if not worker.command:
@@ -119,23 +124,27 @@ class WorkerRuns:
             _check_price(worker, asked)
         lasts_s = MAKING_S + asked.timeout_s + ENDING_S
         hold = None if free else await self._ledger.hold(payer, worker.price_micro_usd, lasts_s=lasts_s)
+        begun = asyncio.Event()
+
+        async def settle(sandbox: Sandbox) -> int:
+            nonlocal hold
+            if free:
+                return 0
+            paid, hold = hold, None  # it is settled from here on, also when whoever asks goes away
+            settling = self._settle(paid, payer, worker, run_id, sandbox)
+            return await self._background.finish(settling, f"settle {run_id}")
+
         try:
             sandbox = await self._sandboxes.create(principal, _spec(worker, asked, resources))
             try:
                 try:
-                    result = await self._result(principal, sandbox, worker, asked)
-                except (asyncio.CancelledError, Interrupted) as error:
-                    if not free and await self._is_due(sandbox.id, error):
-                        paid, hold = hold, None
-                        settling = self._settle(paid, payer, worker, run_id, sandbox)
-                        await self._background.finish(settling, f"settle {run_id}")
+                    result = await self._result(principal, sandbox, worker, asked, begun.set)
+                except (Exception, asyncio.CancelledError) as error:
+                    if begun.is_set() and not self._is_ours(error):
+                        await settle(sandbox)
                     raise
                 crash.point("marketplace.ran")
-                charged = 0
-                if not free:
-                    paid, hold = hold, None  # it is settled from here on, also when whoever asks goes away
-                    settling = self._settle(paid, payer, worker, run_id, sandbox)
-                    charged = await self._background.finish(settling, f"settle {run_id}")
+                charged = await settle(sandbox)
                 await self._note(worker, principal, run_id, sandbox, result)
                 return WorkerRun(run_id, worker, sandbox, result, charged)
             finally:
@@ -150,13 +159,9 @@ class WorkerRuns:
         if asked.price_max_micro_usd is not None and worker.price_micro_usd > asked.price_max_micro_usd:
             raise Conflict(f"a run of {worker.name} {worker.version} costs more than max_price")
 
-    async def _is_due(self, sandbox_id: str, error: BaseException) -> bool:
-        """Whether what was cut short is to be paid: whoever asked went away, or ended the sandbox, but it was not
-        lost."""
-        if not isinstance(error, Interrupted):
-            return True
-        found = await self._records.get_sandbox(sandbox_id)
-        return found is not None and found.state is not SandboxState.FAILED
+    def _is_ours(self, error: BaseException) -> bool:
+        """Whether it was cut short by the end of this server. Who leaves while that ends pays nothing either."""
+        return self._draining and isinstance(error, asyncio.CancelledError)
 
     async def _payer(self, principal: Principal, caller: str) -> Payer:
         """Whose key it came with or from pays, within that one's budgets, those above it, and those of sandboxes."""
@@ -165,7 +170,9 @@ class WorkerRuns:
         payer = await payer_of(self._records, caller, credential, maker)
         return replace(payer, internal=True, budgets=()) if is_internal(principal) else payer
 
-    async def _result(self, principal: Principal, sandbox: Sandbox, worker: Worker, asked: RunRequest) -> RunResult:
+    async def _result(
+        self, principal: Principal, sandbox: Sandbox, worker: Worker, asked: RunRequest, begun: Callable[[], None]
+    ) -> RunResult:
         spec = ProcessSpec(
             (*worker.command, *asked.args),
             env=dict(asked.env),
@@ -174,7 +181,7 @@ class WorkerRuns:
         )
         processes = self._sandboxes.processes
         most = self._output_bytes_max
-        return await processes.run(principal, sandbox.id, spec, stdin=asked.stdin, max_output_bytes=most)
+        return await processes.run(principal, sandbox.id, spec, stdin=asked.stdin, max_output_bytes=most, begun=begun)
 
     async def _note(
         self, worker: Worker, principal: Principal, run_id: str, sandbox: Sandbox, result: RunResult
