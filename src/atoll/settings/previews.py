@@ -41,7 +41,7 @@ class PreviewSettings(Section):
     connections_per_sandbox: int = Field(default=512, ge=1, le=65_536)
     """Connections to all ports of one sandbox at a time."""
     connections_per_owner: int = Field(default=1_024, ge=1, le=65_536)
-    """Connections to all ports of one owner, below `connections_max`: the rest is for others."""
+    """Connections to all ports of one owner at a time, and never more than are left of `connections_max` for others."""
     connections_max: int = Field(default=4_096, ge=1, le=65_536)
     """Connections to all ports at a time."""
     sockets_per_address: int = Field(default=100, ge=1, le=65_536)

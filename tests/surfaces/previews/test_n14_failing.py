@@ -241,6 +241,34 @@ async def test_one_slow_page_is_no_reason_for_a_fallback_and_nothing_is_done_twi
         assert (await street.house.call("GET", street.path(), None)).text == "hi"
 
 
+@pytest.mark.parametrize("framing", ["content-length: 4", "transfer-encoding: chunked"])
+async def test_a_request_whose_body_was_not_sent_yet_goes_on_at_a_fallback(open_street: Streets, framing: str) -> None:
+    found: list[Heard] = []
+
+    async def hangs_up(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with open_street() as street:
+        other = (await street.house.create())["id"]
+        street.serve(hangs_up)
+        street.serve(answering(found), sandbox=other)
+        await street.register(public=True, fallback_sandbox_id=other)
+        host, port = street.house.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            writer.write(f"POST {street.path()} HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n".encode())
+            async with asyncio.timeout(10):
+                while street.connections < 3:  # noqa: ASYNC110  # the program's, its health's and the fallback's
+                    await asyncio.sleep(0.01)
+                writer.write(b"body" if framing.endswith("4") else b"4\r\nbody\r\n0\r\n\r\n")
+                assert b" 200 OK" in await reader.readline()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+        assert [(one.line, one.body) for one in found] == [("POST / HTTP/1.1", b"body")]
+
+
 async def test_a_body_is_not_kept_for_another_try(open_street: Streets) -> None:
     async with open_street() as street:
         street.serve(answering([]))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.surfaces.conftest import BOB
+from tests.surfaces.conftest import ALICE, BOB, OWNER
 from tests.surfaces.previews.conftest import Street, Streets, answering, heard
 from tests.surfaces.previews.test_websockets import echo, program
 
@@ -48,6 +49,36 @@ async def test_a_tenant_that_took_its_share_leaves_others_theirs(open_street: St
         assert (await call("GET", street.path(port=3003))).text == "hi", "what is kept makes room"
         await street.house.app.showing.pool.close()
         assert street.house.app.showing.pool.open == 0
+
+
+async def test_owners_together_leave_room_for_one_more(open_street: Streets) -> None:
+    async with open_street(more_settings={"previews": {"connections_max": 8}}) as street:
+        sent = 0
+
+        async def waits(reader: StreamReader, _writer: StreamWriter) -> None:
+            nonlocal sent
+            await heard(reader)
+            sent += 1
+            await reader.read()
+
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            for key, room in ((ALICE, 4), (BOB, 2), (OWNER, 1)):
+                theirs = (await street.house.create(key))["id"]
+                street.serve(waits, sandbox=theirs)
+                await street.register(key, sandbox_id=theirs, public=True)
+                path = f"/preview/{theirs}/3000/"
+                for _ in range(room):
+                    before = sent
+                    tasks.append(asyncio.create_task(street.house.call("GET", path, None)))
+                    async with asyncio.timeout(5):
+                        while sent == before:  # noqa: ASYNC110
+                            await asyncio.sleep(0.01)
+                assert (await street.house.call("GET", path, None)).status_code == 503
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_an_address_has_so_many_sockets_without_a_credential(open_street: Streets) -> None:

@@ -132,11 +132,13 @@ class Pool:
         kept = self.of(port, owner)
         limits = self._limits
         everybody, sandbox, owned = kept.shares
+        # Nobody has more than are left for all others: however many fill the pool, one more finds room.
+        left = max(1, limits.connections_max - everybody.open)
         if kept.open >= limits.connections_per_port:
             self._make_room([kept])
         elif sandbox.open >= limits.connections_per_sandbox:
             self._make_room([one for one in self._ports.values() if one.shares[1] is sandbox])
-        elif owned.open >= limits.connections_per_owner:
+        elif owned.open >= min(limits.connections_per_owner, left):
             self._make_room([one for one in self._ports.values() if one.shares[2] is owned])
         elif everybody.open >= limits.connections_max:
             self._make_room(list(self._ports.values()))

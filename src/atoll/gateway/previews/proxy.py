@@ -62,8 +62,9 @@ class Request:
         self.begun = False  # whether some of an answer was sent on
 
     def may_go_elsewhere(self, failure: UpstreamFailed) -> bool:
-        """Whether it has no effect where it failed: nothing was sent, or it is safe and can be sent as it came."""
-        return not self.taken and (isinstance(failure, Refused) or self.method in SAFE)
+        """Whether it has no effect where it failed, and can be sent as it came: nothing was sent, or all of its body is
+        still to come, without which it is none, or it is safe."""
+        return not self.taken and (isinstance(failure, Refused) or self.more or self.method in SAFE)
 
     async def next(self) -> bytes:
         """More of the body, in the end empty bytes with `more` False. Gone, BodyTooLarge, Silent."""
