@@ -84,6 +84,26 @@ async def test_a_copy_that_broke_off_is_made_whole(sidekick: RunningSidekick, so
     assert sorted(one.path for one in again) == sorted(one.path for one in first)
 
 
+async def test_to_look_tells_what_a_copy_has_made_and_makes_nothing(
+    sidekick: RunningSidekick, source: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "t"
+    with pytest.raises(NotFound):
+        await copied(sidekick, source, target, look=True)
+    assert not target.exists()
+    made, _ = await copied(sidekick, source, target)
+    (target / "large").write_text("changed since")
+    (target / "src" / "run").unlink()
+    (target / "link").unlink()
+    (target / "node_modules" / "x" / "index.js").unlink()
+    (target / "node_modules" / "x").rmdir()
+    before = sorted(target.rglob("*"))
+    found, _ = await copied(sidekick, source, target, look=True)
+    left = ("node_modules", "src", "src/deep", "src/deep/a")
+    assert [(one.kind, one.path) for one in found] == [(one.kind, one.path) for one in made if one.path in left]
+    assert sorted(target.rglob("*")) == before
+
+
 async def test_f02_links_in_the_target_lead_nowhere(sidekick: RunningSidekick, source: Path, tmp_path: Path) -> None:
     outside, target = tmp_path / "outside", tmp_path / "t"
     outside.mkdir()

@@ -40,6 +40,29 @@ class Copying:
             finally:  # one that is left early has made something too
                 self._access.mounting.changed(live.sandbox)
 
+    async def found(
+        self,
+        principal: Principal,
+        sandbox_id: str,
+        source: str,
+        target: str,
+        *,
+        ignored: Sequence[str] = (),
+        links: Sequence[str] = (),
+    ) -> list[CopiedEntry]:
+        """What a copy that broke off has made and nobody has changed since, in that order. Needs `write`. NotFound when
+        the source or the target is gone, InvalidInput for a target inside the source."""
+        live = await self._access.running(principal, sandbox_id, Scope.WRITE)
+        made: list[CopiedEntry] = []
+        async with self._access.inside(live, "looking for what was copied", within_s=self._access.limits.remove_s):
+            told = self._access.runtime.sidekick(live.sandbox.id).copy(
+                source, target, ignored=ignored, links=links, look=True
+            )
+            async with aclosing(told) as pieces:
+                async for piece in pieces:
+                    made += [] if isinstance(piece, CopyEnd) else piece
+        return made
+
     async def uncopy(self, principal: Principal, sandbox_id: str, target: str, entries: Sequence[CopiedEntry]) -> None:
         """Needs `write`."""
         live = await self._access.running(principal, sandbox_id, Scope.WRITE)

@@ -309,13 +309,21 @@ class SidekickClient:
         return link.reader, link.writer
 
     async def copy(
-        self, source: str, target: str, *, ignored: Sequence[str] = (), links: Sequence[str] = (), again: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        ignored: Sequence[str] = (),
+        links: Sequence[str] = (),
+        again: bool = False,
+        look: bool = False,
     ) -> AsyncGenerator[list[CopiedEntry] | CopyEnd, None]:
         """Copy what is in a folder into another one: what was made, in pieces, then the end. Nothing that is there is
-        replaced; folders called as in `links` become links to the source's. `again` after a copy that broke off.
-        Leaving the iterator ends it. NotFound, InvalidInput `target` inside the source, TooLarge."""
+        replaced; folders called as in `links` become links to the source's. `again` after a copy that broke off;
+        `look` makes nothing, and tells what such a copy has made that is still as it was. Leaving the iterator ends it.
+        NotFound, InvalidInput `target` inside the source, TooLarge."""
         request = {"op": "copy", "source": source, "target": target, "ignored": list(ignored), "links": list(links)}
-        async with self._link(request | {"again": again}) as link:
+        async with self._link(request | {"again": again, "look": look}) as link:
             while True:
                 told = answers.copied(await link.result(STALL_S))
                 yield told

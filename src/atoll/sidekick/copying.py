@@ -19,7 +19,7 @@ from atoll.sidekick.protocol import RESULT, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from typing import Any
 
     from atoll.sidekick.operations import Sidekick
@@ -37,7 +37,10 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def copy(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
-    """RESULT {made} in pieces, each entry [kind, path, size, mtime_ns]; then RESULT {files, folders, skipped}."""
+    """RESULT {made} in pieces, each entry [kind, path, size, mtime_ns]; then RESULT {files, folders, skipped}.
+
+    With `again`, what an earlier copy has made counts as made by this; with `look`, too, and nothing more is made.
+    """
     source, target = clean(request.get("source"), "source"), clean(request.get("target"), "target")
     if sidekick.copies >= COPIES_MAX:
         raise Refused("unavailable", f"at most {COPIES_MAX} copies in one sandbox at once")
@@ -45,7 +48,9 @@ def copy(sidekick: Sidekick, connection: Connection, request: dict[str, Any]) ->
     links: Any = request.get("links") or []
     if not isinstance(links, list) or len(links) > 64:  # pyright: ignore[reportUnknownArgumentType]
         raise Refused("bad_request", "links: expected names", "links")
-    _Copy(sidekick, connection, source, target, globs, frozenset(links), bool(request.get("again")))  # pyright: ignore[reportUnknownArgumentType]
+    look = bool(request.get("look"))
+    again = look or bool(request.get("again"))
+    _Copy(sidekick, connection, source, target, globs, frozenset(links), again, look)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def uncopy(_sidekick: Sidekick, connection: Connection, request: dict[str, Any]) -> None:
@@ -70,7 +75,7 @@ def uncopy(_sidekick: Sidekick, connection: Connection, request: dict[str, Any])
 
 
 class _Copy:
-    """One copy under way; `again` when an earlier one broke off: what that has made counts as made by this."""
+    """One copy under way."""
 
     def __init__(
         self,
@@ -81,6 +86,7 @@ class _Copy:
         globs: Globs,
         links: frozenset[str],
         again: bool,
+        look: bool,
     ) -> None:
         self._sidekick = sidekick
         self._connection = connection
@@ -89,6 +95,7 @@ class _Copy:
         self._globs = globs
         self._links = links
         self._again = again
+        self._look = look
         self._kernel = kernel_devices()
         self._made: list[list[Any]] = []
         self._files = self._folders = 0
@@ -107,7 +114,7 @@ class _Copy:
         except OSError as error:
             raise refusal(error, self._source, "source") from None
         try:
-            target = open_making(self._target)
+            target = self._open_target()
         except BaseException:
             os.close(source)
             raise
@@ -117,6 +124,14 @@ class _Copy:
             os.close(target)
             raise Refused("bad_request", f"target {self._target!r}: lies in the source", "target")
         return source, target
+
+    def _open_target(self) -> int:
+        if not self._look:
+            return open_making(self._target)
+        try:
+            return open_path(self._target, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            raise refusal(error, self._target, "target") from None
 
     def _run(self) -> None:
         until = time.monotonic() + TURN_S
@@ -203,9 +218,7 @@ class _Copy:
         return False
 
     def _folder(self, info: os.stat_result, target: int, name: str, path: str) -> bool:
-        try:
-            os.mkdir(name, stat.S_IMODE(info.st_mode) & 0o777 | 0o700, dir_fd=target)
-        except FileExistsError:
+        if not self._new(lambda: os.mkdir(name, stat.S_IMODE(info.st_mode) & 0o777 | 0o700, dir_fd=target)):
             there = os.stat(name, dir_fd=target, follow_symlinks=False)
             if not stat.S_ISDIR(there.st_mode):
                 self._skip(path)
@@ -216,9 +229,7 @@ class _Copy:
         return True
 
     def _link(self, leads_to: str, target: int, name: str, path: str) -> None:
-        try:
-            os.symlink(leads_to, name, dir_fd=target)
-        except FileExistsError:
+        if not self._new(lambda: os.symlink(leads_to, name, dir_fd=target)):
             there = os.readlink(name, dir_fd=target) if self._again else None
             if there != leads_to:
                 self._skip(path)
@@ -235,7 +246,8 @@ class _Copy:
                 self._skip(path)
             return
         except FileNotFoundError:
-            pass
+            if self._look:
+                return
         before = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)
         temporary = f".atoll-{os.urandom(8).hex()}"
         try:
@@ -259,6 +271,16 @@ class _Copy:
             except OSError:
                 pass
         self._note("f", target, name, path)
+
+    def _new(self, make: Callable[[], None]) -> bool:
+        """Whether it made one: not where something has that name, and never where it only looks."""
+        if self._look:
+            return False
+        try:
+            make()
+        except FileExistsError:
+            return False
+        return True
 
     def _note(self, kind: str, target: int, name: str, path: str) -> None:
         info = os.stat(name, dir_fd=target, follow_symlinks=False)

@@ -119,9 +119,16 @@ class FakeSidekick(SidekickClient):
         return FakeWatch(lambda: self._host.sandbox(self._id).files, path, ignored)
 
     async def copy(
-        self, source: str, target: str, *, ignored: Sequence[str] = (), links: Sequence[str] = (), again: bool = False
+        self,
+        source: str,
+        target: str,
+        *,
+        ignored: Sequence[str] = (),
+        links: Sequence[str] = (),
+        again: bool = False,
+        look: bool = False,
     ) -> AsyncGenerator[list[CopiedEntry] | CopyEnd, None]:
-        made = copied(self._sandbox().files, source, target, ignored, links)
+        made = copied(self._sandbox().files, source, target, ignored, links, look=look)
         yield made
         folders = sum(one.kind == "d" for one in made)
         yield CopyEnd(len(made) - folders, folders)

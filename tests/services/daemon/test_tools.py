@@ -192,6 +192,46 @@ async def test_an_overlay_copies_and_takes_away_what_it_made(kept: Kept) -> None
         await kept.tools.overlays.get(ALICE, kept.id, made.name)
 
 
+async def test_what_is_removed_while_it_is_copied_leaves_nothing(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("/tmp/t/src/a", "/tmp/t/b", "/tmp/p/mine"):
+        await write(kept, path, b"x")
+    copying, told = kept.house.sandboxes.copying, asyncio.Event()
+    real = copying.copy
+
+    async def copy(*args: Any, **more: Any) -> AsyncIterator[Any]:
+        async for _ in real(*args, **more):
+            told.set()
+            await asyncio.Event().wait()  # what was made is not heard of
+            yield []
+
+    monkeypatch.setattr(copying, "copy", copy)
+    made = await kept.tools.overlays.add(ALICE, kept.id, OverlaySpec("/tmp/t", "/tmp/p"))
+    await asyncio.wait_for(told.wait(), 5)
+    await kept.tools.overlays.remove(ALICE, kept.id, made.name)
+    assert [one.name for one in await kept.house.sandboxes.files.list(ALICE, kept.id, "/tmp/p")] == ["mine"]
+
+
+async def test_the_lists_of_a_sandbox_are_bounded_and_what_found_no_room_is_taken_away_all_the_same(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("/tmp/t/src/a", "/tmp/t/b"):
+        await write(kept, path, b"x")
+    add, remove = kept.tools.overlays.add, kept.tools.overlays.remove
+    first = await add(ALICE, kept.id, OverlaySpec("/tmp/t", "/tmp/first"))
+    await until(lambda: _copied(kept, first.name))
+    (listed,) = (kept.tools.overlays._data / kept.id).iterdir()
+    monkeypatch.setattr(overlays, "LISTED_BYTES_MAX", 2 * listed.stat().st_size - 1)
+    second = await add(ALICE, kept.id, OverlaySpec("/tmp/t", "/tmp/second"))
+    await until(lambda: _copied(kept, second.name, "failed"))
+    assert (await kept.tools.overlays.get(ALICE, kept.id, second.name)).state["copy_error"] == overlays.LONG
+    assert list((kept.tools.overlays._data / kept.id).iterdir()) == [listed]
+    await remove(ALICE, kept.id, second.name)
+    assert await kept.house.sandboxes.files.list(ALICE, kept.id, "/tmp/second") == []
+    await remove(ALICE, kept.id, first.name)
+    third = await add(ALICE, kept.id, OverlaySpec("/tmp/t", "/tmp/third"))
+    await until(lambda: _copied(kept, third.name))
+
+
 async def test_an_overlay_that_is_copied_has_changed_the_workspace(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     changed: list[str] = []
     mounting = kept.house.sandboxes.copying._access.mounting  # pyright: ignore[reportPrivateUsage]

@@ -1,7 +1,8 @@
 """Overlays: copies of template folders inside a sandbox, for its sidekick API.
 
 The sandbox copies, as the sandbox. What it made is listed in a file of this server's data folder, so that deleting an
-overlay takes away that and nothing else; a copy that broke off is made whole when the server starts again.
+overlay takes away that and nothing else; a copy that broke off is made whole when the server starts again. How long the
+lists of one sandbox are together is bounded.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ AT_ONCE = 500
 AGAIN_S = 1.0
 TRIES = 30
 COPIES_MAX = 4  # of one sandbox at once: its sidekick takes no more
-LISTED_BYTES_MAX = 64 * 2**20
+LISTED_BYTES_MAX = 64 * 2**20  # of all lists of one sandbox
+LONG = "the overlays of this sandbox hold more than can be listed: remove some, or copy less"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +107,15 @@ class Overlays:
         await self._fixtures.sandbox(principal, sandbox_id, Scope.WRITE)
         found = await self._fixtures.get(sandbox_id, KIND, name)
         await self._fixtures.leave(found.id)
-        listed = self._listed(found)
-        entries = await asyncio.to_thread(_read, listed)
+        found = await self._fixtures.get(sandbox_id, KIND, name)
+        listed, spec = self._listed(found), found.spec
+        made = await asyncio.to_thread(_read, listed)
+        if found.state["copy_status"] in ("in_progress", "failed"):  # the last that it made may not be listed
+            made = {one.path: one for one in await self._found(principal, found)} | made
+        entries = list(made.values())
         entries.reverse()  # what is in a folder before the folder
         for at in range(0, len(entries), AT_ONCE):
-            target = found.spec["target"]
-            await self._sandboxes.copying.uncopy(principal, sandbox_id, target, entries[at : at + AT_ONCE])
+            await self._sandboxes.copying.uncopy(principal, sandbox_id, spec["target"], entries[at : at + AT_ONCE])
         await self._fixtures.delete(found, principal.id)
         await asyncio.to_thread(listed.unlink, missing_ok=True)
 
@@ -123,8 +128,27 @@ class Overlays:
         """Nothing is left of the sandbox."""
         await asyncio.to_thread(shutil.rmtree, self._data / sandbox_id, ignore_errors=True)
 
+    async def _found(self, principal: Principal, fixture: Fixture) -> list[CopiedEntry]:
+        """What its copy has made, as far as that can be seen."""
+        spec = fixture.spec
+        try:
+            async with self._turn(fixture):
+                return await self._sandboxes.copying.found(
+                    principal,
+                    fixture.sandbox,
+                    spec["source"],
+                    spec["target"],
+                    ignored=spec["ignore"],
+                    links=_links(spec),
+                )
+        except (NotFound, InvalidInput):  # there is nothing to copy, or nothing that was copied
+            return []
+
+    def _turn(self, fixture: Fixture) -> asyncio.Semaphore:
+        return self._turns.setdefault(fixture.sandbox, asyncio.Semaphore(COPIES_MAX))
+
     async def _copy(self, fixture: Fixture) -> None:
-        async with self._turns.setdefault(fixture.sandbox, asyncio.Semaphore(COPIES_MAX)):
+        async with self._turn(fixture):
             await self._copy_now(fixture)
 
     async def _copy_now(self, fixture: Fixture) -> None:
@@ -141,7 +165,7 @@ class Overlays:
                     spec["source"],
                     spec["target"],
                     ignored=spec["ignore"],
-                    links=LINKED if spec["strategy"] == "smart" else (),
+                    links=_links(spec),
                     again=again,
                 )
                 async with aclosing(copying) as pieces:
@@ -152,7 +176,13 @@ class Overlays:
                             await self._fixtures.change(fixture, state)
                             return
                         again = True
-                        await asyncio.to_thread(_append, self._listed(fixture), told)
+                        if not await asyncio.to_thread(_append, self._listed(fixture), told):
+                            await self._fixtures.change(fixture, {"copy_status": "failed", "copy_error": LONG})
+                            return
+            except OSError as error:
+                state = {"copy_status": "failed", "copy_error": f"what it made cannot be listed: {error.strerror}"}
+                await self._fixtures.change(fixture, state)
+                return
             except Conflict:  # it goes to rest, or has gone: whoever wakes it goes on
                 await asyncio.sleep(AGAIN_S)
                 continue
@@ -168,15 +198,31 @@ class Overlays:
         return self._data / fixture.sandbox / fixture.name
 
 
-def _append(path: Path, entries: Sequence[CopiedEntry]) -> None:
+def _links(spec: dict[str, Any]) -> Sequence[str]:
+    return LINKED if spec["strategy"] == "smart" else ()
+
+
+def _append(path: Path, entries: Sequence[CopiedEntry]) -> bool:
+    """Whether there was room for them in what the sandbox may list."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lines = "".join(json.dumps([e.kind, e.path, e.size, e.modified_ns]) + "\n" for e in entries)
+    if _bytes_in(path.parent) + len(lines) > LISTED_BYTES_MAX:
+        return False
     with path.open("a", encoding="ascii") as file:
-        if file.tell() < LISTED_BYTES_MAX:
-            file.writelines(json.dumps([e.kind, e.path, e.size, e.modified_ns]) + "\n" for e in entries)
+        file.write(lines)
+    return True
 
 
-def _read(path: Path) -> list[CopiedEntry]:
-    """Each once, in the order in which they were made; a last line that was cut short is none."""
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for one in folder.iterdir():
+        with suppress(FileNotFoundError):  # another overlay was removed just now
+            total += one.stat().st_size
+    return total
+
+
+def _read(path: Path) -> dict[str, CopiedEntry]:
+    """Each by its path, in the order in which they were made; a last line that was cut short is none."""
     found: dict[str, CopiedEntry] = {}
     try:
         with path.open(encoding="ascii") as file:
@@ -188,4 +234,4 @@ def _read(path: Path) -> list[CopiedEntry]:
                 found[entry.path] = entry
     except FileNotFoundError:
         pass
-    return list(found.values())
+    return found
