@@ -91,9 +91,11 @@ async def how(town: Town, name: str) -> dict[str, Any]:
     if name == "deleteAgentWorkspace":
         made = await post(house, town.alice, "/workspaces", {"name": "to be deleted"})
         return {"path": f"/workspaces/{made['workspace_id']}"}
-    if name == "rateWorker":  # somebody else's: nobody rates their own
-        offer = {"name": "rated", "description": "d", "command": ["true"]}
+    if name in ("installWorker", "rateWorker"):  # somebody else's: one's own neither counts
+        offer = {"name": name, "description": "d", "command": ["true"]}
         made = await post(house, town.bob, "/marketplace/publish", offer)
+        if name == "installWorker":
+            return {"path": f"/marketplace/{made['worker_id']}/install"}
         await post(house, town.alice, f"/marketplace/{made['worker_id']}/install", None)
         return {"path": f"/marketplace/{made['worker_id']}/rate", "json": {"rating": 5}}
     if name == "adminChangeKey":

@@ -38,4 +38,4 @@ CALLS: list[tuple[str, set[str]]] = [
     ("rateWorker", {"worker.rated"}),
     ("unpublishWorker", {"worker.unpublished"}),
 ]
-UNCHANGED: set[str] = set()
+UNCHANGED: set[str] = {"installWorker"}  # an author's own

@@ -119,13 +119,13 @@ async def test_installs_and_ratings_count_one_person_however_many_groups_they_ma
             assert (await town.shop.rate(who, worker.id, 5)).ratings == 1
 
 
-async def test_an_author_rates_a_worker_of_their_own_through_nobody(town: Town) -> None:
+async def test_an_author_rates_and_installs_a_worker_of_their_own_through_nobody(town: Town) -> None:
     worker = await town.shop.publish(BOB, Offer("one", command=("true",)))
     inside = await town.inside(GROUP, CHILD, BOB.id)
     theirs = await town.shop.publish(inside, Offer("two", command=("true",)))
     assert theirs.author == GROUP
     for who in (inside, BOB):
         for one in (worker, theirs):
-            await town.shop.install(who, one.id)
+            assert (await town.shop.install(who, one.id)).installs == 0
             with pytest.raises(Conflict, match="an author does not rate"):
                 await town.shop.rate(who, one.id, 5)

@@ -127,6 +127,7 @@ async def test_publishing_again_makes_the_next_version_and_only_its_author_does(
 async def test_installs_count_principals_and_ratings_those_who_had_it(market: Market) -> None:
     path = "/" + (await market.publish())["worker_id"]
     assert (await market.ask("POST", path + "/rate", BOB, 409, json={"rating": 5}))["detail"].startswith("Only who has")
+    assert (await market.ask("POST", path + "/install", ALICE))["installs"] == 0  # her own
     assert [(await market.ask("POST", path + "/install"))["installs"] for _ in range(3)] == [1, 1, 1]
     assert (await market.ask("POST", path + "/install", OWNER))["installs"] == 2
     assert (await market.ask("POST", path + "/rate", json={"rating": 2}))["rating"] == 2.0

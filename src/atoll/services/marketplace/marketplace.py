@@ -139,12 +139,14 @@ class Marketplace:
         return await self._records.search_workers(query, limit=max(0, min(limit, SEARCH_MAX)), offset=max(0, offset))
 
     async def install(self, principal: Principal, worker_id: str) -> Worker:
-        """Note that the principal uses it; each person counts once, a group's sandbox as who stands behind it. Needs
-        `write`."""
+        """Note that the principal uses it; each person counts once, a group's sandbox as who stands behind it, and its
+        author never. Needs `write`."""
         tenant = principal.owning(Scope.WRITE)
         worker = await self._found(principal, worker_id)
-        event = self._event("worker.installed", worker, tenant, version=worker.version)
         who = await person_of(self._records, principal)
+        if await is_author(self._records, worker, principal, who):
+            return worker
+        event = self._event("worker.installed", worker, tenant, version=worker.version)
         return await self._records.install_worker(worker, who, self._clock(), event)
 
     async def rate(self, principal: Principal, worker_id: str, stars: int) -> Worker:
