@@ -85,7 +85,7 @@ def test_c13_a_job_repeats_is_bounded_survives_the_server_and_stops_with_its_tre
     until(lambda: told()["runs"] > before["runs"], what="another run")
     assert told()["last_exit_code"] == 0
     assert b"out\n" in server.http.get(f"/v1/sessions/{box}/logs?process={before['process']}").content
-    slow = {"command": "sh", "args": ["-c", "sleep 61 & sleep 62"], "interval": 1}
+    slow = {"command": "sh", "args": ["-c", "(setsid sleep 61 &); sleep 62"], "interval": 1}
     other = call(server, "POST", f"/sandboxes/{box}/background", json=slow)["job_id"]
     count = "pgrep -fx 'sleep 6[12]' | wc -l"
     until(lambda: run(server, box, "sh", "-c", count)["stdout"] == "2\n", what="what the job runs")

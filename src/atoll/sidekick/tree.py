@@ -1,4 +1,7 @@
-"""Tree: signal a program and everything that came from it, as far as parents and sessions tell."""
+"""Tree: signal a program and everything that came from it, as far as parents and sessions tell.
+
+What a background job has started tells it by its environment too, into whatever session it went.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import os
 import signal
 import time
 
+JOB = "ATOLL_JOB"  # a variable of all that a job runs; its value is the job's own
 ROUNDS = 8
+ENVIRONMENT_BYTES = 131_072  # of one process: how far the variable is looked for
 HANG_UP_AGAIN_S = 1.0
 _TERM, _TTOU, _HUP = (1 << (number - 1) for number in (signal.SIGTERM, signal.SIGTTOU, signal.SIGHUP))
 
@@ -15,7 +20,7 @@ HungUp = dict[tuple[int, int], float]  # (pid, when it started) -> when it was l
 
 
 def signal_tree(leader: int, number: int, known: Family | None = None) -> Family:
-    """Send to the leader, its session and all descendants; KILL goes round until nobody new appears.
+    """Send to the leader, its session, all descendants and all of its job; KILL goes round until nobody new appears.
 
     Returns whom it found: given as `known` to a later call, those are found again when their parents have ended.
     """
@@ -92,6 +97,7 @@ def _family(leader: int, known: Family) -> Family:
     started: Family = {}
     parents: dict[int, int] = {}
     members: set[int] = set()
+    job = _job_of(leader)
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -104,7 +110,8 @@ def _family(leader: int, known: Family) -> Family:
         if state == b"Z":
             continue
         parents[pid], started[pid] = parent, int(fields[19])
-        if known[pid] == started[pid] if pid in known else leader in (pid, session):
+        came = known[pid] == started[pid] if pid in known else leader in (pid, session)
+        if came or (job is not None and _job_of(pid) == job):
             members.add(pid)
     grew = True
     while grew:
@@ -114,3 +121,14 @@ def _family(leader: int, known: Family) -> Family:
                 members.add(pid)
                 grew = True
     return {pid: started[pid] for pid in members}
+
+
+def _job_of(pid: int) -> bytes | None:
+    """What the variable of a job says in the environment that a process began with."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            variables = file.read(ENVIRONMENT_BYTES).split(b"\0")
+    except OSError:
+        return None  # it has ended, or is none of ours
+    name = JOB.encode() + b"="
+    return next((one for one in variables if one.startswith(name)), None)

@@ -1,6 +1,7 @@
 """Jobs: start, list and stop the background jobs of a sandbox; surfaces that have such jobs call it.
 
-A job is a process with the label `job:<id>`: it lives in its sandbox, whatever becomes of this server.
+A job is a process with the label `job:<id>`: it lives in its sandbox, whatever becomes of this server. By a variable of
+its environment all that it has started is found when it is stopped.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from atoll.domain.process import ProcessInfo, ProcessSpec
 from atoll.services.jobs.loop import REPORT_BYTES, Report, argv_of, report_of
 from atoll.services.sandboxes import Sandboxes
 from atoll.sidekick.protocol import STDERR
+from atoll.sidekick.tree import JOB
 
 LABEL = "job:"
 JOB_ID = re.compile(r"[0-9a-f]{32}")
@@ -55,7 +57,7 @@ class Jobs:
             there = await self._processes.labelled(principal, sandbox_id, LABEL)
             if sum(one.exit is None for one in there) >= self._per_sandbox:
                 raise QuotaExceeded(f"this sandbox has its maximum of {self._per_sandbox} background jobs")
-            spec = ProcessSpec(argv_of(argv, interval_s), label=LABEL + job_id)
+            spec = ProcessSpec(argv_of(argv, interval_s), {JOB: job_id}, label=LABEL + job_id)
             stream = await self._processes.start(principal, sandbox_id, spec)
             await stream.close()
         return job_id
