@@ -22,6 +22,7 @@ from atoll.services.ledger.ledger import Ledger
 from atoll.services.marketplace.marketplace import Marketplace
 from atoll.services.marketplace.publishing import Offer
 from atoll.services.marketplace.runs import RunRequest, WorkerRun
+from atoll.services.sandbox_parts import make_sandbox_parts
 from atoll.services.sandboxes import Sandboxes
 from atoll.testing.fake_runtime import FakeRuntime
 
@@ -36,7 +37,7 @@ OFFER = Offer("greet", "Says hi", command=("echo", "hi"), pricing={"per_run": 0.
 async def market(records: Records, folder: Path) -> AsyncIterator[tuple[Marketplace, Ledger]]:
     ledger, runtime = Ledger(records), FakeRuntime()
     await runtime.start()
-    sandboxes = Sandboxes(records, runtime, folder)
+    sandboxes = Sandboxes(make_sandbox_parts(records, runtime, folder))
     await sandboxes.start()
     market = Marketplace(records, sandboxes, ledger)
     try:

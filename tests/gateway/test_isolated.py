@@ -21,6 +21,7 @@ from atoll.runtimes.local.runtime import LocalRuntime
 from atoll.services.authorities import Authorities
 from atoll.services.gates import Nobody
 from atoll.services.lives import Live
+from atoll.services.sandbox_parts import make_sandbox_parts
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.secret_giving import SecretGiving
 from atoll.services.secrets import Secrets
@@ -75,7 +76,7 @@ class World:
         self.secrets = Secrets(self.records, self.vault)
         authorities = Authorities(self.data / "seed")
         giving = SecretGiving(self.records, self.secrets, authorities)
-        self.sandboxes = Sandboxes(self.records, self.runtime, self.data / "server", secrets=giving)
+        self.sandboxes = Sandboxes(make_sandbox_parts(self.records, self.runtime, self.data / "server", secrets=giving))
         self.sandboxes.gates.servant = Servant(
             Egress(
                 self.internet,

@@ -14,6 +14,7 @@ from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox, SandboxSpec, SandboxState
 from atoll.runtimes.base import Runtime
 from atoll.services.limits import Limits
+from atoll.services.sandbox_parts import make_sandbox_parts
 from atoll.services.sandboxes import Sandboxes
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime
 from atoll.testing.memory_records import MemoryRecords
@@ -58,12 +59,14 @@ class House:
     def build(self, runtime: Runtime | None = None) -> None:
         self.runtime = runtime or FakeRuntime(self.host)
         self.sandboxes = Sandboxes(
-            self.records,
-            self.runtime,
-            self.data,
-            limits=self.limits,
-            aliases=self.aliases,
-            boot_id=lambda: self.host.boot_id,
+            make_sandbox_parts(
+                self.records,
+                self.runtime,
+                self.data,
+                limits=self.limits,
+                aliases=self.aliases,
+                boot_id=lambda: self.host.boot_id,
+            )
         )
 
     async def restart(self, runtime: Runtime | None = None) -> None:

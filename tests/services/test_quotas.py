@@ -24,6 +24,7 @@ from atoll.domain.user import User
 from atoll.records.base import Records
 from atoll.services.quota_overrides import QuotaOverrides
 from atoll.services.quotas import QuotaLimits, Quotas
+from atoll.services.sandbox_parts import make_sandbox_parts
 from atoll.services.sandboxes import Sandboxes
 from atoll.telemetry.metrics import Metrics
 from atoll.testing.fake_runtime import FakeHost, FakeRuntime
@@ -57,7 +58,7 @@ class Shop:
         self.quotas = Quotas(self.records, limits, clock=lambda: self.now, metrics=self.metrics)
         self.overrides = QuotaOverrides(self.records, self.quotas)
         self.sandboxes = Sandboxes(
-            self.records, self.runtime, data, limits=QUICK, metrics=self.metrics, quotas=self.quotas
+            make_sandbox_parts(self.records, self.runtime, data, limits=QUICK, metrics=self.metrics, quotas=self.quotas)
         )
 
     async def create(self, principal: Principal = USER, *, memory_mib: int = 100, **fields: Any) -> Sandbox:

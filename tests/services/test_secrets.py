@@ -28,6 +28,7 @@ from atoll.domain.process import ProcessSpec
 from atoll.domain.sandbox import SandboxSpec
 from atoll.domain.secret import GivenAs, SecretUse
 from atoll.services.clock import utc_now
+from atoll.services.sandbox_parts import make_sandbox_parts
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.secret_giving import SecretGiving
 from atoll.services.secrets import VALUE_BYTES_MAX, NoSecret, Secrets
@@ -64,7 +65,9 @@ def secrets(records: MemoryRecords, vault: MemoryVault) -> Secrets:
 @pytest.fixture
 async def sandboxes(records: MemoryRecords, secrets: Secrets, tmp_path: Path) -> AsyncIterator[Sandboxes]:
     runtime = FakeRuntime(FakeHost())
-    service = Sandboxes(records, runtime, tmp_path, limits=QUICK, secrets=SecretGiving(records, secrets))
+    service = Sandboxes(
+        make_sandbox_parts(records, runtime, tmp_path, limits=QUICK, secrets=SecretGiving(records, secrets))
+    )
     await service.start()
     yield service
     await service.close()

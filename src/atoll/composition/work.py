@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from atoll.limits import service_limits, task_limits
 from atoll.services.charging.spending import Spending
+from atoll.services.sandbox_parts import make_sandbox_parts
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.tasks.parts import make_tasks
 from atoll.services.tasks.tasks import Tasks
@@ -18,17 +19,19 @@ def sandboxes_of(app: Application, spending: Spending) -> Sandboxes:
     """They mount its workspaces and are given its secrets."""
     settings = app.settings
     return Sandboxes(
-        app.records,
-        app.runtime,
-        settings.data,
-        limits=service_limits(settings),
-        aliases=dict(settings.images.aliases),
-        quotas=app.quotas,
-        metrics=app.metrics,
-        workspaces=app.workspaces.mounts,
-        secrets=app.giving,
-        agents=app.installs,
-        spending=spending,
+        make_sandbox_parts(
+            app.records,
+            app.runtime,
+            settings.data,
+            limits=service_limits(settings),
+            aliases=settings.images.aliases,
+            quotas=app.quotas,
+            metrics=app.metrics,
+            workspaces=app.workspaces.mounts,
+            secrets=app.giving,
+            agents=app.installs,
+            spending=spending,
+        )
     )
 
 

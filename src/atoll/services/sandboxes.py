@@ -10,150 +10,74 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from atoll.domain.errors import Conflict, Forbidden, InvalidInput, QuotaExceeded, Unsupported
-from atoll.domain.ids import SANDBOX_ID, new_sandbox_id
+from atoll.domain.errors import Conflict, Forbidden, InvalidInput, QuotaExceeded
+from atoll.domain.ids import new_sandbox_id
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import NetworkMode, Sandbox, SandboxSpec, SandboxState, Usage
-from atoll.domain.secret import GivenAs
-from atoll.records.base import Records
-from atoll.runtimes.base import Capability, Runtime
-from atoll.services.access import Access
-from atoll.services.agents.installed import NO_AGENTS, AgentLayers
-from atoll.services.background import Background
-from atoll.services.charging.spending import FreeOfCharge, Spending
-from atoll.services.clock import Clock, utc_now
 from atoll.services.copying import Copying
 from atoll.services.deadline import deadline
 from atoll.services.egress_quota import EgressQuota
-from atoll.services.endings import Endings
 from atoll.services.file_watching import FileWatching
 from atoll.services.files import Files
-from atoll.services.gates import Gates
-from atoll.services.giving import Giving, NoGiving
 from atoll.services.host_mounts import HostMounts
-from atoll.services.identity.connected import budget_of, grant_of
 from atoll.services.identity.group_names import group_meant
-from atoll.services.identity.reach import seen
-from atoll.services.limits import Limits
-from atoll.services.listeners import Listeners
-from atoll.services.lives import Live, Lives
-from atoll.services.makings import Makings
-from atoll.services.metering import Metering
-from atoll.services.mounting import Mounting, NoMounting
+from atoll.services.lives import Live
 from atoll.services.open_ports import OpenPorts
-from atoll.services.ports import Ports
 from atoll.services.processes import Processes
-from atoll.services.quotas import QuotaLimits, Quotas, credential_of, plans_with
+from atoll.services.quotas import credential_of
 from atoll.services.reaching import Reaching
-from atoll.services.reconciler import Reconciler, quietly
+from atoll.services.reconciler import quietly
 from atoll.services.running import RunningSandboxes
 from atoll.services.sandbox_metadata import checked_metadata
 from atoll.services.sandbox_names import check_named
+from atoll.services.sandbox_parts import SandboxParts
 from atoll.services.specs import check_allow, check_name, check_sandbox_spec
-from atoll.services.suspensions import Suspensions
-from atoll.services.templates import Templates
-from atoll.services.watching import Watching
-from atoll.services.workspaces.access import WorkspaceAccess
-from atoll.telemetry.metrics import Metrics
 
 LIST_MAX = 10_000
-PRUNE_EVERY = 60  # reconciler passes
 
 
 class Sandboxes:
     """Use cases of sandboxes. app.py: construct, `await start()` before serving, `await close()` at the end."""
 
-    def __init__(
-        self,
-        records: Records,
-        runtime: Runtime,
-        data: Path,
-        *,
-        limits: Limits | None = None,
-        aliases: dict[str, str] | None = None,
-        public_host: str = "127.0.0.1",
-        clock: Clock = utc_now,
-        metrics: Metrics | None = None,
-        boot_id: Callable[[], str] | None = None,
-        workspaces: Mounting | None = None,
-        secrets: Giving | None = None,
-        quotas: Quotas | None = None,
-        agents: AgentLayers = NO_AGENTS,
-        spending: Spending | None = None,
-    ) -> None:
-        """`data` is the data folder (`logs/` and `layers/` below it are ours); `aliases` map image names to templates;
-        `public_host` stands in the URLs of exposed ports, whose listeners bind to 127.0.0.1. Records and runtime are
-        started before and closed after this. `boot_id` tells one life of the machine from another. `workspaces` gives
-        what sandboxes mount, and hears of their ends; `secrets` gives what those are. `quotas`
-        say who may have how much; by default a standard key may have `limits.sandboxes_per_key` sandboxes. `agents` are
-        the programs that `spec.agent` may name; `spending` says whether somebody can pay for compute."""
-        limits, metrics = limits or Limits(), metrics or Metrics()
-        quotas = quotas or Quotas(
-            records, QuotaLimits(plans_with(limits.sandboxes_per_key)), clock=clock, metrics=metrics
-        )
-        self._access = access = Access(
-            records=records,
-            runtime=runtime,
-            data=data,
-            limits=limits,
-            clock=clock,
-            lives=Lives(records),
-            background=Background(),
-            metrics=metrics,
-            quotas=quotas,
-            gates=Gates(runtime, limits, metrics),
-            vanished=lambda live: self._endings.lost(live),
-            mounting=workspaces or NoMounting(),
-            giving=secrets or NoGiving(),
-            spending=spending or FreeOfCharge(),
-            wake=lambda sandbox: self._suspensions.wake(sandbox),
-        )
-        self._listeners = Listeners(runtime, limits, lambda sandbox_id: self._suspensions.wake_for_port(sandbox_id))
-        self._endings = Endings(access, self._listeners)
-        self._watching = Watching(access, self._endings, self._listeners)
-        self.templates = Templates(runtime, data, limits, aliases or {}, agents)
+    def __init__(self, parts: SandboxParts) -> None:
+        self._access = access = parts.access
+        self._admission = parts.admission
+        self._endings = parts.endings
+        self._listeners = parts.listeners
+        self._makings = parts.makings
+        self._suspensions = parts.suspensions
+        self._upkeep = parts.upkeep
+        self.templates = parts.templates
+        self.reconciler = parts.reconciler
+        self.metering = parts.metering
         self.gates = access.gates
         self.processes = Processes(access)
         self.files = Files(access)
         self.watches = FileWatching(access)
         self.copying = Copying(access)
-        self.ports = Ports(access, public_host)
+        self.ports = parts.ports
         self.open_ports = OpenPorts(access)
         self.reaching = Reaching(access)
         self.host_mounts = HostMounts(access)
-        self.reconciler = Reconciler(access, self._endings, self.templates, self._watching.adopt, boot_id=boot_id)
-        self._makings = Makings(access, self._endings, self.templates, self._listeners, self._watching.adopt)
-        self._suspensions = Suspensions(access, self._endings, self._makings, self._listeners)
-        self.metering = Metering(access, self._endings)
-        self.running = RunningSandboxes(access, self._endings)
-        self.egress_quota = EgressQuota(access.lives, quotas)
-        self._loops: list[asyncio.Task[None]] = []
+        self.running = RunningSandboxes(access, parts.endings)
+        self.egress_quota = EgressQuota(access.lives, access.quotas)
 
     async def start(self) -> None:
         """Reconcile records with the runtime once, re-adopt what runs, then keep watching until `close`."""
         await self.templates.start()
-        self._loops.append(asyncio.create_task(self._watching.follow_events(), name="runtime events"))
         try:
-            await self.reconciler.run()
-            await self._suspensions.start()
+            await self._upkeep.start()
         except BaseException:
             await self.close()
             raise
-        self._loops.append(asyncio.create_task(self._reconcile_on_timer(), name="reconciler"))
         self._access.metrics.set_active(len(self._access.lives))
 
     async def close(self) -> None:
         """Stop watching; sandboxes go on. A second call does nothing."""
-        for task in self._loops:
-            task.cancel()
-        for task in self._loops:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._loops.clear()
+        await self._upkeep.close()
         for live in self._access.lives:
             if live.watcher is not None and not live.busy:
                 live.watcher.cancel()
@@ -193,31 +117,7 @@ class Sandboxes:
         check_sandbox_spec(spec, limits)
         check_name(name, limits)
         check_named(name, namespace)
-        if spec.resources.max_age_s is None and limits.max_age_s_max is not None:
-            spec = replace(spec, resources=replace(spec.resources, max_age_s=limits.max_age_s_max))
-        if limits.idle_suspend_s is not None and spec.workspaces and spec.resources.idle_s is None:
-            spec = replace(spec, resources=replace(spec.resources, idle_s=limits.idle_suspend_s))
-        spec = replace(spec, maker=principal.credential if SANDBOX_ID.match(principal.credential) else "")
-        access.runtime.check_network(spec.network)
-        spec = replace(spec, workspaces=await access.mounting.resolve(principal, spec.workspaces, owner))
-        if spec.secrets:
-            allow = spec.allow if spec.network is NetworkMode.LISTED else None
-            spec = replace(spec, secrets=await access.giving.resolve(principal, spec.secrets, owner, allow=allow))
-            brokered = any(use.given_as is GivenAs.BROKER for use in spec.secrets)
-            if brokered and spec.network is not NetworkMode.LISTED:
-                message = "secrets: brokered ones need a network that is a list, with their hosts on it"
-                raise InvalidInput(message, field="secrets")
-        spec = await access.quotas.shaped(principal, owner, spec)
-        if spec.capability is not None:
-            if Capability.GATES not in access.runtime.capabilities:
-                raise Unsupported(f"the {access.runtime.name} runtime gives no capabilities to sandboxes")
-            budget = await budget_of(access.records, principal)
-            grant = grant_of(principal, spec.capability, budget)
-            if spec.capability.resources is not None:
-                seen_by = WorkspaceAccess(access.records)
-                reached = await seen(access.records, seen_by, principal, spec.capability.resources, "capability")
-                grant = replace(grant, resources=reached)
-            spec = replace(spec, capability=grant)
+        spec = await self._admission.admit(principal, owner, spec)
         await self.templates.look(spec)
         plan = self.templates.plan(spec)
         if len(access.lives) >= limits.sandboxes_max:
@@ -435,13 +335,3 @@ class Sandboxes:
             await live.made.wait()
         with contextlib.suppress(Conflict):
             await self._endings.kill(live, "system", None, reason="abandoned")
-
-    async def _reconcile_on_timer(self) -> None:
-        passes = 0
-        while True:
-            await quietly(self.reconciler.prune(), "prune") if passes % PRUNE_EVERY == 0 else None
-            await asyncio.sleep(self._access.limits.reconcile_every_s)
-            passes += 1
-            await quietly(self.reconciler.run(), "pass")
-            await quietly(self.reconciler.flush_usage(), "usage")
-            await quietly(self.metering.run(), "metering")

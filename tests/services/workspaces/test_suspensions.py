@@ -356,7 +356,7 @@ async def test_what_a_crash_cut_short_rests(shop: Workshop, at: SandboxState) ->
 async def test_a_late_word_of_its_old_end_does_not_end_it(shop: Workshop) -> None:
     sandbox = await made(shop)
     await shop.sandboxes.suspend(ALICE, sandbox.id)
-    await shop.sandboxes._watching._record(Ended(sandbox.id, "lost"))  # pyright: ignore[reportPrivateUsage]
+    await shop.sandbox_parts.watching._record(Ended(sandbox.id, "lost"))  # pyright: ignore[reportPrivateUsage]
     assert await state(shop, sandbox) is SandboxState.SUSPENDED
 
 

@@ -15,6 +15,7 @@ from atoll.domain.sandbox import Sandbox, SandboxSpec
 from atoll.domain.tree import CHUNK_BYTES, Entry, EntryKind, chunk_id
 from atoll.domain.workspace import Revision, WorkspaceMount
 from atoll.services.limits import Limits
+from atoll.services.sandbox_parts import make_sandbox_parts
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.limits import WorkspaceLimits
 from atoll.services.workspaces.parts import Parts, make_parts
@@ -71,7 +72,7 @@ class Workshop:
             disks=[self.data],
         )
         self.workspaces = Workspaces(self.parts)
-        self.sandboxes = Sandboxes(
+        self.sandbox_parts = make_sandbox_parts(
             self.records,
             self.runtime,
             self.data,
@@ -79,6 +80,7 @@ class Workshop:
             boot_id=lambda: self.host.boot_id,
             workspaces=self.workspaces.mounts,
         )
+        self.sandboxes = Sandboxes(self.sandbox_parts)
         self.workspaces.join(self.sandboxes)
 
     def clock(self) -> datetime:
