@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import structlog
 
 pytest.register_assert_rewrite("atoll.testing")  # the suites in it say what they compared
 
@@ -16,10 +17,17 @@ from tests.workers import ByRoom, end_when_terminated, end_workers, is_worker, s
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _log_plain_tracebacks()
     if is_worker(config):
         start_worker(config)
     else:
         end_when_terminated()
+
+
+def _log_plain_tracebacks() -> None:
+    """As a server logs them: with the values of all variables one takes seconds, of which some tests allow few."""
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
 
 
 @pytest.hookimpl(tryfirst=True)  # before they are ended by force

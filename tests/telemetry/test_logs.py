@@ -18,9 +18,9 @@ KEY = "sk_" + "5e" * 32
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, configured = root.handlers[:], root.level, structlog.get_config()
     yield
-    structlog.reset_defaults()
+    structlog.configure(**configured)
     structlog.contextvars.clear_contextvars()
     root.handlers[:], root.level = handlers, level
     logs._requests = None
@@ -105,3 +105,22 @@ def test_a_query_string_of_a_websocket_is_not_logged() -> None:
 def test_a_key_with_a_prefix_of_its_makers_is_masked_and_an_id_is_not() -> None:
     line = f"key tb_user_{'a1' * 32} of workspace ws_{'b2' * 16}"
     assert logs.mask(line) == f"key tb_user_{logs.MASK} of workspace ws_{'b2' * 16}"
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_o6_a_fault_is_told_without_the_values_of_its_variables(form: logs.Format) -> None:
+    stream = io.StringIO()
+    logs.configure(form, "info", stream)
+
+    def fail(value: str) -> None:
+        assert value
+        raise ValueError("broken")
+
+    try:
+        fail("a-tenants-" + "own-value")
+    except ValueError:
+        structlog.get_logger().exception("fault")
+    told = stream.getvalue()
+    assert "ValueError: broken" in told
+    assert "in fail" in told
+    assert "a-tenants-own-value" not in told

@@ -87,7 +87,9 @@ def request(fields: dict[str, Any]) -> None:
 
 def _rendering(form: Format) -> list[Processor]:
     if form == "text":
-        return [structlog.dev.ConsoleRenderer(colors=False), _mask_line]
+        # The default would show the values of all variables, a tenant's secrets among them, and take seconds to do so.
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain), _mask_line]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), _mask_line]
 
 
