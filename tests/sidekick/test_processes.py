@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pty
 import signal
 import time
+import tty
 from pathlib import Path
 
 import pytest
 
 from atoll.domain.errors import Unavailable
 from atoll.domain.process import ProcessSpec
+from atoll.sidekick import processes
 from atoll.sidekick import protocol as wire
 from atoll.sidekick.client import Link
 from atoll.sidekick.processes import READER_GRACE_S
@@ -89,3 +93,31 @@ async def test_the_client_believes_no_frame_that_is_larger_than_one_may_be() -> 
     with pytest.raises(Unavailable, match="frame of"):
         async with asyncio.timeout(1):
             await Link(reader, None).read()  # type: ignore[arg-type]
+
+
+def test_what_a_terminal_has_is_taken_at_once_though_it_gives_little_at_a_time() -> None:
+    text = bytes(range(1, 251)) * 48
+    tries = [_reads(text) for _ in range(50)]
+    # A busy kernel hands it over in pieces, now and then.
+    assert any(len(sizes) == 1 and sizes[0] > 2 * processes.TERMINAL_BYTES for sizes in tries), tries
+
+
+def _reads(text: bytes) -> list[int]:
+    """What of it is read at a time, once all that the terminal takes is written."""
+    ours, theirs = pty.openpty()
+    try:
+        tty.setraw(theirs)
+        os.set_blocking(ours, False)
+        os.set_blocking(theirs, False)
+        wanted, pieces = text[: os.write(theirs, text)], []
+        until = time.monotonic() + 10
+        while sum(map(len, pieces)) < len(wanted) and time.monotonic() < until:
+            if piece := processes._read_terminal(ours):
+                pieces.append(piece)
+        assert b"".join(pieces) == wanted
+        assert processes._read_terminal(ours) == b""
+        return [len(piece) for piece in pieces]
+    finally:
+        os.close(theirs)
+        assert processes._read_terminal(ours) == b""  # nor is there an error where nobody has it open any more
+        os.close(ours)

@@ -35,7 +35,9 @@ READER_GRACE_S = 5.0
 SHOWN_CHARACTERS = 256
 LOOK_AGAIN_S = 0.02
 LOOK_AGAIN_MAX_S = 0.25
-# A terminal gives at most 4 KiB at a time. Where it gives much of that, more is on the way: it is passed on together.
+# A terminal gives at most this at a time, whatever it has: what is left is had at once, without another turn.
+TERMINAL_BYTES = 4_095
+# Where it gives much of that, more is on the way: it is passed on together.
 BULK_BYTES = 2_048
 GATHER_BYTES = 65_536
 GATHER_S = 0.001
@@ -383,12 +385,7 @@ class Processes:
         drop_below = process.ring.would_drop(READ_BYTES)
         if any(follower.offset < drop_below for follower in process.followers):
             return None
-        try:
-            data = os.read(fd, READ_BYTES)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            data = b""  # EIO: the terminal's other side is closed
+        data = _read_terminal(fd) if process.tty else _read_some(fd, READ_BYTES)
         if data:
             process.ring.append(process.outputs[fd], data)
             self._tell(process, len(data))
@@ -481,6 +478,25 @@ def _shown(argv: list[str]) -> list[str]:
         words.append(word if len(word) <= left else word[: left - 1] + "…")
         left -= len(word) + 1
     return words
+
+
+def _read_terminal(fd: int) -> bytes:
+    """What it has, up to READ_BYTES."""
+    pieces: list[bytes] = []
+    left, got = READ_BYTES, TERMINAL_BYTES
+    while left and got >= TERMINAL_BYTES:
+        pieces.append(_read_some(fd, left))
+        got = len(pieces[-1])
+        left -= got
+    return b"".join(pieces)
+
+
+def _read_some(fd: int, size: int) -> bytes:
+    """Nothing where there is nothing now, or never again: the other side of a terminal is closed (EIO)."""
+    try:
+        return os.read(fd, size)
+    except OSError:
+        return b""
 
 
 def _pending_bytes(fd: int) -> int:
