@@ -171,10 +171,13 @@ class Lives:
         of one that becomes live; what it used more than its record says is counted against its owner's quotas.
 
         Conflict when the stored state does not allow that step; a change that came between is no error while it does.
+        NotFound when one that was removed is to be removed.
         """
         async with live.lock:
             for _ in range(SWAPS_MAX):
                 before = live.sandbox
+                if before.removed and changes.get("removed"):
+                    raise NotFound("session not found")  # somebody else was first, and there is one event of it
                 counters = live.counted()
                 usage = live.usage(measured)
                 usage = usage.of_a_new_life() if state is SandboxState.RESUMING else usage
