@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -15,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import autobahn
 from tests.e2e.server import STDOUT, Server, environment, frame, free_port
 from tests.e2e.test_streams import raw, request
 
@@ -194,8 +192,6 @@ def test_w04_a_bad_handshake_starts_nothing(server: Server, echo: str, old: str,
 
 # The whole of 6 (UTF-8) and 9 (large messages) pass too and take a minute more: these are one of each kind.
 CASES = [*(f"{n}.*" for n in (1, 2, 3, 4, 5, 7, 10)), *(f"6.{n}.*" for n in (1, 2, 3, 4)), "9.3.1", "9.4.2", "9.7.1"]
-# A message that is cut short by a close: the suite wants the close echoed, the library tells that something is missing.
-OTHERWISE = {"7.1.5"}
 ECHO_SERVER = """
 import asyncio, sys
 from atoll.serve import listening
@@ -223,26 +219,10 @@ asyncio.run(main())
 """
 
 
-def autobahn() -> tuple[str, Path] | None:
-    """(a Python 2.7, the folder with autobahntestsuite): `.ci/run` puts it into build/autobahn."""
-    folder = Path(os.environ.get("ATOLL_TEST_AUTOBAHN") or Path(__file__).parents[2] / "build" / "autobahn")
-    pythons = [*Path.home().glob(".pyenv/versions/2.7*/bin/python2.7"), shutil.which("python2.7") or ""]
-    for python in map(str, pythons):
-        if python and (folder / "autobahntestsuite").is_dir():
-            (folder / "zope" / "__init__.py").touch()
-            words = [python, "-c", "import autobahntestsuite.wstest"]
-            if subprocess.run(words, env={"PYTHONPATH": str(folder)}, capture_output=True).returncode == 0:
-                return python, folder
-    return None
-
-
 @pytest.mark.timeout(180)
 def test_w04_autobahn(tmp_path: Path) -> None:
     """Our protocol class with our settings, an echo behind it; compression (12, 13) is not offered."""
-    found = autobahn()
-    if found is None:
-        pytest.skip("needs a Python 2.7 and autobahntestsuite (see .ci/run)")
-    python, folder = found
+    suite = autobahn.suite_or_skip()
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-c", ECHO_SERVER, str(port)],
@@ -251,28 +231,34 @@ def test_w04_autobahn(tmp_path: Path) -> None:
     try:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
-        asked = {
-            "outdir": str(tmp_path / "reports"),
-            "servers": [{"agent": "atoll", "url": f"ws://127.0.0.1:{port}/"}],
-            "cases": CASES,
-            "exclude-cases": [],
-            "exclude-agent-cases": {},
-        }
-        (tmp_path / "fuzzing.json").write_text(json.dumps(asked))
-        words = [python, "-m", "autobahntestsuite.wstest", "-m", "fuzzingclient", "-s", str(tmp_path / "fuzzing.json")]
-        done = subprocess.run(words, env={"PYTHONPATH": str(folder)}, capture_output=True, timeout=150, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr[-2000:]
+        results = autobahn.run(suite, f"ws://127.0.0.1:{port}/", CASES, tmp_path / "autobahn")
     finally:
         server.communicate(timeout=10)
-    results = json.loads((tmp_path / "reports" / "index.json").read_text())["atoll"]
     assert len(results) > 100
-    bad = {case: (one["behavior"], one["behaviorClose"]) for case, one in results.items() if not passed(one)}
-    assert bad.keys() <= OTHERWISE, bad
+    assert autobahn.failed(results) == {}
 
 
-def passed(result: dict[str, str]) -> bool:
-    """INFORMATIONAL cases have no right answer. NON-STRICT: invalid UTF-8 is told at the message's end, not before."""
-    return result["behavior"] in ("OK", "NON-STRICT", "INFORMATIONAL") and result["behaviorClose"] in (
-        "OK",
-        "INFORMATIONAL",
-    )
+# No terminal is an echo of messages: what comes back is bytes, however they were sent. So what can pass are the cases
+# whose right answer is not a text, or a large or an empty message: all but 1.1, some of 5, 6.1, 6.2, 7.1.1, 9 and 10.
+# Where nothing needs to come back nothing does: it could come to the next case.
+TERMINAL_CASES = (
+    ("cat", [f"1.2.{number}" for number in range(2, 6)]),
+    ("cat > /dev/null", ["2.*", "3.*", "4.*", "5.1", "5.2", "5.9", "5.15", "5.18", "6.3.*"]),
+    ("cat > /dev/null", ["7.1.2", "7.1.3", "7.1.4", "7.3.*", "7.5.*", "7.9.*"]),
+)
+
+
+@pytest.mark.timeout(180)
+def test_w04_autobahn_over_a_terminal(server: Server, tmp_path: Path) -> None:
+    """The whole way to a program on a PTY, behind a terminal that changes nothing."""
+    suite, box = autobahn.suite_or_skip(), server.create()
+    results: autobahn.Results = {}
+    for number, (program, cases) in enumerate(TERMINAL_CASES):
+        shell = f"/tmp/shell{number}"
+        server.sh(box, f"printf '#!/bin/sh\nstty raw -echo; exec {program}\n' > {shell}; chmod +x {shell}")
+        token = server.http.post(f"/sandboxes/{box}/terminal/token").json()["token"]  # good for a minute
+        query = f"terminal=t{number}&shell={shell}&token={token}&offset={2**62}"  # not what the case before was shown
+        url = f"ws://127.0.0.1:{server.port}/sandboxes/{box}/terminal?{query}"
+        results |= autobahn.run(suite, url, cases, tmp_path / f"autobahn{number}")
+    assert len(results) == 58
+    assert autobahn.failed(results) == {}
