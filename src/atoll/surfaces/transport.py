@@ -420,6 +420,8 @@ class WebSocket(WebSocketsSansIOProtocol):
             self.schedule_ping()
             return
         super().keepalive_timeout()
+        # Who vanished does not read what waits to be written before the close frame either.
+        self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
     def shutdown(self) -> None:
         if self.handshake_complete and not self.close_sent and self.conn.close_sent is None:

@@ -16,6 +16,10 @@ from atoll.domain.errors import Unavailable
 from tests.surfaces.conftest import ALICE, House, Opener, open_house  # noqa: F401
 
 PORT = 3000
+UPGRADE = (
+    "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
 Program = Callable[[StreamReader, StreamWriter], Awaitable[None]]
 
 
@@ -52,7 +56,7 @@ class Street:
         task = asyncio.create_task(self._run(program, reader, writer))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        task.add_done_callback(lambda _: writer.transport.abort())
+        task.add_done_callback(lambda _: _cut(writer))
         return ours
 
     async def _run(self, program: Program, reader: StreamReader, writer: StreamWriter) -> None:
@@ -64,7 +68,7 @@ class Street:
             pass
         finally:
             self.open -= 1
-            writer.transport.abort()
+            _cut(writer)
 
     async def fall_silent(self, sandbox: str = "", port: int = PORT) -> None:
         """The program ends, and with it all connections that programs have."""
@@ -107,6 +111,11 @@ class Street:
         async with asyncio.timeout(5):
             while self.open:  # noqa: ASYNC110  # what ends it is at the other end of a socket
                 await asyncio.sleep(0.01)
+
+
+def _cut(writer: StreamWriter) -> None:
+    if not writer.is_closing() or writer.transport.get_write_buffer_size():  # one that has closed cannot be aborted
+        writer.transport.abort()
 
 
 @asynccontextmanager

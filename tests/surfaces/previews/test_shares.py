@@ -12,13 +12,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.surfaces.conftest import ALICE, BOB, OWNER
-from tests.surfaces.previews.conftest import Street, Streets, answering, heard
+from tests.surfaces.previews.conftest import UPGRADE, Street, Streets, answering, heard
 from tests.surfaces.previews.test_websockets import echo, program
-
-UPGRADE = (
-    "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
-    "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-)
 
 
 @pytest.mark.parametrize("bound", ["connections_per_sandbox", "connections_per_owner"])

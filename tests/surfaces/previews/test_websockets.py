@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from websockets.server import ServerProtocol
 
 from atoll.gateway.previews import websockets
 from tests.surfaces.conftest import ALICE, BOB
-from tests.surfaces.previews.conftest import Street, Streets, answering
+from tests.surfaces.previews.conftest import UPGRADE, Street, Streets, answering
 
 
 @asynccontextmanager
@@ -219,6 +219,48 @@ async def test_w06_a_flood_of_a_programs_frames_leaves_turns_to_others_and_is_he
     assert empty == 50_000
     assert max(taken) <= websockets.PIECE_BYTES
     assert max(held) <= (websockets.HELD_BYTES / websockets.MESSAGE_BYTES) + websockets.PIECE_BYTES
+
+
+@pytest.mark.parametrize("talks", [False, True], ids=["a silent program", "one that talks"])
+async def test_w08_a_vanished_client_is_noticed_before_the_second_ping_and_its_program_told_once(
+    open_street: Streets, monkeypatch: pytest.MonkeyPatch, *, talks: bool
+) -> None:
+    monkeypatch.setattr("atoll.surfaces.serving.PING_INTERVAL_S", 0.3)
+    monkeypatch.setattr("atoll.surfaces.serving.PING_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("atoll.surfaces.transport.LINGER_S", 0.05)
+    ended: list[int | None] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        try:
+            while talks:
+                await connection.send(b"x" * 60_000)
+            await connection.recv()
+        except ConnectionClosed:
+            ended.append(connection.close_code)
+
+    async with open_street() as street, program(street, handler):
+        await street.register(public=True)
+        host, port = street.house.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            writer.write(f"GET {street.path()} HTTP/1.1\r\nhost: x\r\n{UPGRADE}\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 101 ")
+            if talks:
+                writer.transport.pause_reading()  # type: ignore[attr-defined]  # as if nothing of it came any more
+            else:
+                async with asyncio.timeout(10):
+                    frames = await reader.read()
+                assert (frames[:1], frames.count(b"\x89\x04"), frames.count(b"\x88")) == (b"\x89", 1, 1)
+            await street.quiet()
+            assert len(ended) == 1
+            async with asyncio.timeout(5):
+                while street.house.app.showing.pool.open:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        finally:
+            writer.transport.abort()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 async def test_a_socket_that_breaks_off_once_it_is_open_is_no_reason_for_a_fallback(open_street: Streets) -> None:

@@ -61,6 +61,7 @@ class Channel:
         self._parts: list[bytes | memoryview | bytearray] = []
         self._kind = Opcode.TEXT
         self._held = 0
+        self._unread = False  # nobody takes messages any more: the port's answer to the close lies behind them
         self._over: tuple[int, str] | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -126,6 +127,7 @@ class Channel:
     async def close(self, code: int, reason: str) -> None:
         """Tell the port that the client has gone, with its code; then cut the connection."""
         protocol = self._protocol
+        self._unread = True
         if protocol is not None and protocol.state is State.OPEN:
             protocol.send_close(code if code in _CLOSABLE else GOING_AWAY, reason[:100])
             self._flush()
@@ -164,7 +166,7 @@ class Channel:
         self._wake()
 
     def _take_frame(self, frame: Frame) -> None:
-        if frame.opcode in (Opcode.CLOSE, Opcode.PING, Opcode.PONG):
+        if self._unread or frame.opcode in (Opcode.CLOSE, Opcode.PING, Opcode.PONG):
             return  # the protocol sees to it
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
             self._kind = frame.opcode
