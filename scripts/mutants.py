@@ -22,10 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # What is changed, and the tests that are to notice.
 GUARDS = {
-    "atoll/domain/ledger_rules.py": [
-        "tests/services/ledger/test_ledger.py",
-        "tests/records/test_ledger.py::TestMemory",
-    ],
+    "atoll/domain/ledger_rules.py": ["tests/domain/test_ledger_rules.py"],
     "atoll/domain/egress.py": ["tests/domain/test_egress.py"],
     "atoll/services/paths.py": ["tests/services/test_files.py"],
     "atoll/services/host_mounts.py": ["tests/services/test_host_mounts.py"],
