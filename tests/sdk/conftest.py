@@ -8,6 +8,7 @@ import pytest
 from atoll.sdk import Workspace
 from atoll.sdk._io import close_connections
 from tests.sdk.cutting_proxy import CuttingProxy
+from tests.sdk.fake_tasks import FakeTasks
 from tests.sdk.fake_workspaces import FakeWorkspaces
 from tests.sdk.fake_workspaces import Workspace as Stored
 from tests.sdk.stand_in import KEY, StandIn
@@ -38,6 +39,11 @@ def proxy(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[CuttingP
 def fake(server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeWorkspaces:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return server.routes.workspaces
+
+
+@pytest.fixture
+def tasks(server: StandIn, fake: FakeWorkspaces) -> FakeTasks:
+    return server.routes.tasks
 
 
 @pytest.fixture
