@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 
-from atoll.domain.errors import AtollError, Conflict, InvalidInput, TooLarge, Unavailable, Unsupported
+from atoll.domain.errors import Conflict, InvalidInput, TooLarge, Unavailable, Unsupported
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.process import Exit, ProcessSpec
@@ -21,7 +20,6 @@ from atoll.sidekick.client import ProcessStream
 from atoll.sidekick.protocol import STDERR, STDOUT
 
 ARCHIVE_S = 600.0  # an archive that takes longer is given up
-END_S = 5.0  # for what is given up to end
 EXCLUDES_MAX = 1_024
 COMPLAINT_BYTES = 4_096  # of tar's own words that an error repeats
 CHANGED_MEANWHILE = 1  # tar's exit for files that changed while it read them: the archive is whole
@@ -73,7 +71,7 @@ class Archives:
             feeding.cancel()  # when tar stopped reading, its exit has said why
             reading.cancel()
             await asyncio.gather(feeding, reading, return_exceptions=True)
-            await self._leave(principal, sandbox_id, stream)
+            await self._processes.leave(principal, sandbox_id, stream)
 
     async def _packed(self, principal: Principal, sandbox_id: str, stream: ProcessStream) -> AsyncIterator[bytes]:
         size, complaint = 0, bytearray()
@@ -91,7 +89,7 @@ class Archives:
             if end.code not in (0, CHANGED_MEANWHILE):
                 raise Conflict(f"the folder cannot be packed: {_first_line(bytes(complaint))}")
         finally:
-            await self._leave(principal, sandbox_id, stream)
+            await self._processes.leave(principal, sandbox_id, stream)
 
     async def _feed(self, stream: ProcessStream, chunks: AsyncIterator[bytes]) -> None:
         size = 0
@@ -101,16 +99,6 @@ class Archives:
                 raise TooLarge(f"the archive is larger than {self._bytes_max} bytes")
             await stream.write_stdin(chunk)
         await stream.close_stdin()
-
-    async def _leave(self, principal: Principal, sandbox_id: str, stream: ProcessStream) -> None:
-        """Nobody waits for it any more: end it, if it has not ended."""
-        with suppress(AtollError, OSError, TimeoutError):
-            async with asyncio.timeout(END_S):
-                if stream.exit is None:
-                    await self._processes.stop(principal, sandbox_id, stream.id, grace_s=0)
-        with suppress(AtollError, OSError, TimeoutError):
-            async with asyncio.timeout(END_S):
-                await stream.close()
 
 
 async def _complaint(stream: ProcessStream) -> bytes:

@@ -30,6 +30,7 @@ _log = structlog.get_logger()
 
 SIGNAL_MAX = 64
 PROCESS_ID_CHARS_MAX = 64
+LEAVE_S = 5.0
 
 
 class Interrupted(Conflict):
@@ -191,6 +192,16 @@ class Processes:
             raise InvalidInput(f"grace must be within 0..{access.limits.stop_grace_s_max:g} s", field="grace")
         async with access.inside(live, "stopping the process", within_s=grace_s + access.limits.call_s):
             return await self._sidekick(live).stop(_process_id(process_id), grace_s)
+
+    async def leave(self, principal: Principal, sandbox_id: str, stream: ProcessStream) -> None:
+        """Nobody waits for it any more: end it, if it has not ended, and close its stream; what fails is no matter."""
+        with suppress(AtollError, OSError, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                if stream.exit is None:
+                    await self.stop(principal, sandbox_id, stream.id, grace_s=0)
+        with suppress(AtollError, OSError, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await stream.close()
 
     async def wait(
         self, principal: Principal, sandbox_id: str, process_id: str = MAIN, *, timeout_s: float | None = None

@@ -9,7 +9,14 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from atoll.domain.ids import sandbox_id_of
 from atoll.settings import Settings
+
+
+def sandbox_in(connection: HTTPConnection) -> str:
+    """The id that stands in the path, in any of the spellings that addresses have of one."""
+    named: str = connection.path_params["id"]
+    return sandbox_id_of(named) or named
 
 
 class Addresses:

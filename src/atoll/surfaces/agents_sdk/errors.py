@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from starlette.responses import Response
+from typing import Any
 
 from atoll.domain.errors import AtollError, InvalidInput
+from atoll.surfaces.dialects import JsonDialect
 from atoll.surfaces.models import AnswerModel
-from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
 
 class AgentsError(AnswerModel):
@@ -17,23 +17,11 @@ class AgentsError(AnswerModel):
     field: str | None = None
 
 
-class AgentsDialect:
+class AgentsDialect(JsonDialect):
     """The envelope of every route of this dialect."""
 
     surface = "execbox"  # it counts with Atoll's own API
 
-    def error(self, error: AtollError) -> Response:
-        status, code = status_and_code(error)
-        body = {"error": error.message, "code": code}
-        if isinstance(error, InvalidInput) and error.field:
-            body["field"] = error.field
-        return envelope(status, body, headers_of(error, status))
-
-    def method_not_allowed(self, allowed: list[str]) -> Response:
-        methods = ", ".join(allowed)
-        body = {"error": f"this path knows {methods} only", "code": "METHOD_NOT_ALLOWED"}
-        return envelope(405, body, {"allow": methods})
-
-    def upgrade_required(self) -> Response:
-        body = {"error": "this path speaks WebSocket", "code": "UPGRADE_REQUIRED"}
-        return envelope(426, body, {"upgrade": "websocket", "connection": "upgrade"})
+    def body(self, status: int, code: str, message: str, error: AtollError | None = None) -> dict[str, Any]:
+        field = {"field": error.field} if isinstance(error, InvalidInput) and error.field else {}
+        return {"error": message, "code": code, **field}

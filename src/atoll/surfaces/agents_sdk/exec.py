@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import suppress
 from typing import Annotated
 
 from pydantic import Field
@@ -31,7 +30,6 @@ from atoll.telemetry.trace import trace_of
 
 MEDIA = "text/event-stream"
 KEEP_ALIVE_S = 15.0
-END_S = 5.0
 TIMED_OUT = 124  # as timeout(1) says it
 STARTED = b": started\n\n"
 
@@ -81,16 +79,7 @@ class ExecHandlers:
             yield _event(b"error", json_bytes({"error": error.message, "code": status_and_code(error)[1]}))
         finally:
             await close_iterator(output)
-            await self._leave(principal, sandbox_id, stream)
-
-    async def _leave(self, principal: Principal, sandbox_id: str, stream: ProcessStream) -> None:
-        with suppress(AtollError, OSError, TimeoutError):
-            async with asyncio.timeout(END_S):
-                if stream.exit is None:
-                    await self._processes.stop(principal, sandbox_id, stream.id, grace_s=0)
-        with suppress(AtollError, OSError, TimeoutError):
-            async with asyncio.timeout(END_S):
-                await stream.close()
+            await self._processes.leave(principal, sandbox_id, stream)
 
 
 async def _kept_alive(output: AsyncIterator[tuple[int, bytes]]) -> AsyncGenerator[bytes]:

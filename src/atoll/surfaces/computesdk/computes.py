@@ -9,13 +9,13 @@ from starlette.responses import Response
 
 from atoll.domain.errors import Conflict, InvalidInput
 from atoll.domain.event import EventQuery
-from atoll.domain.ids import compute_id, sandbox_id_of
+from atoll.domain.ids import compute_id
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox, SandboxState
 from atoll.services.audit.events import Events
 from atoll.services.sandboxes import Sandboxes
 from atoll.settings import Settings
-from atoll.surfaces.addresses import Addresses
+from atoll.surfaces.addresses import Addresses, sandbox_in
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk import compute_bodies as bodies
 from atoll.surfaces.computesdk.errors import ComputeError
@@ -64,21 +64,22 @@ class ComputeHandlers:
         return json_response({"computes": [self._told(request, one) for one in found]})
 
     async def get(self, request: Request, principal: Principal) -> Response:
-        return json_response(self._told(request, await self._sandboxes.get(principal, _id(request))))
+        return json_response(self._told(request, await self._sandboxes.get(principal, sandbox_in(request))))
 
     async def stop(self, request: Request, principal: Principal) -> Response:
-        stopped = await self._sandboxes.stop(principal, _id(request), request_id=trace_of(request.scope).request_id)
+        request_id = trace_of(request.scope).request_id
+        stopped = await self._sandboxes.stop(principal, sandbox_in(request), request_id=request_id)
         return json_response(self._told(request, stopped))
 
     async def delete(self, request: Request, principal: Principal) -> Response:
-        sandbox_id, request_id = _id(request), trace_of(request.scope).request_id
+        sandbox_id, request_id = sandbox_in(request), trace_of(request.scope).request_id
         with suppress(Conflict):  # it has ended by itself
             await self._sandboxes.kill(principal, sandbox_id, request_id=request_id)
         await self._sandboxes.remove(principal, sandbox_id, request_id=request_id)
         return json_response({"deleted": True})
 
     async def events(self, request: Request, principal: Principal) -> Response:
-        sandbox = await self._sandboxes.get(principal, _id(request))
+        sandbox = await self._sandboxes.get(principal, sandbox_in(request))
         query = EventQuery(
             targets=(sandbox.id,),
             after_id=AFTER.number(request),
@@ -93,10 +94,6 @@ class ComputeHandlers:
         base = self._addresses.base(request)
         terminal_url = f"{base.replace('http', 'ws', 1)}/compute/{compute_id(one.id)}/terminal"
         return bodies.told(one, self._addresses.daemon(request, one.id), terminal_url)
-
-
-def _id(request: Request) -> str:
-    return sandbox_id_of(request.path_params["id"]) or request.path_params["id"]
 
 
 def operations(sandboxes: Sandboxes, events: Events, settings: Settings) -> list[Operation]:

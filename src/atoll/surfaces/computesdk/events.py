@@ -18,6 +18,7 @@ from atoll.surfaces.bodies import Stream, begun, close_iterator, json_response
 from atoll.surfaces.computesdk.errors import ComputeError
 from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.operation import Answer, Operation, Parameter
+from atoll.surfaces.transport import LASTS
 
 EVENTS = "/api/events"
 STREAM = EVENTS + "/stream"
@@ -97,6 +98,8 @@ class EventHandlers:
             after_id=AFTER.number(request) if after_id is None else after_id,
         )
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        if (lasts := request.scope.get("extensions", {}).get(LASTS)) is not None:
+            lasts()
         return Stream(await begun(_frames(events)), headers=headers, media_type=MEDIA)
 
 

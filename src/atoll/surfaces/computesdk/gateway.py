@@ -19,7 +19,7 @@ from atoll.services.sandbox_names import SandboxNames
 from atoll.services.sandbox_tokens import SandboxTokens
 from atoll.services.sandboxes import Sandboxes
 from atoll.settings import Settings
-from atoll.surfaces.addresses import Addresses
+from atoll.surfaces.addresses import Addresses, sandbox_in
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk import gateway_bodies as bodies
 from atoll.surfaces.computesdk.gateway_errors import GatewayError
@@ -33,11 +33,12 @@ Json = dict[str, Any]
 
 
 class Furnish(Protocol):
-    """Puts overlays and servers into a sandbox that was made just now; tells of both as this API does."""
+    """Puts the overlays and servers that are asked for into a sandbox that was made just now; tells of both as this API
+    does, and of nothing where none are."""
 
     async def __call__(
-        self, principal: Principal, sandbox: Sandbox, overlays: list[Json], servers: list[Json], base: str
-    ) -> tuple[list[Json], list[Json]]: ...
+        self, principal: Principal, sandbox: Sandbox, asked: bodies.SandboxOptions, base: str
+    ) -> Json: ...
 
 
 class GatewayHandlers:
@@ -85,20 +86,20 @@ class GatewayHandlers:
         return _ok(None if found is None else await self._told(request, principal, found))
 
     async def get(self, request: Request, principal: Principal) -> Response:
-        sandbox = await self._sandboxes.get(principal, _id(request))
+        sandbox = await self._sandboxes.get(principal, sandbox_in(request))
         if sandbox.ended and not sandbox.may_wake:
             raise NotFound("session not found")
         return _ok(await self._told(request, principal, sandbox))
 
     async def destroy(self, request: Request, principal: Principal) -> Response:
-        await self._own.end(principal, _id(request), request_id=trace_of(request.scope).request_id)
+        await self._own.end(principal, sandbox_in(request), request_id=trace_of(request.scope).request_id)
         return json_response({"success": True})
 
     async def extend(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, bodies.ExtendBody, self._body_bytes, optional=True)
         await self._sandboxes.keepalive(
             principal,
-            _id(request),
+            sandbox_in(request),
             timeout_s=body.duration / 1000,
             request_id=trace_of(request.scope).request_id,
         )
@@ -131,10 +132,7 @@ class GatewayHandlers:
         made = await self._own.create(principal, asked, request_id=request_id)
         try:
             told = await self._told(request, principal, made)
-            if body.overlays or body.servers:
-                base = self._addresses.base(request)
-                overlays, servers = await self._furnish(principal, made, body.overlays or [], body.servers or [], base)
-                told |= {"overlays": overlays, "servers": servers}
+            told |= await self._furnish(principal, made, body, self._addresses.base(request))
         except BaseException:
             await self._own.abandon(principal, made.id, request_id=request_id)
             raise
@@ -152,10 +150,6 @@ class GatewayHandlers:
             "name": sandbox.name,
             "namespace": sandbox.namespace,
         }
-
-
-def _id(request: Request) -> str:
-    return sandbox_id_of(request.path_params["id"]) or request.path_params["id"]
 
 
 def _free(namespace: str) -> str:

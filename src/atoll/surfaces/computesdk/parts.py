@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from atoll.domain.errors import Unsupported
@@ -17,7 +18,8 @@ from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.workspaces import Workspaces
 from atoll.settings import Settings
 from atoll.surfaces.computesdk import gateway
-from atoll.surfaces.computesdk.gateway import Furnish, GatewayHandlers
+from atoll.surfaces.computesdk.gateway import GatewayHandlers
+from atoll.surfaces.computesdk.gateway_bodies import SandboxOptions
 from atoll.surfaces.operation import Operation
 from atoll.surfaces.sidekick import children, daemon, tokens
 from atoll.surfaces.sidekick.children import ChildHandlers
@@ -41,7 +43,7 @@ class ComputeParts:
     ) -> None:
         self.own = OwnSandboxes(records, sandboxes, workspaces)
         self.children = Children(records, sandboxes, self.own, sandbox_tokens, hubs)
-        self.furnish: Furnish = _no_furniture
+        self.furnish: Callable[[Principal, Sandbox, list[Json], list[Json], str], Awaitable[Json]] = _no_furniture
         self.furniture: Furniture = _none
         sandboxes.hear_of_ends(lambda sandbox: sandbox_tokens.forget(sandbox.id))
         self._names = SandboxNames(records)
@@ -72,16 +74,16 @@ class ComputeParts:
             *children.operations(ChildHandlers(self.children, self._tokens, self._furnished, self._settings)),
         ]
 
-    async def _furnished(
-        self, principal: Principal, sandbox: Sandbox, overlays: list[Json], servers: list[Json], base: str
-    ) -> tuple[list[Json], list[Json]]:
-        return await self.furnish(principal, sandbox, overlays, servers, base)
+    async def _furnished(self, principal: Principal, sandbox: Sandbox, asked: SandboxOptions, base: str) -> Json:
+        if not (asked.overlays or asked.servers):
+            return {}
+        return await self.furnish(principal, sandbox, asked.overlays or [], asked.servers or [], base)
 
     async def _told(self, principal: Principal, sandbox_id: str, base: str) -> tuple[list[Json], list[Json]]:
         return await self.furniture(principal, sandbox_id, base)
 
 
-async def _no_furniture(*_: Any, **__: Any) -> tuple[list[Json], list[Json]]:
+async def _no_furniture(*_: Any) -> Json:
     raise Unsupported("overlays and servers are not served")
 
 

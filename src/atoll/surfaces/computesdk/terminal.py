@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from starlette.websockets import WebSocket
 
-from atoll.domain.ids import sandbox_id_of
 from atoll.domain.principal import Principal
 from atoll.services.terminals import Terminals
+from atoll.surfaces.addresses import sandbox_in
 from atoll.surfaces.computesdk.errors import ComputeError
 from atoll.surfaces.operation import WEBSOCKET, Answer, Operation
 from atoll.surfaces.terminal_socket import PARAMETERS, TERMINAL_HEADERS, TERMINAL_TEXT, serve_terminal
@@ -19,8 +19,7 @@ class ComputeTerminal:
         self._terminals = terminals
 
     async def open(self, socket: WebSocket, principal: Principal) -> None:
-        named = socket.path_params["id"]
-        await serve_terminal(socket, principal, self._terminals, sandbox_id_of(named) or named)
+        await serve_terminal(socket, principal, self._terminals, sandbox_in(socket))
 
 
 def operations(terminals: Terminals) -> list[Operation]:

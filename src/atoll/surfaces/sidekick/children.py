@@ -72,10 +72,7 @@ class ChildHandlers:
         try:
             maker = await self._tokens.maker(principal)
             told = self._child(request, made, parent_id)
-            if body.overlays or body.servers:
-                base = self._addresses.base(request)
-                overlays, servers = await self._furnish(maker, made, body.overlays or [], body.servers or [], base)
-                told |= {"overlays": overlays, "servers": servers}
+            told |= await self._furnish(maker, made, body, self._addresses.base(request))
             told["token"] = (await self._tokens.access(maker, made.id)).text
         except BaseException:
             await self._children.abandon(made, request_id=request_id)

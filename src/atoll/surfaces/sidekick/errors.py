@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from atoll.domain.errors import AtollError
 from atoll.surfaces.bodies import json_response
+from atoll.surfaces.dialects import JsonDialect
 from atoll.surfaces.models import AnswerModel
-from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
 
 class SidekickError(AnswerModel):
@@ -18,22 +18,13 @@ class SidekickError(AnswerModel):
     error: str
 
 
-class SidekickDialect:
+class SidekickDialect(JsonDialect):
     """The envelope of every route of this dialect."""
 
     surface = "computesdk"
 
-    def error(self, error: AtollError) -> Response:
-        status, _ = status_and_code(error)
-        return envelope(status, {"error": error.message}, headers_of(error, status))
-
-    def method_not_allowed(self, allowed: list[str]) -> Response:
-        methods = ", ".join(allowed)
-        return envelope(405, {"error": f"this path knows {methods} only"}, {"allow": methods})
-
-    def upgrade_required(self) -> Response:
-        headers = {"upgrade": "websocket", "connection": "upgrade"}
-        return envelope(426, {"error": "this path speaks WebSocket"}, headers)
+    def body(self, status: int, code: str, message: str, error: AtollError | None = None) -> dict[str, Any]:
+        return {"error": message}
 
 
 def done(message: str, data: Any, status: int = 200, **beside: Any) -> Response:

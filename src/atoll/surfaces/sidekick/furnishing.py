@@ -24,7 +24,7 @@ class Furnishing:
 
     async def furnish(
         self, principal: Principal, sandbox: Sandbox, overlays: list[Json], servers: list[Json], base: str
-    ) -> tuple[list[Json], list[Json]]:
+    ) -> Json:
         """Servers wait for all of these overlays. InvalidInput for what cannot be, before anything of it is made."""
         parts = [_checked(OverlayPart, one, "overlays") for one in overlays]
         bodies = [_checked(ServerBody, one, "servers") for one in servers]
@@ -33,10 +33,10 @@ class Furnishing:
         wanted = [(body.spec(), body.overlay_specs()) for body in bodies]
         await self._tools.servers.add(principal, sandbox.id, wanted, all_start=False, waiting_for=waited_for)
         shown, copied = await self.furniture(principal, sandbox.id, base)
-        return (
-            [{name: one[name] for name in _OF_OVERLAYS} for one in copied],
-            [{name: one[name] for name in _OF_SERVERS if name in one} for one in shown],
-        )
+        return {
+            "overlays": [{name: one[name] for name in _OF_OVERLAYS} for one in copied],
+            "servers": [{name: one[name] for name in _OF_SERVERS if name in one} for one in shown],
+        }
 
     async def furniture(self, principal: Principal, sandbox_id: str, base: str) -> tuple[list[Json], list[Json]]:
         """(servers, overlays) of a sandbox."""

@@ -14,6 +14,7 @@ from atoll.services.identity.admin_key import AdminRequired, AdminUnset
 from atoll.services.keys import ExpiredKey
 from atoll.services.workspaces.single_files import NoFile, NoFolder
 from atoll.surfaces.bodies import Invalid
+from atoll.surfaces.dialects import JsonDialect
 from atoll.surfaces.door import NoCredential
 from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.money import dollars, money_json
@@ -71,7 +72,7 @@ class NoSession(NotFound):
         super().__init__("Session not found")
 
 
-class TestbaseDialect:
+class TestbaseDialect(JsonDialect):
     """The envelope of every route of this dialect."""
 
     __test__ = False
@@ -85,17 +86,13 @@ class TestbaseDialect:
         status, body = self._told(error)
         return envelope(status, body, headers_of(error, status))
 
-    def method_not_allowed(self, allowed: list[str]) -> Response:
-        methods = ", ".join(allowed)
-        return _plain(405, f"this path knows {methods} only", {"allow": methods})
-
-    def upgrade_required(self) -> Response:
-        return _plain(426, "this path speaks WebSocket", {"upgrade": "websocket", "connection": "upgrade"})
+    def body(self, status: int, code: str, message: str, error: AtollError | None = None) -> dict[str, Any]:
+        return {"error": HTTPStatus(status).phrase, "message": message}
 
     def _told(self, error: AtollError) -> tuple[int, dict[str, Any]]:
         if isinstance(error, Unauthenticated):
             return _unauthenticated(error)
-        status, _ = status_and_code(error)
+        status, code = status_and_code(error)
         for kind, word in MISSING.items():
             if isinstance(error, kind):
                 return status, {"error": word, "message": error.message}
@@ -109,7 +106,7 @@ class TestbaseDialect:
         if isinstance(error, InvalidInput):
             told = {"error": self.invalid, "message": error.message}
             return status, told | ({"errors": found} if (found := _fields(error)) else {})
-        return status, {"error": HTTPStatus(status).phrase, "message": error.message}
+        return status, self.body(status, code, error.message, error)
 
 
 class AdminDialect(TestbaseDialect):
@@ -160,7 +157,3 @@ def _fields(error: InvalidInput) -> list[dict[str, str]]:
     if isinstance(error, Invalid):
         return [{"field": field, "message": message} for field, message in error.errors]
     return [{"field": error.field, "message": error.message}] if error.field else []
-
-
-def _plain(status: int, message: str, headers: dict[str, str]) -> Response:
-    return envelope(status, {"error": HTTPStatus(status).phrase, "message": message}, headers)
