@@ -1,6 +1,7 @@
-"""Migrates a database again and again, killed with SIGKILL at each of its statements in turn; `test_killed.py` runs it.
+"""Migrates a database again and again, killed with SIGKILL at one of its statements after the other; `test_killed.py`
+runs it.
 
-    python killed_upgrades.py URL
+    python killed_upgrades.py URL FIRST STEP
 
 Prints one JSON list: what each run left, {"killed_at", "revision", "tables"}, the last one not killed (null).
 Imports happen once; each run is a fork, before which no thread and no event loop exists.
@@ -78,9 +79,9 @@ async def look(url: str) -> dict[str, Any]:
         await remote.dispose()
 
 
-def main(url: str) -> None:
+def main(url: str, first: int, step: int) -> None:
     found: list[dict[str, Any]] = []
-    for statement in range(1, STATEMENTS_MAX):
+    for statement in range(first, STATEMENTS_MAX, step):
         killed = killed_at(statement, url)
         found.append({"killed_at": statement if killed else None} | asyncio.run(look(url)))
         if not killed:
@@ -89,4 +90,4 @@ def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
