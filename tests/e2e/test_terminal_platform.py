@@ -16,6 +16,8 @@ from websockets.sync.client import ClientConnection
 
 from tests.e2e.machine import until
 from tests.e2e.server import Server
+from tests.e2e.test_streams import raw, request
+from tests.e2e.test_w04_rfc6455 import BINARY, Peer, ws
 
 LOCAL = {"sandbox_config": {"network": "none"}}
 
@@ -182,3 +184,24 @@ def test_w06_a_reader_that_does_not_read_holds_its_shell_and_no_memory_and_misse
     told = b"".join(seen)
     told = told[told.index(b"1\n2\n") : told.rindex(b"done\n")] + b"done\n"  # without what the shell says of pastes
     assert hashlib.sha256(told).digest() == hashlib.sha256(expected).digest()
+
+
+def test_w06_a_program_that_reads_nothing_holds_who_types_and_no_memory(server: Server) -> None:
+    box, typed = make(server), ws(BINARY, b"x" * 65_536)
+    with raw(server) as sock:
+        sock.sendall(request(server, "GET", f"/sandboxes/{box}/terminal", upgrade=True))
+        peer, shown = Peer(sock), b""
+        assert peer.head().startswith(b"HTTP/1.1 101")
+        # a cooked terminal drops what is too much, and holds nobody
+        sock.sendall(ws(BINARY, b"stty raw -echo; echo re'ady'; exec sleep 1000\r"))
+        while b"ready\n" not in shown:
+            shown += peer.frame()[1]
+        before, sent = rss_bytes(server.pid), 0
+        sock.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            while sent < 64 * 2**20:
+                sock.sendall(typed)
+                sent += len(typed)
+        assert rss_bytes(server.pid) - before < 16 * 2**20
+        assert server.http.get("/health").status_code == 200
+        assert run(server, box, "pgrep", "-x", "sleep")["stdout"]  # it runs on

@@ -28,7 +28,7 @@ PIECE_BYTES = 6 * FRAMES_PER_TURN  # that are parsed at a time: the smallest fra
 MESSAGES_PER_TURN = 16  # that a handler is given before the others have their turn
 PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 15.0  # so that a peer that vanished is noticed before the second ping
-PEER_GONE_MS = 40_000  # bytes that the peer's machine has not acknowledged for so long end the connection
+PEER_GONE_MS = 40_000  # bytes that the peer's machine has not taken for so long end the connection
 LINGER_S, QUIET_S = 2.0, 0.2  # that a peer who broke the rules has to read why, in all and after its last bytes
 CLOSE_BAD_DATA, CLOSE_FLOOD, CLOSE_TOO_LARGE, CLOSE_RESTART = 1007, 1008, 1009, 1012
 LOST = "atoll.lost"  # in a WebSocket's extensions: an Event, set when the connection is gone, read or not
@@ -43,6 +43,7 @@ GONE = "atoll.gone"  # in a request's extensions: takes what is to be called whe
 
 
 ANSWER = "atoll.answer"  # in a request's extensions: answers it in one step, as `Http.answer` says
+LASTS = "atoll.lasts"  # in a request's extensions: says that its answer has no end, as `Http.lasts` does
 
 
 _BODILESS = (204, 304)
@@ -79,7 +80,8 @@ class Http(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {END: self.end, GONE: self.when_gone, ANSWER: self.answer}  # type: ignore[dict-item]
+        extensions: Any = {END: self.end, GONE: self.when_gone, ANSWER: self.answer, LASTS: self.lasts}
+        self.scope["extensions"] = extensions
         self._head_bytes = 0
         if self._deadline is None:
             self._end_in(HEAD_S)
@@ -130,6 +132,11 @@ class Http(HttpToolsProtocol):
         self._when_gone = call
         if call is not None and self.transport.is_closing():
             call()
+
+    def lasts(self) -> None:
+        """A client whose machine vanished is given up in a minute, not in the quarter of an hour that TCP takes. So is
+        one that reads nothing for so long: only for answers that can be asked for again from where they broke off."""
+        _give_up_on_the_silent(self.transport)
 
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
         """The whole answer in one write, for who has the parsed headers of another's, with the body's length among them
@@ -250,9 +257,7 @@ class WebSocket(WebSocketsSansIOProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
         self._lost = asyncio.Event()
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_GONE_MS)
+        _give_up_on_the_silent(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost.set()
@@ -432,6 +437,12 @@ class WebSocket(WebSocketsSansIOProtocol):
             self.transport.close()
             return
         super().shutdown()
+
+
+def _give_up_on_the_silent(transport: BaseTransport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_GONE_MS)
 
 
 def _is_utf8(data: bytes) -> bool:
