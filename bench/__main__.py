@@ -56,7 +56,7 @@ def parts(quick: bool) -> dict[str, Callable[[Report, Server], None]]:
         "exec": lambda report, _: running.execs(report, 3 * n),
         "terminal": lambda report, _: running.terminal_echo(report, 3 * n),
         "terminals": lambda report, up: terminals.terminals(
-            report, up, size=(8 if quick else 64) * 2**20, rounds=1 if quick else 5, idle=20 if quick else 1000
+            report, up, size=(8 if quick else 64) * 2**20, rounds=3 if quick else 5, idle=20 if quick else 1000
         ),
         "file": lambda report, up: running.big_file(report, up.pid, size),
         "sync": lambda report, _: syncing.sync(report, sizes, 1 if quick else 3),
