@@ -6,10 +6,9 @@ The Terminal Platform's Sandbox API calls it. What `/snapshot/*` keeps is that w
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import replace
 
-from atoll.domain.errors import Conflict, InvalidInput
+from atoll.domain.errors import InvalidInput
 from atoll.domain.ids import SANDBOX_ID
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
@@ -25,7 +24,7 @@ OWN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
 class HomeSandboxes:
-    """Makes, finds and deletes them."""
+    """Makes and finds them."""
 
     def __init__(self, sandboxes: Sandboxes, workspaces: Workspaces, names: SandboxNames) -> None:
         self._sandboxes = sandboxes
@@ -52,9 +51,3 @@ class HomeSandboxes:
     async def resolve(self, principal: Principal, ref: str) -> str:
         """The id of the sandbox of that id, or of that id of the caller's own. NotFound."""
         return await self._names.resolve(principal, ref, NAMESPACE)
-
-    async def delete(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> None:
-        """End it, whatever it does, and forget it. Needs `execute`. NotFound."""
-        with suppress(Conflict):  # it has ended by itself
-            await self._sandboxes.kill(principal, sandbox_id, request_id=request_id)
-        await self._sandboxes.remove(principal, sandbox_id, request_id=request_id)

@@ -214,6 +214,12 @@ class Sandboxes:
         await access.lives.move(live, None, event, removed=True)
         await self._endings.drop_log(sandbox_id)
 
+    async def end(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> None:
+        """End it, whatever it does, and forget it: `kill`, and `remove`. Needs `execute`. NotFound."""
+        with contextlib.suppress(Conflict):  # it has ended by itself
+            await self.kill(principal, sandbox_id, request_id=request_id)
+        await self.remove(principal, sandbox_id, request_id=request_id)
+
     async def keepalive(
         self, principal: Principal, sandbox_id: str, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> Sandbox:

@@ -130,7 +130,7 @@ class Children:
             raise InvalidInput("the main sandbox is not deleted here: destroy it by the gateway", field="subdomain")
         if not delete_files:
             await self._own.keep_files(child)
-        await self._own.end(_owner_of(child), child.id, request_id=request_id)
+        await self._sandboxes.end(_owner_of(child), child.id, request_id=request_id)
 
     async def abandon(self, child: Sandbox, *, request_id: str | None = None) -> None:
         """End one that could not be made whole."""
@@ -194,7 +194,7 @@ class Children:
 
     async def _end(self, child: Sandbox) -> None:
         with suppress(AtollError):  # it ends by itself, or the next start looks again
-            await self._own.end(_owner_of(child), child.id)
+            await self._sandboxes.end(_owner_of(child), child.id)
 
 
 def is_childrens(namespace: str | None) -> bool:

@@ -103,12 +103,6 @@ class OwnSandboxes:
             raise
         return made
 
-    async def end(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> None:
-        """End it, whatever it does, and forget it. Needs `execute`. NotFound."""
-        with suppress(Conflict):  # it has ended by itself
-            await self._sandboxes.kill(principal, sandbox_id, request_id=request_id)
-        await self._sandboxes.remove(principal, sandbox_id, request_id=request_id)
-
     async def keep_files(self, sandbox: Sandbox) -> None:
         """Its workspace is to outlive it, as any other that its owner has."""
         for mount in sandbox.spec.workspaces:
@@ -120,7 +114,7 @@ class OwnSandboxes:
     async def abandon(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> None:
         """End one that could not be made whole; what keeps it from ending is the reconciler's."""
         with suppress(AtollError):
-            await asyncio.shield(self.end(principal, sandbox_id, request_id=request_id))
+            await asyncio.shield(self._sandboxes.end(principal, sandbox_id, request_id=request_id))
 
     async def snapshot(
         self, principal: Principal, sandbox_id: str, name: str | None, metadata: Mapping[str, Any] | None = None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atoll.domain.errors import Conflict, InvalidInput
+from atoll.domain.errors import InvalidInput
 from atoll.domain.event import EventQuery
 from atoll.domain.ids import compute_id
 from atoll.domain.principal import Principal
@@ -72,10 +70,7 @@ class ComputeHandlers:
         return json_response(self._told(request, stopped))
 
     async def delete(self, request: Request, principal: Principal) -> Response:
-        sandbox_id, request_id = sandbox_in(request), trace_of(request.scope).request_id
-        with suppress(Conflict):  # it has ended by itself
-            await self._sandboxes.kill(principal, sandbox_id, request_id=request_id)
-        await self._sandboxes.remove(principal, sandbox_id, request_id=request_id)
+        await self._sandboxes.end(principal, sandbox_in(request), request_id=trace_of(request.scope).request_id)
         return json_response({"deleted": True})
 
     async def events(self, request: Request, principal: Principal) -> Response:

@@ -92,7 +92,7 @@ class GatewayHandlers:
         return _ok(await self._told(request, principal, sandbox))
 
     async def destroy(self, request: Request, principal: Principal) -> Response:
-        await self._own.end(principal, sandbox_in(request), request_id=trace_of(request.scope).request_id)
+        await self._sandboxes.end(principal, sandbox_in(request), request_id=trace_of(request.scope).request_id)
         return json_response({"success": True})
 
     async def extend(self, request: Request, principal: Principal) -> Response:

@@ -143,7 +143,7 @@ class SandboxHandlers:
         ref = request.path_params["id"]
         try:
             sandbox_id = await self._homes.resolve(principal, ref)
-            await self._homes.delete(principal, sandbox_id, request_id=trace_of(request.scope).request_id)
+            await self._sandboxes.end(principal, sandbox_id, request_id=trace_of(request.scope).request_id)
         except NotFound:
             raise NotFound(f"sandbox {ref} not found") from None
         return json_response({"message": f"Sandbox {ref} deleted successfully."})
