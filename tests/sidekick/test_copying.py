@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,56 @@ async def test_to_look_tells_what_a_copy_has_made_and_makes_nothing(
     left = ("node_modules", "src", "src/deep", "src/deep/a")
     assert [(one.kind, one.path) for one in found] == [(one.kind, one.path) for one in made if one.path in left]
     assert sorted(target.rglob("*")) == before
+
+
+def test_what_a_copy_made_that_found_too_much_is_told_all_the_same(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "ENTRIES_MAX", 4)
+    target = tmp_path / "t"
+
+    def told(**more: Any) -> tuple[list[str], str]:
+        connection = Connection()
+        copying.copy(Sidekick(), connection, {"source": str(source), "target": str(target), **more})  # type: ignore[arg-type]
+        connection.end()
+        return connection.made, connection.how
+
+    made, how = told()
+    assert (len(made), how) == (4, "too_large")
+    assert told(look=True) == (made, "finished")
+
+
+class Connection:
+    """One that takes everything, and how the copy on it ended."""
+
+    room, closed = True, False
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.how = ""
+        self.end: Callable[[], None] = lambda: None
+
+    def when_closed(self, end: Callable[[], None]) -> None:
+        self.end = end
+
+    def send_json(self, _kind: int, told: Any) -> None:
+        self.made += [path for _, path, _, _ in told["made"]]
+
+    def finish(self, _told: Any) -> None:
+        self.how = "finished"
+
+    def refuse(self, refused: Any) -> None:
+        self.how = refused.code
+
+
+class Sidekick:
+    copies = 0
+
+    def __init__(self) -> None:
+        self.loop = self
+
+    def after(self, _seconds: float, call: Callable[[], None]) -> None:
+        call()
 
 
 async def test_f02_links_in_the_target_lead_nowhere(sidekick: RunningSidekick, source: Path, tmp_path: Path) -> None:

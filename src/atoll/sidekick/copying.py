@@ -197,6 +197,8 @@ class _Copy:
     def _one(self, source: int, target: int, name: str, path: str) -> Generator[None, None, bool]:
         """Whether it is a folder to go into."""
         if self._files + self._folders >= ENTRIES_MAX:
+            if self._look:
+                return False  # here the copy ended
             raise Refused("too_large", f"source {self._source!r}: more than {ENTRIES_MAX} entries", "source")
         try:
             info = os.stat(name, dir_fd=source, follow_symlinks=False)
