@@ -81,6 +81,24 @@ def test_errors_of_that_dialect_have_their_sentence() -> None:
         assert (type(error), error.message) == (kind, "a sentence")
 
 
+@pytest.mark.parametrize(
+    ("detail", "field", "message"),
+    [
+        ('[{"loc": ["body", "rating"], "msg": "too high"}, {"loc": ["body", "a"]}]', "rating", "rating: too high"),
+        ('[{"loc": ["body", "tags", 0], "msg": "tags.0 is odd"}]', "tags.0", "tags.0 is odd"),
+        ('[{"loc": ["body", "max_price"], "msg": "dear"}]', "max_price_usd", "max_price_usd: dear"),
+        ('[{"loc": ["body"], "msg": "no JSON"}]', None, "no JSON"),
+        ("[]", None, "the request is not valid"),
+        ("[1]", None, "the request is not valid"),
+        ('"a sentence"', None, "a sentence"),
+    ],
+)
+def test_a_list_of_what_is_wrong_is_told_as_its_first_sentence(detail: str, field: str | None, message: str) -> None:
+    error = error_of(422, b'{"detail": %s}' % detail.encode())
+    assert isinstance(error, InvalidInput)
+    assert (error.field, error.message) == (field, message)
+
+
 def test_words_of_a_command_line() -> None:
     words = ["A", "grp_1/A=B", "A=/run/secrets/x", "broker:A", "broker:A=B"]
     assert amounts.secrets(words) == [

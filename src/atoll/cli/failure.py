@@ -42,6 +42,8 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "depth": ("--depth", ""),
     "limit": ("--limit", ""),
     "folder": ("the folder", ""),
+    "max_price_usd": ("--max-price", ""),
+    "price_usd": ("--price", ""),
     "url": ("ATOLL_URL", ""),
     "api_key": ("ATOLL_API_KEY", ""),
 }

@@ -61,10 +61,11 @@ def search(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Text in the name or the description.")] = "",
     tag: Tags = None,
     author: Annotated[str | None, typer.Option("--author", help="Only this author's.")] = None,
+    max_price: Annotated[float | None, typer.Option("--max-price", help="What a run may cost, in dollars.")] = None,
     as_json: output.Json = False,
 ) -> None:
     """Find workers, the most installed first."""
-    found = asyncio.run(_market().search(text, tags=tag or (), author=author))
+    found = asyncio.run(_market().search(text, tags=tag or (), author=author, max_price_usd=max_price))
     if as_json:
         output.print_json(list(found))
         return

@@ -68,13 +68,14 @@ class WorkerUse:
 
 @dataclass(frozen=True, slots=True)
 class WorkerQuery:
-    """Which are sought: that text in the name or the description, in any case, and any of the tags; those that are
-    public, and the `seer`'s own."""
+    """Which are sought: that text in the name or the description, in any case, any of the tags, and a run that costs
+    no more than that; those that are public, and the `seer`'s own."""
 
     seer: str
     text: str = ""
     tags: tuple[str, ...] = ()
     author: str | None = None
+    price_max_micro_usd: int | None = None
 
 
 def sought_in(worker: Worker) -> str:

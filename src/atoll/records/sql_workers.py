@@ -90,6 +90,8 @@ class SqlWorkers(SqlStore, WorkerRecords):
             wanted = wanted.where(or_(*tagged))
         if query.author is not None:
             wanted = wanted.where(workers.c.author == query.author)
+        if query.price_max_micro_usd is not None:
+            wanted = wanted.where(workers.c.price_micro_usd <= query.price_max_micro_usd)
         order = workers.c.installs.desc(), workers.c.created_at.desc(), workers.c.id
         return await self._all(wanted.order_by(*order).limit(limit).offset(offset), _of)
 

@@ -35,6 +35,8 @@ _ARGUMENTS: dict[str, tuple[str, float]] = {
     "workspaceId": ("workspace", 1),
     "sessionId": ("session_id", 1),
     "mcpServers": ("mcp_servers", 1),
+    "max_price": ("max_price_usd", 1),
+    "pricing.per_run": ("price_usd", 1),
 }
 _WITHIN = re.compile(r"must be within ([-+.\de]+)\.\.([-+.\de]+|inf)")
 

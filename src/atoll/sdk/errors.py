@@ -124,7 +124,18 @@ def _problem(body: bytes) -> dict[str, Any]:
         text = body.decode("utf-8", "replace").strip()
         # A proxy's HTML page says nothing that helps; a line of text does.
         return {"error": text[:_SHOWN_CHARS]} if text and not text.startswith("<") else {}
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    found = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    return _of_list(found) if isinstance(found.get("detail"), list) else found
+
+
+def _of_list(problem: dict[str, Any]) -> dict[str, Any]:
+    """`{detail: [{loc, msg}]}`, as the Cloud Terminal Platform's routes tell it, in the words of the others."""
+    listed = cast("list[Any]", problem["detail"])
+    first = cast("dict[str, Any]", listed[0]) if listed and isinstance(listed[0], dict) else {}
+    where: object = first.get("loc")
+    field = ".".join(map(str, cast("list[object]", where)[1:])) if isinstance(where, list) else ""  # after `body`
+    message = str(first.get("msg") or "the request is not valid")
+    return {"field": field, "error": message if message.startswith(field) else f"{field}: {message}"}
 
 
 def _field(problem: dict[str, Any]) -> str | None:

@@ -70,6 +70,7 @@ class MemoryWorkers(MemoryEvents, WorkerRecords):
             and query.text.casefold() in sought_in(one)
             and (not query.tags or set(query.tags) & set(one.tags))
             and query.author in (None, one.author)
+            and (query.price_max_micro_usd is None or one.price_micro_usd <= query.price_max_micro_usd)
         ]
         found.sort(key=lambda one: (-one.installs, -one.created_at.timestamp(), one.id))
         return found[offset : offset + limit]

@@ -88,6 +88,12 @@ class WorkersConformance:
         assert sum(isinstance(one, QuotaExceeded) for one in await together(*adds)) == 3
         assert len(await stores[0].search_workers(ALL)) == 2
 
+    async def test_a_search_finds_what_costs_no_more_than_that(self, records: Records) -> None:
+        free, dear = [await published(records, worker(name, price_micro_usd=n)) for name, n in (("a", 0), ("b", 5))]
+        for most, ids in ((0, {free.id}), (4, {free.id}), (5, {free.id, dear.id}), (None, {free.id, dear.id})):
+            query = replace(ALL, price_max_micro_usd=most)
+            assert {each.id for each in await records.search_workers(query)} == ids, most
+
     async def test_a_search_finds_text_in_any_case_and_any_of_the_tags(self, records: Records) -> None:
         one = await published(records, worker("Alpha", description="50% of É_x", tags=("text", "a b")))
         two = await published(records, worker("beta", created_at=SOON, tags=("b",)))

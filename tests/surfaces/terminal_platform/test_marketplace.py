@@ -69,6 +69,15 @@ async def test_a_worker_is_published_found_and_looked_at_as_the_seed_says(market
     assert unknown == await market.ask("GET", "/nonsense", status=404) == {"detail": "Worker not found"}
 
 
+async def test_a_search_is_bounded_by_price(market: Market) -> None:
+    free, dear = await market.publish("free"), await market.publish("dear", **PRICE)
+    for most, found in (("0", [free]), ("0.249999", [free]), ("0.25", [dear, free])):
+        assert await market.ask("GET", f"/search?max_price={most}") == {"results": found}, most
+    for most in ("-1", "x", "", "NaN", "1e99", "0.0000001"):
+        refused = await market.ask("GET", f"/search?max_price={most}", BOB, 422)
+        assert refused["detail"][0]["loc"][-1] == "max_price", most
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
@@ -182,6 +191,7 @@ async def test_the_price_goes_to_the_author_once_and_both_sides_see_it(market: M
     assert (earned["type"], earned["amount"], earned["balanceAfter"]) == ("worker_earning", 0.25, 0.25)
     assert spent["description"] == earned["description"] == "A run of summarise 1.0.0"
     assert earned["metadata"] == {"worker": worker["worker_id"], "version": "1.0.0", "run": ran["run_id"]}
+    assert spent["metadata"].items() >= (earned["metadata"] | {"payee": ALICE_ID, "earned": 0.25}).items()
 
 
 async def test_whoever_cannot_pay_gets_402_and_no_sandbox(market: Market) -> None:

@@ -49,10 +49,19 @@ class AsyncMarketplace:
         return worker_of(await self._api.call("POST", f"{BASE}/publish", body, once=True))
 
     async def search(
-        self, text: str = "", *, tags: Sequence[str] = (), author: str | None = None, limit: int = 100
+        self,
+        text: str = "",
+        *,
+        tags: Sequence[str] = (),
+        author: str | None = None,
+        max_price_usd: float | None = None,
+        limit: int = 100,
     ) -> Sequence[WorkerInfo]:
-        """Those with that text in the name or the description and any of the tags, the most installed first."""
+        """Those with that text in the name or the description and any of the tags, whose run costs no more than
+        `max_price_usd`; the most installed first."""
         wanted = {"q": text or None, "tags": ",".join(tags) or None, "author": author, "limit": limit}
+        if max_price_usd is not None:
+            wanted["max_price"] = f"{max_price_usd:f}"
         answer = await self._api.call("GET", target_of(f"{BASE}/search", **wanted))
         return [worker_of(value) for value in answer["results"]]
 

@@ -130,12 +130,14 @@ class Marketplace:
         tags: Sequence[str] = (),
         *,
         author: str | None = None,
+        price_max_micro_usd: int | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> Sequence[Worker]:
-        """Those with that text in name or description and any of the tags, the most installed first. Needs `read`."""
+        """Those with that text in name or description and any of the tags, whose current version's run costs no more
+        than that, the most installed first. Needs `read`."""
         principal.require(Scope.READ)
-        query = WorkerQuery(principal.id, text, tuple(tags), author)
+        query = WorkerQuery(principal.id, text, tuple(tags), author, price_max_micro_usd)
         return await self._records.search_workers(query, limit=max(0, min(limit, SEARCH_MAX)), offset=max(0, offset))
 
     async def install(self, principal: Principal, worker_id: str) -> Worker:

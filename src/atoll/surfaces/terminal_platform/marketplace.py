@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atoll.domain.errors import InvalidInput
+from atoll.domain.money import micro_usd
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import NetworkMode, Resources
 from atoll.domain.worker import Worker
@@ -27,6 +28,7 @@ from atoll.surfaces.words import words
 Q = Parameter("q", "text in the name or the description, in any case", max_chars=256)
 TAGS = Parameter("tags", "any of these, with commas between them", max_chars=4096)
 AUTHOR = Parameter("author", "only this author's", max_chars=128)
+MAX_PRICE = Parameter("max_price", "what a run may cost, in dollars; 0: free ones", max_chars=32)
 LIMIT = Parameter("limit", "how many at most", int, minimum=1, maximum=1000)
 OFFSET = Parameter("offset", "how many to leave out", int, minimum=0, maximum=1_000_000)
 VERSION = Parameter("version", "this version instead of the current one", max_chars=256)
@@ -152,6 +154,7 @@ class MarketplaceHandlers:
             Q.text(request) or "",
             tags,
             author=AUTHOR.text(request),
+            price_max_micro_usd=_price_in(MAX_PRICE.text(request)),
             limit=LIMIT.number(request) or 100,
             offset=OFFSET.number(request) or 0,
         )
@@ -206,7 +209,14 @@ def _stdin(value: Any) -> bytes:
 def _price(value: Any) -> int | None:
     if value is None:
         return None
-    amount = amount_of(value, field="max_price")
+    return _checked(amount_of(value, field="max_price"))
+
+
+def _price_in(text: str | None) -> int | None:
+    return None if text is None else _checked(micro_usd(text, field="max_price"))
+
+
+def _checked(amount: int | None) -> int:
     if amount is None or amount < 0:
         raise InvalidInput("max_price must be a number of dollars, 0 or more", field="max_price")
     return amount
@@ -266,7 +276,7 @@ def marketplace_operations(marketplace: Marketplace, settings: Settings) -> list
         Operation(
             "GET", "/marketplace/search", of.search, "searchWorkers", "Find workers",
             answers=(Answer(200, "those found, the most installed first", WorkersAnswer),),
-            parameters=(Q, TAGS, AUTHOR, LIMIT, OFFSET), errors=(400, 422, 503, 504), tag=tag, error=error,
+            parameters=(Q, TAGS, AUTHOR, MAX_PRICE, LIMIT, OFFSET), errors=(400, 422, 503, 504), tag=tag, error=error,
         ),
         Operation(
             "GET", path, of.get, "getWorker", "Look at a worker", answers=(worker,), parameters=(VERSION,),

@@ -92,9 +92,14 @@ def shown_transfer(transfer: Transfer, key: str) -> Json:
         "amount": usd(amount),
         "balanceAfter": usd(transfer.balance_after),
         "description": transfer.description or None,
-        "metadata": dict(transfer.detail) or None,
+        "metadata": _metadata(transfer) or None,
         "timestamp": transfer.at,
     }
+
+
+def _metadata(transfer: Transfer) -> Json:
+    found = dict(transfer.detail)
+    return found | {"earned": usd(found["earned"])} if "earned" in found else found  # in dollars, as all amounts
 
 
 def shown_workspace(total: UseTotal, workspace: str) -> Json:
