@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from atoll.domain import crash
 from atoll.domain.sandbox import SandboxState
+from atoll.services.daemon import own_sandboxes
 from atoll.services.daemon.own_sandboxes import NAME_PREFIX, TAG
 from atoll.testing.fake_runtime import FakeHost
 from atoll.testing.memory_blobs import MemoryBlobs
@@ -95,6 +96,23 @@ async def test_one_that_begins_as_a_snapshot_ends_with_its_sandbox_from_its_firs
         assert at.is_set()
         (left,) = [one for one in workspaces(house) if one.id != source]
         assert TAG in left.tags  # so that the next start finds it
+
+
+async def test_what_the_end_of_a_server_left_a_moment_ago_goes_without_another_restart(
+    open_house: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = MemoryVault()
+    monkeypatch.setattr(conftest, "MemoryVault", lambda: vault)
+    parts: dict[str, Any] = {"records": MemoryRecords(), "host": FakeHost(), "blobs": MemoryBlobs()}
+    async with open_house(keep=True, **parts) as house:
+        rest = {"name": NAME_PREFIX + "0" * 16, "tags": [TAG]}
+        left = (await house.call("POST", "/v1/workspaces", json=rest)).json()["id"]
+        stays = workspace_of(house, (await made(house))["sandboxId"])
+    monkeypatch.setattr(own_sandboxes, "UNUSED_S", 1.0)
+    fresh = parts["records"]._workspaces[left]
+    parts["records"]._workspaces[left] = replace(fresh, updated_at=datetime.now(UTC))
+    async with open_house(**parts) as house:
+        await soon(house, {stays})
 
 
 async def test_after_a_restart_tokens_hold_and_what_lost_its_sandbox_goes(

@@ -70,14 +70,19 @@ class OwnSandboxes:
         self._workspaces = workspaces
         self._clock = clock
         self._background = Background()
+        self._later: asyncio.TimerHandle | None = None
         sandboxes.hear_of_ends(self._ended)
 
     async def start(self) -> None:
-        """Delete the workspaces of sandboxes that ended while no server was there."""
-        self._background.spawn(self._sweep(), "workspaces of ended sandboxes")
+        """Delete the workspaces of sandboxes that ended while no server was there; and later those that the end of a
+        server left a moment ago, once nobody can be about to mount them any more."""
+        self._begin_sweep()
+        self._later = asyncio.get_running_loop().call_later(1.1 * UNUSED_S, self._begin_sweep)
 
     async def close(self) -> None:
         """What is under way gets a moment. A second call does nothing."""
+        if self._later is not None:
+            self._later.cancel()
         await self._background.close(CLOSE_S)
 
     async def create(self, principal: Principal, asked: Asked, *, request_id: str | None = None) -> Sandbox:
@@ -190,6 +195,9 @@ class OwnSandboxes:
         states = {SandboxState.SUSPENDED, SandboxState.FAILED}
         found = await self._records.list_sandboxes(owner=workspace.owner, states=states, limit=SANDBOXES_MAX)
         return any(_has(one, workspace.id) for one in found)
+
+    def _begin_sweep(self) -> None:
+        self._background.spawn(self._sweep(), "workspaces of ended sandboxes")
 
     async def _sweep(self) -> None:
         before = self._clock() - timedelta(seconds=UNUSED_S)
