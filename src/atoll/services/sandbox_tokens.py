@@ -76,9 +76,16 @@ class SandboxTokens:
         self._opened: OrderedDict[str, SandboxToken] = OrderedDict()  # terminal tokens that let somebody in, by hash
 
     async def mint(
-        self, principal: Principal, sandbox_id: str, *, kind: TokenKind, lasts_s: float, description: str = ""
+        self,
+        principal: Principal,
+        sandbox_id: str,
+        *,
+        kind: TokenKind,
+        lasts_s: float,
+        description: str = "",
+        id: str | None = None,
     ) -> NewToken:
-        """A token with the principal's own scopes, for that sandbox alone.
+        """A token with the principal's own scopes, for that sandbox alone. With an `id`: Conflict while there is one.
 
         NotFound for a sandbox that is not the principal's, or has ended. Forbidden for a session or terminal token that
         wants to make session tokens, and for a terminal token that wants to make any. InvalidInput names the field.
@@ -93,7 +100,7 @@ class SandboxTokens:
             raise Forbidden("this credential may do nothing with the sandbox")
         now, text = self._clock(), new_token_text(kind)
         token = SandboxToken(
-            id=new_id("stk"),
+            id=id or new_id("stk"),
             hash=hash_key(text),
             sandbox=sandbox.id,
             kind=kind,

@@ -191,11 +191,13 @@ class TokenHandlers:
         """What older daemons gave to whoever came first: here to one who is known already, and once."""
         sandbox_id = request.path_params["id"]
         await self._sandboxes.get(principal, sandbox_id)
-        if any(one.description == ONCE for one in await self._tokens.list(principal, sandbox_id)):
-            raise Conflict("a token was issued already")
-        made = await self._tokens.mint(
-            principal, sandbox_id, kind=TokenKind.SESSION, lasts_s=SESSION_S, description=ONCE
-        )
+        id = f"stk_{sandbox_id.removeprefix('sess_'):0>24}"  # one of a kind, however many ask at once
+        try:
+            made = await self._tokens.mint(
+                principal, sandbox_id, kind=TokenKind.SESSION, lasts_s=SESSION_S, description=ONCE, id=id
+            )
+        except Conflict:
+            raise Conflict("a token was issued already") from None
         data = {"token": made.text, "expires_in": round(SESSION_S), "usage": "Authorization: Bearer <token>"}
         return json_response({"message": "Token issued", "data": data}, 201, NO_STORE)
 
