@@ -110,8 +110,8 @@ class Processes:
         max_output_bytes: int = 8 * 2**20,
         begun: Callable[[], None] | None = None,
     ) -> RunResult:
-        """Start, tell `begun`, feed stdin, collect up to `max_output_bytes` of each stream, wait for the end. Needs
-        `execute`.
+        """Start, tell `begun` unless there is no such program, feed stdin, collect up to `max_output_bytes` of each
+        stream, wait for the end. Needs `execute`.
 
         Cancelling the call ends the process. Its exit says `timed_out` when `spec.timeout_s` ended it. Interrupted when
         the sandbox ends before the command does.
@@ -126,7 +126,7 @@ class Processes:
         within_s = None if spec.timeout_s is None else spec.timeout_s + access.limits.call_s
         spec = await self._given(principal, live, spec)
         stream = await self._start(live, replace(spec, stdin=True) if stdin else spec)
-        if begun is not None:
+        if begun is not None and stream.pid:
             begun()
         try:
             async with access.inside(live, "the command", within_s=within_s):

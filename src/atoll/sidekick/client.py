@@ -93,7 +93,7 @@ class ProcessStream:
     def __init__(self, link: Link, process_id: str, pid: int, offset: int) -> None:
         self._link = link
         self.id = process_id
-        self.pid = pid
+        self.pid = pid  # 0: there was no program to start
         self.offset = offset  # of the next output byte; stdout and stderr counted together, in order of arrival
         self.first_offset = offset  # where the replay really started: more than asked for when the ring moved on
         self.exit: Exit | None = None  # set once iteration has ended

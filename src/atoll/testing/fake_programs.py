@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from atoll.domain.errors import AtollError
 from atoll.sidekick.protocol import STDERR, STDOUT
@@ -58,9 +58,13 @@ async def run(context: Context) -> int:
         return leave.code
 
 
+def program_of(argv: Sequence[str]) -> Command | None:
+    """None where there is none of that name."""
+    return PROGRAMS.get(argv[0].rsplit("/", 1)[-1])
+
+
 async def _call(context: Context, argv: list[str]) -> int:
-    name = argv[0].rsplit("/", 1)[-1]
-    program = PROGRAMS.get(name)
+    program = program_of(argv)
     if program is None:
         await context.process.complain(f"{argv[0]}: command not found")
         return 127

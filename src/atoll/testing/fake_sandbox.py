@@ -15,7 +15,7 @@ from atoll.domain.sandbox import NetworkMode, SandboxSpec, Usage
 from atoll.sidekick.client import GateStream
 from atoll.testing.fake_layers import load_layer
 from atoll.testing.fake_processes import FakeProcess
-from atoll.testing.fake_programs import Context, run
+from atoll.testing.fake_programs import Context, program_of, run
 from atoll.testing.fake_trees import FakeTrees, TreeFiles
 
 ENDED_KEPT = 32
@@ -52,7 +52,8 @@ class FakeSandbox:
             self._count += 1
             process_id = f"p{self._count}"
         own = self.spec.given.env if process_id == MAIN else {}
-        process = FakeProcess(process_id, 100 + self._count, spec, cwd, {**self.spec.env, **own, **spec.env})
+        pid = 0 if program_of(spec.argv) is None else 100 + self._count
+        process = FakeProcess(process_id, pid, spec, cwd, {**self.spec.env, **own, **spec.env})
         if self.frozen:
             process.running.clear()
         self.processes[process_id] = process

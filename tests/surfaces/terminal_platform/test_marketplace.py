@@ -216,6 +216,15 @@ async def test_a_run_that_cannot_start_costs_nothing(market: Market, monkeypatch
     assert await market.money(ALICE_ID) == (0, 0, 0)
 
 
+async def test_a_worker_whose_program_is_missing_costs_nothing(market: Market) -> None:
+    worker = await market.publish(command=["no-such-program"], **PRICE)
+    await market.give(BOB_ID, 1)
+    ran = await market.ask("POST", f"/{worker['worker_id']}/run", json=SEEN)
+    assert (ran["status"], ran["exit_code"], ran["charged"]) == ("failed", 127, 0)
+    assert await market.money(BOB_ID) == (1_000_000, 0, 0)
+    assert await market.money(ALICE_ID) == (0, 0, 0)
+
+
 async def test_a_run_that_fails_or_times_out_is_paid_since_its_author_did_what_there_was_to_do(market: Market) -> None:
     await market.give(BOB_ID, 1)
     for name, command, status in (("fails", ["false"], "failed"), ("lasts", ["sleep", "60"], "timed_out")):

@@ -144,7 +144,7 @@ class WorkerRuns:
                         await settle(sandbox)
                     raise
                 crash.point("marketplace.ran")
-                charged = await settle(sandbox)
+                charged = await settle(sandbox) if begun.is_set() else 0
                 await self._note(worker, principal, run_id, sandbox, result)
                 return WorkerRun(run_id, worker, sandbox, result, charged)
             finally:

@@ -40,6 +40,10 @@ class ProcessChecks(Suite):
         result = await inside.run(ProcessSpec(("no-such-program",)))
         assert result.exit.code == 127
         assert b"no-such-program" in result.stderr
+        started, missing = [await inside.start(ProcessSpec((name,))) for name in ("true", "no-such-program")]
+        for stream in (started, missing):
+            await stream.close()
+        assert started.pid > 0 and missing.pid == 0
 
     async def test_arguments_arrive_as_they_are(self, inside: SidekickClient) -> None:
         result = await inside.run(ProcessSpec(("echo", "a b", "$HOME", "*", "ü", "'")))
