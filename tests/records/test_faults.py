@@ -21,10 +21,11 @@ from atoll.domain import crash
 from atoll.domain.errors import Conflict, InvalidInput, Unavailable
 from atoll.domain.ids import SANDBOX_ID
 from atoll.records import group_commit, postgres, sql, sqlite
-from atoll.records.prepared import Prepared, translated
+from atoll.records.prepared import translated
 from atoll.records.sql import SqlRecords, open_records
 from atoll.testing import workspace_records_examples as examples
 from atoll.testing.records_conformance import at_most, event, key, sandbox, together
+from tests.records.failing import failing
 from tests.records.postgres import PostgresServer, server_or_skip
 
 TIMEOUT_S = 0.5
@@ -38,22 +39,6 @@ async def opened(url: str) -> AsyncIterator[SqlRecords]:
         yield records
     finally:
         await records.close()
-
-
-@contextmanager
-def failing(monkeypatch: pytest.MonkeyPatch, statement: Prepared, errors: list[Exception]) -> Iterator[None]:
-    """The statement works, and then raises the next of `errors`, until they are used up."""
-    run = Prepared.run
-
-    def fail(self: Prepared, connection: Any, values: Any) -> int:
-        changed = run(self, connection, values)
-        if self is statement and errors:
-            raise errors.pop(0)
-        return changed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Prepared, "run", fail)
-        yield
 
 
 async def assert_empty(records: SqlRecords) -> None:

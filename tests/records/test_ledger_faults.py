@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from atoll.records.ledger_proof import prove
 from atoll.records.prepared import Prepared, translated
 from atoll.records.sql import SqlRecords, open_records
 from atoll.testing.ledger_conformance import T0, credit, event, use, wanted
+from tests.records.failing import failing
 from tests.records.migrated import migrated_sqlite
 
 # Every statement that writes in a posting, and the first of those behind it.
@@ -62,22 +62,6 @@ async def records(url: str) -> AsyncIterator[SqlRecords]:
     await records.transfer(credit(100), event())
     yield records
     await records.close()
-
-
-@contextmanager
-def failing(monkeypatch: pytest.MonkeyPatch, statement: Prepared, errors: list[Exception]) -> Iterator[None]:
-    """The statement works, and then raises the next of `errors`, until they are used up."""
-    run = Prepared.run
-
-    def fail(self: Prepared, connection: Any, values: Any) -> int:
-        changed = run(self, connection, values)
-        if self is statement and errors:
-            raise errors.pop(0)
-        return changed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Prepared, "run", fail)
-        yield
 
 
 def passing(url: str) -> list[Exception]:

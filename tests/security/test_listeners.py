@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from atoll.domain.key import KeyKind, Scope
+from atoll.domain.key import Scope
 from atoll.surfaces.listeners import SERVICES
 from atoll.surfaces.operation import Operation
 from atoll.testing.memory_records import MemoryRecords
 from tests.security.calling import knock, line, unnamed
 from tests.security.route import ADMIN_KEY, PUBLIC
 from tests.security.routes import ANYBODYS, ROUTES
-from tests.security.test_tenancy import ADMIN_TEXT, REFUSALS, RealKeys, Town, state
-from tests.security.things import MAKERS, NOBODYS, Tenant
+from tests.security.test_tenancy import ADMIN_TEXT, REFUSALS, RealKeys, Town, settled, state
+from tests.security.things import NOBODYS
 from tests.surfaces.conftest import House, Opener, open_house  # noqa: F401
 from tests.surfaces.test_listeners import beside
 
@@ -36,15 +36,7 @@ async def town(open_house: Opener) -> AsyncIterator[tuple[Town, dict[str, str]]]
         ) as house,
         beside(house.app) as urls,
     ):  # fmt: skip
-        tenants: list[Tenant] = []
-        owner = await keys.create("operator", kind=KeyKind.OWNER)
-        for name in ("alice", "bob"):
-            made = await keys.create(name)
-            tenant = Tenant(name, made.key.id, made.text, {"principal": made.key.id}, admin=owner.text)
-            for make in MAKERS:
-                tenant.has |= await make(house, tenant)
-            tenants.append(tenant)
-        yield Town(house, keys, *tenants), urls
+        yield await settled(house, keys), urls
 
 
 def at(house: House, url: str) -> House:

@@ -69,6 +69,19 @@ class Town:
         return made.text
 
 
+async def settled(house: House, keys: Keys) -> Town:
+    """Alice and bob in that house."""
+    owner = await keys.create("operator", kind=KeyKind.OWNER)
+    tenants: list[Tenant] = []
+    for name in ("alice", "bob"):
+        made = await keys.create(name)
+        tenant = Tenant(name, made.key.id, made.text, {"principal": made.key.id}, admin=owner.text)
+        for make in MAKERS:
+            tenant.has |= await make(house, tenant)
+        tenants.append(tenant)
+    return Town(house, keys, *tenants)
+
+
 @pytest.fixture
 async def town(open_house: Opener) -> AsyncIterator[Town]:  # noqa: F811
     records = MemoryRecords()
@@ -81,15 +94,7 @@ async def town(open_house: Opener) -> AsyncIterator[Town]:  # noqa: F811
         auth={"registration": True},
         sandboxes={"mount_roots": [str(Path(__file__).resolve().parent)]},
     ) as house:
-        tenants: list[Tenant] = []
-        owner = await keys.create("operator", kind=KeyKind.OWNER)
-        for name in ("alice", "bob"):
-            made = await keys.create(name)
-            tenant = Tenant(name, made.key.id, made.text, {"principal": made.key.id}, admin=owner.text)
-            for make in MAKERS:
-                tenant.has |= await make(house, tenant)
-            tenants.append(tenant)
-        yield Town(house, keys, *tenants)
+        yield await settled(house, keys)
 
 
 async def state(town: Town) -> tuple[Any, ...]:

@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 
-from atoll.surfaces import transport
+from tests.surfaces.bare_server import serving
 
 TEXT, BINARY, CLOSE, PING, PONG, CONTINUE = 1, 2, 8, 9, 10, 0
 MASK = b"\x37\xfa\x21\x3d"
@@ -24,26 +23,10 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.send", "text": message.get("text"), "bytes": message.get("bytes")})
 
 
-class _Server(uvicorn.Server):
-    async def serve(self, sockets: Any = None) -> None:
-        await self._serve(sockets)
-
-
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    config = uvicorn.Config(
-        echo, port=0, http=transport.Http, ws=transport.WebSocket, loop="none", lifespan="off", log_config=None,
-        ws_max_size=2**20, ws_per_message_deflate=False,
-    )  # fmt: skip
-    server = _Server(config)
-    task = asyncio.create_task(server.serve())
-    for _ in range(1000):
-        if server.started:
-            break
-        await asyncio.sleep(0.005)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    await task
+    async with serving(echo) as port:
+        yield port
 
 
 class Peer:

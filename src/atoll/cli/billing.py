@@ -46,10 +46,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def account(
-    subject: Annotated[
-        str | None,
-        typer.Argument(metavar="[ID]", help="A user's name, or anybody's id.", show_default=False),
-    ] = None,
+    subject: options.AnySubject = None,
     data: options.DataFolder = None,
     as_json: output.Json = False,
 ) -> None:

@@ -127,16 +127,7 @@ def _progress(quiet: bool) -> Generator[Start]:
     if quiet or not sys.stderr.isatty():
         yield lambda what, total: lambda moved: None
         return
-    from rich import progress as bars
-
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.DownloadColumn(binary_units=True),
-        bars.TransferSpeedColumn(),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, console=output.console(stderr=True), transient=True) as shown:
+    with output.progress() as shown:
 
         def start(what: str, total: int | None) -> Callable[[int], None]:
             task = shown.add_task(what, total=total)

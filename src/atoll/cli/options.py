@@ -30,6 +30,10 @@ Secrets = Annotated[
 Workdir = Annotated[str | None, typer.Option("--workdir", "-w", help="Where in the sandbox it starts.")]
 SandboxName = Annotated[str, typer.Argument(metavar="SANDBOX", help="Its id, the beginning of it, or its name.")]
 SandboxNames = Annotated[list[str], typer.Argument(metavar="SANDBOX...", help="Ids, beginnings of ids, or names.")]
+Subject = Annotated[str, typer.Argument(metavar="ID", help="A user's name, or anybody's id.", show_default=False)]
+AnySubject = Annotated[
+    str | None, typer.Argument(metavar="[ID]", help="A user's name, or anybody's id.", show_default=False)
+]
 ResultAsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object at the end: exit_code, stdout, stderr and more.")
 ]

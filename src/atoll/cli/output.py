@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -31,6 +32,20 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     # A pipe has no width: never wrap what another program reads.
     return Console(stderr=stderr, soft_wrap=not stream.isatty(), highlight=False)
+
+
+def progress() -> Progress:
+    """Bars of bytes on standard error, gone when they are done."""
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.DownloadColumn(binary_units=True),
+        bars.TransferSpeedColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    return bars.Progress(*columns, console=console(stderr=True), transient=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "") -> None:

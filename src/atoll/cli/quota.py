@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 UNLIMITED = "unlimited"
-_Subject = Annotated[str, typer.Argument(metavar="ID", help="A user's name, or anybody's id.", show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,10 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def show(
-    subject: Annotated[
-        str | None,
-        typer.Argument(metavar="[ID]", help="A user's name, or anybody's id.", show_default=False),
-    ] = None,
+    subject: options.AnySubject = None,
     data: options.DataFolder = None,
     as_json: output.Json = False,
 ) -> None:
@@ -51,7 +47,7 @@ def show(
 
 
 def set_(
-    subject: _Subject,
+    subject: options.Subject,
     amounts: Annotated[
         list[str],
         typer.Argument(
@@ -69,7 +65,7 @@ def set_(
 
 
 def unset(
-    subject: _Subject,
+    subject: options.Subject,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME...]", help="Default: all of them.", show_default=False)
     ] = None,

@@ -14,6 +14,8 @@ from atoll.cli import output
 from atoll.cli.failure import MISUSED, Failed, say
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from atoll.sdk import AsyncWorkspace, SyncOptions, SyncProgress, SyncReport
     from atoll.sdk.sync.values import Direction
 
@@ -198,17 +200,8 @@ def _progress(quiet: bool) -> Generator[Callable[[SyncProgress], None] | None]:
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich import progress as bars
-
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.DownloadColumn(binary_units=True),
-        bars.TransferSpeedColumn(),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, console=output.console(stderr=True), transient=True) as shown:
-        tasks: dict[str, bars.TaskID] = {}
+    with output.progress() as shown:
+        tasks: dict[str, TaskID] = {}
 
         def show(progress: SyncProgress) -> None:
             if progress.phase not in tasks:

@@ -9,7 +9,6 @@ only: nothing is ever read from them, and what somebody changes in one stays unt
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
@@ -25,6 +24,7 @@ from atoll.domain.workspace import Revision, Workspace
 from atoll.records.base import Records
 from atoll.services.deadline import deadline
 from atoll.services.workspaces.archives.finishing import finish
+from atoll.services.workspaces.archives.following import Following
 from atoll.services.workspaces.archives.plain_tree import PlainTree
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.free_space import FreeSpace
@@ -38,7 +38,6 @@ LINK = ".link"
 NAME_BYTES_MAX = 255
 LISTED_MAX = 1_000_000
 PAUSE_S = 0.1  # one copy for a burst of changes
-RECONCILE_S = 3_600.0
 _USER = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9._@-]{0,127}")
 _WORKSPACE = re.compile(r"ws_[0-9a-f]{32}")
 _TREE = re.compile(r"[0-9a-f]{64}")
@@ -65,23 +64,25 @@ class FolderCopies:
         self._chunks = chunks
         self._copy_s = copy_s
         self._waiting: dict[str, None] = {}
-        self._woken = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._following = Following(
+            "workspace folders",
+            self.reconcile,
+            self._work_off,
+            unchecked="workspace.folders_unchecked",
+            pause_s=PAUSE_S,
+        )
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._follow_changes(), name="workspace folders")
+        self._following.start()
 
     async def close(self) -> None:
         """A copy that is being made is given up."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._following.close()
 
     def changed(self, workspace_id: str) -> None:
         """It has a new head or name, or is deleted."""
         self._waiting[workspace_id] = None
-        self._woken.set()
+        self._following.wake()
 
     async def reconcile(self) -> None:
         """Bring every copy to its head, and remove those of workspaces that are gone."""
@@ -147,23 +148,11 @@ class FolderCopies:
                     return copies / name, {entry.path: entry for entry in entries}
         return None, {}
 
-    async def _follow_changes(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                await self.reconcile()
-            except (AtollError, OSError) as error:
-                _log.warning("workspace.folders_unchecked", error=str(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(RECONCILE_S):
-                    while True:
-                        await self._woken.wait()
-                        await asyncio.sleep(PAUSE_S)
-                        self._woken.clear()
-                        while self._waiting:
-                            workspace_id = next(iter(self._waiting))
-                            del self._waiting[workspace_id]
-                            await self._quietly(workspace_id)
+    async def _work_off(self) -> None:
+        while self._waiting:
+            workspace_id = next(iter(self._waiting))
+            del self._waiting[workspace_id]
+            await self._quietly(workspace_id)
 
     async def _quietly(self, workspace_id: str) -> None:
         try:

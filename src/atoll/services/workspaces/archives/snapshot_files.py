@@ -19,6 +19,7 @@ from atoll.domain.workspace import Snapshot
 from atoll.records.base import Records
 from atoll.services.deadline import deadline
 from atoll.services.workspaces.archives.finishing import finish
+from atoll.services.workspaces.archives.following import Following
 from atoll.services.workspaces.archives.tree_archives import TreeArchives
 from atoll.services.workspaces.storage.free_space import FreeSpace
 
@@ -27,7 +28,6 @@ _log = structlog.get_logger()
 SUFFIX = ".tar.zst"
 PARTIAL = ".partial"
 LISTED_MAX = 1_000_000
-RECONCILE_S = 3_600.0
 _NAME = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9._@-]{0,127}")
 _SNAPSHOT_FILE = re.compile(r"snap_[0-9_]{1,40}\.tar\.zst")
 
@@ -50,23 +50,21 @@ class SnapshotFiles:
         self._copy_s = copy_s
         self._waiting: dict[str, Snapshot] = {}  # by the name of the copy
         self._copying: dict[str, asyncio.Task[None]] = {}
-        self._woken = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._following = Following(
+            "snapshot files", self.reconcile, self._work_off, unchecked="workspaces.snapshot_files_unchecked"
+        )
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._follow_changes(), name="snapshot files")
+        self._following.start()
 
     async def close(self) -> None:
         """A copy that is being made is given up."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._following.close()
 
     def made(self, snapshot: Snapshot) -> None:
         """It is recorded: a copy follows."""
         self._waiting[_name_of(snapshot)] = snapshot
-        self._woken.set()
+        self._following.wake()
 
     def path(self, snapshot: Snapshot) -> Path:
         """Where its copy lies. InvalidInput when its owner's id cannot be a folder's name."""
@@ -126,19 +124,6 @@ class SnapshotFiles:
             await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)
         self._waiting |= {name: wanted[name] for name in wanted.keys() - there}
         await self._work_off()
-
-    async def _follow_changes(self) -> None:
-        while True:
-            try:
-                await self.reconcile()
-            except (AtollError, OSError) as error:
-                _log.warning("workspaces.snapshot_files_unchecked", error=str(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(RECONCILE_S):
-                    while True:
-                        await self._woken.wait()
-                        self._woken.clear()
-                        await self._work_off()
 
     async def _work_off(self) -> None:
         while self._waiting:
