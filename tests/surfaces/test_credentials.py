@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from atoll.surfaces.credentials import NO_QUERY, QueryWays, TwoCredentials, credential
+from atoll.surfaces.credentials import MAX_CREDENTIAL_CHARS, NO_QUERY, QueryWays, TwoCredentials, credential
 from atoll.surfaces.ways import Ways
 
 BOTH = QueryWays(api_key=True, token=True)
@@ -29,7 +29,8 @@ def scope(*headers: tuple[bytes, bytes], query: bytes = b"", kind: str = "http")
         (((b"authorization", b"Bearer "), (b"x-api-key", b"one")), "one"),
         (((b"x-api-key", b""), BEARER), "one"),
         (((b"x-api-key", b"\xff"),), None),
-        (((b"x-api-key", b"a" * 10_000),), None),
+        (((b"x-api-key", b"a" * MAX_CREDENTIAL_CHARS),), "a" * MAX_CREDENTIAL_CHARS),
+        (((b"x-api-key", b"a" * (MAX_CREDENTIAL_CHARS + 1)),), None),
         (((b"cookie", b"api_key=one"),), None),
         (((b"x-admin-key", b"one"),), None),
         (((b"x-api-key-2", b"one"),), None),
@@ -79,6 +80,7 @@ def test_it_is_read_once() -> None:
         (b"api_key=one&token=one", "websocket", "one", b""),
         (b"api_key=\xff", "http", None, b"api_key=\xff"),
         (b"API_KEY=one", "http", None, b"API_KEY=one"),
+        (b"a=%20&b=~%7e", "websocket", None, b"a=%20&b=~%7e"),  # without one, its bytes stay as they came
     ],
 )
 def test_the_query_holds_one_where_it_may_and_is_rid_of_it(query: bytes, kind: str, found: str, rest: bytes) -> None:

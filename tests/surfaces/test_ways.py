@@ -52,6 +52,13 @@ def test_a_subprotocol_carries_a_credential_and_the_answer_names_another_one_whe
     assert CHOSEN not in scope(protocols="tty")
 
 
+@pytest.mark.parametrize("offered", ["", "chat, terminal"])
+def test_who_offers_no_credential_among_the_subprotocols_has_none_and_gets_none_of_them(offered: str) -> None:
+    one = scope(protocols=offered)
+    assert credential(one, ways=PROTOCOL) is None
+    assert CHOSEN not in one
+
+
 def test_two_credentials_are_refused_whichever_way_they_come() -> None:
     both = Ways(token_in_query=True, subprotocol=True)
     for one in (
