@@ -78,9 +78,9 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, object]]:
 
 def _is_flag(node: ast.AST) -> bool:
     """A number, or a constant by its name; not a type, as unions have them."""
-    return (
-        isinstance(node, ast.Constant) and isinstance(node.value, int) or ast.unparse(node).rpartition(".")[2].isupper()
-    )
+    return (isinstance(node, ast.Constant) and isinstance(node.value, int)) or ast.unparse(node).rpartition(".")[
+        2
+    ].isupper()
 
 
 def _with_operator(node: ast.Compare, at: int, other: type[ast.cmpop]) -> None:

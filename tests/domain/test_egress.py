@@ -27,6 +27,16 @@ def test_addresses_are_reached_by_address_only() -> None:
     assert not allow.allows_name("one.one.one.one")
 
 
+@pytest.mark.parametrize("entry", ["0.0.0.0/0", "192.0.0.0/8", "8.0.0.0/7"])
+def test_a_network_with_anything_public_in_it_may_stand_there(entry: str) -> None:
+    assert allow_list([entry]).networks
+
+
+def test_a_name_has_at_most_253_characters() -> None:
+    longest = ".".join(["x" * 63] * 3 + ["y" * 61])
+    assert clean_name(longest) == longest and clean_name(longest + "y") is None
+
+
 def test_a_star_alone_is_everything() -> None:
     allow = allow_list(["*"])
     assert allow.allows_name("any.example") and allow.allows_address(IPv4Address("9.9.9.9"))
@@ -67,6 +77,8 @@ def test_names_are_compared_in_one_form() -> None:
         (["a.example.org"], ["*.example.org"], True),
         (["*.a.example.org"], ["*.example.org"], True),
         (["a.example.org"], ["*"], True),
+        (["*"], ["*.example.org"], True),
+        (["*.example.org"], ["*"], True),
         (["a.example.org"], ["b.example.org", "1.1.1.1"], False),
         (["example.org"], ["*.example.org"], False),
         (["*.a.example.org"], ["*.b.example.org"], False),

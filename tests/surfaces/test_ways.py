@@ -100,3 +100,7 @@ def test_w02_a_header_is_not_asked_where_it_comes_from_and_goes_before_the_cooki
 def test_no_cookie_counts_where_the_operation_names_none_or_another() -> None:
     assert credential(scope("http", cookie=f"atoll_sb={SBT}")) is None
     assert credential(scope("http", cookie=f"atoll_sbx={SBT}"), ways=COOKIE) is None
+
+
+def test_a_cookie_is_what_stands_in_the_header_of_cookies() -> None:
+    assert credential(scope("http", forwarded=f"atoll_sb={SBT}"), ways=COOKIE) is None
