@@ -18,7 +18,7 @@ from atoll.records.prepared import Prepared
 from atoll.records.rows import Row
 from atoll.records.schema import fixtures, sandboxes
 from atoll.records.sql_chain import append_event
-from atoll.records.sql_store import SqlStore, event_values, lock_owner, not_swapped, storable, swap, swap_values
+from atoll.records.sql_store import SqlStore, event_values, lock_owner, storable, swap
 
 _ADD = Prepared(insert(fixtures).inline())
 _GET = Prepared(select(fixtures).where(fixtures.c.id == bindparam("wanted")))
@@ -67,17 +67,9 @@ class SqlFixtures(SqlStore, FixtureRecords):
 
     async def swap_fixture(self, fixture: Fixture, event: Event | None) -> Fixture:
         after = replace(fixture, version=fixture.version + 1)
-        values = swap_values(_row(after), fixture.version)
-        happened = None if event is None else event_values(event)
-
-        def change(connection: Connection) -> Fixture:
-            if _SWAP.run(connection, values) != 1:
-                raise not_swapped(connection, fixtures, fixture.kind.value, fixture.id)
-            if happened is not None:
-                append_event(connection, happened)
-            return after
-
-        return await self._commit(change, durable=event is not None)
+        what = fixture.kind.value
+        await self._swap(_SWAP, fixtures, what, _row(after), event, durable=event is not None)
+        return after
 
     async def delete_fixture(self, fixture_id: str, event: Event) -> None:
         happened = event_values(event)

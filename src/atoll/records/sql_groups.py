@@ -27,11 +27,9 @@ from atoll.records.sql_store import (
     SqlStore,
     event_values,
     lock_owner,
-    not_swapped,
     put,
     storable,
     swap,
-    swap_values,
 )
 
 _ADD = Prepared(insert(groups).inline())
@@ -67,14 +65,7 @@ class SqlGroups(SqlStore, GroupRecords):
 
     async def swap_group(self, group: Group, event: Event) -> Group:
         after = replace(group, version=group.version + 1)
-        row, happened = swap_values(_group_row(after), group.version), event_values(event)
-
-        def change(connection: Connection) -> None:
-            if _SWAP.run(connection, row) != 1:
-                raise not_swapped(connection, groups, "group", group.id)
-            append_event(connection, happened)
-
-        await self._commit(change)
+        await self._swap(_SWAP, groups, "group", _group_row(after), event)
         return after
 
     async def get_group(self, group_id: str) -> Group | None:

@@ -23,10 +23,8 @@ from atoll.records.sql_store import (
     SqlStore,
     event_values,
     lock_owner,
-    not_swapped,
     storable,
     swap,
-    swap_values,
 )
 
 _ADD = Prepared(insert(previews).inline())
@@ -58,14 +56,7 @@ class SqlPreviews(SqlStore, PreviewRecords):
 
     async def swap_preview(self, preview: Preview, event: Event) -> Preview:
         after = replace(preview, version=preview.version + 1)
-        values, happened = swap_values(_row(after), preview.version), event_values(event)
-
-        def change(connection: Connection) -> None:
-            if _SWAP.run(connection, values) != 1:
-                raise not_swapped(connection, previews, "preview", preview.id)
-            append_event(connection, happened)
-
-        await self._commit(change)
+        await self._swap(_SWAP, previews, "preview", _row(after), event)
         return after
 
     async def get_preview(self, preview_id: str) -> Preview | None:

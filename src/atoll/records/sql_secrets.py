@@ -25,7 +25,6 @@ from atoll.records.sql_store import (
     not_swapped,
     storable,
     swap,
-    swap_values,
 )
 
 _ADD = Prepared(insert(secrets).inline())
@@ -59,16 +58,7 @@ class SqlSecrets(SqlStore, SecretRecords):
 
     async def swap_secret(self, secret: Secret, event: Event | None) -> Secret:
         after = replace(secret, version=secret.version + 1)
-        row = swap_values(secret_row(after), secret.version)
-        happened = None if event is None else event_values(event)
-
-        def change(connection: Connection) -> None:
-            if _SWAP.run(connection, row) != 1:
-                raise not_swapped(connection, secrets, "secret", secret.id)
-            if happened is not None:
-                append_event(connection, happened)
-
-        await self._commit(change)
+        await self._swap(_SWAP, secrets, "secret", secret_row(after), event)
         return after
 
     async def get_secret(self, secret_id: str) -> Secret | None:

@@ -18,6 +18,7 @@ from atoll.records.database import Database, Work
 from atoll.records.locks import Lock
 from atoll.records.prepared import Prepared
 from atoll.records.rows import event_row
+from atoll.records.sql_chain import append_event
 
 T = TypeVar("T")
 
@@ -59,6 +60,28 @@ class SqlStore:
         result = await self._database.write(change, durable=durable)
         crash.point("records.write.after_commit")
         return result
+
+    async def _swap(
+        self,
+        statement: Prepared,
+        table: Table,
+        what: str,
+        after: dict[str, Any],
+        event: Event | None,
+        *,
+        durable: bool = True,
+    ) -> None:
+        """Compare-and-set of one row by a statement of `swap`, with its event. NotFound, StaleVersion."""
+        values = swap_values(after, after["version"] - 1)
+        happened = None if event is None else event_values(event)
+
+        def change(connection: Connection) -> None:
+            if statement.run(connection, values) != 1:
+                raise not_swapped(connection, table, what, after["id"])
+            if happened is not None:
+                append_event(connection, happened)
+
+        await self._commit(change, durable=durable)
 
 
 def event_values(event: Event) -> dict[str, Any]:

@@ -205,16 +205,7 @@ class SqlTasks(SqlStore, TaskRecords):
 
     async def swap_thread(self, thread: Thread, event: Event | None = None) -> Thread:
         after = replace(thread, version=thread.version + 1)
-        row = swap_values(thread_row(after), thread.version)
-        happened = None if event is None else event_values(event)
-
-        def change(connection: Connection) -> None:
-            if _SWAP_THREAD.run(connection, row) != 1:
-                raise not_swapped(connection, threads, "thread", thread.id)
-            if happened is not None:
-                append_event(connection, happened)
-
-        await self._commit(change)
+        await self._swap(_SWAP_THREAD, threads, "thread", thread_row(after), event)
         return after
 
     async def list_threads(
