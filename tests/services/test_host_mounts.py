@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from atoll.domain.errors import Forbidden, InvalidInput, NotFound
+from atoll.domain.errors import Forbidden, InvalidInput, NotFound, Unsupported
 from atoll.domain.host_mount import MountRoot
+from atoll.runtimes.base import Capability
 from atoll.services.host_mounts import found
 
 from .conftest import ALICE, BOB, READER, House
@@ -94,11 +95,35 @@ async def test_f17_without_roots_nobody_mounts_anything_and_others_find_no_sandb
         await mount(READER, sandbox_id, "x", str(root))
 
 
+async def test_a_runtime_that_mounts_nothing_of_the_host_says_so(
+    house: House, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox_id = await opened(house, MountRoot(str(root)))
+    runtime = type(house.runtime)
+    able = house.runtime.capabilities
+    monkeypatch.setattr(runtime, "capabilities", property(lambda _: able - {Capability.HOST_MOUNTS}))
+    with pytest.raises(Unsupported, match="cannot mount folders of this host"):
+        await house.sandboxes.host_mounts.mount(ALICE, sandbox_id, "x", str(root / "a"))
+
+
 def test_a_root_may_be_reached_by_a_link(root: Path) -> None:
     link = root.parent / "link"
     link.symlink_to(root)
     assert found(f"{link}/a", [MountRoot(str(link))], ()) == (MountRoot(str(root)), "a")
     assert found(str(root), [MountRoot(str(link))], ()) == (MountRoot(str(root)), ".")
+
+
+def test_f17_a_root_that_is_named_twice_is_one_to_read(root: Path) -> None:
+    twice = [MountRoot(str(root), writable=True), MountRoot(str(root))]
+    for roots in (twice, twice[::-1]):
+        assert found(str(root / "a"), roots, ()) == (MountRoot(str(root)), "a")
+
+
+def test_a_target_has_at_most_the_bytes_of_a_path(root: Path) -> None:
+    longest = f"{root}/{'x/' * 4096}"[:4095] + "x"
+    for target, kind in ((longest, NotFound), (longest + "x", Forbidden)):
+        with pytest.raises(kind):
+            found(target, [MountRoot(str(root))], ())
 
 
 async def test_f17_a_target_that_cannot_be_looked_at_is_refused_like_any_other(

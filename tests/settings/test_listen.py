@@ -18,11 +18,16 @@ from atoll.settings.listen import split
         ("0", "127.0.0.1", 0),
         ("0.0.0.0:8001", "0.0.0.0", 8001),
         ("localhost:1", "localhost", 1),
+        ("65535", "127.0.0.1", 65_535),
         ("[::1]:8080", "::1", 8080),
     ],
 )
 def test_an_address_is_a_port_and_perhaps_a_host(text: str, host: str, port: int) -> None:
     assert split(text, "127.0.0.1") == (host, port)
+
+
+def test_an_empty_text_is_no_address() -> None:
+    assert Settings.model_validate({"listen": {"sandbox": ""}}).listen.sandbox is None
 
 
 @pytest.mark.parametrize(

@@ -76,13 +76,16 @@ async def test_looking_takes_nothing_and_names_are_apart() -> None:
     counters, pace = LocalCounters(clock=Clock()), Rate(1.0, 1)
     assert [counters.left("a", pace), counters.left("a", pace)] == [0, 0]
     assert await waits(counters, "a", pace, 1) == [0]
-    assert counters.left("a", pace) == 1
+    assert counters.left("a", pace) == 1 and counters.left("a", Rate(1.0, 2)) == 0
     assert await waits(counters, "b", pace, 1) == [0]
 
 
 async def test_the_longest_unseen_is_forgotten_first() -> None:
     counters, pace = LocalCounters(3, Clock()), Rate(0.001, 1)
-    for name in ("a", "b", "c", "a", "d"):
+    for name in ("a", "b", "c"):
+        await counters.spend(name, pace)
+    assert all(counters.left(name, pace) > 0 for name in "abc")
+    for name in ("a", "d"):
         await counters.spend(name, pace)
     assert counters.left("a", pace) > 0 and counters.left("d", pace) > 0
     assert counters.left("b", pace) == 0
