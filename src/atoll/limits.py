@@ -1,4 +1,4 @@
-"""Limits: what the settings say, as the values that the services and the door take; app.py calls it.
+"""Limits: what the settings say, as the values that the services and the door take; the composition root calls it.
 
 What the settings do not name has the default of the value that it fills.
 """

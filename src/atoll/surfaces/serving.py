@@ -1,6 +1,6 @@
 """How the application is served over HTTP: uvicorn's settings, the same for the server's own listener and for gates.
 
-`serve` uses it for what comes from outside, app.py for what comes out of sandboxes.
+`serve` uses it for what comes from outside, the composition root for what comes out of sandboxes.
 """
 
 from __future__ import annotations
