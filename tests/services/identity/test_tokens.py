@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from atoll.domain.errors import Unauthenticated
 from atoll.domain.key import DEFAULT_SCOPES, KeyKind
-from atoll.services.identity import tokens as module
+from atoll.services.identity import own_tokens
 from atoll.services.identity.signing_keys import RS256
 from atoll.services.identity.users import OPERATOR, UserChanges
 from tests.services.identity.forging import ec_key, ed_key, part, rsa_key, sign, sign_raw, sign_with_secret
@@ -228,11 +228,11 @@ async def test_a_warm_token_asks_the_records_once_in_a_while(pair: Pair, genuine
 async def test_what_is_verified_is_remembered_in_bounds(
     pair: Pair, genuine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "VERIFIED_MAX", 3)
+    monkeypatch.setattr(own_tokens, "REMEMBERED_MAX", 3)
     for number in range(10):
         await pair.there.tokens.authenticate(await forged(pair.here, genuine, jti=str(number)))
         await refused(pair.there, await forged(pair.here, genuine, iss=f"wrong {number}"))
-    assert len(pair.there.tokens._verified) == 3  # pyright: ignore[reportPrivateUsage]
+    assert len(pair.there.tokens._own._remembered) == 3  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_token_of_a_key_that_got_out_is_refused(pair: Pair, genuine: str) -> None:

@@ -8,11 +8,12 @@ from atoll.records.base import Records
 from atoll.services.identity.capabilities import Capabilities
 from atoll.services.identity.logins import LoginLimits, Logins
 from atoll.services.identity.own_keys import OwnKeys
+from atoll.services.identity.own_tokens import SKEW_S
 from atoll.services.identity.passwords import Passwords
 from atoll.services.identity.signing_keys import EDDSA, SigningKeys
 from atoll.services.identity.standing import Standing
 from atoll.services.identity.throttling import LoginThrottle, TryLimits
-from atoll.services.identity.tokens import SKEW_S, Tokens
+from atoll.services.identity.tokens import Tokens
 from atoll.services.identity.users import Users, Welcome
 from atoll.services.rates.counters import Counters
 from atoll.vaults.base import Vault

@@ -5,32 +5,20 @@ One is a JWT (RFC 9068) of a few minutes, good only while its login lasts and it
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
-import jwt
-
 from atoll.domain.errors import Unauthenticated
-from atoll.domain.ids import new_id
 from atoll.domain.key import DEFAULT_SCOPES, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.user import LOGIN_ID, USER_ID, Login, User
 from atoll.services.clock import Clock, utc_now
-from atoll.services.identity.jwt_checks import (
-    Rules,
-    TokenRefused,
-    check_claims,
-    check_signature,
-    looks_like_token,
-    take_apart,
-)
+from atoll.services.identity.jwt_checks import TokenRefused, Verified, looks_like_token, take_apart
+from atoll.services.identity.own_tokens import SKEW_S, OwnTokens
 from atoll.services.identity.signing_keys import SigningKeys
 from atoll.services.identity.standing import Standing
 from atoll.services.identity.users import principal_of
 
 TYPE = "at+jwt"
-SKEW_S = 5.0  # between our own servers
-VERIFIED_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +30,9 @@ class AccessToken:
 
 
 @dataclass(frozen=True, slots=True)
-class _Verified:
-    key_id: str | None  # whose signature it has, for good; whether that key verifies is asked each time
-    expires_at_s: float
+class _Access:
+    """Who came, and how."""
+
     user: str
     login: str
     scopes: frozenset[Scope]
@@ -63,81 +51,57 @@ class Tokens:
         access_ttl_s: float = 900.0,
         clock: Clock = utc_now,
     ) -> None:
-        self._keys = signing_keys
         self._standing = standing
         self._audience = audience
         self._access_ttl_s = access_ttl_s
         self._clock = clock
-        self._rules = Rules(
-            issuer, frozenset({audience}), frozenset({TYPE}), skew_s=SKEW_S, lifetime_s_max=access_ttl_s + SKEW_S
+        self._own = OwnTokens(
+            signing_keys,
+            issuer=issuer,
+            audience=audience,
+            type=TYPE,
+            lasts_s_max=access_ttl_s,
+            read=self._read,
+            clock=clock,
         )
-        self._verified: OrderedDict[str, _Verified] = OrderedDict()
 
     async def issue(self, user: User, login: Login) -> AccessToken:
         """A token of that login's."""
-        key, private = await self._keys.signer()
         now_s = self._clock().timestamp()
         expires_s = min(now_s + self._access_ttl_s, login.expires_at.timestamp())
-        claims = {
-            "iss": self._rules.issuer,
-            "aud": self._audience,
-            "client_id": self._audience,
-            "sub": user.id,
-            "sid": login.id,
-            "jti": new_id("jti"),
-            "iat": int(now_s),
-            "nbf": int(now_s),
-            "exp": int(expires_s),
-            "scope": " ".join(sorted(DEFAULT_SCOPES)),
-        }
-        text = jwt.encode(claims, private, algorithm=key.algorithm, headers={"kid": key.id, "typ": TYPE})
+        scope = " ".join(sorted(DEFAULT_SCOPES))
+        text = await self._own.sign(user.id, now_s, expires_s, client_id=self._audience, sid=login.id, scope=scope)
         return AccessToken(text, int(expires_s) - int(now_s))
 
     def recognises(self, text: str) -> bool:
         """Whether it is a JWT that says it is ours; others have authenticators of their own."""
-        if text in self._verified:
+        if self._own.remembers(text):
             return True
         if not looks_like_token(text):
             return False
         try:
-            return take_apart(text).issuer == self._rules.issuer
+            return take_apart(text).issuer == self._own.rules.issuer
         except TokenRefused:
             return False
 
     async def authenticate(self, text: str) -> Principal:
         """The user, who came with this login. Unauthenticated for whatever is wrong with it."""
-        verified = self._verified.get(text)
-        if verified is None:
-            verified = await self._verify(text)
-        elif await self._keys.public(verified.key_id) is None:
-            self._verified.pop(text, None)
-            raise TokenRefused("its key verifies no more")
-        if self._clock().timestamp() >= verified.expires_at_s + SKEW_S:
-            self._verified.pop(text, None)
+        proved = await self._own.prove(text)
+        if self._clock().timestamp() >= proved.expires_at_s + SKEW_S:
+            self._own.forget(text)
             raise Unauthenticated
-        login = await self._standing.login(verified.login)
-        if login.owner != verified.user:
+        access = proved.means
+        login = await self._standing.login(access.login)
+        if login.owner != access.user:
             raise Unauthenticated
-        user = await self._standing.user(verified.user)
-        return principal_of(user, login.id, verified.scopes)
+        user = await self._standing.user(access.user)
+        return principal_of(user, login.id, access.scopes)
 
-    async def _verify(self, text: str) -> _Verified:
-        token = take_apart(text)
-        found = await self._keys.public(token.key_id)
-        if found is None:
-            raise TokenRefused("its key is not ours")
-        algorithm, key = found
-        check_signature(token, key, (algorithm,))
-        good = check_claims(token, self._rules, self._clock().timestamp())
+    def _read(self, good: Verified) -> _Access:
         login, scope = good.claims.get("sid"), good.claims.get("scope")
         if good.claims["aud"] != self._audience or "iat" not in good.claims or "nbf" not in good.claims:
             raise TokenRefused("it is none that is issued here")
         if not isinstance(login, str) or not LOGIN_ID.match(login) or not USER_ID.match(good.subject):
             raise TokenRefused("it is of no login")
         words = scope.split() if isinstance(scope, str) else []
-        scopes = frozenset(one for one in DEFAULT_SCOPES if one.value in words)
-        verified = _Verified(token.key_id, good.expires_at_s, good.subject, login, scopes)
-        self._verified[text] = verified
-        if len(self._verified) > VERIFIED_MAX:
-            self._verified.popitem(last=False)
-        return verified
+        return _Access(good.subject, login, frozenset(one for one in DEFAULT_SCOPES if one.value in words))
