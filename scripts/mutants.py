@@ -25,7 +25,7 @@ ALONE = "--noconftest"  # tests that need no server start three times as fast wi
 GUARDS = {
     "atoll/domain/ledger_rules.py": [ALONE, "tests/domain/test_ledger_rules.py"],
     "atoll/domain/egress.py": [ALONE, "tests/domain/test_egress.py"],
-    "atoll/services/paths.py": ["tests/services/test_files.py"],
+    "atoll/services/paths.py": [ALONE, "tests/services/test_paths.py"],
     "atoll/services/host_mounts.py": ["tests/services/test_host_mounts.py"],
     "atoll/services/rates/local_counters.py": [ALONE, "tests/services/rates/test_local_counters.py"],
     "atoll/settings/listen.py": [ALONE, "tests/settings/test_listen.py"],
@@ -34,8 +34,8 @@ GUARDS = {
     "atoll/surfaces/credentials.py": [ALONE, "tests/surfaces/test_credentials.py", "tests/surfaces/test_ways.py"],
     "atoll/surfaces/ways.py": [ALONE, "tests/surfaces/test_credentials.py", "tests/surfaces/test_ways.py"],
     "atoll/surfaces/door.py": ["tests/surfaces/test_door.py", "tests/surfaces/test_doors.py"],
-    "atoll/surfaces/previews/places.py": ["tests/surfaces/previews/test_opening.py"],
-    "atoll/surfaces/sidekick/paths.py": ["tests/surfaces/sidekick/test_files.py"],
+    "atoll/surfaces/previews/places.py": [ALONE, "tests/surfaces/previews/test_places.py"],
+    "atoll/surfaces/sidekick/paths.py": [ALONE, "tests/surfaces/sidekick/test_paths.py"],
 }
 TEST_S = 120
 _MOMENTS = count(1)  # no two mutants are of the same: else Python would take the one before, which it has compiled

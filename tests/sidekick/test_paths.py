@@ -97,6 +97,8 @@ def test_only_a_directory_is_one(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     fd = paths.open_directory(str(tmp_path))
     assert stat.S_ISDIR(os.fstat(fd).st_mode)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.listdir(fd)  # to go on from, not to be read
     os.close(fd)
     for name, said in (("file", "no such directory"), ("none", "no such directory"), ("loop", "symbolic links")):
         with pytest.raises(Refused, match=said) as refused:
