@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -160,3 +161,15 @@ def test_a_range_that_another_server_has_is_named(
     slot = node(nodes, tmp_path / "one").take()
     with pytest.raises(OSError, match=rf"the range {slot // BLOCK} of user ids"):
         node(nodes, tmp_path / "other").reserve({slot})
+
+
+def test_a_host_without_room_for_another_process_costs_no_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(BlockingIOError):
+            make_userns(uid_base(1))
+    assert len(os.listdir("/proc/self/fd")) == len(before)

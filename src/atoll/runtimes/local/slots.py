@@ -107,7 +107,12 @@ def make_userns(first_uid: int) -> int:
     """
     up_read, up_write = os.pipe()
     down_read, down_write = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        for end in (up_read, up_write, down_read, down_write):
+            os.close(end)
+        raise
     if pid == 0:
         try:
             os.close(down_write)
