@@ -26,8 +26,9 @@ def test_an_address_is_a_port_and_perhaps_a_host(text: str, host: str, port: int
     assert split(text, "127.0.0.1") == (host, port)
 
 
-def test_an_empty_text_is_no_address() -> None:
-    assert Settings.model_validate({"listen": {"sandbox": ""}}).listen.sandbox is None
+@pytest.mark.parametrize("nothing", ["", None])
+def test_nothing_is_no_address(nothing: str | None) -> None:
+    assert Settings.model_validate({"listen": {"sandbox": nothing}}).listen.sandbox is None
 
 
 @pytest.mark.parametrize(
