@@ -69,7 +69,7 @@ class Files:
     ("path", "there", "found"),
     [
         ("/tmp/a", ("/tmp/a",), ("/tmp/a", "/tmp/a")),
-        ("/tmp/a", ("tmp/a",), ("/tmp/a", None)),
+        ("/tmp/a", ("tmp/a", "/"), ("/tmp/a", None)),
         ("tmp/a", ("/tmp/a", "tmp/a"), ("/tmp/a", "/tmp/a")),
         ("tmp/a", ("tmp/a",), ("tmp/a", "tmp/a")),
         ("tmp/a", ("/tmp",), ("/tmp/a", None)),
