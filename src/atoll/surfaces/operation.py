@@ -33,6 +33,10 @@ _TRUE = frozenset({"true", "1", "yes"})
 _FALSE = frozenset({"false", "0", "no"})
 
 
+class InvalidQuery(InvalidInput):
+    """The query is not valid."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """A query parameter: what the document says of it is what its readers enforce."""
@@ -53,10 +57,10 @@ class Parameter:
         """Its value as it came; InvalidInput when it is missing though required, or given twice."""
         values = self._values(request)
         if len(values) > 1:
-            raise InvalidInput(f"{self.name} is given more than once", field=self.name)
+            raise InvalidQuery(f"{self.name} is given more than once", field=self.name)
         if not values:
             if self.required:
-                raise InvalidInput(f"the query parameter {self.name} is required", field=self.name)
+                raise InvalidQuery(f"the query parameter {self.name} is required", field=self.name)
             return None
         return self._checked(values[0])
 
@@ -64,9 +68,9 @@ class Parameter:
         """All its values, of a repeatable one."""
         values = self._values(request)
         if len(values) > self.max_items:
-            raise InvalidInput(f"{self.name} is given more than {self.max_items} times", field=self.name)
+            raise InvalidQuery(f"{self.name} is given more than {self.max_items} times", field=self.name)
         if self.required and not values:
-            raise InvalidInput(f"the query parameter {self.name} is required", field=self.name)
+            raise InvalidQuery(f"the query parameter {self.name} is required", field=self.name)
         return [self._checked(value) for value in values]
 
     def number(self, request: HTTPConnection) -> int | None:
@@ -75,10 +79,10 @@ class Parameter:
         if text is None:
             return None
         if not (text.lstrip("-").isascii() and text.removeprefix("-").isdigit() and len(text) < 20):
-            raise InvalidInput(f"{self.name} must be a whole number", field=self.name)
+            raise InvalidQuery(f"{self.name} must be a whole number", field=self.name)
         value = int(text)
         if (self.minimum is not None and value < self.minimum) or (self.maximum is not None and value > self.maximum):
-            raise InvalidInput(f"{self.name} must be between {self.minimum} and {self.maximum}", field=self.name)
+            raise InvalidQuery(f"{self.name} must be between {self.minimum} and {self.maximum}", field=self.name)
         return value
 
     def flag(self, request: HTTPConnection, *, default: bool = False) -> bool:
@@ -90,7 +94,7 @@ class Parameter:
             return True
         if text.lower() in _FALSE:
             return False
-        raise InvalidInput(f"{self.name} must be true or false", field=self.name)
+        raise InvalidQuery(f"{self.name} must be true or false", field=self.name)
 
     def _values(self, request: HTTPConnection) -> list[str]:
         if not self.raw:
@@ -99,11 +103,11 @@ class Parameter:
 
     def _checked(self, value: str) -> str:
         if len(value) > self.max_chars:
-            raise InvalidInput(f"{self.name} is longer than {self.max_chars} characters", field=self.name)
+            raise InvalidQuery(f"{self.name} is longer than {self.max_chars} characters", field=self.name)
         if "\0" in value:
-            raise InvalidInput(f"{self.name} contains a NUL character", field=self.name)
+            raise InvalidQuery(f"{self.name} contains a NUL character", field=self.name)
         if self.choices and value not in self.choices:
-            raise InvalidInput(f"{self.name} must be one of {', '.join(self.choices)}", field=self.name)
+            raise InvalidQuery(f"{self.name} must be one of {', '.join(self.choices)}", field=self.name)
         return value
 
 
@@ -172,11 +176,11 @@ class Operation:
         if not raw.isascii() or (
             b"%" in raw and not all(_meant(name, value, known) for name, value in _pairs(request))
         ):
-            raise InvalidInput("the query must be percent-encoded UTF-8")
+            raise InvalidQuery("the query must be percent-encoded UTF-8")
         for name in request.query_params:
             if name not in known:
                 shown = name[:64].encode(errors="replace").decode()
-                raise InvalidInput(f"unknown query parameter {shown!r}", field=shown)
+                raise InvalidQuery(f"unknown query parameter {shown!r}", field=shown)
 
 
 def _pairs(request: HTTPConnection) -> list[tuple[str, str]]:

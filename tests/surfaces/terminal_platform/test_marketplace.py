@@ -65,6 +65,9 @@ async def test_a_worker_is_published_found_and_looked_at_as_the_seed_says(market
         assert await market.ask("GET", "/search" + query) == {"results": [made]}, query
     for query in ("?q=else", "?tags=tex", "?q=t&tags=none", "?author=nobody", "?offset=1"):
         assert await market.ask("GET", "/search" + query) == {"results": []}, query
+    for query in ("limit=0", "price=1"):
+        refused = await market.ask("GET", f"/search?{query}", status=422)
+        assert refused["detail"][0]["loc"] == ["query", query[:5]]
     unknown = await market.ask("GET", "/wkr_" + "0" * 24, status=404)
     assert unknown == await market.ask("GET", "/nonsense", status=404) == {"detail": "Worker not found"}
 
@@ -75,7 +78,7 @@ async def test_a_search_is_bounded_by_price(market: Market) -> None:
         assert await market.ask("GET", f"/search?max_price={most}") == {"results": found}, most
     for most in ("-1", "x", "", "NaN", "1e99", "0.0000001"):
         refused = await market.ask("GET", f"/search?max_price={most}", BOB, 422)
-        assert refused["detail"][0]["loc"][-1] == "max_price", most
+        assert refused["detail"][0]["loc"] == ["query", "max_price"], most
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from atoll.surfaces.bodies import Invalid
 from atoll.surfaces.credentials import TwoCredentials
 from atoll.surfaces.door import NoCredential
 from atoll.surfaces.models import AnswerModel
+from atoll.surfaces.operation import InvalidQuery
 from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 
 NOT_BEARER = "Authorization header must start with 'Bearer '"
@@ -67,7 +68,8 @@ def _told(error: AtollError) -> tuple[int, str | list[dict[str, Any]]]:
     if isinstance(error, Invalid):
         return 422, [_wrong(("body", *one["loc"]), one["msg"], one["type"]) for one in error.details]
     if isinstance(error, InvalidInput):
-        loc = ("body", error.field) if error.field else ("body",)
+        part = "query" if isinstance(error, InvalidQuery) else "body"
+        loc = (part, error.field) if error.field else (part,)
         return 422, [_wrong(loc, error.message, "value_error")]
     if isinstance(error, NoWorkspace):
         return 404, "Workspace not found"

@@ -21,7 +21,7 @@ from atoll.settings import Settings
 from atoll.surfaces.bodies import json_response, read_model, unless_disconnected
 from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.money import JsonAmount, OptionalAmount, amount_of, dollars, money_response
-from atoll.surfaces.operation import Answer, Once, Operation, Parameter
+from atoll.surfaces.operation import Answer, InvalidQuery, Once, Operation, Parameter
 from atoll.surfaces.terminal_platform.errors import DetailError
 from atoll.surfaces.words import words
 
@@ -213,7 +213,10 @@ def _price(value: Any) -> int | None:
 
 
 def _price_in(text: str | None) -> int | None:
-    return None if text is None else _checked(micro_usd(text, field="max_price"))
+    try:
+        return None if text is None else _checked(micro_usd(text, field="max_price"))
+    except InvalidInput as error:
+        raise InvalidQuery(error.message, field=error.field) from None
 
 
 def _checked(amount: int | None) -> int:
