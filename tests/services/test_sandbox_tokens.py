@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from atoll.domain.ids import new_id
 from atoll.domain.key import KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox, SandboxState
-from atoll.domain.sandbox_token import TERMINAL_PREFIX, TokenKind
+from atoll.domain.sandbox_token import TERMINAL_PREFIX, SandboxToken, TokenKind
 from atoll.services import sandbox_tokens
 from atoll.services.identity.connected import Connected
 from atoll.services.identity.identity import Identity
@@ -255,6 +257,29 @@ async def test_who_logs_in_again_and_again_has_an_access_token_and_takes_nobody_
     assert all([await refused(doors, old.text) for old in made[:2]])
     for good, whose in ((made[2], ann), (made[3], ann), (bobs, bob)):
         assert (await doors.restarted.authenticate(good.text)).id == whose.id
+
+
+async def test_two_logins_at_once_that_find_no_room_make_room_for_two(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_tokens, "PER_SANDBOX", 2)
+    who, _ = await holder(doors)
+    one = await living(doors, who.id)
+    for _ in range(2):
+        doors.clock.later(1)
+        await on(doors.records, doors.clock)[1].access(who, one.id)
+    both, listed = asyncio.Barrier(2), doors.records.list_sandbox_tokens
+
+    async def list_both(*args: Any) -> list[SandboxToken]:
+        found = await listed(*args)
+        await both.wait()  # both have seen the same oldest
+        return found
+
+    monkeypatch.setattr(doors.records, "list_sandbox_tokens", list_both)
+    async with asyncio.timeout(5):
+        made = await asyncio.gather(*(on(doors.records, doors.clock)[1].access(who, one.id) for _ in range(2)))
+    for good in made:
+        assert (await doors.restarted.authenticate(good.text)).id == who.id
 
 
 @pytest.mark.parametrize("lasts_s", [0, -1, 31 * 86_400.0])

@@ -183,9 +183,9 @@ class SandboxTokens:
         """Of the principal's own access tokens of the sandbox; nobody else's."""
         for token in await self._records.list_sandbox_tokens(sandbox_id, TokenKind.ACCESS):
             if token.maker == principal.id:
-                with suppress(NotFound):  # somebody was faster: there is room
+                with suppress(NotFound):  # another login was faster, and takes that place itself
                     await self._delete(token, actor=principal.id)
-                return
+                    return
 
     async def _delete(self, token: SandboxToken, *, actor: str) -> None:
         try:
