@@ -248,3 +248,11 @@ def test_the_tokens_of_a_key_have_no_streams_beyond_the_keys_own() -> None:
             pass
     with door.socket(of[0]), door.socket(of[1]):
         pass
+
+
+async def test_only_so_many_good_keys_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atoll.surfaces.door.MAX_GOOD_KEYS", 1)
+    door = Door(KeyRing())
+    for text in (GOOD, OWNERS, GOOD):
+        assert await outcomes(door, scope(text)) == ["in"]
+        assert list(door._good) == [hash(text)]
