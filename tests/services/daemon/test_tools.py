@@ -211,6 +211,34 @@ async def test_what_is_removed_while_it_is_copied_leaves_nothing(kept: Kept, mon
     assert [one.name for one in await kept.house.sandboxes.files.list(ALICE, kept.id, "/tmp/p")] == ["mine"]
 
 
+async def test_what_is_removed_is_not_copied_on_by_the_sandbox_that_wakes_for_it(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(kept, "/tmp/t/a", b"x")
+    copying, copies, begun = kept.house.sandboxes.copying, 0, asyncio.Event()
+    found = copying.found
+
+    async def copy(*_: Any, **__: Any) -> AsyncIterator[Any]:
+        nonlocal copies
+        copies += 1
+        begun.set()
+        await asyncio.Event().wait()
+        yield []
+
+    async def woken(*args: Any, **more: Any) -> Any:
+        await kept.tools._woken(kept.sandbox)
+        await asyncio.sleep(0.05)  # in which a copy would begin
+        return await found(*args, **more)
+
+    monkeypatch.setattr(copying, "copy", copy)
+    monkeypatch.setattr(copying, "found", woken)
+    made = await kept.tools.overlays.add(ALICE, kept.id, OverlaySpec("/tmp/t", "/tmp/p"))
+    await asyncio.wait_for(begun.wait(), 5)
+    await kept.tools.overlays.remove(ALICE, kept.id, made.name)
+    assert made.id not in kept.tools._fixtures._tasks
+    assert copies == 1
+
+
 async def test_the_lists_of_a_sandbox_are_bounded_and_what_found_no_room_is_taken_away_all_the_same(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ class Overlays:
         self._sandboxes = fixtures.sandboxes
         self._data = data
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by sandbox
+        self._removing: set[str] = set()  # which the sandbox that wakes for it does not go on copying
 
     async def add(self, principal: Principal, sandbox_id: str, spec: OverlaySpec) -> Fixture:
         """The copy has begun, and goes on by itself. Needs `read` and `write`. InvalidInput `source`, `target`,
@@ -106,27 +107,33 @@ class Overlays:
         """Take away what it made and nobody has changed since, and forget it. Needs `write`. NotFound."""
         await self._fixtures.sandbox(principal, sandbox_id, Scope.WRITE)
         found = await self._fixtures.get(sandbox_id, KIND, name)
-        await self._fixtures.leave(found.id)
-        found = await self._fixtures.get(sandbox_id, KIND, name)
-        listed, spec = self._listed(found), found.spec
-        made = await asyncio.to_thread(_read, listed)
-        if found.state["copy_status"] in ("in_progress", "failed"):  # the last that it made may not be listed
-            made = {one.path: one for one in await self._found(principal, found)} | made
-        entries = list(made.values())
-        entries.reverse()  # what is in a folder before the folder
-        for at in range(0, len(entries), AT_ONCE):
-            await self._sandboxes.copying.uncopy(principal, sandbox_id, spec["target"], entries[at : at + AT_ONCE])
-        await self._fixtures.delete(found, principal.id)
-        await asyncio.to_thread(listed.unlink, missing_ok=True)
+        self._removing.add(found.id)
+        try:
+            await self._fixtures.leave(found.id)
+            await self._take_away(principal, await self._fixtures.get(sandbox_id, KIND, name))
+        finally:
+            self._removing.discard(found.id)
 
     def adopt(self, fixture: Fixture) -> None:
         """Of a sandbox that runs, after a restart of the server: make whole what broke off."""
-        if fixture.state["copy_status"] in ("pending", "in_progress"):
+        if fixture.state["copy_status"] in ("pending", "in_progress") and fixture.id not in self._removing:
             self._fixtures.attend(fixture, lambda: self._copy(fixture))
 
     async def forget(self, sandbox_id: str) -> None:
         """Nothing is left of the sandbox."""
         await asyncio.to_thread(shutil.rmtree, self._data / sandbox_id, ignore_errors=True)
+
+    async def _take_away(self, principal: Principal, fixture: Fixture) -> None:
+        listed, target = self._listed(fixture), fixture.spec["target"]
+        made = await asyncio.to_thread(_read, listed)
+        if fixture.state["copy_status"] in ("in_progress", "failed"):  # the last that it made may not be listed
+            made = {one.path: one for one in await self._found(principal, fixture)} | made
+        entries = list(made.values())
+        entries.reverse()  # what is in a folder before the folder
+        for at in range(0, len(entries), AT_ONCE):
+            await self._sandboxes.copying.uncopy(principal, fixture.sandbox, target, entries[at : at + AT_ONCE])
+        await self._fixtures.delete(fixture, principal.id)
+        await asyncio.to_thread(listed.unlink, missing_ok=True)
 
     async def _found(self, principal: Principal, fixture: Fixture) -> list[CopiedEntry]:
         """What its copy has made, as far as that can be seen."""
