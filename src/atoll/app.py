@@ -26,7 +26,6 @@ from atoll.adapters import (
 from atoll.blobs.base import Blobs
 from atoll.composition.credentials import external_of, groups_of, identity_of, users_of
 from atoll.composition.gateway import gateway_of
-from atoll.composition.isolation import Isolation
 from atoll.composition.keys import make_admin_key, make_keys
 from atoll.composition.models import make_model_calls
 from atoll.composition.mounting import Beside, mount, mount_beside
@@ -52,6 +51,7 @@ from atoll.services.daemon.hub import Hubs
 from atoll.services.identity.capabilities import Capabilities
 from atoll.services.identity.connected import Connected
 from atoll.services.identity.memberships import Memberships
+from atoll.services.isolation import Isolation
 from atoll.services.keys import Keys
 from atoll.services.ledger.expiring import Expiring
 from atoll.services.ledger.ledger import Ledger

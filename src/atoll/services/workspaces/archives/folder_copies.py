@@ -23,8 +23,8 @@ from atoll.domain.tree import Entry
 from atoll.domain.workspace import Revision, Workspace
 from atoll.records.base import Records
 from atoll.services.deadline import deadline
+from atoll.services.workspaces.archives.copy_upkeep import CopyUpkeep
 from atoll.services.workspaces.archives.finishing import finish
-from atoll.services.workspaces.archives.following import Following
 from atoll.services.workspaces.archives.plain_tree import PlainTree
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.free_space import FreeSpace
@@ -64,7 +64,7 @@ class FolderCopies:
         self._chunks = chunks
         self._copy_s = copy_s
         self._waiting: dict[str, None] = {}
-        self._following = Following(
+        self._upkeep = CopyUpkeep(
             "workspace folders",
             self.reconcile,
             self._work_off,
@@ -73,16 +73,16 @@ class FolderCopies:
         )
 
     def start(self) -> None:
-        self._following.start()
+        self._upkeep.start()
 
     async def close(self) -> None:
         """A copy that is being made is given up."""
-        await self._following.close()
+        await self._upkeep.close()
 
     def changed(self, workspace_id: str) -> None:
         """It has a new head or name, or is deleted."""
         self._waiting[workspace_id] = None
-        self._following.wake()
+        self._upkeep.wake()
 
     async def reconcile(self) -> None:
         """Bring every copy to its head, and remove those of workspaces that are gone."""

@@ -18,8 +18,8 @@ from atoll.domain.errors import AtollError, InvalidInput, Unavailable
 from atoll.domain.workspace import Snapshot
 from atoll.records.base import Records
 from atoll.services.deadline import deadline
+from atoll.services.workspaces.archives.copy_upkeep import CopyUpkeep
 from atoll.services.workspaces.archives.finishing import finish
-from atoll.services.workspaces.archives.following import Following
 from atoll.services.workspaces.archives.tree_archives import TreeArchives
 from atoll.services.workspaces.storage.free_space import FreeSpace
 
@@ -50,21 +50,21 @@ class SnapshotFiles:
         self._copy_s = copy_s
         self._waiting: dict[str, Snapshot] = {}  # by the name of the copy
         self._copying: dict[str, asyncio.Task[None]] = {}
-        self._following = Following(
+        self._upkeep = CopyUpkeep(
             "snapshot files", self.reconcile, self._work_off, unchecked="workspaces.snapshot_files_unchecked"
         )
 
     def start(self) -> None:
-        self._following.start()
+        self._upkeep.start()
 
     async def close(self) -> None:
         """A copy that is being made is given up."""
-        await self._following.close()
+        await self._upkeep.close()
 
     def made(self, snapshot: Snapshot) -> None:
         """It is recorded: a copy follows."""
         self._waiting[_name_of(snapshot)] = snapshot
-        self._following.wake()
+        self._upkeep.wake()
 
     def path(self, snapshot: Snapshot) -> Path:
         """Where its copy lies. InvalidInput when its owner's id cannot be a folder's name."""

@@ -1,4 +1,4 @@
-"""Following: copies in a folder of the operator's are kept equal to the records, in a task of its own.
+"""CopyUpkeep: copies in a folder of the operator's are kept equal to the records, in a task of its own.
 
 Folder copies and snapshot files each have one: what changes is copied soon, and everything is compared now and then.
 """
@@ -17,7 +17,7 @@ _log = structlog.get_logger()
 RECONCILE_S = 3_600.0
 
 
-class Following:
+class CopyUpkeep:
     """`reconcile` compares everything, `work_off` copies what has changed; `unchecked` names a comparison that failed
     in the log. Changes within `pause_s` come in one burst."""
 

@@ -1,4 +1,7 @@
-"""Isolation: whether the runtime keeps sandboxes in, proved once beside the first requests of a server."""
+"""Isolation: whether the runtime keeps sandboxes in, proved once beside the first requests of a server.
+
+The server's health asks it, and so do its metrics.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import structlog
 from atoll.domain.errors import AtollError, Unavailable
 from atoll.runtimes.base import Runtime
 
-_log = structlog.get_logger("atoll.app")
+_log = structlog.get_logger()
 
 
 class Isolation:
