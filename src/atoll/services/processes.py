@@ -19,9 +19,9 @@ from atoll.services import saved_log
 from atoll.services.access import Access, not_running
 from atoll.services.deadline import deadline
 from atoll.services.lives import Live
+from atoll.services.locks import Locks
 from atoll.services.paths import absolute
 from atoll.services.specs import check_given_env, check_process_spec
-from atoll.services.workspaces.locks import Locks
 from atoll.sidekick.client import ProcessStream, SidekickClient
 from atoll.sidekick.protocol import STDERR, STDOUT
 from atoll.telemetry.spans import note, spanned, with_traceparent

@@ -19,9 +19,9 @@ from atoll.records.base import Records
 from atoll.services.background import Background
 from atoll.services.daemon.hub import Hubs
 from atoll.services.daemon.own_sandboxes import MADE_BY, Asked, OwnSandboxes
+from atoll.services.locks import Locks
 from atoll.services.sandbox_tokens import SandboxTokens
 from atoll.services.sandboxes import Sandboxes
-from atoll.services.workspaces.locks import Locks
 
 NAMESPACE = "child-of "  # and the parent's id
 CHILDREN_MAX = 100

@@ -13,8 +13,8 @@ from dotenv.parser import Binding, parse_stream
 from atoll.domain.errors import InvalidInput, NotFound, TooLarge
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
+from atoll.services.locks import Locks
 from atoll.services.sandboxes import Sandboxes
-from atoll.services.workspaces.locks import Locks
 
 DEFAULT_FILE = ".env"  # in the work directory
 FILE_BYTES_MAX = 256 * 1024

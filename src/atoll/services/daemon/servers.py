@@ -20,7 +20,7 @@ from atoll.services.daemon.fixtures import Fixtures
 from atoll.services.daemon.overlays import Overlays, OverlaySpec
 from atoll.services.daemon.server_spec import ServerSpec, ServerStatus, check_server, in_order, spec_of
 from atoll.services.daemon.supervising import INSTALL_LABEL, LABEL, Health, Supervision, rested
-from atoll.services.workspaces.locks import Locks
+from atoll.services.locks import Locks
 from atoll.sidekick.protocol import STDERR, STDOUT
 
 PER_SANDBOX = 16

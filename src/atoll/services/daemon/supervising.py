@@ -27,7 +27,7 @@ from atoll.services.daemon.port_urls import PortUrls
 from atoll.services.daemon.server_spec import HealthCheck, RestartPolicy, ServerSpec, ServerStatus, spec_of
 from atoll.services.daemon.signals import Signals
 from atoll.services.identity.principals import Principals
-from atoll.services.workspaces.locks import Locks
+from atoll.services.locks import Locks
 
 _log = structlog.get_logger()
 

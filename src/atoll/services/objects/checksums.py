@@ -16,7 +16,7 @@ from contextlib import aclosing
 from atoll.domain.chunk_ids import CHUNK_BYTES, HOLE
 from atoll.domain.tree import Entry
 from atoll.services.deadline import deadline
-from atoll.services.workspaces.locks import Locks
+from atoll.services.locks import Locks
 from atoll.services.workspaces.storage.chunks import ChunkStore
 
 KNOWN_MAX = 200_000

@@ -19,10 +19,10 @@ from atoll.domain.sandbox import SandboxSpec, SandboxState
 from atoll.domain.workspace import MOUNT_POINT, Permission, Workspace, WorkspaceMount
 from atoll.records.base import Records
 from atoll.services.identity.principals import Principals
+from atoll.services.locks import Locks
 from atoll.services.processes import Interrupted
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.workspaces.access import WorkspaceAccess
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.sandbox_configs import SandboxConfigs
 from atoll.services.workspaces.views import Ran

@@ -12,10 +12,10 @@ from atoll.domain.principal import Principal
 from atoll.domain.workspace import Permission, Reason, Revision, Workspace
 from atoll.records.base import Records
 from atoll.services.identity.group_names import group_meant
+from atoll.services.locks import Locks
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.adding import Adding
 from atoll.services.workspaces.copying import Copying
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.quotas import fitting
 from atoll.services.workspaces.refs import Refs, Resolved
 from atoll.services.workspaces.revising import Revising, Stored

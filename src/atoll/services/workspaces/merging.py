@@ -12,10 +12,10 @@ from atoll.domain.tree_changes import changes
 from atoll.domain.tree_merge import merge
 from atoll.domain.workspace import Permission, Reason, Revision, Workspace
 from atoll.records.base import Records
+from atoll.services.locks import Locks
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.copying import Copying
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.refs import Refs, Resolved
 from atoll.services.workspaces.restoring import Restoring
 from atoll.services.workspaces.revising import Revising

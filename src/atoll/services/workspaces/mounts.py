@@ -18,9 +18,9 @@ from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
 from atoll.services.background import Background
 from atoll.services.deadline import deadline
+from atoll.services.locks import Locks
 from atoll.services.workspaces.access import NotPermitted, WorkspaceAccess
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted, MountedAt
 from atoll.services.workspaces.old_trees import OldTrees
 from atoll.services.workspaces.revising import Revising

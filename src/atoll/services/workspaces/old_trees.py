@@ -18,9 +18,9 @@ from atoll.domain.errors import AtollError, Conflict, NotFound, StaleVersion
 from atoll.domain.workspace import Reason, Revision, Workspace
 from atoll.records.base import Records
 from atoll.services.background import Background
+from atoll.services.locks import Locks
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.revising import Revising, Stored, Taken
 from atoll.services.workspaces.trees.stamps import TreeState

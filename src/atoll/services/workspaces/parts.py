@@ -11,6 +11,7 @@ from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
 from atoll.services.background import Background
 from atoll.services.clock import Clock, utc_now
+from atoll.services.locks import Locks
 from atoll.services.quotas import Quotas
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.adding import Adding
@@ -21,7 +22,6 @@ from atoll.services.workspaces.copying import Copying
 from atoll.services.workspaces.forks import Forks
 from atoll.services.workspaces.history import History
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.merging import Merging
 from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.mounts import Mounts

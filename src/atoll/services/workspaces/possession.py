@@ -18,8 +18,8 @@ from atoll.domain.principal import Principal
 from atoll.domain.tree import Entry
 from atoll.domain.workspace import Revision
 from atoll.records.base import Records
+from atoll.services.locks import Locks
 from atoll.services.workspaces.access import Found
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.manifests import Manifests
 

@@ -20,10 +20,10 @@ from atoll.domain.workspace import Permission, Reason, Revision, Workspace
 from atoll.records.base import Records
 from atoll.runtimes.base import Capability, Runtime
 from atoll.services.deadline import deadline
+from atoll.services.locks import Locks
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.copying import Copying
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted, MountedAt
 from atoll.services.workspaces.old_trees import OldTrees
 from atoll.services.workspaces.quotas import check_quota, surely_fits

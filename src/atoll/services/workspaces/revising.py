@@ -23,9 +23,9 @@ from atoll.domain.workspace import Permission, Reason, Revision, Workspace
 from atoll.records.base import Records
 from atoll.services.background import Background
 from atoll.services.deadline import deadline
+from atoll.services.locks import Locks
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.manifests import Manifests

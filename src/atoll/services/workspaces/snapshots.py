@@ -13,11 +13,11 @@ from atoll.domain.ids import new_id
 from atoll.domain.principal import Principal
 from atoll.domain.workspace import Permission, Reason, Revision, Snapshot, Workspace
 from atoll.records.base import Records
+from atoll.services.locks import Locks
 from atoll.services.workspaces.access import REF_CHARS_SHOWN, WorkspaceAccess
 from atoll.services.workspaces.archives.snapshot_files import SnapshotFiles
 from atoll.services.workspaces.copying import Copying
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.refs import Refs, Resolved, names_a_revision
 from atoll.services.workspaces.revising import Revising
 from atoll.services.workspaces.shredding import Shredding

@@ -17,9 +17,9 @@ from atoll.domain.tree import Entry, EntryKind, check_entries, text
 from atoll.domain.tree_changes import changes
 from atoll.domain.workspace import Permission, Reason, Workspace
 from atoll.records.base import Records
+from atoll.services.locks import Locks
 from atoll.services.workspaces.access import Found, WorkspaceAccess
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.possession import Possession
 from atoll.services.workspaces.quotas import NAMES_PER_INODE, check_quota, surely_fits
 from atoll.services.workspaces.refs import Refs, Resolved

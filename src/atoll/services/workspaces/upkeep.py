@@ -19,9 +19,9 @@ from atoll.domain.workspace import Reason, Workspace
 from atoll.records.base import Records
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
+from atoll.services.locks import Locks
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.mounted import Mounted
 from atoll.services.workspaces.mounts import Mounts
 from atoll.services.workspaces.old_trees import OldTrees

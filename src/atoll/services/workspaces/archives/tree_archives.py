@@ -22,10 +22,10 @@ from atoll.domain.tree_size import TreeSize, size_of, with_slack
 from atoll.domain.workspace import Permission, Quota, Reason, Workspace
 from atoll.runtimes.base import Runtime
 from atoll.services.deadline import deadline
+from atoll.services.locks import Locks
 from atoll.services.workspaces.access import WorkspaceAccess
 from atoll.services.workspaces.archives.tar_members import END, member
 from atoll.services.workspaces.limits import WorkspaceLimits
-from atoll.services.workspaces.locks import Locks
 from atoll.services.workspaces.quotas import NAMES_PER_INODE, at_least, surely_fits
 from atoll.services.workspaces.refs import Refs
 from atoll.services.workspaces.restoring import Restoring

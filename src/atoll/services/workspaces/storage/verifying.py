@@ -9,7 +9,7 @@ from atoll.domain.errors import AtollError, Corrupt, NotFound
 from atoll.domain.event import Event
 from atoll.domain.tree import Entry, Page, text
 from atoll.domain.workspace import Revision, RevisionState, Snapshot, Workspace
-from atoll.services.workspaces.locks import Locks
+from atoll.services.locks import Locks
 from atoll.services.workspaces.storage.chunks import ChunkStore
 from atoll.services.workspaces.storage.manifests import Manifests
 

@@ -1,4 +1,7 @@
-"""Locks: one for each workspace, held while this process changes its head or its tree; nobody holds two."""
+"""Locks: one for each name, held while this process changes what has it: a workspace, or a server in a sandbox, say.
+
+Of those of one kind nobody holds two.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ from weakref import WeakValueDictionary
 
 
 class Locks:
-    """Locks by workspace id, there while somebody holds one or waits for it."""
+    """Each is there while somebody holds it or waits for it."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def hold(self, workspace_id: str) -> AsyncGenerator[None]:
-        lock = self._locks.get(workspace_id)
+    async def hold(self, name: str) -> AsyncGenerator[None]:
+        lock = self._locks.get(name)
         if lock is None:
-            lock = self._locks[workspace_id] = asyncio.Lock()
+            lock = self._locks[name] = asyncio.Lock()
         async with lock:
             yield
