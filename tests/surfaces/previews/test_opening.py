@@ -71,8 +71,14 @@ async def test_what_is_not_said_anew_of_a_preview_stays(open_street: Streets) ->
 
 async def test_who_registers_what_atoll_had_registered_makes_it_his_own(open_street: Streets) -> None:
     async with open_street() as street:
-        made = await street.register(metadata={"registered_by": "signals"}, public=True)
-        assert await street.register() == made | {"metadata": {}}
+        previews, alice = street.house.app.showing.previews, street.house.keys.principals[ALICE]
+        noticed = {"registered_by": "signals"}
+        await previews.register(alice, street.sandbox, 3000, metadata=noticed, public=True)
+        wanted = {"sandbox_id": street.sandbox, "port": 3000}
+        refused = await street.house.call("POST", "/preview/register", json=wanted | {"metadata": noticed})
+        assert (refused.status_code, refused.json()["detail"][0]["loc"]) == (422, ["body", "metadata"])
+        made = await street.register()
+        assert (made["metadata"], made["public"]) == ({}, True)
 
 
 async def test_a_member_sees_all_previews_of_its_groups_in_pages(open_street: Streets) -> None:

@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from atoll.domain.preview import Preview
+from atoll.domain.errors import InvalidInput
+from atoll.domain.preview import REGISTERED_BY, Preview
 from atoll.domain.principal import Principal
 from atoll.services.previews.previews import LISTED_MAX, NoPreview, Previews, Said
 from atoll.settings import Settings
@@ -99,6 +100,8 @@ class PreviewHandlers:
     async def register(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, PreviewBody, self._body_bytes)
         _check_backend(body)
+        if REGISTERED_BY in (body.metadata or {}):  # it would be taken away with a server that there may be one day
+            raise InvalidInput(f"metadata.{REGISTERED_BY} is the server's own word", field="metadata")
         made = await self._previews.register(principal, body.sandbox_id, body.port, **_said(body))
         return json_response(self._shown(request, made))
 
