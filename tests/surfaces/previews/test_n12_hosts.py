@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from atoll.surfaces.previews.places import Place, address_of
 from tests.surfaces.conftest import ALICE
 from tests.surfaces.previews.conftest import Heard, Street, Streets, answering
 
@@ -77,23 +76,6 @@ async def test_n12_the_token_is_taken_out_of_an_address_without_leaving_the_host
         for path, location in ((r"//evil.example/", b"/.//evil.example/"), (r"/\evil.example/", b"/%5Cevil.example/")):
             said = await street.raw(f"GET {path}{rest}".encode())
             assert b"\r\nlocation: " + location + b"\r\n" in said
-
-
-@pytest.mark.parametrize(
-    ("path", "location"),
-    [
-        (rb"/\/evil.example", "/%5C/evil.example"),
-        (b"/\t/evil.example", "/%09/evil.example"),
-        (b"//\\evil.example", "/.//%5Cevil.example"),
-        (b"/\x01 \x7f\xff", "/%01%20%7F%FF"),
-        (b"/a%2Fb//~[]", "/a%2Fb//~[]"),
-        (b"", "/"),
-    ],
-)
-def test_n12_no_address_of_a_preview_is_read_as_another_hosts(path: bytes, location: str) -> None:
-    assert address_of(Place("s", 1, path), b"") == location
-    below = "/preview/s/1" + location.removeprefix("/.")
-    assert address_of(Place("s", 1, path, "/preview/s/1"), b"x=\t") == below + "?x=%09"
 
 
 async def test_n12_another_preview_below_the_domain_uses_no_cookie_of_this_one(open_street: Streets) -> None:

@@ -83,17 +83,22 @@ def test_the_host_is_what_its_header_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "query", "address"),
+    ("path", "location"),
     [
-        (Place(ID, 80, b"/a"), b"", "/a"),
-        (Place(ID, 80, b""), b"b=1", "/?b=1"),
-        (Place(ID, 80, b"/a", "/preview/x/80"), b"b", "/preview/x/80/a?b"),
-        (Place(ID, 80, b"//evil.example"), b"", "/.//evil.example"),
-        (Place(ID, 80, b"/\\evil\r\n\xff"), b"", "/%5Cevil%0D%0A%FF"),
+        (rb"/\/evil.example", "/%5C/evil.example"),
+        (b"/\t/evil.example", "/%09/evil.example"),
+        (b"//\\evil.example", "/.//%5Cevil.example"),
+        (b"/\x01 \x7f\xff", "/%01%20%7F%FF"),
+        (b"/a%2Fb//~[]", "/a%2Fb//~[]"),
+        (b"/a\r\nb", "/a%0D%0Ab"),
+        (b"", "/"),
     ],
 )
-def test_n12_an_address_of_a_place_stays_on_its_host(place: Place, query: bytes, address: str) -> None:
-    assert address_of(place, query) == address
+def test_n12_no_address_of_a_preview_is_read_as_another_hosts(path: bytes, location: str) -> None:
+    assert address_of(Place(ID, 80, path), b"") == location
+    below = "/preview/x/80" + location.removeprefix("/.")
+    assert address_of(Place(ID, 80, path, "/preview/x/80"), b"x=\t") == below + "?x=%09"
+    assert address_of(Place(ID, 80, path), b"b") == location + "?b"
 
 
 def test_metrics_know_how_it_was_reached() -> None:
