@@ -78,6 +78,15 @@ async def test_a_workspace_that_was_renamed_is_kept(open_house: Opener) -> None:
         await soon(house, {workspace})
 
 
+async def test_one_that_begins_as_a_snapshot_is_marked_however_many_marks_its_source_has(open_house: Opener) -> None:
+    async with open_house() as house:
+        full = {"name": "mine", "tags": [f"tag-{number}" for number in range(64)]}
+        source = (await house.call("POST", "/v1/workspaces", json=full)).json()["id"]
+        kept = (await house.call("POST", f"/v1/workspaces/{source}/snapshots", json={"name": "one"})).json()["id"]
+        own = workspace_of(house, (await made(house, snapshotId=kept))["sandboxId"])
+        assert [one.tags for one in workspaces(house) if one.id == own] == [(TAG,)]
+
+
 async def test_one_that_begins_as_a_snapshot_ends_with_its_sandbox_from_its_first_moment_on(
     open_house: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,10 +57,10 @@ class Forks:
         revision: str | None = None,
         group: str | None = None,
         *,
-        tags: tuple[str, ...] = (),
+        tags: tuple[str, ...] | None = None,
     ) -> WorkspaceView:
         """A new workspace, one's own or a group's, with that revision's files (None: as they are now), and with `tags`
-        beside those of its source. Needs `write`, and of a collaborator `read`. NotFound for the revision, Corrupt,
+        (None: those of its source). Needs `write`, and of a collaborator `read`. NotFound for the revision, Corrupt,
         Conflict for the name, QuotaExceeded.
         """
         owner = principal.owning(Scope.WRITE, await group_meant(self._records, principal, group))
@@ -83,7 +83,7 @@ class Forks:
         source: Workspace,
         wanted: Resolved,
         name: str,
-        tags: tuple[str, ...],
+        tags: tuple[str, ...] | None,
     ) -> Workspace:
         now = self._access.clock()
         fork = Workspace(
@@ -95,7 +95,7 @@ class Forks:
             created_at=now,
             updated_at=now,
             description=source.description,
-            tags=tuple(dict.fromkeys((*source.tags, *tags))),
+            tags=source.tags if tags is None else tags,
             quota=fitting(source.quota),
             forked_from=wanted.revision.id,
             automatic=source.automatic,
