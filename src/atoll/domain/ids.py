@@ -25,6 +25,11 @@ def sandbox_id_of(spelling: str) -> str | None:
     return None if found is None else "sess_" + found[1]
 
 
+def subdomain(sandbox_id: str) -> str:
+    """A sandbox's id as a label of a host's name, where no underscore may stand."""
+    return sandbox_id.replace("_", "-")
+
+
 def compute_id(sandbox_id: str) -> str:
     """What ComputeSDK's on-premise API calls a sandbox."""
     return "cmp_" + sandbox_id.removeprefix("sess_")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-from atoll.domain.ids import sandbox_id_of
+from atoll.domain.ids import sandbox_id_of, subdomain
 from atoll.settings import Settings
 
 
@@ -46,8 +46,3 @@ class Addresses:
     def events(self, connection: HTTPConnection, sandbox_id: str) -> str:
         """Where the sandbox's events are told, over WebSocket."""
         return "ws" + self.daemon(connection, sandbox_id).removeprefix("http") + "/ws"
-
-
-def subdomain(sandbox_id: str) -> str:
-    """The sandbox's id as a label of a host name, where no underscore may stand."""
-    return sandbox_id.replace("_", "-")

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound, QuotaExceeded
-from atoll.domain.ids import sandbox_id_of
+from atoll.domain.ids import sandbox_id_of, subdomain
 from atoll.domain.key import KeyKind, Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox, SandboxSpec, SandboxState
@@ -94,7 +94,7 @@ class Children:
         if await self._has_ended(parent.id):  # while it was made: whoever ended its children did not see it
             await self.abandon(made, request_id=request_id)
             raise Conflict("session ended while its child was made")
-        told = {"subdomain": spelled(made.id), "url": url_of(made.id)}
+        told = {"subdomain": subdomain(made.id), "url": url_of(made.id)}
         self._hubs.of(parent.id).publish(CREATED, "", told, everybody=True)
         return made
 
@@ -167,7 +167,7 @@ class Children:
             return
         if is_childrens(sandbox.namespace):
             parent_id = (sandbox.namespace or "").removeprefix(NAMESPACE)
-            self._hubs.of(parent_id).publish(DELETED, "", {"subdomain": spelled(sandbox.id)}, everybody=True)
+            self._hubs.of(parent_id).publish(DELETED, "", {"subdomain": subdomain(sandbox.id)}, everybody=True)
         elif sandbox.id in self._parents:
             self._parents.discard(sandbox.id)
             self._background.spawn(self._end_all(sandbox), f"end the children of {sandbox.id}")
@@ -200,11 +200,6 @@ class Children:
 def is_childrens(namespace: str | None) -> bool:
     """Whether names in it are those of children."""
     return namespace is not None and namespace.startswith(NAMESPACE)
-
-
-def spelled(sandbox_id: str) -> str:
-    """What clients call a sandbox: its id as a label of a host name."""
-    return sandbox_id.replace("_", "-")
 
 
 def _owner_of(sandbox: Sandbox) -> Principal:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from atoll.domain.errors import Conflict, InvalidInput, NotFound, StaleVersion
 from atoll.domain.event import Event
-from atoll.domain.ids import SANDBOX_ID
+from atoll.domain.ids import SANDBOX_ID, subdomain
 from atoll.domain.key import Scope
 from atoll.domain.preview import Preview, preview_id
 from atoll.domain.principal import Principal
@@ -163,7 +163,7 @@ class Previews:
         if not self.limits.domain:
             return f"{base.rstrip('/')}/preview/{preview.sandbox_id}/{preview.port}/"
         port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{preview.port}-{spelled(preview.sandbox_id)}.{self.limits.domain}{port}/"
+        return f"{parts.scheme}://{preview.port}-{subdomain(preview.sandbox_id)}.{self.limits.domain}{port}/"
 
     def healthy(self, preview: Preview) -> bool | None:
         """What the last check of what serves it now said; None when none was made lately."""
@@ -254,14 +254,9 @@ class Previews:
         return Event(action, preview.id, preview.owner, actor, detail=detail, at=self._clock())
 
 
-def spelled(sandbox_id: str) -> str:
-    """A sandbox in a host's name, where no underscore may stand."""
-    return sandbox_id.replace("_", "-")
-
-
-def sandbox_of(spelling: str) -> str | None:
-    """The sandbox that is meant; None when none can be."""
-    sandbox_id = spelling.replace("-", "_", 1)
+def sandbox_of(label: str) -> str | None:
+    """The sandbox that a label of a host's name means; None when it can mean none."""
+    sandbox_id = label.replace("-", "_", 1)
     return sandbox_id if SANDBOX_ID.match(sandbox_id) else None
 
 

@@ -9,12 +9,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atoll.domain.ids import subdomain
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox
 from atoll.services.daemon.children import Children
 from atoll.services.sandbox_tokens import SandboxTokens
 from atoll.settings import Settings
-from atoll.surfaces.addresses import Addresses, subdomain
+from atoll.surfaces.addresses import Addresses
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk.gateway import Furnish
 from atoll.surfaces.computesdk.gateway_bodies import CreateSandboxBody, GatewayOverlay, GatewayServer

@@ -11,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 import atoll
+from atoll.domain.ids import subdomain
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox
 from atoll.services.daemon.children import Children
 from atoll.services.sandboxes import Sandboxes
 from atoll.settings import Settings
-from atoll.surfaces.addresses import Addresses, subdomain
+from atoll.surfaces.addresses import Addresses
 from atoll.surfaces.bodies import json_response
 from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.operation import Answer, Operation
