@@ -11,7 +11,7 @@ import pytest
 from atoll.domain.errors import Forbidden, InvalidInput, NotFound, QuotaExceeded, Unavailable
 from atoll.services.daemon import servers, supervising
 from atoll.services.daemon.overlays import OverlaySpec
-from atoll.services.daemon.port_urls import NOTICED
+from atoll.services.daemon.port_urls import NOTICED, PortUrls
 from atoll.services.daemon.server_spec import (
     HealthCheck,
     RestartPolicy,
@@ -368,6 +368,17 @@ def test_cycles_are_refused_however_long() -> None:
     assert in_order(specs[:2], {"s2": ()}, ()) == ["s2", "s1", "s0"]
     with pytest.raises(InvalidInput, match="x -> x"):
         in_order([ServerSpec("x", "true", depends_on=("x",))], {}, ())
+
+
+async def test_a_port_is_not_registered_anew_while_nobody_can_say_whether_it_is(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise Unavailable("the records do not answer")
+
+    monkeypatch.setattr(kept.previews, "get", away)
+    assert await PortUrls(kept.previews, "http://atoll").open(ALICE, kept.id, 3000) == ""
+    assert kept.previews.registered == {}
 
 
 async def _shows(kept: Kept, port: int) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from atoll.domain.errors import AtollError
+from atoll.domain.errors import AtollError, NotFound
 from atoll.domain.preview import REGISTERED_BY, Preview
 from atoll.domain.principal import Principal
 
@@ -95,7 +95,7 @@ class PortUrls:
     ) -> Preview:
         try:
             return await self._previews.get(principal, sandbox_id, port)
-        except AtollError:
+        except NotFound:
             return await self._previews.register(principal, sandbox_id, port, metadata=by or {})
 
 
