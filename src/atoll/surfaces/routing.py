@@ -1,7 +1,7 @@
 """Turns declared operations into routes: one for each path, with its methods and its WebSocket.
 
-The composition root makes the routes of all dialects with it. A route admits,
-calls the handler and maps errors, no more.
+The composition root makes the routes of all dialects with it. A route admits, calls the handler and maps errors, no
+more.
 """
 
 from __future__ import annotations
