@@ -14,8 +14,8 @@ import pytest
 
 from atoll.domain.errors import Unavailable
 from atoll.domain.process import ProcessSpec
-from atoll.sidekick import processes
 from atoll.sidekick import protocol as wire
+from atoll.sidekick import reading
 from atoll.sidekick.client import Link
 from atoll.sidekick.processes import READER_GRACE_S
 from tests.sidekick.running import RunningSidekick, receive_all, send
@@ -99,7 +99,7 @@ def test_what_a_terminal_has_is_taken_at_once_though_it_gives_little_at_a_time()
     text = bytes(range(1, 251)) * 48
     tries = [_reads(text) for _ in range(50)]
     # A busy kernel hands it over in pieces, now and then.
-    assert any(len(sizes) == 1 and sizes[0] > 2 * processes.TERMINAL_BYTES for sizes in tries), tries
+    assert any(len(sizes) == 1 and sizes[0] > 2 * reading.TERMINAL_BYTES for sizes in tries), tries
 
 
 def _reads(text: bytes) -> list[int]:
@@ -112,12 +112,12 @@ def _reads(text: bytes) -> list[int]:
         wanted, pieces = text[: os.write(theirs, text)], []
         until = time.monotonic() + 10
         while sum(map(len, pieces)) < len(wanted) and time.monotonic() < until:
-            if piece := processes._read_terminal(ours):
+            if piece := reading.read_terminal(ours):
                 pieces.append(piece)
         assert b"".join(pieces) == wanted
-        assert processes._read_terminal(ours) == b""
+        assert reading.read_terminal(ours) == b""
         return [len(piece) for piece in pieces]
     finally:
         os.close(theirs)
-        assert processes._read_terminal(ours) == b""  # nor is there an error where nobody has it open any more
+        assert reading.read_terminal(ours) == b""  # nor is there an error where nobody has it open any more
         os.close(ours)

@@ -11,7 +11,8 @@ from atoll.sidekick import copying, files, gates, listening, ports, watching
 from atoll.sidekick.connection import Connection
 from atoll.sidekick.fields import number, seconds, text, variables, words
 from atoll.sidekick.loop import Loop
-from atoll.sidekick.processes import WAITS, Follower, Process, Processes
+from atoll.sidekick.process import WAITS, Follower, Process
+from atoll.sidekick.processes import Processes
 from atoll.sidekick.protocol import EXIT, RESIZE, RESULT, STDIN, STDIN_CLOSE, Refused
 from atoll.sidekick.spawn import parse_size
 

@@ -5,18 +5,16 @@ Connections follow processes from an offset; a process lives on without any. Cal
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
-import struct
-import termios
 import time
 
-from atoll.sidekick.loop import GONE, READ, WRITE, Loop, Timer
+from atoll.sidekick.loop import GONE, READ, WRITE, Loop
+from atoll.sidekick.process import WAITS, Follower, Process
 from atoll.sidekick.protocol import STDERR, STDOUT, Refused
-from atoll.sidekick.ring import Ring
+from atoll.sidekick.reading import READ_BYTES, pending_bytes, read_some, read_terminal
 from atoll.sidekick.spawn import Missing, resize, spawn_on_pipes, spawn_on_pty
-from atoll.sidekick.tree import Family, HungUp, alive, alive_below, hang_up, signal_below, signal_tree, waits_for_hangup
+from atoll.sidekick.tree import HungUp, alive, alive_below, hang_up, signal_below, signal_tree, waits_for_hangup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,80 +23,18 @@ if TYPE_CHECKING:
 
     from atoll.sidekick.identity import Identity
 
-READ_BYTES = 65_536
 STDIN_BOUND_BYTES = 262_144
 MAX_RUNNING = 512
 MAX_ENDED = 32
 KILL_GRACE_S = 1.0
 STDIN_GRACE_S = 30.0
 READER_GRACE_S = 5.0
-SHOWN_CHARACTERS = 256
 LOOK_AGAIN_S = 0.02
 LOOK_AGAIN_MAX_S = 0.25
-# A terminal gives at most this at a time, whatever it has: what is left is had at once, without another turn.
-TERMINAL_BYTES = 4_095
-# Where it gives much of that, more is on the way: it is passed on together.
+# Where a terminal gives much of what it can at a time, more is on the way: it is passed on together.
 BULK_BYTES = 2_048
 GATHER_BYTES = 65_536
 GATHER_S = 0.001
-
-
-WAITS = 1 << 62  # an offset far ahead: who only waits for the end never holds output back
-
-
-class Follower:
-    """A connection that reads a process's output: where it is, and whom to call when there is more."""
-
-    __slots__ = ("offset", "wake")
-
-    def __init__(self, offset: int, wake: Callable[[], None]) -> None:
-        self.offset = offset
-        self.wake = wake
-
-
-class Process:
-    """One program. `exit` is set once it has ended and all of its output is in the ring."""
-
-    def __init__(self, name: str, argv: list[str], tty: bool, ring_bytes: int) -> None:
-        self.id = name
-        self.argv = _shown(argv)
-        self.tty = tty
-        self.pid = 0
-        self.started_at = time.time()
-        self.started = time.monotonic()
-        self.ring = Ring(ring_bytes)
-        self.label = ""
-        self.exit: dict[str, Any] | None = None
-        self.status: int | None = None
-        self.timed_out = False
-        self.family: Family = {}  # whom TERM was sent to
-        self.stdin = -1
-        self.stdin_buffer = bytearray()
-        self.stdin_closing = False
-        self.outputs: dict[int, int] = {}  # descriptor -> stream
-        self.after_end: dict[int, int] = {}  # descriptor -> bytes still to read once the program has ended
-        self.paused = False  # a follower is too far behind: its unread output would fall out of the ring
-        self.followers: list[Follower] = []
-        self.awaited: Follower | None = None  # stands for the first reader, who is on the way
-        self.told = 0  # the offset up to which followers were woken
-        self.gathering: Timer | None = None
-        self.serves = False
-        self.timers: list[Timer] = []
-        self.stdin_timer: Timer | None = None
-        self.oom_before = 0
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "argv": self.argv,
-            "pid": self.pid,
-            "tty": self.tty,
-            "started_at": self.started_at,
-            "output_start": self.ring.start,
-            "output_end": self.ring.end,
-            "exit": self.exit,
-            "label": self.label,
-        }
 
 
 class Processes:
@@ -322,7 +258,7 @@ class Processes:
         if process.timed_out:
             self._kill(process)
         for fd in process.outputs:
-            process.after_end[fd] = _pending_bytes(fd)
+            process.after_end[fd] = pending_bytes(fd)
         self._drain(process)
 
     def _drain(self, process: Process) -> None:
@@ -385,7 +321,7 @@ class Processes:
         drop_below = process.ring.would_drop(READ_BYTES)
         if any(follower.offset < drop_below for follower in process.followers):
             return None
-        data = _read_terminal(fd) if process.tty else _read_some(fd, READ_BYTES)
+        data = read_terminal(fd) if process.tty else read_some(fd, READ_BYTES)
         if data:
             process.ring.append(process.outputs[fd], data)
             self._tell(process, len(data))
@@ -466,42 +402,3 @@ class Processes:
         ended = [p for p in self._by_id.values() if p.exit is not None and p.id != "main" and not p.followers]
         for process in ended[: max(0, len(ended) - MAX_ENDED)]:
             del self._by_id[process.id]
-
-
-def _shown(argv: list[str]) -> list[str]:
-    """For lists of processes: the words, cut where they are too many or too long."""
-    words: list[str] = []
-    left = SHOWN_CHARACTERS
-    for word in argv:
-        if left <= 0:
-            break
-        words.append(word if len(word) <= left else word[: left - 1] + "…")
-        left -= len(word) + 1
-    return words
-
-
-def _read_terminal(fd: int) -> bytes:
-    """What it has, up to READ_BYTES."""
-    pieces: list[bytes] = []
-    left, got = READ_BYTES, TERMINAL_BYTES
-    while left and got >= TERMINAL_BYTES:
-        pieces.append(_read_some(fd, left))
-        got = len(pieces[-1])
-        left -= got
-    return b"".join(pieces)
-
-
-def _read_some(fd: int, size: int) -> bytes:
-    """Nothing where there is nothing now, or never again: the other side of a terminal is closed (EIO)."""
-    try:
-        return os.read(fd, size)
-    except OSError:
-        return b""
-
-
-def _pending_bytes(fd: int) -> int:
-    try:
-        (size,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
-    except OSError:
-        return 0
-    return size
