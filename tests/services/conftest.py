@@ -32,6 +32,7 @@ QUICK = Limits(
     attach_drain_s=0.3,
     stop_grace_s=0.2,
     missing_grace_s=0.05,
+    unanswered_apart_s=0.02,
     orphan_grace_s=0.0,
     reconcile_every_s=30.0,
     close_s=1.0,

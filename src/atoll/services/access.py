@@ -27,12 +27,13 @@ from atoll.services.giving import Giving, NoGiving
 from atoll.services.limits import Limits
 from atoll.services.lives import Live, Lives
 from atoll.services.mounting import Mounting, NoMounting
+from atoll.services.patience import patience
 from atoll.services.quotas import Quotas
 from atoll.telemetry.metrics import Metrics
 
 _log = structlog.get_logger()
 
-UNANSWERED_MAX = 3  # unanswered pings of a sandbox that the runtime says is there, before it counts as lost
+UNANSWERED_MAX = 3  # times that nobody was there to be asked in a sandbox that the runtime says it has: it is lost
 PING_S = 5.0
 RECORDS_MAX = 100_000
 
@@ -146,22 +147,44 @@ class Access:
             raise Unavailable("the sandbox does not answer")
 
     async def look(self, live: Live) -> bool:
-        """Whether its sidekick answers. Tells `vanished` when the runtime has lost it, or says that it is there
-        while it did not answer UNANSWERED_MAX times in a row."""
+        """Whether its sidekick answers. Tells `vanished` when the runtime has lost it, or says that it is there while
+        nobody was there to be asked UNANSWERED_MAX times in a row. Who asks meanwhile is told what this look finds."""
+        if live.look is None or live.look.done():
+            live.look = self.background.spawn(self._look(live), f"look at {live.sandbox.id}")
+        return await asyncio.shield(live.look)
+
+    async def _look(self, live: Live) -> bool:
         try:
-            async with deadline(PING_S, "finding the sandbox"):
-                found = await self.runtime.find(live.sandbox.id)
-                if found is not None:
-                    await self.runtime.sidekick(live.sandbox.id).ping()
-                    live.unanswered = 0
-                    return True
+            there = await patience(PING_S, self._answers(live.sandbox.id), "finding the sandbox")
+        except NotFound as error:
+            _log.warning("sandbox.unanswered", sandbox_id=live.sandbox.id, error=error.message)
+            if self._is_lost(live):
+                await self.vanished(live)
+            return False
         except Exception as error:
-            live.unanswered += 1
-            _log.warning("sandbox.unanswered", sandbox_id=live.sandbox.id, error=str(error))
-            found = None if live.unanswered >= UNANSWERED_MAX else live
-        if found is None:
+            # Silence is mostly another's fault, and the runtime says that it lives: it has deadlines for what is silent
+            # for good. Nor is a sandbox to blame for a runtime that does not answer, or a server that cannot ask.
+            _log.warning("sandbox.silent", sandbox_id=live.sandbox.id, error=str(error))
+            return False
+        live.unanswered = 0
+        if not there:
             await self.vanished(live)
-        return False
+        return there
+
+    async def _answers(self, sandbox_id: str) -> bool:
+        """False when the runtime does not have it; NotFound when it has, and nobody is there to be asked."""
+        found = await self.runtime.find(sandbox_id)
+        if found is not None and not found.paused:  # what is frozen is there, and cannot say so
+            await self.runtime.sidekick(sandbox_id).ping()
+        return found is not None
+
+    def _is_lost(self, live: Live) -> bool:
+        """Count that nobody was there to be asked, once in a while; whether that is often enough."""
+        now = asyncio.get_running_loop().time()
+        if live.unanswered == 0 or now - live.unanswered_at >= self.limits.unanswered_apart_s:
+            live.unanswered += 1
+            live.unanswered_at = now
+        return live.unanswered >= UNANSWERED_MAX
 
     async def layers_in_use(self) -> set[str]:
         """The baked layers of live sandboxes, and of those that rest."""

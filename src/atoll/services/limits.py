@@ -79,6 +79,9 @@ class Limits:
     # reconciling
     reconcile_every_s: float = 10.0
     missing_grace_s: float = 0.5  # for the runtime's own word on a sandbox that is not there any more
+    unanswered_apart_s: float = (
+        5.0  # between the times that nobody was there to be asked, which make a sandbox a lost one
+    )
     orphan_grace_s: float = 30.0
     usage_flush_max: int = 100  # records per pass
     ended_kept_s: float = 7 * 24 * 3600.0

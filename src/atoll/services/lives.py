@@ -30,7 +30,9 @@ class Live:
     holds: int = 0  # how many operations of this process are making or ending it: the reconciler keeps away
     paused: bool = False
     actor: str = ""  # who had it made, where that is known and may not be its owner
+    look: asyncio.Task[bool] | None = None  # whether it answers: one at a time
     unanswered: int = 0  # in a row
+    unanswered_at: float = 0.0  # the last of these, on the loop's clock
     watched: bool = False  # adopted by this process, its watcher (if its spec needs one) runs
     watcher: asyncio.Task[None] | None = None
     followers: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])  # of processes without clients
