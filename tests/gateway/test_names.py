@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Awaitable, Callable
 
 import dns.flags
 import dns.message
@@ -14,6 +15,7 @@ import pytest
 from atoll.domain.egress import allow_list
 from atoll.domain.errors import Unavailable
 from atoll.gateway.allowance import EgressSpent
+from atoll.gateway.pace import Pace
 from atoll.gateway.questions import Questions
 from atoll.gateway.synthetic import NAMES_MAX, RANGE, SyntheticNames
 from tests.gateway.conftest import Internet
@@ -98,6 +100,88 @@ async def test_a_question_is_answered_by_the_list_of_that_moment(internet: Inter
     writer.close()
     await serving
     served[1].close()
+
+
+async def served(questions: Questions, asked: bytes, **more: Callable[[], Awaitable[None]]) -> bytes:
+    """What is answered to questions that lie there already."""
+    reader = asyncio.StreamReader()
+    reader.feed_data(asked)
+    reader.feed_eof()
+    ours, theirs = [await asyncio.open_connection(sock=sock) for sock in socket.socketpair()]
+    answers = asyncio.create_task(ours[0].read())
+    await questions.serve(reader, theirs[1], lambda: ALLOW, SyntheticNames("sess_1"), **more)
+    for _, writer in (theirs, ours):
+        writer.close()
+        await writer.wait_closed()
+    return await answers
+
+
+async def test_between_questions_that_lie_there_others_have_their_turn(internet: Internet) -> None:
+    question = dns.message.make_query("bad.example", "A").to_wire()
+    turns, over = 0, False
+
+    async def others() -> None:
+        nonlocal turns
+        while not over:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.create_task(others())
+    answers = await served(Questions(internet), (len(question).to_bytes(2, "big") + question) * 100)
+    over = True
+    await running
+    assert len(answers) >= 100 * len(question) and turns >= 100
+
+
+async def test_questions_wait_for_their_turn_and_without_one_nothing_is_looked_up(internet: Internet) -> None:
+    question = dns.message.make_query("good.example", "A").to_wire()
+    left = 3
+
+    async def turn() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ConnectionError
+
+    asked = (len(question).to_bytes(2, "big") + question) * 10
+    await served(Questions(internet), asked, turn=turn)
+    assert internet.asked == ["good.example"] * 3
+
+
+async def test_a_pace_lets_some_through_at_once_and_the_others_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, slept, sleep = 0.0, list[float](), asyncio.sleep
+
+    async def pass_time(seconds: float) -> None:
+        nonlocal now
+        slept.append(round(seconds, 6))
+        now += seconds
+        await sleep(0)
+
+    monkeypatch.setattr("atoll.gateway.pace.asyncio.sleep", pass_time)
+    pace = Pace(10, 5, monotonic=lambda: now)
+    await asyncio.gather(*(pace.turn() for _ in range(8)))
+    assert slept == [0.0] * 5 + [0.1] * 3
+    now += 0.2
+    slept.clear()
+    await asyncio.gather(*(pace.turn() for _ in range(3)))
+    assert slept == [0.0, 0.0, 0.1]
+    now += 3600
+    slept.clear()
+    await asyncio.gather(*(pace.turn() for _ in range(6)))
+    assert slept == [0.0] * 5 + [0.1]
+
+
+async def test_who_leaves_the_line_keeps_nobody_from_their_turn() -> None:
+    pace = Pace(20, 1)
+    await pace.turn()
+    leaving = [asyncio.create_task(pace.turn()) for _ in range(1000)]
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    async with asyncio.timeout(10):
+        await pace.turn()
 
 
 async def test_what_a_question_tells_a_zone_counts_and_is_not_told_beyond_the_quota(internet: Internet) -> None:

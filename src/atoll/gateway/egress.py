@@ -23,7 +23,8 @@ from atoll.domain.errors import Conflict, Forbidden, NotFound, Unavailable
 from atoll.gateway.allowance import Allowance, Left, unbounded
 from atoll.gateway.broker import PIECE_BYTES, BrokerRefused, Exchange, Passed, Prefixed, begin_tls, end_tls
 from atoll.gateway.inspection import Inspected, NameRefused
-from atoll.gateway.questions import Questions
+from atoll.gateway.pace import Pace
+from atoll.gateway.questions import AT_ONCE, PER_S, Questions
 from atoll.gateway.resolver import Resolver
 from atoll.gateway.synthetic import RANGE, SyntheticNames
 from atoll.services.authorities import Authorities
@@ -70,6 +71,7 @@ class _Policy:
     allow: AllowList
     names: SyntheticNames
     allowance: Allowance
+    pace: Pace = field(default_factory=lambda: Pace(PER_S, AT_ONCE))  # of its questions for names
     open: dict[asyncio.Task[None], Target] = field(default_factory=dict[asyncio.Task[None], Target])
 
 
@@ -107,8 +109,8 @@ class Egress:
         its owner's quota is used up."""
         policy = self._policy(live)
         if stream.gate == DNS or stream.port == DNS_PORT:
-            sent = policy.allowance.sent
-            await self._questions.serve(stream.reader, stream.writer, lambda: policy.allow, policy.names, sent)
+            sent, turn = policy.allowance.sent, policy.pace.turn
+            await self._questions.serve(stream.reader, stream.writer, lambda: policy.allow, policy.names, sent, turn)
             return
         try:
             target = _target(policy, stream)

@@ -28,13 +28,21 @@ from atoll.gateway.synthetic import SyntheticNames
 TTL_S = 30
 IDLE_S = 10.0
 LABELS_MAX = 40  # of a name, whose last is empty: an IPv6 address backwards has 35, and work grows with the square
+PER_S = 100  # questions of one sandbox: each is read, looked up and answered where everybody is served
+AT_ONCE = 500  # of those, after a pause: what installs packages asks for hundreds
 _LENGTH = struct.Struct("!H")
 Sent = Callable[[int], Awaitable[None]]
+Turn = Callable[[], Awaitable[None]]
 ONE = _LENGTH.pack(1)  # how many questions a message says that it has
 
 
 async def uncounted(_size: int) -> None:
     """Without a quota."""
+
+
+async def unpaced() -> None:
+    """Without a bound; but of questions that lie there already many are read without a pause."""
+    await asyncio.sleep(0)
 
 
 class Questions:
@@ -50,14 +58,17 @@ class Questions:
         allow: Callable[[], AllowList],
         names: SyntheticNames,
         sent: Sent = uncounted,
+        turn: Turn = unpaced,
     ) -> None:
         """Answer until nothing comes any more. `allow` is asked with each question: lists change meanwhile; `sent` is
-        told of the bytes of each that is passed on, and raises ConnectionError when none may be."""
+        told of the bytes of each that is passed on, and raises ConnectionError when none may be. Each question waits
+        for its `turn`."""
         try:
             while True:
                 async with asyncio.timeout(IDLE_S):
                     (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
                     question = await reader.readexactly(size)
+                    await turn()
                     answer = await self.answer(question, allow(), names, sent)
                     if answer is None:
                         return
