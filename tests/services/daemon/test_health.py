@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
 
 import pytest
 
-from atoll.services.daemon.health import is_well, status_of
+from atoll.services.daemon.health import HEAD_BYTES_MAX, is_well, status_of
 
 
 @pytest.mark.parametrize(
@@ -19,10 +20,22 @@ from atoll.services.daemon.health import is_well, status_of
         (b"HTTP/1.0 302 Found\r\nlocation: http://elsewhere/\r\n\r\n", 302),
         (b"no HTTP at all\r\n\r\n", None),
         (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000, None),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 17 + b"HTTP/1.1 200 OK\r\n\r\n", None),
+        ((b"HTTP/1.1 102 x\r\nx: " + b"y" * 2_000 + b"\r\n\r\n") * 9 + b"HTTP/1.1 200 OK\r\n\r\n", None),
         (b"", None),
         (None, None),  # it takes the connection and says nothing
     ],
-    ids=["no content", "after an interim one", "redirect", "nonsense", "endless head", "hangs up", "hangs"],
+    ids=[
+        "no content",
+        "after an interim one",
+        "redirect",
+        "nonsense",
+        "endless head",
+        "interim ones",
+        "long ones",
+        "hangs up",
+        "hangs",
+    ],
 )
 async def test_the_status_is_what_it_says_in_time(answer: bytes | None, status: int | None) -> None:
     asked: list[bytes] = []
@@ -50,6 +63,22 @@ async def test_the_status_is_what_it_says_in_time(answer: bytes | None, status: 
     server.close()
     await server.wait_closed()
     assert found == status and asked[0].startswith(b"GET /health?x=1 HTTP/1.1\r\n")
+
+
+async def test_who_never_comes_to_the_point_is_not_read_on() -> None:
+    """What it says lies there already, so that nobody else's turn would come in between."""
+    reader, answer = StreamReader(), b"HTTP/1.1 100 \r\n\r\n" * 20_000
+    reader.feed_data(answer)
+    _, writer = await asyncio.open_connection(sock=(pair := socket.socketpair())[0])
+    assert await status_of(lambda: _at_once(reader, writer), "/", 30) is None
+    reader.feed_eof()
+    assert len(answer) - len(await reader.read()) <= HEAD_BYTES_MAX
+    pair[1].close()
+    await writer.wait_closed()
+
+
+async def _at_once(reader: StreamReader, writer: StreamWriter) -> tuple[StreamReader, StreamWriter]:
+    return reader, writer
 
 
 def test_what_is_well() -> None:

@@ -10,7 +10,8 @@ import h11
 
 from atoll.domain.errors import AtollError
 
-HEAD_BYTES_MAX = 65_536
+HEAD_BYTES_MAX = 16_384  # of all that is read, the interim answers before the one that counts included
+INTERIM_MAX = 16
 
 Connect = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
 
@@ -34,14 +35,20 @@ async def _ask(reader: StreamReader, writer: StreamWriter, path: str) -> int:
     writer.write(client.send(h11.Request(method="GET", target=path, headers=headers)) or b"")
     writer.write(client.send(h11.EndOfMessage()) or b"")
     await writer.drain()
-    while True:
+    left, interim = HEAD_BYTES_MAX, 0
+    while interim <= INTERIM_MAX:
         event = client.next_event()
-        if event is h11.NEED_DATA:
-            client.receive_data(await reader.read(HEAD_BYTES_MAX))
+        if event is h11.NEED_DATA and left:
+            data = await reader.read(left)
+            left -= len(data)
+            client.receive_data(data)
         elif isinstance(event, h11.Response):
             return event.status_code
-        elif not isinstance(event, h11.InformationalResponse):
-            raise h11.RemoteProtocolError("no answer")
+        elif isinstance(event, h11.InformationalResponse):
+            interim += 1
+        else:
+            break
+    raise h11.RemoteProtocolError("no answer")
 
 
 def is_well(status: int | None) -> bool:
