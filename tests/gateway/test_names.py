@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable
 
 import dns.flags
 import dns.message
@@ -16,7 +15,7 @@ from atoll.domain.egress import allow_list
 from atoll.domain.errors import Unavailable
 from atoll.gateway.allowance import EgressSpent
 from atoll.gateway.pace import Pace
-from atoll.gateway.questions import Questions
+from atoll.gateway.questions import Questions, Turn, unpaced
 from atoll.gateway.synthetic import NAMES_MAX, RANGE, SyntheticNames
 from tests.gateway.conftest import Internet
 
@@ -102,14 +101,14 @@ async def test_a_question_is_answered_by_the_list_of_that_moment(internet: Inter
     served[1].close()
 
 
-async def served(questions: Questions, asked: bytes, **more: Callable[[], Awaitable[None]]) -> bytes:
+async def served(questions: Questions, asked: bytes, turn: Turn = unpaced) -> bytes:
     """What is answered to questions that lie there already."""
     reader = asyncio.StreamReader()
     reader.feed_data(asked)
     reader.feed_eof()
     ours, theirs = [await asyncio.open_connection(sock=sock) for sock in socket.socketpair()]
     answers = asyncio.create_task(ours[0].read())
-    await questions.serve(reader, theirs[1], lambda: ALLOW, SyntheticNames("sess_1"), **more)
+    await questions.serve(reader, theirs[1], lambda: ALLOW, SyntheticNames("sess_1"), turn=turn)
     for _, writer in (theirs, ours):
         writer.close()
         await writer.wait_closed()
