@@ -40,6 +40,16 @@ async def seen(house: House, **more: Any) -> str:
     return answer.json()["stdout"].strip()
 
 
+async def main_saw(house: House, **more: Any) -> str:
+    """The TRACEPARENT that a main command has."""
+    made = await house.create(command=SHOW, **more)
+    path = f"/v1/sessions/{made['id']}/logs"
+    async with asyncio.timeout(10):
+        while not (said := (await house.call("GET", path)).text.strip()):
+            await asyncio.sleep(0.01)
+    return said
+
+
 async def test_a_request_its_services_and_its_process_are_one_trace(
     open_house: Opener,  # noqa: F811
     collector: Collector,
@@ -57,6 +67,19 @@ async def test_a_request_its_services_and_its_process_are_one_trace(
     assert create.attributes["atoll.sandbox_id"] == run.attributes["atoll.sandbox_id"]
     assert collector.resource()["service.name"] == "here"
     assert collector.paths == {"/v1/traces"} and collector.headers[0]["x-key"] == "hidden"
+
+
+async def test_the_main_command_is_a_part_of_the_request_that_made_its_sandbox(
+    open_house: Opener,  # noqa: F811
+    collector: Collector,
+) -> None:
+    async with open_house(traces=to(collector)) as house:
+        assert (one := await main_saw(house)).startswith("00-")
+        assert await main_saw(house, env={"TRACEPARENT": "own"}) == "own"
+    begun, create = collector.named("process.start")[0], collector.named("sandbox.create")[0]
+    assert (begun.trace, begun.parent) == (create.trace, create.id)
+    assert one == f"00-{begun.trace}-{begun.id}-01"
+    assert begun.attributes["atoll.sandbox_id"] == create.attributes["atoll.sandbox_id"]
 
 
 async def test_a_trusted_callers_trace_goes_on_and_nobody_elses(

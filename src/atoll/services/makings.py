@@ -26,7 +26,7 @@ from atoll.services.listeners import Listeners
 from atoll.services.lives import Live
 from atoll.services.specs import check_given_env
 from atoll.services.templates import Plan, Templates
-from atoll.telemetry.spans import note, spanned
+from atoll.telemetry.spans import TRACEPARENT, note, spanned, with_traceparent
 
 _log = structlog.get_logger()
 
@@ -115,7 +115,9 @@ class Makings:
         if spec.secrets:
             spec = await self._given(spec, sandbox)
         async with deadline(access.limits.make_s, "making the sandbox"):
-            handle = await access.runtime.make(sandbox.id, spec)
+            handle = await (
+                self._make_running(sandbox, spec) if spec.command else access.runtime.make(sandbox.id, spec)
+            )
         crash.point("sandboxes.create.made")
         recorded = replace(sandbox.spec, workspaces=spec.workspaces)
         if spec.workspaces:
@@ -128,11 +130,21 @@ class Makings:
         event = access.event(action, sandbox, actor=live.actor or sandbox.owner, request_id=request_id)
         await self._move(live, SandboxState.RUNNING, event, **changes)
         crash.point("sandboxes.create.running")
+        if spec.command:
+            access.metrics.exec_started(sandbox.id, spec.command)  # before its end can be heard of
         await self._adopt(live, handle)
         live.made.set()
         access.metrics.sandbox_created(perf_counter() - began)
         access.metrics.set_active(len(access.lives))
         return live.sandbox
+
+    @spanned("process.start")
+    async def _make_running(self, sandbox: Sandbox, spec: SandboxSpec) -> Handle:
+        """With its main command, which starts with it and finds its span as those do that are run later."""
+        note("atoll.sandbox_id", sandbox.id)
+        if TRACEPARENT not in spec.env:  # its own word stays
+            spec = replace(spec, given=replace(spec.given, env=with_traceparent(spec.given.env)))
+        return await self._access.runtime.make(sandbox.id, spec)
 
     async def _given(self, spec: SandboxSpec, sandbox: Sandbox) -> SandboxSpec:
         """With the present values of its secrets: for its main process alone; without one, for its commands."""

@@ -106,6 +106,12 @@ async def test_metrics_have_the_promised_names(house: Any) -> None:
         assert f"http_request_duration_seconds_bucket{{le={bound},method=POST,path=/v1/sessions}}" in found
 
 
+async def test_a_main_command_is_counted_as_others_are(house: Any) -> None:
+    session = await house.create(command=["sleep", "60"])
+    found = await scrape(house)
+    assert found[f"sandbox_exec_total{{command=sleep,sandbox_id={session['id']}}}"] == 1
+
+
 async def test_an_ended_sandbox_is_no_label_any_more(house: Any) -> None:
     session = await house.create()
     await house.exec(session["id"], ["true"])
