@@ -11,12 +11,12 @@ import time
 from asyncio import StreamReader, StreamWriter
 from dataclasses import dataclass
 
-from atoll.domain.errors import NotFound, Unavailable
+from atoll.domain.errors import Conflict, NotFound, Unavailable
 from atoll.domain.ids import SANDBOX_ID
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox, SandboxState
-from atoll.services.access import Access, not_running
+from atoll.services.access import Access
 from atoll.services.lives import Live
 from atoll.services.specs import check_port
 
@@ -98,8 +98,13 @@ class Reaching:
             self.expect(sandbox_id)
             return live
         if sandbox.state is not SandboxState.RUNNING:
-            raise not_running(sandbox)
+            raise _not_running(sandbox)
         live = self._access.lives.get(sandbox_id) or self._access.lives.add(sandbox)
         if live.paused:
-            raise not_running(sandbox)
+            raise _not_running(sandbox)
         return live
+
+
+def _not_running(sandbox: Sandbox) -> Conflict:
+    """Who looks at a preview hears of sandboxes, and of no session."""
+    return Conflict(f"sandbox not running: status={sandbox.state}")

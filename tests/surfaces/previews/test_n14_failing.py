@@ -30,8 +30,9 @@ async def test_n14_a_closed_port_is_502_and_an_ended_sandbox_too(open_street: St
         )  # fmt: skip
         await street.house.call("DELETE", f"/v1/sessions/{street.sandbox}")
         answer = await street.house.call("GET", street.path())
-        assert answer.status_code == 502
-        assert "not running" in detail(answer)
+        assert (answer.status_code, detail(answer)) == (
+            502, "Preview target failed: sandbox not running: status=killed",
+        )  # fmt: skip
 
 
 async def test_n14_who_accepts_and_hangs_is_504_in_time_while_others_are_served(open_street: Streets) -> None:

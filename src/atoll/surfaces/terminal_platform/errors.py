@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from atoll.surfaces.statuses import envelope, headers_of, status_and_code
 NOT_BEARER = "Authorization header must start with 'Bearer '"
 BAD_TOKEN = "Invalid or expired token"
 NO_SESSION = "session not found"  # the services' word for a sandbox that is not there, or somebody else's
+SESSION = re.compile(r"^session\b")  # what they call a sandbox that cannot be used as it is
 
 
 class WrongField(AnswerModel):
@@ -78,7 +80,8 @@ def _told(error: AtollError) -> tuple[int, str | list[dict[str, Any]]]:
     if isinstance(error, NotFound) and error.message == NO_SESSION:
         return 404, "Sandbox not found"
     status, _ = status_and_code(error)
-    return status, error.message[:1].upper() + error.message[1:]
+    message = SESSION.sub("sandbox", error.message)
+    return status, message[:1].upper() + message[1:]
 
 
 def _wrong(loc: Sequence[str | int], message: str, kind: str) -> dict[str, Any]:
