@@ -20,11 +20,14 @@ def sandbox_in(connection: HTTPConnection) -> str:
 
 
 class Addresses:
-    """`server.public_url` wins over what the request came to; `previews.domain` gives each sandbox a name."""
+    """`server.public_url` wins over what the request came to; `previews.domain` gives each sandbox a name,
+    unless that is `localhost`."""
 
     def __init__(self, settings: Settings) -> None:
         self._public_url = settings.server.public_url
-        self._domain = settings.previews.domain
+        domain = settings.previews.domain
+        # browsers alone resolve names below localhost, and a daemon's clients are programs
+        self._domain = "" if f".{domain}".endswith(".localhost") else domain
 
     def base(self, connection: HTTPConnection) -> str:
         """`http://host[:port]`, by which this client reaches the server."""
