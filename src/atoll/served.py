@@ -154,7 +154,7 @@ def served_by(app: Application) -> list[tuple[Dialect, list[Operation]]]:
 
 def sandbox_api(app: Application) -> SandboxApi:
     """The Terminal Platform's Sandbox API."""
-    homes = HomeSandboxes(app.sandboxes, app.workspaces, SandboxNames(app.records))
+    homes = _homes(app)
     terminals, jobs = Terminals(app.sandboxes), Jobs(app.sandboxes)
 
     async def show(principal: Principal, sandbox_id: str, port: int, base: str) -> str:
@@ -162,6 +162,10 @@ def sandbox_api(app: Application) -> SandboxApi:
         return previews.url(await previews.shown(principal, sandbox_id, port), base)
 
     return SandboxApi(homes, app.sandboxes, terminals, jobs, app.sandbox_tokens, show)
+
+
+def _homes(app: Application) -> HomeSandboxes:
+    return HomeSandboxes(app.sandboxes, app.workspaces, SandboxNames(app.records))
 
 
 def tools_of(app: Application) -> Tools:
@@ -199,7 +203,7 @@ def _compute(app: Application) -> list[Operation]:
         *capability_operations(app.capabilities, settings),
         *secret_operations(app.secrets, settings),
         *access_key_operations(app.access_keys),
-        *compute_terminal(Terminals(app.sandboxes)),
+        *compute_terminal(_homes(app), Terminals(app.sandboxes)),
     ]
 
 

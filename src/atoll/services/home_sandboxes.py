@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from atoll.domain.errors import InvalidInput
+from atoll.domain.errors import InvalidInput, NameTaken
 from atoll.domain.ids import SANDBOX_ID
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
@@ -46,7 +46,12 @@ class HomeSandboxes:
         found = await found_or_made(self._workspaces, principal, DEFAULT_NAME, scope=Scope.EXECUTE)
         spec = replace(spec, workspaces=(WorkspaceMount(found.workspace.id, MOUNT_POINT),))
         namespace = None if own_id is None else NAMESPACE
-        return await self._sandboxes.create(principal, spec, name=own_id, namespace=namespace, request_id=request_id)
+        try:
+            return await self._sandboxes.create(
+                principal, spec, name=own_id, namespace=namespace, request_id=request_id
+            )
+        except NameTaken:  # in the caller's words, who chose no namespace
+            raise NameTaken(f"another live sandbox of yours has the sandbox_id {own_id!r}") from None
 
     async def resolve(self, principal: Principal, ref: str) -> str:
         """The id of the sandbox of that id, or of that id of the caller's own. NotFound."""

@@ -21,6 +21,7 @@ from atoll.services.paths import PATH_BYTES_MAX
 
 ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 OUTSIDE = "mount target must be under the allowed base directory"
+NO_ROOTS = f"{OUTSIDE}: sandboxes.mount_roots names none"
 MISSING = "mount target missing"
 
 
@@ -34,8 +35,9 @@ class HostMounts:
         """The host's folder `target` at `/workspace/<alias>`, read-only unless its root is writable; a second call for
         the same does nothing. It is gone when the sandbox ends or rests. Needs `execute`.
 
-        InvalidInput (`alias`). Forbidden, always the same, for a target that is not below a root, wherever links on
-        the way lead, or is the server's own; NotFound when there is no such folder. Conflict when the alias is taken.
+        InvalidInput (`alias`). Forbidden where the settings name no root, and, always the same, for a target that is
+        not below one, wherever links on the way lead, or is the server's own; NotFound when there is no such folder.
+        Conflict when the alias is taken.
         """
         access = self._access
         live = await access.running(principal, sandbox_id, Scope.EXECUTE)
@@ -43,6 +45,8 @@ class HostMounts:
             raise InvalidInput(
                 "alias must be 1 to 64 letters, digits, or _ . - and not begin with . or -", field="alias"
             )
+        if not access.limits.mount_roots:
+            raise Forbidden(NO_ROOTS)
         root, below = await asyncio.to_thread(found, target, access.limits.mount_roots, access.limits.mounts_never)
         if Capability.HOST_MOUNTS not in access.runtime.capabilities:
             raise Unsupported(f"the {access.runtime.name} runtime cannot mount folders of this host")

@@ -36,7 +36,9 @@ async def test_a_sandbox_has_its_callers_default_workspace_and_shares_it(house: 
 async def test_an_id_of_ones_own_is_ones_own_until_the_sandbox_is_deleted(house: Any, keys: Any) -> None:
     await make(house, sandbox_id="box")
     taken = await house.call("POST", "/sandboxes", json={"sandbox_id": "box"})
-    assert taken.status_code == 409, taken.text
+    assert (taken.status_code, taken.json()) == (
+        409, {"detail": "Another live sandbox of yours has the sandbox_id 'box'"},
+    )  # fmt: skip
     assert (await house.call("POST", "/sandboxes", keys.BOB, json={"sandbox_id": "box"})).status_code == 200
     gone = await house.call("DELETE", "/sandboxes/box")
     assert gone.json() == {"message": "Sandbox box deleted successfully."}
@@ -47,6 +49,13 @@ async def test_an_id_of_ones_own_is_ones_own_until_the_sandbox_is_deleted(house:
         refused = await house.call("POST", "/sandboxes", json={"sandbox_id": bad})
         assert refused.status_code == 422, bad
         assert refused.json()["detail"][0]["loc"] == ["body", "sandbox_id"]
+
+
+async def test_what_has_ended_is_called_a_sandbox(house: Any) -> None:
+    box = await make(house)
+    await house.call("DELETE", f"/v1/sessions/{box}")
+    answer = await house.call("POST", f"/sandboxes/{box}/exec", json={"command": "true"})
+    assert (answer.status_code, answer.json()) == (409, {"detail": "Sandbox not running: status=killed"})
 
 
 async def test_exec_tells_output_exit_and_time_out(house: Any) -> None:

@@ -154,8 +154,14 @@ async def test_computesdk_has_the_same_terminal_by_its_own_name(house: Any, keys
     async with house.socket(path) as socket, house.socket(f"/sandboxes/{box}/terminal") as same:
         await socket.send("echo he''re\r")
         await reads(same, b"here\r\n")
-    with pytest.raises(InvalidStatus) as refused:
-        async with house.socket(path, keys.BOB):
-            pass
+    own = (await house.call("POST", "/sandboxes", json={"sandbox_id": "mine"})).json()["sandbox_id"]
+    async with house.socket(f"/compute/{own}/terminal") as socket:
+        await socket.send("echo he''re\r")
+        await reads(socket, b"here\r\n")
+    for foreign in (path, f"/compute/{own}/terminal"):
+        with pytest.raises(InvalidStatus) as refused:
+            async with house.socket(foreign, keys.BOB):
+                pass
+        assert refused.value.response.status_code == 404
     said = json.loads(refused.value.response.body or b"")
     assert (refused.value.response.status_code, said["error"]) == (404, "not_found")
