@@ -192,6 +192,33 @@ async def test_an_overlay_copies_and_takes_away_what_it_made(kept: Kept) -> None
         await kept.tools.overlays.get(ALICE, kept.id, made.name)
 
 
+async def test_of_the_list_of_an_overlay_that_is_removed_by_many_at_once_there_is_one(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write(kept, "/tmp/t/a", b"x")
+    made = await kept.tools.overlays.add(ALICE, kept.id, OverlaySpec("/tmp/t", "/tmp/p"))
+    await until(lambda: _copied(kept, made.name))
+    read, reads, copying = overlays._read, 0, kept.house.sandboxes.copying
+    real = copying.uncopy
+
+    def counted(path: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return read(path)
+
+    async def uncopy(*args: Any) -> None:
+        await asyncio.sleep(0.05)  # in which the others would read it
+        await real(*args)
+
+    monkeypatch.setattr(overlays, "_read", counted)
+    monkeypatch.setattr(copying, "uncopy", uncopy)
+    removals = (kept.tools.overlays.remove(ALICE, kept.id, made.name) for _ in range(5))
+    results = await asyncio.gather(*removals, return_exceptions=True)
+    assert [type(one) for one in results] == [type(None)] + 4 * [NotFound]
+    assert reads == 1
+    assert await kept.house.sandboxes.files.list(ALICE, kept.id, "/tmp/p") == []
+
+
 async def test_what_is_removed_while_it_is_copied_leaves_nothing(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in ("/tmp/t/src/a", "/tmp/t/b", "/tmp/p/mine"):
         await write(kept, path, b"x")

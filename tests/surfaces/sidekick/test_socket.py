@@ -85,6 +85,16 @@ async def test_a_prepared_command_starts_with_its_message_and_tells_its_end_once
         assert "no such command" in (await heard(one, "error", "command:exit"))["data"]["error"]
 
 
+async def test_who_may_not_start_a_prepared_command_does_not_take_it_from_who_may(daemon: Daemon) -> None:
+    made = await daemon.data("POST", "/run/command", json={"command": "true", "stream": True})
+    async with daemon.events(READER) as reader, daemon.events() as socket:
+        await send(reader, "command:start", cmd_id=made["cmd_id"])
+        assert "execute" in (await heard(reader, "error"))["data"]["error"]
+        await send(socket, "subscribe", made["channel"])
+        await send(socket, "command:start", cmd_id=made["cmd_id"])
+        assert (await heard(socket, "command:exit", "error"))["data"].get("exit_code") == 0
+
+
 async def test_w10_a_command_goes_on_where_a_lost_socket_was(daemon: Daemon) -> None:
     made = await daemon.data("POST", "/run/command", json={"command": "echo one; sleep 0.2; echo two", "stream": True})
     async with daemon.events() as socket:

@@ -108,6 +108,7 @@ class Commands:
 
     async def begin(self, principal: Principal, sandbox_id: str, command_id: str) -> None:
         """Start a prepared command, once, and tell those who listen. Needs `execute`."""
+        await self._files.check(principal, sandbox_id, Scope.EXECUTE)  # who may not does not take it from who may
         self._forget_stale()
         found = self._pending.pop((sandbox_id, command_id), None)
         if found is None:

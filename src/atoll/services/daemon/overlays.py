@@ -14,18 +14,20 @@ import shutil
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 from atoll.domain.copied import CopiedEntry, CopyEnd
 from atoll.domain.errors import AtollError, Conflict, InvalidInput, NotFound
-from atoll.domain.fixture import Fixture, FixtureKind
+from atoll.domain.fixture import Fixture, FixtureKind, fixture_id
 from atoll.domain.key import Scope
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import SandboxState
 from atoll.services.daemon.fixtures import Fixtures, owner_of
 from atoll.services.file_watching import check_ignored
+from atoll.services.locks import Locks
 from atoll.services.paths import absolute, check_path
 
 PER_SANDBOX = 32
@@ -58,6 +60,7 @@ class Overlays:
         self._sandboxes = fixtures.sandboxes
         self._data = data
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by sandbox
+        self._removals = Locks()  # by overlay: each holds its whole list
         self._removing: set[str] = set()  # which the sandbox that wakes for it does not go on copying
 
     async def add(self, principal: Principal, sandbox_id: str, spec: OverlaySpec) -> Fixture:
@@ -106,13 +109,14 @@ class Overlays:
     async def remove(self, principal: Principal, sandbox_id: str, name: str) -> None:
         """Take away what it made and nobody has changed since, and forget it. Needs `write`. NotFound."""
         await self._fixtures.sandbox(principal, sandbox_id, Scope.WRITE)
-        found = await self._fixtures.get(sandbox_id, KIND, name)
-        self._removing.add(found.id)
-        try:
-            await self._fixtures.leave(found.id)
-            await self._take_away(principal, await self._fixtures.get(sandbox_id, KIND, name))
-        finally:
-            self._removing.discard(found.id)
+        async with self._removals.hold(fixture_id(sandbox_id, KIND, name)):
+            found = await self._fixtures.get(sandbox_id, KIND, name)
+            self._removing.add(found.id)
+            try:
+                await self._fixtures.leave(found.id)
+                await self._take_away(principal, await self._fixtures.get(sandbox_id, KIND, name))
+            finally:
+                self._removing.discard(found.id)
 
     def adopt(self, fixture: Fixture) -> None:
         """Of a sandbox that runs, after a restart of the server: make whole what broke off."""
@@ -128,10 +132,9 @@ class Overlays:
         made = await asyncio.to_thread(_read, listed)
         if fixture.state["copy_status"] in ("in_progress", "failed"):  # the last that it made may not be listed
             made = {one.path: one for one in await self._found(principal, fixture)} | made
-        entries = list(made.values())
-        entries.reverse()  # what is in a folder before the folder
-        for at in range(0, len(entries), AT_ONCE):
-            await self._sandboxes.copying.uncopy(principal, fixture.sandbox, target, entries[at : at + AT_ONCE])
+        entries = reversed(made.values())  # what is in a folder before the folder
+        while some := list(islice(entries, AT_ONCE)):
+            await self._sandboxes.copying.uncopy(principal, fixture.sandbox, target, some)
         await self._fixtures.delete(fixture, principal.id)
         await asyncio.to_thread(listed.unlink, missing_ok=True)
 

@@ -74,7 +74,8 @@ class ChildHandlers:
             maker = await self._tokens.maker(principal)
             told = self._child(request, made, parent_id)
             told |= await self._furnish(maker, made, body, self._addresses.base(request))
-            told["token"] = (await self._tokens.access(maker, made.id)).text
+            within = await self._tokens.of(principal)
+            told["token"] = (await self._tokens.access(maker, made.id, within=within)).text
         except BaseException:
             await self._children.abandon(made, request_id=request_id)
             raise

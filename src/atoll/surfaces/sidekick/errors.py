@@ -29,4 +29,8 @@ class SidekickDialect(JsonDialect):
 
 def done(message: str, data: Any, status: int = 200, **beside: Any) -> Response:
     """A success; `beside` stands at the top level too, where one of the clients looks for it."""
-    return json_response({"message": message, "data": data, **beside}, status)
+    return json_response(enveloped(message, data, **beside), status)
+
+
+def enveloped(message: str, data: Any, **beside: Any) -> dict[str, Any]:
+    return {"message": message, "data": data, **beside}

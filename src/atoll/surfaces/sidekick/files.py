@@ -18,16 +18,17 @@ from atoll.domain.principal import Principal
 from atoll.domain.process import FileEntry
 from atoll.services.sandboxes import Sandboxes
 from atoll.settings import Settings
-from atoll.surfaces.bodies import at_most, close_iterator, read_model
+from atoll.surfaces.bodies import at_most, begun, close_iterator, json_response, read_model
 from atoll.surfaces.models import BodyModel
 from atoll.surfaces.operation import Parameter
 from atoll.surfaces.sidekick import answers
-from atoll.surfaces.sidekick.errors import done
+from atoll.surfaces.sidekick.errors import done, enveloped
+from atoll.surfaces.sidekick.large import LARGE_BYTES, LARGE_ITEMS, LargeAnswers
 from atoll.surfaces.sidekick.paths import meant, path_in
 
 PATH = Parameter("path", "the directory; default: /")
 CONTENT = Parameter("content", "with what is in it, as text; base64 where it is none", bool)
-CONTENT_BYTES_MAX = 32 * 2**20  # of a file that is read as JSON
+CONTENT_BYTES_MAX = 10 * 2**20  # of a file that is read as JSON; as much as a body brings, unless settings say else
 
 Path = Annotated[str, Field(min_length=1, description="a relative one starts at the sandbox's work directory")]
 Encoding = Literal["utf-8", "base64"]
@@ -51,15 +52,22 @@ class ContentBody(BodyModel):
 class FileHandlers:
     """One method for each operation."""
 
-    def __init__(self, sandboxes: Sandboxes, settings: Settings) -> None:
+    def __init__(self, sandboxes: Sandboxes, large: LargeAnswers, settings: Settings) -> None:
         self._files = sandboxes.files
+        self._large = large
         self._body_bytes = settings.server.body_bytes
 
     async def list(self, request: Request, principal: Principal) -> Response:
         path = PATH.text(request) or "/"
         entries = await self._files.list(principal, request.path_params["id"], path)
-        files = [answers.file(posixpath.join(path, entry.name), entry) for entry in entries]
-        return done("Files", {"files": files, "path": path})
+        files = (answers.file(posixpath.join(path, entry.name), entry) for entry in entries)
+        if len(entries) <= LARGE_ITEMS:
+            return done("Files", {"files": list(files), "path": path})
+
+        async def told() -> answers.Json:
+            return enveloped("Files", {"files": files, "path": path})
+
+        return await self._large.answer(principal.id, told)
 
     async def write(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, FileBody, self._body_bytes)
@@ -75,13 +83,24 @@ class FileHandlers:
         if not CONTENT.flag(request):
             return done("File", {"file": answers.file(path, entry)})
         entry, pieces = await self._files.read(principal, sandbox_id, path)
-        if entry.size > CONTENT_BYTES_MAX:
-            await anext(pieces, None)  # one that was never begun would not close what it reads
+        pieces = await begun(pieces)  # one that was never begun would not close what it reads
+
+        async def told() -> answers.Json:
+            content, encoding = _text(b"".join([piece async for piece in at_most(pieces, entry.size)]))
+            data = {"file": answers.file(path, entry), "content": content, "encoding": encoding}
+            return enveloped("File", data, content=content)
+
+        try:
+            if entry.size > CONTENT_BYTES_MAX:
+                raise TooLarge(
+                    f"path {path!r}: larger than the {CONTENT_BYTES_MAX} bytes that JSON may hold; "
+                    f"GET /v1/sessions/{sandbox_id}/files?path= reads files of any size"
+                )
+            if entry.size > LARGE_BYTES:
+                return await self._large.answer(principal.id, told)
+            return json_response(await told())
+        finally:
             await close_iterator(pieces)
-            raise TooLarge(f"path {path!r}: larger than the {CONTENT_BYTES_MAX} bytes that JSON may hold")
-        content, encoding = _text(b"".join([piece async for piece in at_most(pieces, entry.size)]))
-        data = {"file": answers.file(path, entry), "content": content, "encoding": encoding}
-        return done("File", data, content=content)
 
     async def look(self, request: Request, principal: Principal) -> Response:
         path, entry = await meant(self._files, principal, request.path_params["id"], path_in(request))

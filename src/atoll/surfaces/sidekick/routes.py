@@ -15,6 +15,7 @@ from atoll.surfaces.sidekick.commands import TIMEOUT, CommandHandlers
 from atoll.surfaces.sidekick.declared import COOKIE, DAEMON, GONE, TAG, declared
 from atoll.surfaces.sidekick.errors import SidekickError
 from atoll.surfaces.sidekick.files import CONTENT, PATH, FileHandlers
+from atoll.surfaces.sidekick.large import LargeAnswers
 from atoll.surfaces.sidekick.socket import PROTOCOL, Events
 from atoll.surfaces.sidekick.terminals import TerminalHandlers
 
@@ -29,10 +30,10 @@ Whoever subscribes to a terminal is told first what its ring still has. A client
 def operations(sandboxes: Sandboxes, named: Terminals, hubs: Hubs, settings: Settings) -> list[Operation]:
     """What this part of the dialect serves."""
     run = Commands(sandboxes, hubs, output_bytes=settings.limits.run_output_bytes)
-    shells = DaemonTerminals(sandboxes, named, run, hubs)
+    shells, large = DaemonTerminals(sandboxes, named, run, hubs), LargeAnswers()
     return [
-        *_commands(CommandHandlers(sandboxes, run, shells, settings)),
-        *_files(FileHandlers(sandboxes, settings), BatchHandler(sandboxes, settings)),
+        *_commands(CommandHandlers(sandboxes, run, shells, large, settings)),
+        *_files(FileHandlers(sandboxes, large, settings), BatchHandler(sandboxes, settings)),
         *_terminals(TerminalHandlers(shells, settings)),
         Operation(
             WEBSOCKET, DAEMON + "/ws", Events(sandboxes, hubs, run).connect, "daemonEvents",
