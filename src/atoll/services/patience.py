@@ -1,4 +1,4 @@
-"""Patience: how long an answer is waited for, in turns of this process's own timer. Access uses it.
+"""Patience: how long an answer is waited for, in turns of this process's own timer. Access and health use it.
 
 Time in which the event loop stood still, whoever made it, is nobody's silence: what came meanwhile is read first.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
 
@@ -63,6 +64,22 @@ async def test_the_status_is_what_it_says_in_time(answer: bytes | None, status: 
     server.close()
     await server.wait_closed()
     assert found == status and asked[0].startswith(b"GET /health?x=1 HTTP/1.1\r\n")
+
+
+async def test_time_in_which_the_loop_stood_still_is_not_the_servers() -> None:
+    reader = StreamReader()
+    _, writer = await asyncio.open_connection(sock=(pair := socket.socketpair())[0])
+
+    async def connect() -> tuple[StreamReader, StreamWriter]:
+        for _ in range(4):
+            time.sleep(0.2)  # noqa: ASYNC251 - somebody else's work, longer than the check may take
+            await asyncio.sleep(0)
+        reader.feed_data(b"HTTP/1.1 200 OK\r\n\r\n")
+        return reader, writer
+
+    assert await status_of(connect, "/", 0.1) == 200
+    pair[1].close()
+    await writer.wait_closed()
 
 
 async def test_who_never_comes_to_the_point_is_not_read_on() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
 
 import h11
 
 from atoll.domain.errors import AtollError
+from atoll.services.patience import patience
 
 HEAD_BYTES_MAX = 16_384  # of all that is read, the interim answers before the one that counts included
 INTERIM_MAX = 16
@@ -19,14 +19,17 @@ Connect = Callable[[], Awaitable[tuple[StreamReader, StreamWriter]]]
 async def status_of(connect: Connect, path: str, timeout_s: float) -> int | None:
     """The status that it answers with, redirects not followed; None when it does not answer in time, or not HTTP."""
     try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await connect()
-            try:
-                return await _ask(reader, writer, path)
-            finally:
-                writer.close()
-    except (AtollError, OSError, TimeoutError, h11.RemoteProtocolError):
+        return await patience(timeout_s, _connect_and_ask(connect, path), "the health check")
+    except (AtollError, OSError, h11.RemoteProtocolError):
         return None
+
+
+async def _connect_and_ask(connect: Connect, path: str) -> int:
+    reader, writer = await connect()
+    try:
+        return await _ask(reader, writer, path)
+    finally:
+        writer.close()
 
 
 async def _ask(reader: StreamReader, writer: StreamWriter, path: str) -> int:
