@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.asyncio.client import connect
@@ -104,9 +105,30 @@ async def signed_in_at(house: House) -> tuple[str, dict[str, str]]:
     """The path of a daemon, and the headers of a browser that a magic link has signed in."""
     path, access = await made(house)
     link = (await house.call("POST", f"{path}/auth/magic-links", access)).json()["data"]["magic_url"]
-    followed = await house.call("GET", f"{path}/auth/magic?{link.partition('?')[2]}", None, follow_redirects=False)
+    at = urlsplit(link)  # nobody resolves such a host
+    followed = await house.call(
+        "GET", f"{at.path}?{at.query}", None, follow_redirects=False, headers={"host": at.netloc}
+    )
     cookie = followed.headers["set-cookie"]
     return path, {"cookie": cookie.partition(";")[0]}
+
+
+async def test_a_magic_link_signs_in_at_the_sandboxs_own_host_alone(open_house: Opener) -> None:
+    async with open_house(previews={"domain": "boxes.example"}) as house:
+        path, access = await made(house)
+        link = (await house.call("POST", f"{path}/auth/magic-links", access)).json()["data"]["magic_url"]
+        query = link.partition("?")[2]
+        here = await house.call("GET", f"{path}/auth/magic?{query}", None, follow_redirects=False)
+        assert (here.status_code, here.headers["location"], "set-cookie" in here.headers) == (302, link, False)
+        host = {"host": urlsplit(link).netloc}
+        there = await house.call("GET", f"/auth/magic?{query}", None, follow_redirects=False, headers=host)
+        assert (there.status_code, there.headers["location"]) == (302, "/play/")
+        assert "Path=/;" in there.headers["set-cookie"]
+        again = await house.call("GET", f"/auth/magic?{query}", None, follow_redirects=False, headers=host)
+        assert again.status_code == 400
+        for no_id in ("evil.example%2F", "sess_", "sess-0123456789ab"):
+            lost = await house.call("GET", f"/sb/{no_id}/auth/magic?token=x", None, follow_redirects=False)
+            assert (lost.status_code, "location" in lost.headers) == (400, False), no_id
 
 
 @pytest.mark.parametrize("previews", [{"path_pages": "sandboxed"}, {"domain": "boxes.example"}])
@@ -262,7 +284,7 @@ async def test_there_are_no_more_children_than_there_may_be_however_many_are_mad
 async def test_what_gets_no_token_is_not_left_behind(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = await made(house)
 
-    async def none(*_: Any) -> Any:
+    async def none(*_: Any, **__: Any) -> Any:
         raise QuotaExceeded("no more tokens")
 
     monkeypatch.setattr(house.app.sandbox_tokens, "access", none)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from pydantic import AliasChoices, Field
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from atoll.domain.errors import Conflict, InvalidInput, Unauthenticated
+from atoll.domain.ids import SANDBOX_ID, subdomain
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox_token import SandboxToken, TokenKind
 from atoll.services.sandbox_tokens import MAGIC_S, SESSION_S, NewToken, SandboxTokens
@@ -155,6 +156,7 @@ class TokenHandlers:
         self._tokens = tokens
         self._sandboxes = sandboxes
         self._addresses = Addresses(settings)
+        self._domain = settings.previews.domain
         self._body_bytes = settings.server.body_bytes
 
     async def create(self, request: Request, principal: Principal) -> Response:
@@ -222,6 +224,9 @@ class TokenHandlers:
             text = TOKEN.text(request)
             if text is None:
                 raise Unauthenticated
+            if (there := self._elsewhere(request, sandbox_id)) is not None:
+                link = f"{there}/auth/magic?token={quote(text, safe='')}"
+                return RedirectResponse(link, 302, headers=PAGE_HEADERS)
             made, redirect = await self._tokens.redeem(text, sandbox_id)
         except (Unauthenticated, InvalidInput):
             page = f"<!doctype html><html lang=en><meta charset=utf-8><title>No such link</title><p>{USED}</html>"
@@ -229,9 +234,8 @@ class TokenHandlers:
         return self._signed_in(request, sandbox_id, made, redirect)
 
     def _signed_in(self, request: Request, sandbox_id: str, made: NewToken, redirect: str) -> Response:
-        base = self._addresses.daemon(request, sandbox_id)
-        answer = RedirectResponse(base + redirect, 302, headers=PAGE_HEADERS)
-        named = not base.endswith(f"/sb/{sandbox_id}")  # a host of its own
+        base, named = self._addresses.daemon(request, sandbox_id), self._at_its_host(request, sandbox_id)
+        answer = RedirectResponse(redirect if named else base + redirect, 302, headers=PAGE_HEADERS)
         answer.set_cookie(
             COOKIE,
             made.text,
@@ -242,6 +246,19 @@ class TokenHandlers:
             samesite="lax",
         )
         return answer
+
+    def _elsewhere(self, request: Request, sandbox_id: str) -> str | None:
+        """Where a link is to be followed, if not here: a cookie of this host would not be sent where it leads, and be
+        good for more than one sandbox."""
+        base = self._addresses.daemon(request, sandbox_id)
+        by_path = base.endswith(f"/sb/{sandbox_id}")
+        if by_path or self._at_its_host(request, sandbox_id) or not SANDBOX_ID.fullmatch(sandbox_id):
+            return None
+        return base
+
+    def _at_its_host(self, request: Request, sandbox_id: str) -> bool:
+        name = request.headers.get("host", "").partition(":")[0].lower().rstrip(".")
+        return name == f"{subdomain(sandbox_id)}.{self._domain}"
 
     async def status(self, request: Request, principal: Principal) -> Response:
         await self._sandboxes.get(principal, request.path_params["id"])
