@@ -255,6 +255,27 @@ async def test_a_request_that_its_values_make_too_long_is_not_made(world: World)
     assert len(world.heard) == 1
 
 
+async def test_a_head_of_more_lines_than_any_has_ends_the_exchange(world: World) -> None:
+    """Of the program's or of the host's; behind another request, too. Its body may have any number of them."""
+    many, body = "a:b\r\n" * 300, b"\n" * 1000
+
+    async def answers(reader: StreamReader, writer: StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            world.heard.append(head)
+            if head.startswith(b"POST"):
+                await reader.readexactly(len(body))
+            crowd = many.encode() if b"/crowd" in head else b""
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + crowd + b"\r\nok")
+
+    await world.internet.listen(ADDRESS, 80, answers)
+    crowded = request(HOST).replace(b"\r\n\r\n", b"\r\n" + many.encode() + b"\r\n")
+    posted = request(HOST, f"Content-Length: {len(body)}").replace(b"GET", b"POST") + body
+    for words, passed in ((crowded, 0), (posted + crowded, 1), (request(HOST, target="/crowd"), 0)):
+        answer = await world.say(words)
+        assert answer.count(b" 200 OK") == passed, words[:40]
+    assert len(world.heard) == 2
+
+
 async def test_small_chunks_leave_the_others_their_turn(world: World) -> None:
     count, turns, arrived = 3000, 0, 0
     all_there = asyncio.Event()

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from atoll.gateway.inspection import HEAD_BYTES_MAX, PIECES_MAX, Inspected, NameRefused, named
+from atoll.gateway.inspection import HEAD_BYTES_MAX, LINES_MAX, PIECES_MAX, Inspected, NameRefused, named
 
 
 def hello(name: str | None) -> bytes:
@@ -63,6 +63,15 @@ def test_more_is_awaited_while_a_name_may_come(size: int) -> None:
 def test_what_hides_its_name_is_refused(words: bytes) -> None:
     with pytest.raises(NameRefused):
         assert named(words) is not None
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["unended", "ended"])
+def test_a_head_of_more_lines_than_any_has_is_not_read(end: bytes) -> None:
+    begun = b"POST / HTTP/1.1\r\nHost: good.example\r\n"
+    most = b"a:b\r\n" * (LINES_MAX - 2)
+    assert named(begun + most + b"\r\n" + b"\n" * 1000) == "good.example"  # what follows is none of it
+    with pytest.raises(NameRefused, match="too many lines"):
+        named(begun + most + b"a:b\r\n" * 2 + end)
 
 
 async def test_nothing_passes_before_the_name_is_allowed() -> None:

@@ -21,7 +21,7 @@ import h11
 
 from atoll.domain.brokering import Substitution
 from atoll.domain.errors import AtollError, Conflict
-from atoll.gateway.inspection import clean_host
+from atoll.gateway.inspection import clean_host, crowded
 from atoll.services.joining import HELD_BYTES, Readable, Stream, join
 
 HEAD_BYTES_MAX = 128 * 1024
@@ -30,6 +30,7 @@ HANDSHAKE_S = 10.0
 IDLE_S = 300.0  # of either side, while something is awaited of it
 HALF_CLOSED_S = 60.0
 MASKED_BYTES_MIN = 8  # shorter values are parts of anything
+_HEADING = (h11.IDLE, h11.SEND_RESPONSE)  # states in which a head comes next
 ECHOES = (b"TRACE", b"TRACK")  # methods whose answer is the request, with the value in its body
 
 Headers = list[tuple[bytes, bytes]]
@@ -112,6 +113,8 @@ class _Side:
     async def event(self) -> object:
         """The next one; `h11.PAUSED` when what comes belongs to the next request."""
         while True:
+            if self.http.their_state in _HEADING and crowded(self.http.trailing_data[0]):
+                raise h11.RemoteProtocolError("a head with too many lines")
             event = self.http.next_event()
             if event is not h11.NEED_DATA:
                 return event

@@ -17,9 +17,11 @@ from atoll.services.joining import Readable
 
 HEAD_BYTES_MAX = 64 * 1024
 PIECE_BYTES = 16_384
+LINES_MAX = 256  # of a head: short ones take more time to be read than their bytes say
 PIECES_MAX = 1024  # in which they may come: with each, all that is held is read again
 _TLS = 0x16  # the first byte of a handshake
 _BEGUN = re.compile(rb"[A-Z][A-Z_-]{0,31}([ \t][^\n]*)?\r?")
+_HEAD_END = re.compile(rb"\n\r?\n")  # as h11 looks for it
 _VERSION = re.compile(rb"[ \t]HTTP/", re.IGNORECASE)
 
 
@@ -76,6 +78,8 @@ def named(held: bytes) -> str | None:
 def _host(held: bytes) -> str | None:
     """The Host of a request. HTTP/2 without TLS hides it, and what h11 does not take means two things; so does a whole
     URL that names another one."""
+    if crowded(held):
+        raise NameRefused("an HTTP request with too many lines")
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
     try:
         connection.receive_data(held)
@@ -93,6 +97,12 @@ def _host(held: bytes) -> str | None:
     if len(hosts) != 1 or (host := hosts.pop()) is None:
         raise NameRefused("an HTTP request without a host name, or with two")
     return host
+
+
+def crowded(held: bytes) -> bool:
+    """Whether the head that this begins with has too many lines, however much of it is there."""
+    end = _HEAD_END.search(held)
+    return held.count(b"\n", 0, end.start() if end else len(held)) > LINES_MAX
 
 
 def clean_host(authority: str) -> str | None:
