@@ -161,6 +161,47 @@ async def test_session_tokens_make_none_and_end_when_they_are_revoked(doors: Doo
         await doors.tokens.get(access, one.id, access.credential)
 
 
+async def test_an_access_token_does_not_renew_itself_and_nothing_made_from_it_outlives_it(doors: Doors) -> None:
+    who, _ = await holder(doors)
+    one, child = await living(doors, who.id), await living(doors, who.id)
+    given = await doors.tokens.access(who, one.id)
+    doors.clock.later(6 * 86_400)  # where a key gets another
+    access = await doors.identity.authenticate(given.text)
+    assert await doors.tokens.access(access, one.id, given.text) == given
+    with pytest.raises(Forbidden):
+        await doors.tokens.mint(access, one.id, kind=TokenKind.ACCESS, lasts_s=60)
+    session = await doors.tokens.mint(access, one.id, kind=TokenKind.SESSION, lasts_s=30 * 86_400)
+    link = await doors.tokens.mint(access, one.id, kind=TokenKind.MAGIC, lasts_s=300)
+    followed, _ = await doors.tokens.redeem(link.text, one.id)
+    within = await doors.tokens.of(access)
+    below = await doors.tokens.access(await doors.tokens.maker(access), child.id, within=within)
+    assert {one.expires_at for one in (session, followed, below)} == {given.expires_at}
+    assert await doors.tokens.access(who, child.id) != below, "its owner's own ends with no token"
+    assert (await doors.tokens.access(who, one.id)).expires_at > given.expires_at, "who has a key renews it"
+
+
+async def test_an_access_token_is_seen_and_ended_with_all_that_was_made_from_it(doors: Doors) -> None:
+    who, _ = await holder(doors)
+    one, reader = await living(doors, who.id), replace(who, scopes=frozenset({Scope.READ}))
+    given = await doors.tokens.access(who, one.id)
+    access = await doors.identity.authenticate(given.text)
+    session = await doors.tokens.mint(access, one.id, kind=TokenKind.SESSION, lasts_s=60)
+    friend = await doors.identity.authenticate(session.text)
+    terminal = await doors.tokens.mint(friend, one.id, kind=TokenKind.TERMINAL, lasts_s=60)
+    await doors.identity.authenticate(terminal.text)
+    assert [token.id for token in await doors.tokens.list(who, one.id, TokenKind.ACCESS)] == [given.id]
+    for stranger in (access, reader):
+        with pytest.raises(Forbidden):
+            await doors.tokens.list(stranger, one.id, TokenKind.ACCESS)
+        with pytest.raises(Forbidden):
+            await doors.tokens.revoke(stranger, one.id, given.id, TokenKind.ACCESS)
+    await doors.tokens.revoke(who, one.id, given.id, TokenKind.ACCESS)
+    assert all([await refused(doors, text) for text in (given.text, session.text, terminal.text)])
+    with pytest.raises(Unauthenticated):
+        await doors.identity.still_good(terminal.text)
+    assert (await doors.tokens.access(who, one.id)).text != given.text
+
+
 async def test_what_a_terminal_token_opened_goes_on_after_its_minute(doors: Doors) -> None:
     who, key = await holder(doors)
     one = await living(doors, who.id)

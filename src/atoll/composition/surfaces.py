@@ -30,6 +30,7 @@ def showing_of(app: Application) -> PreviewParts:
     settings = app.settings
     return PreviewParts(
         app.records,
+        app.connected,
         app.sandboxes,
         app.workspaces,
         app.auth.signing_keys,

@@ -49,7 +49,7 @@ class SandboxToken:
     created_at: datetime
     expires_at: datetime
     description: str = ""
-    parent: str = ""  # of a terminal token: the id of the token that made it, with which it ends; empty: none
+    parent: str = ""  # the id of the token that made it, with which it ends; empty: none did
 
 
 def new_token_text(kind: TokenKind) -> str:

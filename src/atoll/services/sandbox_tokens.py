@@ -84,11 +84,14 @@ class SandboxTokens:
         lasts_s: float,
         description: str = "",
         id: str | None = None,
+        within: SandboxToken | None = None,
     ) -> NewToken:
         """A token with the principal's own scopes, for that sandbox alone. With an `id`: Conflict while there is one.
+        It ends at the latest with the token that the principal came with, or with the one that it lies `within`.
 
         NotFound for a sandbox that is not the principal's, or has ended. Forbidden for a session or terminal token that
-        wants to make session tokens, and for a terminal token that wants to make any. InvalidInput names the field.
+        wants to make session tokens, for a terminal token that wants to make any, and for all that want access tokens.
+        InvalidInput names the field.
         """
         sandbox = await self._sandbox_of(principal, sandbox_id)
         if not 0 < lasts_s <= LASTS_S_MAX:
@@ -118,10 +121,15 @@ class SandboxTokens:
             login=principal.credential if LOGIN_ID.match(principal.credential) else "",
         )
         if TOKEN_ID.match(principal.credential):
-            token = await self._as_its_maker(token, principal.credential)
+            within = await self._maker_of(token, principal.credential)
+            # One that a token makes stands on what that one stands on.
+            same = {name: getattr(within, name) for name in ("credential", "credential_hash", "login", "maker")}
+            token = replace(token, **same)
         else:
             source = await self._connected.source(token.credential, sandbox.owner)
             token = replace(token, credential_hash=source.key_hash)
+        if within is not None:
+            token = replace(token, parent=within.id, expires_at=min(token.expires_at, within.expires_at))
         return await self._store(token, text)
 
     async def _store(self, token: SandboxToken, text: str) -> NewToken:
@@ -129,11 +137,20 @@ class SandboxTokens:
         self._by_hash.forget(token.hash)  # it may be remembered as unknown
         return NewToken(text, token.id, token.expires_at)
 
-    async def access(self, principal: Principal, sandbox_id: str) -> NewToken:
-        """An access token, the same again for the same credential for half of its time. Errors as of `mint`.
+    async def access(
+        self, principal: Principal, sandbox_id: str, text: str = "", *, within: SandboxToken | None = None
+    ) -> NewToken:
+        """An access token, the same again for the same credential for half of its time, and for an access token itself:
+        `text` is what the principal came with. `within` and errors as of `mint`.
 
         Each login has one of its own: where there are as many as there may be, its maker's oldest gives way.
         """
+        own = await self.of(principal)
+        if own is not None and own.kind is TokenKind.ACCESS and own.sandbox == sandbox_id:
+            await self._sandbox_of(principal, sandbox_id)
+            return NewToken(text, own.id, own.expires_at)
+        if within is not None:
+            return await self.mint(principal, sandbox_id, kind=TokenKind.ACCESS, lasts_s=ACCESS_S, within=within)
         asked = (sandbox_id, principal.credential)
         known = self._access.get(asked)
         if known is not None and (known.expires_at - self._clock()).total_seconds() > ACCESS_S / 2:
@@ -157,8 +174,9 @@ class SandboxTokens:
         token = await self._found(text)
         if token.kind is not TokenKind.MAGIC or token.sandbox != sandbox_id or self._clock() >= token.expires_at:
             raise Unauthenticated
-        source = await self._source(token)
+        source, above = await self._source(token), await self._by_id.get(token.parent) if token.parent else None
         now, session_text = self._clock(), new_token_text(TokenKind.SESSION)
+        ends = now + timedelta(seconds=SESSION_S)
         session = replace(  # it stands on what the link stands on
             token,
             id=new_id("stk"),
@@ -166,7 +184,7 @@ class SandboxTokens:
             kind=TokenKind.SESSION,
             scopes=token.scopes & source.scopes,
             created_at=now,
-            expires_at=now + timedelta(seconds=SESSION_S),
+            expires_at=ends if above is None else min(ends, above.expires_at),
             description="magic link",
         )
         events = (self._event("sandbox_token.redeemed", token), self._created(session))
@@ -195,8 +213,8 @@ class SandboxTokens:
             self._by_hash.forget(token.hash)
             self._by_id.forget(token.id)
 
-    async def _as_its_maker(self, token: SandboxToken, credential: str) -> SandboxToken:
-        """One that a token makes stands on what that one stands on."""
+    async def _maker_of(self, token: SandboxToken, credential: str) -> SandboxToken:
+        """The token that makes this one. Forbidden where it may not."""
         made_by = await self._by_id.get(credential)
         if made_by is None:
             raise Unauthenticated
@@ -204,29 +222,36 @@ class SandboxTokens:
             made_by.kind is TokenKind.SESSION and token.kind is not TokenKind.TERMINAL
         ):
             raise Forbidden("Access token required: a session token makes no others")
-        same = {name: getattr(made_by, name) for name in ("credential", "credential_hash", "login", "maker")}
-        # What a terminal token opened lasts beyond its own end; any other token ends when it said that it would.
-        return replace(token, **same, parent=made_by.id if token.kind is TokenKind.TERMINAL else "")
+        if token.kind is TokenKind.ACCESS:
+            raise Forbidden("an access token makes no other: it would renew itself for ever")
+        return made_by
 
-    async def list(self, principal: Principal, sandbox_id: str) -> builtins.list[SandboxToken]:
-        """The session tokens of the sandbox that are still good, oldest first. Errors as of `mint`."""
-        await self._access_to(principal, sandbox_id)
+    async def list(
+        self, principal: Principal, sandbox_id: str, kind: TokenKind = TokenKind.SESSION
+    ) -> builtins.list[SandboxToken]:
+        """The session tokens of the sandbox that are still good, oldest first, or those of another kind. Errors as of
+        `mint`; access tokens need `execute`, and no token shows or ends them."""
+        await self._may_manage(principal, sandbox_id, kind)
         now = self._clock()
-        found = await self._records.list_sandbox_tokens(sandbox_id, TokenKind.SESSION)
+        found = await self._records.list_sandbox_tokens(sandbox_id, kind)
         return [one for one in found if now < one.expires_at]
 
-    async def get(self, principal: Principal, sandbox_id: str, token_id: str) -> SandboxToken:
+    async def get(
+        self, principal: Principal, sandbox_id: str, token_id: str, kind: TokenKind = TokenKind.SESSION
+    ) -> SandboxToken:
         """One of those. NotFound, always the same, for any other."""
-        await self._access_to(principal, sandbox_id)
+        await self._may_manage(principal, sandbox_id, kind)
         token = await self._records.get_sandbox_token(token_id) if TOKEN_ID.match(token_id) else None
-        there = token is not None and token.sandbox == sandbox_id and token.kind is TokenKind.SESSION
+        there = token is not None and token.sandbox == sandbox_id and token.kind is kind
         if token is None or not there or self._clock() >= token.expires_at:
             raise NotFound("token not found")
         return token
 
-    async def revoke(self, principal: Principal, sandbox_id: str, token_id: str) -> None:
-        """As `get`; the next request with it is refused."""
-        token = await self.get(principal, sandbox_id, token_id)
+    async def revoke(
+        self, principal: Principal, sandbox_id: str, token_id: str, kind: TokenKind = TokenKind.SESSION
+    ) -> None:
+        """As `get`; the next request with it is refused, or with what it has made."""
+        token = await self.get(principal, sandbox_id, token_id, kind)
         try:
             await self._delete(token, actor=principal.id)
         except NotFound:
@@ -289,10 +314,12 @@ class SandboxTokens:
         sandbox = await self._sandboxes.get(token.sandbox)
         if sandbox is None or sandbox.removed or (sandbox.ended and not sandbox.may_wake):
             raise Unauthenticated
-        if token.parent:
-            parent = await self._by_id.get(token.parent)
+        above = token.parent
+        while above:
+            parent = await self._by_id.get(above)
             if parent is None or self._clock() >= parent.expires_at:
                 raise Unauthenticated
+            above = parent.parent
         if token.login:
             await self._standing.login(token.login)
         source = await self._connected.source(token.credential, sandbox.owner)
@@ -317,11 +344,16 @@ class SandboxTokens:
             rated_as=source.rated_as or token.credential,
         )
 
-    async def _access_to(self, principal: Principal, sandbox_id: str) -> None:
-        await self._sandbox_of(principal, sandbox_id)
+    async def _may_manage(self, principal: Principal, sandbox_id: str, kind: TokenKind) -> None:
+        sandbox = await self._sandbox_of(principal, sandbox_id)
         token = await self.of(principal)
         if token is not None and token.kind is not TokenKind.ACCESS:
             raise Forbidden("Access token required: a session token manages no others")
+        if kind is not TokenKind.ACCESS:
+            return
+        if token is not None:
+            raise Forbidden("a token of a sandbox manages no access tokens: use your own credential")
+        principal.require(Scope.EXECUTE, sandbox.owner)
 
     async def _sandbox_of(self, principal: Principal, sandbox_id: str) -> Sandbox:
         sandbox = await self._records.get_sandbox(sandbox_id) if SANDBOX_ID.match(sandbox_id) else None

@@ -29,6 +29,8 @@ ROUTES: dict[str, Route] = {
     "gatewayGetSandbox": Route("read", SANDBOX),
     "gatewayDestroySandbox": Route("execute", {"id": "own sandbox"}),
     "gatewayExtendSandbox": Route("execute", SANDBOX, body={"duration": 60_000}),
+    "gatewayListTokens": Route("execute", SANDBOX),
+    "gatewayRevokeToken": Route("execute", {"id": "parent", "token": "access token"}),
     "gatewayCreateSnapshot": Route("read write", body={"sandboxId": "<own sandbox>"}),
     "gatewayListSnapshots": Route("read"),
     "gatewayDeleteSnapshot": Route("write", SNAPSHOT),
@@ -61,12 +63,16 @@ async def tokens_and_children(house: Any, tenant: Any) -> dict[str, str]:
     daemon = f"/sb/{computes[0]['sandbox_id']}"
     token = await post(house, tenant, f"{daemon}/auth/session_tokens", {})
     child = await post(house, tenant, f"{daemon}/sandboxes", {})
+    gateway = f"/v1/sandboxes/{computes[0]['sandbox_id']}"
+    assert (await house.call("GET", gateway, tenant.key)).status_code == 200
+    access = (await house.call("GET", f"{gateway}/tokens", tenant.key)).json()["data"][0]
     own = await post(house, tenant, "/v1/sandboxes", {})
     return {
         "parent": computes[0]["sandbox_id"],
         "compute": computes[1]["id"],
         "another compute": computes[2]["id"],
         "session token": token["id"],
+        "access token": access["id"],
         "child sandbox": child["subdomain"],
         "own sandbox": own["data"]["sandboxId"],
     }
@@ -80,6 +86,7 @@ NOBODYS: dict[str, str] = {  # of the same form, and nobody's
     "compute": "cmp_0123456789ab",
     "another compute": "cmp_0123456789ac",
     "session token": "stk_" + "5" * 24,
+    "access token": "stk_" + "6" * 24,
     "child sandbox": "sess-0123456789ac",
     "own sandbox": "sess_0123456789ad",
 }

@@ -277,7 +277,25 @@ async def test_there_are_no_more_children_than_there_may_be_however_many_are_mad
     answers = await asyncio.gather(*(house.call("POST", f"{path}/sandboxes", access) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers) == [201, 201, 429, 429, 429]
     assert len((await house.call("GET", f"{path}/sandboxes", access)).json()["sandboxes"]) == 1 + 3
-    await house.call("DELETE", f"{path}/sandboxes/{first}", access)
+    await house.call("DELETE", f"{path}/sandboxes/{first}?delete_files=true", access)
+    for _ in range(300):  # its workspace goes by itself
+        if (status := (await house.call("POST", f"{path}/sandboxes", access)).status_code) == 201:
+            break
+        await asyncio.sleep(0.01)
+    assert status == 201
+
+
+async def test_a_child_that_leaves_its_workspace_keeps_its_place(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "CHILDREN_MAX", 2)
+    path, access = await made(house)
+    for _ in range(2):
+        child = (await house.call("POST", f"{path}/sandboxes", access)).json()["subdomain"]
+        assert (await house.call("DELETE", f"{path}/sandboxes/{child}", access)).status_code == 204
+    refused = await house.call("POST", f"{path}/sandboxes", access)
+    assert (refused.status_code, "workspaces" in refused.json()["error"]) == (429, True)
+    kept = [one.id for one in await house.records.list_workspaces() if not one.tags]
+    assert len(kept) == 2
+    assert (await house.call("DELETE", f"/v1/workspaces/{kept[0]}")).status_code in (200, 204)
     assert (await house.call("POST", f"{path}/sandboxes", access)).status_code == 201
 
 

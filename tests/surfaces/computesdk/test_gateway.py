@@ -44,6 +44,23 @@ async def test_a_sandbox_is_made_looked_at_with_its_token_and_destroyed(house: H
     assert (await house.call("GET", f"/sb/{one['sandboxId']}/ready", one["token"])).status_code == 401
 
 
+async def test_an_access_token_gets_itself_is_listed_and_ended(house: House) -> None:
+    one = await made(house)
+    path = f"/v1/sandboxes/{one['sandboxId']}"
+    assert (await house.call("GET", path, one["token"])).json()["data"]["token"] == one["token"]
+    child = (await house.call("POST", f"/sb/{one['sandboxId']}/sandboxes", one["token"])).json()
+    ready = (child["url"].removeprefix(house.url) + "/auth/status", child["token"])
+    assert (await house.call("GET", *ready)).status_code == 200
+    found = (await house.call("GET", f"{path}/tokens")).json()["data"]
+    assert [sorted(token) for token in found] == [["createdAt", "expiresAt", "id", "maker"]]
+    ended = f"{path}/tokens/{found[0]['id']}"
+    for key, status in ((one["token"], 403), (BOB, 404), (ALICE, 200), (ALICE, 404)):
+        assert (await house.call("DELETE", ended, key)).status_code == status
+    assert (await house.call("GET", path, one["token"])).status_code == 401
+    assert (await house.call("GET", *ready)).status_code == 401, "it ends with the token that made it"
+    assert (await house.call("GET", f"{path}/tokens")).json() == {"success": True, "data": []}
+
+
 async def left(house: House) -> list[str]:
     """The workspaces that there are, after a moment."""
     for _ in range(200):

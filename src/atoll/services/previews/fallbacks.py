@@ -15,8 +15,10 @@ import structlog
 
 from atoll.domain.errors import AtollError
 from atoll.domain.preview import Preview
+from atoll.domain.principal import Principal
+from atoll.services.locks import Locks
 from atoll.services.previews.previews import Previews
-from atoll.services.previews.restarting import Restarting
+from atoll.services.previews.restarting import Begun, Restarting
 
 _log = structlog.get_logger()
 
@@ -41,20 +43,23 @@ class Fallbacks:
         self._restarting = restarting
         self._answers = answers
         self._monotonic = monotonic
-        self._under_way: dict[str, asyncio.Task[str | None]] = {}
-        self._failed: OrderedDict[str, float] = OrderedDict()  # until when, by sandbox
+        self._under_way: dict[tuple[str, str], asyncio.Task[str | None]] = {}  # by preview, and who asks
+        self._begins = Locks()  # by sandbox
+        self._failed: OrderedDict[tuple[str, str], float] = OrderedDict()  # until when, by sandbox, and who asked
 
     async def after(
-        self, preview: Preview, *, failed: str, ended: bool, reached: bool = False, by_owner: bool = False
+        self, preview: Preview, *, failed: str, ended: bool, reached: bool = False, asker: Principal | None = None
     ) -> str | None:
         """The sandbox to ask instead of the one that failed; None when there is none. `ended`: it is not there.
-        `reached`: it took the request, so that one slow page is no reason yet: its program is asked first."""
-        task = self._under_way.get(preview.id)
+        `reached`: it took the request, so that one slow page is no reason yet: its program is asked first.
+        `asker`: who asks with a credential; what they may not do is tried again for who may."""
+        asking = (preview.id, _name_of(asker))
+        task = self._under_way.get(asking)
         if task is None:
-            taking = self._take_over(preview, failed, ended=ended, reached=reached, by_owner=by_owner)
+            taking = self._take_over(preview, failed, ended=ended, reached=reached, asker=asker)
             task = asyncio.create_task(taking, name=f"fallback {preview.id}")
-            self._under_way[preview.id] = task
-            task.add_done_callback(lambda _: self._under_way.pop(preview.id, None))
+            self._under_way[asking] = task
+            task.add_done_callback(lambda _: self._under_way.pop(asking, None))
         return await asyncio.shield(task)
 
     async def close(self) -> None:
@@ -66,7 +71,7 @@ class Fallbacks:
             await asyncio.wait(tasks, timeout=CLOSE_S)
 
     async def _take_over(
-        self, preview: Preview, failed: str, *, ended: bool, reached: bool, by_owner: bool
+        self, preview: Preview, failed: str, *, ended: bool, reached: bool, asker: Principal | None
     ) -> str | None:
         try:
             stored = await self._previews.find(preview.sandbox_id, preview.port)
@@ -79,38 +84,48 @@ class Fallbacks:
             if stored.fallback_sandbox_id is not None:
                 if reached and await self._answers(stored):
                     return None
-                after = await self._previews.promote(stored)
+                target = (await self._previews.promote(stored)).target
             else:
                 may_begin = ended and self._previews.limits.start_fallback
-                found = await self._anew(stored, failed, by_owner=by_owner) if may_begin else None
+                found = await self._anew(stored, failed, asker) if may_begin else None
                 if found is None:
                     return None
-                after = found
+                target = found
         except AtollError as error:
             _log.warning("preview.fallback_failed", preview=preview.id, error=error.message)
             return None
-        _log.info("preview.promoted", preview=preview.id, fallback=after.target)
-        return after.target
+        _log.info("preview.promoted", preview=preview.id, fallback=target)
+        return target
 
-    async def _anew(self, stored: Preview, failed: str, *, by_owner: bool) -> Preview | None:
-        """The preview with a new sandbox that took over; None where none is to be begun, or could not be lately."""
-        if self._failed.get(failed, 0.0) > self._monotonic():
-            return None
-        try:
-            begun = await self._restarting.begin(failed, by_owner=by_owner)
-            return None if begun is None else await self._promoted(stored, begun)
-        except AtollError:
-            self._failed[failed] = self._monotonic() + AGAIN_S
-            while len(self._failed) > FAILED_MAX:
-                self._failed.popitem(last=False)
-            raise
+    async def _anew(self, stored: Preview, failed: str, asker: Principal | None) -> str | None:
+        """A new sandbox that took over; None where none is to be begun, or could not be lately for who asks. There is
+        one for all ports of the one that failed."""
+        asking = (failed, _name_of(asker))
+        async with self._begins.hold(failed):
+            now = await self._previews.find(stored.sandbox_id, stored.port)
+            if now is not None and now.target != failed:
+                return now.target
+            if self._failed.get(asking, 0.0) > self._monotonic():
+                return None
+            try:
+                begun = await self._restarting.begin(failed, asker)
+                return None if begun is None else await self._promoted(stored, begun)
+            except AtollError:
+                self._failed[asking] = self._monotonic() + AGAIN_S
+                while len(self._failed) > FAILED_MAX:
+                    self._failed.popitem(last=False)
+                raise
 
-    async def _promoted(self, stored: Preview, begun: str) -> Preview:
-        """The preview as it is then: another server may have begun one as well."""
-        after: Preview | None = None
+    async def _promoted(self, stored: Preview, begun: Begun) -> str | None:
+        """What took over: another server may have begun one as well."""
+        taker: str | None = None
         try:
-            after = await self._previews.promote(stored, begun)
-            return after
+            taker = await self._previews.succeed(stored.sandbox_id, stored.owner, begun.id)
+            return taker
         finally:
-            if after is None or after.target != begun:
+            if taker != begun.id:
                 await self._restarting.undo(begun)
+
+
+def _name_of(asker: Principal | None) -> str:
+    return "" if asker is None else asker.credential

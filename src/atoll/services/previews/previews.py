@@ -212,6 +212,17 @@ class Previews:
                 self._forget(preview.id)
         raise Conflict("the preview keeps changing: try again")
 
+    async def succeed(self, sandbox_id: str, owner: str, begun: str) -> str | None:
+        """Let a sandbox that was begun for it take over all ports of one, but those that have a fallback of their own;
+        which one has: another server's where that was faster, None where no port is left."""
+        taker: str | None = None
+        for one in await self._records.list_previews((owner,), within=(sandbox_id,)):
+            if one.sandbox_id == sandbox_id and one.fallback_sandbox_id is None:
+                with suppress(NoPreview):
+                    after = await self.promote(one, taker or begun)
+                    taker = taker or after.target
+        return taker
+
     async def _put(self, fresh: Preview, said: Said, principal: Principal) -> Preview:
         stored = await self._records.get_preview(fresh.id)
         try:

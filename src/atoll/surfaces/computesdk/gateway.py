@@ -12,6 +12,7 @@ from atoll.domain.errors import InvalidInput, NotFound
 from atoll.domain.ids import sandbox_id_of
 from atoll.domain.principal import Principal
 from atoll.domain.sandbox import Sandbox
+from atoll.domain.sandbox_token import SandboxToken, TokenKind
 from atoll.domain.workspace import Snapshot
 from atoll.services.daemon.children import is_childrens
 from atoll.services.daemon.own_sandboxes import OwnSandboxes
@@ -23,6 +24,7 @@ from atoll.surfaces.addresses import Addresses, sandbox_in
 from atoll.surfaces.bodies import json_response, read_model
 from atoll.surfaces.computesdk import gateway_bodies as bodies
 from atoll.surfaces.computesdk.gateway_errors import GatewayError
+from atoll.surfaces.door import ADMITTED
 from atoll.surfaces.operation import Answer, Once, Operation
 from atoll.telemetry.trace import trace_of
 
@@ -105,6 +107,14 @@ class GatewayHandlers:
         )
         return json_response({"success": True})
 
+    async def tokens(self, request: Request, principal: Principal) -> Response:
+        found = await self._tokens.list(principal, sandbox_in(request), TokenKind.ACCESS)
+        return _ok([_token(one) for one in found])
+
+    async def revoke_token(self, request: Request, principal: Principal) -> Response:
+        await self._tokens.revoke(principal, sandbox_in(request), request.path_params["token"], TokenKind.ACCESS)
+        return json_response({"success": True})
+
     async def snapshot(self, request: Request, principal: Principal) -> Response:
         body = await read_model(request, bodies.SnapshotBody, self._body_bytes)
         sandbox_id = sandbox_id_of(body.sandboxId) or body.sandboxId
@@ -139,7 +149,8 @@ class GatewayHandlers:
         return made, told
 
     async def _told(self, request: Request, principal: Principal, sandbox: Sandbox) -> Json:
-        token = await self._tokens.access(principal, sandbox.id)
+        text, _ = request.scope[ADMITTED]
+        token = await self._tokens.access(principal, sandbox.id, text)
         return {
             "sandboxId": sandbox.id,
             "url": self._addresses.daemon(request, sandbox.id),
@@ -157,6 +168,10 @@ def _free(namespace: str) -> str:
     if is_childrens(namespace):
         raise InvalidInput("namespace: that is for child sandboxes", field="namespace")
     return namespace
+
+
+def _token(one: SandboxToken) -> Json:
+    return {"id": one.id, "maker": one.maker, "createdAt": one.created_at, "expiresAt": one.expires_at}
 
 
 def _snapshot(one: Snapshot) -> Json:
@@ -211,6 +226,16 @@ def operations(of: GatewayHandlers) -> list[Operation]:
             "POST", SANDBOX + "/extend", of.extend, "gatewayExtendSandbox", "Let a sandbox live for longer",
             answers=done, body=bodies.ExtendBody, body_required=False,
             errors=(400, 403, 404, 409, 413, 503, 504), tag=tag, error=error,
+        ),
+        Operation(
+            "GET", SANDBOX + "/tokens", of.tokens, "gatewayListTokens", "The access tokens of a sandbox, oldest first",
+            answers=(Answer(200, "those that are good", bodies.GatewayTokensAnswer),),
+            errors=(403, 404, 503), tag=tag, error=error,
+        ),
+        Operation(
+            "DELETE", SANDBOX + "/tokens/{token}", of.revoke_token, "gatewayRevokeToken",
+            "End an access token, and what was made with it", answers=done,
+            errors=(403, 404, 503), tag=tag, error=error,
         ),
         Operation(
             "POST", SNAPSHOTS, of.snapshot, "gatewayCreateSnapshot", "Keep a sandbox's workspace as it is now",

@@ -141,6 +141,20 @@ class GatewayDoneAnswer(AnswerModel):
     success: Literal[True]
 
 
+class GatewayToken(AnswerModel):
+    """An access token; its text is told with the sandbox alone."""
+
+    id: str
+    maker: str
+    createdAt: datetime
+    expiresAt: datetime
+
+
+class GatewayTokensAnswer(AnswerModel):
+    success: Literal[True]
+    data: list[GatewayToken]
+
+
 class GatewaySnapshot(AnswerModel):
     id: str
     provider: Literal["atoll"]

@@ -239,9 +239,8 @@ class PreviewDoor:
                 raise
             ended = isinstance(failure, Refused) and failure.ended
             reached = not isinstance(failure, Refused)
-            by_owner = opened.principal is not None
             other = await self._fallbacks.after(
-                preview, failed=preview.target, ended=ended, reached=reached, by_owner=by_owner
+                preview, failed=preview.target, ended=ended, reached=reached, asker=opened.principal
             )
             if other is None or not may(failure):
                 raise

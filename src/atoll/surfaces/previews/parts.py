@@ -14,6 +14,7 @@ from atoll.gateway.previews.limits import CarryLimits
 from atoll.gateway.previews.pool import UPKEEP_S, Pool
 from atoll.gateway.previews.proxy import Proxy
 from atoll.records.base import Records
+from atoll.services.identity.connected import Connected
 from atoll.services.identity.signing_keys import SigningKeys
 from atoll.services.previews.fallbacks import Fallbacks
 from atoll.services.previews.limits import PreviewLimits
@@ -38,6 +39,7 @@ class PreviewParts:
     def __init__(
         self,
         records: Records,
+        connected: Connected,
         sandboxes: Sandboxes,
         workspaces: Workspaces,
         signing_keys: SigningKeys,
@@ -55,7 +57,8 @@ class PreviewParts:
         self.health = Health(self.previews, sandboxes.reaching)
         self._checking: asyncio.Task[None] | None = None
         self._health_every = max(1, round(health_s / UPKEEP_S))
-        self._fallbacks = Fallbacks(self.previews, Restarting(records, sandboxes, workspaces), self.health.answers)
+        restarting = Restarting(records, connected, sandboxes, workspaces)
+        self._fallbacks = Fallbacks(self.previews, restarting, self.health.answers)
 
     def door(
         self,
