@@ -24,7 +24,8 @@ from atoll.services.sandbox_tokens import SandboxTokens
 from atoll.services.sandboxes import Sandboxes
 
 NAMESPACE = "child-of "  # and the parent's id
-CHILDREN_MAX = 100
+KEPT = "child-of-"  # and the parent's id: a tag of workspaces that ended children left
+CHILDREN_MAX = 100  # of one parent, with the workspaces that ended ones left
 LISTED_MAX = 100_000
 CREATED, DELETED = "sandbox.created", "sandbox.deleted"
 CLOSE_S = 5.0
@@ -129,7 +130,7 @@ class Children:
         if child.id == parent_id:
             raise InvalidInput("the main sandbox is not deleted here: destroy it by the gateway", field="subdomain")
         if not delete_files:
-            await self._own.keep_files(child)
+            await self._own.keep_files(child, KEPT + parent_id)
         await self._sandboxes.end(_owner_of(child), child.id, request_id=request_id)
 
     async def abandon(self, child: Sandbox, *, request_id: str | None = None) -> None:
@@ -143,8 +144,9 @@ class Children:
         async with self._counting.hold(parent.id):
             making = [one for of, one in self._making if of == parent.id]  # before those that are recorded are read
             taken = {*making, *(one.name for one in await self._of(parent))}
-            if len(taken) >= CHILDREN_MAX:
-                raise QuotaExceeded(f"child sandbox limit reached ({CHILDREN_MAX}/{CHILDREN_MAX})")
+            if len(taken) + await self._kept(parent) >= CHILDREN_MAX:
+                at = f"{CHILDREN_MAX}/{CHILDREN_MAX}"
+                raise QuotaExceeded(f"child sandbox limit reached ({at}); workspaces that ended ones left count too")
             self._making.append(place)
         try:
             yield
@@ -161,6 +163,11 @@ class Children:
     async def _of(self, parent: Sandbox) -> list[Sandbox]:
         found = await self._records.find_named_sandboxes((parent.owner,), NAMESPACE + parent.id, None)
         return [one for one in reversed(found) if not one.ended or one.may_wake]
+
+    async def _kept(self, parent: Sandbox) -> int:
+        """How many workspaces its children left: else a token of it could take all that its owner may have."""
+        found = await self._records.list_workspaces(owner=parent.owner, limit=LISTED_MAX)
+        return sum(KEPT + parent.id in one.tags for one in found)
 
     def _ended(self, sandbox: Sandbox) -> None:
         if not sandbox.ended or sandbox.may_wake:

@@ -108,12 +108,12 @@ class OwnSandboxes:
             raise
         return made
 
-    async def keep_files(self, sandbox: Sandbox) -> None:
-        """Its workspace is to outlive it, as any other that its owner has."""
+    async def keep_files(self, sandbox: Sandbox, tag: str) -> None:
+        """Its workspace is to outlive it, as any other that its owner has, with a tag that says whence it is."""
         for mount in sandbox.spec.workspaces:
             workspace = await self._records.get_workspace(mount.workspace)
             if workspace is not None and _is_of_a_sandbox(workspace):
-                tags = tuple(tag for tag in workspace.tags if tag != TAG)
+                tags = (*(one for one in workspace.tags if one != TAG), tag)
                 await self._workspaces.change(_owner_of(workspace), workspace.id, Changes(tags=tags))
 
     async def abandon(self, principal: Principal, sandbox_id: str, *, request_id: str | None = None) -> None:
