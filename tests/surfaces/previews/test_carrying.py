@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
+from atoll.gateway.previews.failures import Broken
+from atoll.gateway.previews.upstream import CHUNK_BYTES, HEAD_BYTES_MAX, HELD_BYTES, Upstream
+from atoll.gateway.previews.wire import PIECE_BYTES
 from tests.surfaces.conftest import ALICE
 from tests.surfaces.previews.conftest import Heard, Streets, answering, heard
 
@@ -247,3 +253,99 @@ async def test_requests_sent_together_are_all_answered(open_street: Streets) -> 
         for many in (one + other, one + one + other, other + one + other):
             said = await street.raw(many)
             assert (said.count(b" 200 OK"), said.count(b" 500 ")) == (many.count(b"GET "), 0)
+
+
+@asynccontextmanager
+async def asked() -> AsyncIterator[tuple[Upstream, StreamWriter]]:
+    """A connection on which a request was sent, and the program's end of it."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    _, writer = await asyncio.open_connection(sock=theirs)
+    upstream = Upstream(ours, first_byte_s=10, idle_s=10)
+    upstream.begin("GET")
+    try:
+        yield upstream, writer
+    finally:
+        upstream.close()
+        writer.transport.abort()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+async def test_tiny_chunks_go_on_together_leave_turns_to_others_and_are_held_within_bounds() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def floods(writer: StreamWriter) -> None:
+        writer.write(CHUNKED)
+        for _ in range(20):
+            writer.write(b"1\r\nx\r\n" * 10_000)
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+
+    async with asked() as (upstream, writer):
+        beside = [asyncio.create_task(others()), asyncio.create_task(floods(writer))]
+        await upstream.head()
+        for _ in range(1_000):  # the client takes nothing for a while
+            await asyncio.sleep(0)
+        assert len(upstream._pieces) <= HELD_BYTES / CHUNK_BYTES + PIECE_BYTES / 6
+        size, last = 0, -1
+        while (piece := await upstream.piece()) is not None:
+            assert turns > last, "the one before it was all that was there"
+            size, last = size + len(piece), turns
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+    assert size == 200_000
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"0\r\nx-t: " + b"a" * 1_000_000, b"0\r\n" + b"x-t: a\r\n" * 200_000, b"1;x=" + b"a" * 1_000_000],
+    ids=["a trailer", "trailers", "an extension"],
+)
+async def test_what_is_no_body_of_an_answer_is_bounded_behind_it_too(
+    monkeypatch: pytest.MonkeyPatch, rest: bytes
+) -> None:
+    came: list[int] = []
+    take = Upstream._take
+
+    def counted(self: Any, data: bytes) -> None:
+        came.append(len(data))
+        take(self, data)
+
+    monkeypatch.setattr(Upstream, "_take", counted)
+    async with asked() as (upstream, writer), asyncio.timeout(10):
+        writer.write(CHUNKED + b"3\r\nabc\r\n")
+        assert await upstream.piece() == b"abc"
+        writer.write(rest)
+        with pytest.raises(Broken, match="too large"):
+            await upstream.piece()
+    assert sum(came) < HEAD_BYTES_MAX + 3 * PIECE_BYTES
+
+
+async def test_an_answer_of_many_chunks_with_extensions_and_trailers_is_taken_whole() -> None:
+    async with asked() as (upstream, writer), asyncio.timeout(10):
+        feeding = asyncio.create_task(
+            _fed(writer, [CHUNKED, *[b"a;x=%b\r\n%b\r\n" % (b"y" * 990, b"0123456789")] * 500])
+        )
+        body = b""
+        while (piece := await upstream.piece()) is not None:
+            body += piece
+        await feeding
+    assert body == b"0123456789" * 500
+
+
+async def _fed(writer: StreamWriter, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+    writer.write(b"0\r\nx-t: 1\r\n\r\n")

@@ -268,6 +268,8 @@ async def test_no_credential_of_ours_reaches_a_public_program_however_it_is_sent
             {"authorization": f"Bearer {ADMIN}"}, {"x-api-key": ADMIN}, {"x-admin-key": ADMIN},
             {"authorization": f"token {BOB}"}, {"authorization": f"Basic {BOB}"}, {"authorization": f"Basic {basic}"},
             {"authorization": BOB}, {"sec-websocket-protocol": f"atoll.token.{BOB}"},
+            {"authorization": f"Bearer\t{BOB}"}, {"authorization": f"Token token={BOB}"},
+            {"authorization": f'Digest username="u", response="{ADMIN}"'}, {"authorization": f"Token k=v;token={BOB}"},
         )  # fmt: skip
         for headers in carried:
             for _ in range(2):
@@ -277,6 +279,14 @@ async def test_no_credential_of_ours_reaches_a_public_program_however_it_is_sent
             query = f"/a?x=%7e&token={BOB}&api_key={BOB}&token=theirs&y"
             assert (await street.house.call("GET", street.path(query), None)).status_code == 200
             assert found[-1].line == "GET /a?x=%7e&token=theirs&y HTTP/1.1"
+        named = [(name, ADMIN) for name in ("access_token", "Auth_Token", "apikey", "X-API-Key", "%74oken")]
+        for name, ours in (*named, ("whatever", BOB)):
+            assert (await street.house.call("GET", street.path(f"/?y&{name}={ours}"), None)).status_code == 200
+            assert found[-1].line == "GET /?y HTTP/1.1"
+        own = 'OAuth realm="r", oauth_consumer_key="0123456789abcdef", oauth_token="fedcba9876543210", oauth_version=1'
+        query = "/?access_token=theirs&auth=eyJhbGciOiJub25lIn0.e30.&key=sk_theirs"
+        assert (await street.house.call("GET", street.path(query), None, headers={"authorization": own})).is_success
+        assert (found[-1].line, found[-1].headers["authorization"]) == (f"GET {query} HTTP/1.1", own)
 
 
 async def test_what_reads_like_a_header_of_ours_goes_no_further(open_street: Streets) -> None:
@@ -293,3 +303,10 @@ def test_what_holds_for_an_origin_is_told_by_programs_that_have_one() -> None:
     theirs = [(b"strict-transport-security", b"max-age=9"), (b"clear-site-data", b'"*"'), (b"nel", b"{}"), (b"x", b"y")]
     assert answer_headers(200, theirs, "/preview/s/1", []) == [(b"x", b"y")]
     assert answer_headers(200, theirs, "", []) == theirs
+    for name in (b"use-as-dictionary", b"sec-session-registration"):
+        assert answer_headers(200, [(name, b"x")], "/preview/s/1", []) == []
+
+
+def test_what_reads_like_a_header_that_is_not_passed_on_does_not_come_back() -> None:
+    theirs = [(b"transfer_encoding", b"chunked"), (b"set_cookie", b"atoll_session=1"), (b"my_own", b"1")]
+    assert answer_headers(200, theirs, "", []) == [(b"my_own", b"1")]

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from socket import socketpair
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from atoll.gateway.previews import websockets
+from atoll.gateway.previews.heads import Asked, Asking
+from atoll.gateway.previews.limits import CarryLimits
+from atoll.gateway.previews.wire import HELD_BYTES
 from tests.surfaces.conftest import ALICE, BOB
 from tests.surfaces.previews.conftest import UPGRADE, Street, Streets, answering
 
@@ -194,16 +200,16 @@ async def test_a_socket_goes_on_at_a_fallback(open_street: Streets) -> None:
 async def test_w06_a_flood_of_a_programs_frames_leaves_turns_to_others_and_is_held_within_bounds(
     open_street: Streets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[int] = []
+    taken = counted_turns(monkeypatch)
     held: list[int] = []
-    take = websockets.Channel._take
+    see = websockets.Channel._see
 
-    def counted(self: Any, data: bytes) -> None:
-        taken.append(len(data))
-        take(self, data)
+    def looked_at(self: Any, protocol: Any) -> int:
+        found = see(self, protocol)
         held.append(len(self._messages))
+        return found
 
-    monkeypatch.setattr(websockets.Channel, "_take", counted)
+    monkeypatch.setattr(websockets.Channel, "_see", looked_at)
 
     async def flood(connection: ServerConnection) -> None:
         connection.transport.write(b"\x82\0" * 50_000)
@@ -217,8 +223,181 @@ async def test_w06_a_flood_of_a_programs_frames_leaves_turns_to_others_and_is_he
             while await socket.recv() == b"":
                 empty += 1
     assert empty == 50_000
-    assert max(taken) <= websockets.PIECE_BYTES
-    assert max(held) <= (websockets.HELD_BYTES / websockets.MESSAGE_BYTES) + websockets.PIECE_BYTES
+    assert max(taken) < 2 * websockets.FRAMES_PER_TURN
+    assert max(held) <= (websockets.HELD_BYTES / websockets.MESSAGE_BYTES) + websockets.FRAMES_PER_TURN
+
+
+def counted_turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames of ports are looked at in each turn of the event loop."""
+    turns = [0]
+    see = websockets.Channel._see
+
+    def counted(self: Any, protocol: Any) -> int:
+        found = see(self, protocol)
+        if not turns[-1]:
+            asyncio.get_running_loop().call_soon(turns.append, 0)
+        turns[-1] += found
+        return found
+
+    monkeypatch.setattr(websockets.Channel, "_see", counted)
+    return turns
+
+
+async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """The program's side of the handshake; what it sends then is its own."""
+    protocol = ServerProtocol()
+    protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
+    (request,) = protocol.events_received()
+    assert isinstance(request, Request)
+    protocol.send_response(protocol.accept(request))
+    writer.write(b"".join(protocol.data_to_send()))
+
+
+@pytest.mark.parametrize("frames", [b"\x89\0" * 20_000, b"\x02\0" + b"\0\0" * 20_000], ids=["pings", "fragments"])
+async def test_w10_frames_of_a_program_that_carry_nothing_end_its_socket_and_leave_turns_to_others(
+    open_street: Streets, monkeypatch: pytest.MonkeyPatch, frames: bytes
+) -> None:
+    turns = counted_turns(monkeypatch)
+
+    async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await accepted(reader, writer)
+        writer.write(frames)
+        await reader.read()
+
+    async with open_street() as street:
+        street.serve(floods)
+        await street.register()
+        async with street.house.socket(street.path()) as socket, asyncio.timeout(10):
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+            assert socket.close_code == 1008
+        await street.quiet()
+    assert max(turns) < 2 * websockets.FRAMES_PER_TURN
+    assert sum(turns) < websockets.IDLE_FRAMES_PER_S + 2 * websockets.FRAMES_PER_TURN
+
+
+async def test_a_program_that_reads_no_pongs_is_owed_the_last_one_and_they_do_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(websockets, "IDLE_FRAMES_PER_S", 10**9)
+    ours, theirs = socketpair()
+    ours.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    channel = websockets.Channel(ours, CarryLimits())
+    most = 0
+    try:
+        asked = Asked(3000, "", b"x", "http", "127.0.0.1")
+        opening = asyncio.create_task(channel.open(b"/", asked, Asking([]), []))
+        await accepted(reader, writer)
+        await opening
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        for number in range(20_000):
+            writer.write(b"\x89\x7d" + b"%0125d" % number)
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+                most = max(most, len(channel._wire._out))
+        async with asyncio.timeout(10):
+            await writer.drain()
+            while not channel._pong:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert most < HELD_BYTES + 2 * 131 * websockets.FRAMES_PER_TURN
+        reader._transport.resume_reading()  # type: ignore[attr-defined]
+        last = ServerProtocol(state=State.OPEN)
+        async with asyncio.timeout(10):
+            while True:
+                last.receive_data(await reader.read(65_536))
+                if any(frame.data == b"%0125d" % 19_999 for frame in last.events_received()):
+                    break
+    finally:
+        channel.cut()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+
+
+@pytest.mark.parametrize(
+    "piece", [b"x-a: " + b"a" * 100_000 + b"\r\n", b"x-a: b\r\n" * 100, b"a" * 65_536], ids=["long", "many", "one line"]
+)
+async def test_the_head_of_an_answer_to_a_handshake_is_bounded_before_it_is_parsed(
+    open_street: Streets, monkeypatch: pytest.MonkeyPatch, piece: bytes
+) -> None:
+    parsed = 0
+    receive = ClientProtocol.receive_data
+
+    def counted(self: Any, data: bytes) -> None:
+        nonlocal parsed
+        parsed += len(data)
+        receive(self, data)
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(SWITCHING)
+        for _ in range(64):
+            writer.write(piece)
+            await writer.drain()
+        writer.write(b"\r\n\r\n")
+        await reader.read()
+
+    async with open_street() as street:
+        street.serve(endless)
+        await street.register()
+        monkeypatch.setattr("atoll.gateway.previews.websockets.ClientProtocol.receive_data", counted)
+        said = await street.raw(
+            f"GET {street.path()} HTTP/1.1\r\nhost: x\r\nx-api-key: {ALICE}\r\n{UPGRADE}\r\n".encode()
+        )
+        assert said.startswith(b"HTTP/1.1 502 ")
+        assert b"too large" in said
+        assert parsed == 0
+        await street.quiet()
+
+
+async def test_a_refusal_of_a_handshake_may_have_a_body_and_no_endless_one(open_street: Streets) -> None:
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\ntransfer-encoding: chunked\r\n\r\n186a0\r\n" + b"n" * 100_000)
+        writer.write(b"\r\n0\r\n" + b"x-t: a\r\n" * (50_000 if b"endless" in line else 0) + b"\r\n")
+        await reader.read()
+
+    async with open_street() as street:
+        street.serve(refuses)
+        await street.register()
+        for path, status in (("/", 403), ("/endless", 502)):
+            with pytest.raises(InvalidStatus) as refused:
+                await street.house.socket(street.path(path)).__aenter__()
+            assert refused.value.response.status_code == status
+        await street.quiet()
+
+
+async def test_the_answer_to_a_handshake_is_not_kept(open_street: Streets, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    take = websockets.Channel._take
+
+    def noted(self: Any, data: bytes) -> None:
+        made.append(self)
+        take(self, data)
+
+    monkeypatch.setattr(websockets.Channel, "_take", noted)
+    async with open_street() as street, program(street, echo):
+        await street.register()
+        async with street.house.socket(street.path()):
+            assert not made[0]._answer.headers
+            assert (made[0]._head, len(made[0]._unparsed.obj)) == (None, 0)
+
+
+async def test_a_fragment_of_an_address_goes_no_further(open_street: Streets) -> None:
+    async with open_street() as street, program(street, echo) as requests:
+        await street.register(public=True)
+        for rest in ("/a?x=1#b", "/a#b?x=1", "/a"):
+            host, port = street.house.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(f"GET {street.path(rest)} HTTP/1.1\r\nhost: x\r\n{UPGRADE}\r\n".encode())
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            writer.close()
+            await writer.wait_closed()
+        assert [one.path for one in requests] == ["/a?x=1", "/a", "/a"]
 
 
 @pytest.mark.parametrize("talks", [False, True], ids=["a silent program", "one that talks"])
@@ -265,12 +444,7 @@ async def test_w08_a_vanished_client_is_noticed_before_the_second_ping_and_its_p
 
 async def test_a_socket_that_breaks_off_once_it_is_open_is_no_reason_for_a_fallback(open_street: Streets) -> None:
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        protocol = ServerProtocol()
-        protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
-        (request,) = protocol.events_received()
-        assert isinstance(request, Request)
-        protocol.send_response(protocol.accept(request))
-        writer.write(b"".join(protocol.data_to_send()))
+        await accepted(reader, writer)
         await asyncio.Event().wait()
 
     async with open_street(more_settings={"previews": {"idle_s": 0.3}}) as street:

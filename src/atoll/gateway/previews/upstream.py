@@ -1,24 +1,24 @@
 """Upstream: one HTTP/1.1 connection to a port of a sandbox, and the answer that comes through it, piece by piece.
 
 The pool keeps it between requests. Nothing that comes is trusted: an answer is parsed strictly, its head is bounded,
-and what comes after its end makes the connection useless.
+and so is whatever else carries nothing of a body; what comes after its end makes the connection useless.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
 from dataclasses import dataclass, field
 
 import httptools
 
 from atoll.gateway.previews.failures import Broken, Late
-from atoll.gateway.previews.wire import Wire
+from atoll.gateway.previews.wire import PIECE_BYTES, Wire
 
 HEAD_BYTES_MAX = 128 * 1024
 HEADERS_MAX = 256
 HELD_BYTES = 131_072  # of an answer that nobody has taken yet, where no more is read
+CHUNK_BYTES = 64  # that every piece counts for besides its own: those of one byte are held too
 _BODILESS = frozenset({204, 304})
 
 Headers = list[tuple[bytes, bytes]]
@@ -45,7 +45,7 @@ class Upstream:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._due = 0.0
         self.listening = False  # whether it is the client's turn to speak: then an answer is not late
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._held = 0
         self._clean = True  # whether it may carry another request
         self._idle = True  # between two requests
@@ -60,7 +60,8 @@ class Upstream:
         """What is written from now on is a request with this method."""
         self._bodiless = method == "HEAD"
         self._head = Head()
-        self._head_bytes = 0
+        self.begun = False  # whether any byte of an answer came
+        self._bare_bytes = 0  # in a row that were none of a body: of heads, trailers, extensions of chunks
         self._headed = self._done = False
         self.measured = False  # whether the answer says how long it is, by itself
         self._idle = self._chunked = self.listening = False
@@ -82,27 +83,27 @@ class Upstream:
             self._due = self._loop.time() + self._first_byte_s
 
     async def piece(self) -> bytes | None:
-        """More of the body; None at its end. UpstreamFailed when it breaks off or is silent for `idle_s`."""
+        """More of the body, all that is there; None at its end. UpstreamFailed when it breaks off or is silent for
+        `idle_s`."""
         while not self._pieces:
             if self._done:
                 return None
             await self._wait(self._idle_s)
-        data = self._pieces.popleft()
-        self._held -= len(data)
-        if self._held < HELD_BYTES and not self._done:
+        data = self._taken()
+        if not self._done:
             self.wire.resume()
         return data
 
     def whole(self) -> bytes | None:
         """The whole body, when all of it is there already."""
-        if not self._done or len(self._pieces) > 1:
-            return None
-        return self._pieces.popleft() if self._pieces else b""
+        return self._taken() if self._done else None
 
-    @property
-    def begun(self) -> bool:
-        """Whether any byte of an answer came."""
-        return self._head_bytes > 0
+    def _taken(self) -> bytes:
+        """In one, however small its chunks are: what follows costs by the piece."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        self._held = 0
+        return data
 
     @property
     def reusable(self) -> bool:
@@ -142,11 +143,11 @@ class Upstream:
         if not data:
             self._end_of_stream()
             return
-        if not self._headed:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX + 65_536:
-                self.wire.fail(Broken("the head of the answer is too large"))
-                return
+        self.begun = True
+        self._bare_bytes += len(data)
+        if self._bare_bytes > HEAD_BYTES_MAX + PIECE_BYTES:
+            self.wire.fail(Broken("what is no body of the answer is too large"))
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -243,8 +244,9 @@ class Upstream:
         if self._done:
             self._clean = False
             return
+        self._bare_bytes = 0
         self._pieces.append(body)
-        self._held += len(body)
+        self._held += len(body) + CHUNK_BYTES
         if self._held >= HELD_BYTES:
             self.wire.pause()
         self._wake()

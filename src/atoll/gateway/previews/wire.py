@@ -20,12 +20,12 @@ _NO_LINGER = struct.pack("ii", 0, 0)
 
 
 class Wire:
-    """`on_data` gets each piece, empty bytes at the end of the stream; `on_failure` is called once, when it is cut."""
+    """`on_data` gets each piece, empty bytes at the end of the stream; `on_failure` is called once, when it is cut;
+    `on_room` when what waits to be written is within bounds again."""
 
-    def __init__(self, sock: socket.socket, piece_bytes: int = PIECE_BYTES) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
-        self._piece_bytes = piece_bytes
         self._fd = sock.fileno()
         self._out = bytearray()
         self._room: asyncio.Future[None] | None = None
@@ -35,10 +35,16 @@ class Wire:
         self.failure: UpstreamFailed | None = None
         self.on_data: Callable[[bytes], None] = lambda data: None
         self.on_failure: Callable[[], None] = lambda: None
+        self.on_room: Callable[[], None] = lambda: None
 
     @property
     def closed(self) -> bool:
         return self._fd < 0
+
+    @property
+    def full(self) -> bool:
+        """Whether more waits to be written than should."""
+        return len(self._out) > HELD_BYTES
 
     def resume(self) -> None:
         if not self._reading and self._fd >= 0 and not self._ended:
@@ -71,7 +77,7 @@ class Wire:
 
     async def drain(self) -> None:
         """Until what waits is within bounds. UpstreamFailed when it is cut."""
-        while len(self._out) > HELD_BYTES and self._fd >= 0:
+        while self.full and self._fd >= 0:
             room = self._room = self._loop.create_future()
             try:
                 await room
@@ -103,7 +109,7 @@ class Wire:
 
     def _readable(self) -> None:
         try:
-            data = self._sock.recv(self._piece_bytes, _NOW)
+            data = self._sock.recv(PIECE_BYTES, _NOW)
         except BlockingIOError:
             return
         except OSError as error:
@@ -124,8 +130,9 @@ class Wire:
             return
         if not self._out:
             self._loop.remove_writer(self._fd)
-        if len(self._out) <= HELD_BYTES:
+        if not self.full:
             self._let_go()
+            self.on_room()
 
     def _unheard(self) -> None:
         """It takes no more. What it has said before may still be read: an answer that came early, or its end."""

@@ -5,11 +5,13 @@ The door of previews asks before it sends a byte on. A token in the address beco
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from binascii import Error as NoBase64
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote_plus, urlencode
+from urllib.parse import parse_qsl, unquote_plus, unquote_to_bytes, urlencode
 
 from starlette.types import Scope
 
@@ -20,7 +22,7 @@ from atoll.domain.preview import Preview
 from atoll.domain.principal import Principal
 from atoll.gateway.previews.heads import TOKEN_HEADER
 from atoll.services.previews.previews import NoPreview, Previews
-from atoll.surfaces.credentials import API_KEY, HEADERS, TOKEN
+from atoll.surfaces.credentials import HEADERS
 from atoll.surfaces.door import ADMITTED, Door
 from atoll.surfaces.previews.places import Place
 from atoll.surfaces.ways import check_origin
@@ -29,8 +31,11 @@ QUERY = "preview_token"
 COOKIE = "atoll_preview"
 COOKIES_MAX = 8  # of that name: a neighbour may have set more
 CLASSES = ("previews",)
-IN_QUERY = (QUERY, TOKEN, API_KEY)
-TEXTS_MAX = 8  # that are looked at of one request: who sends more of them gets none through
+TEXTS_MAX = 12  # that are looked at of one request: who sends more of them gets none through
+TEXT_CHARS_MIN = 16  # of a credential; shorter words beside it are none
+# By its name, as others call them too, or as the texts of ours begin: keys, tokens of sandboxes, JWTs.
+_CARRYING = re.compile(rb"token=|api[-_]?key=|=(?:sk_|sbt_|eyj)", re.IGNORECASE)
+_BETWEEN = re.compile(r'[\s,;="]+')
 
 Authenticate = Callable[[str], Awaitable[Principal]]
 
@@ -140,11 +145,10 @@ class Opening:
         rest: list[bytes] = []
         looked = 0
         for part in scope["query_string"].split(b"&"):
-            name, _, value = part.decode("latin-1").partition("=")
-            name = unquote_plus(name)
-            if name in IN_QUERY:
+            if carries(part):
                 looked += 1
-                if name == QUERY or looked > TEXTS_MAX or await self._is_ours(unquote_plus(value)):
+                name, _, value = (unquote_plus(text) for text in part.decode("latin-1").partition("="))
+                if name == QUERY or looked > TEXTS_MAX or await self._is_ours(value):
                     continue
             rest.append(part)
         scope["query_string"] = b"&".join(rest)
@@ -162,22 +166,20 @@ class Opening:
 
 
 def carries(query: bytes) -> bool:
-    """Whether a credential may stand in a query."""
-    return b"token=" in query or b"api_key=" in query
+    """Whether a credential may stand in a query, or in a part of one."""
+    return bool(query) and _CARRYING.search(unquote_to_bytes(query) if b"%" in query else query) is not None
 
 
-def _texts(value: str) -> list[str]:
-    """What may be a credential in a header: all of it, what follows its scheme, and what that is the Base64 of."""
+def _texts(value: str) -> Iterable[str]:
+    """What may be a credential in a header: all of it, what follows its scheme, what that is the Base64 of, and what
+    stands in a parameter."""
     value = value.strip()
-    _, _, rest = value.partition(" ")
-    rest = rest.strip()
-    found = [value, rest] if rest else [value]
-    try:
-        plain = b64decode(rest, validate=True).decode("latin-1")
-    except (NoBase64, ValueError):
-        return found
-    user, colon, password = plain.partition(":")
-    return [*found, user, password] if colon else found
+    rest = "".join(value.split(None, 1)[1:])
+    found = [value, rest, *(word for word in _BETWEEN.split(value) if len(word) >= TEXT_CHARS_MIN)]
+    with suppress(NoBase64, ValueError):
+        user, colon, password = b64decode(rest, validate=True).decode("latin-1").partition(":")
+        found += [user, password] if colon else []
+    return dict.fromkeys(text for text in found if text)
 
 
 def _token(scope: Scope) -> tuple[str | None, bool]:

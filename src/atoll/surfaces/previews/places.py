@@ -81,6 +81,8 @@ def by_host(scope: Scope, domain: str) -> Place | str | None:
         return None
     label = name[: -len(domain) - 1]
     path: bytes = scope.get("raw_path") or b"/"
+    if not path.startswith(b"/"):  # a whole address, which uvicorn leaves to WebSockets as it came
+        return label
     sandbox_id = sandbox_of(label)
     if sandbox_id is not None:
         return Place(sandbox_id, None, path)
