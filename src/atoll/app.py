@@ -95,7 +95,7 @@ class Application:
         self.records, self.runtime = records, runtime
         self.blobs = blobs or open_blob_store(settings)
         self.vault = vault or open_vault(settings)
-        self.metrics = Metrics()
+        self.metrics = Metrics(tenants=settings.api.metrics_tenants)
         self.traces = open_traces(settings, atoll.__version__, self.metrics.registry)
         self.counters = counters(settings, records)
         self.outbound = Outbound(outbound_limits(settings))

@@ -31,6 +31,12 @@ class Server(Section):
     """Largest WebSocket message; a larger one closes the connection with 1009."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and networks whose X-Forwarded-For is believed. Environment: separated by commas."""
+    connections: int = Field(default=32_768, ge=8, le=1_000_000)
+    """Most connections of clients at once, and never more than half the files that the process may open. Beyond that,
+    those go first that have asked for nothing yet, then those that wait for a next request."""
+    connections_per_address: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Most connections of one address, or IPv6 /64, at once; more are closed. Loopback and trusted proxies have no
+    such limit."""
     drain_s: float = Field(default=10.0, ge=0, le=600)
     """Seconds that open requests get to finish after SIGTERM."""
 
@@ -112,6 +118,9 @@ class Api(Section):
     """Serve /docs, /redoc and /openapi.json."""
     metrics: bool = True
     """Serve /metrics, to anybody; with sandboxes' ids and programs' names for loopback only, not through a proxy."""
+    metrics_tenants: bool = True
+    """Tell loopback those ids and names. Off, /metrics tells nobody whose sandbox runs what: for a machine on which
+    tenants, or others whom that does not concern, have accounts of their own."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may read answers, as `https://app.example`; `*` for all. Environment: separated by commas.
     Testbase's routes answer all without it. No answer allows cookies, so a page needs a key of its own."""

@@ -135,7 +135,9 @@ def _add(counts: dict[str, int], command: str, uses: int) -> None:
 class Metrics:
     """One registry for each application, so that several can live in one process (tests do that)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tenants: bool = True) -> None:
+        """Without `tenants` it names no sandbox and no program, whoever asks."""
+        self._tenants = tenants
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.tasks = TaskMetrics(registry)
@@ -270,4 +272,5 @@ class Metrics:
 
     def render(self, *, tenants: bool = True) -> bytes:
         """The text format that Prometheus scrapes; without `tenants` it names no sandbox and no program."""
-        return generate_latest(self.registry if tenants else WithoutTenants(self.registry))  # type: ignore[arg-type]
+        told = tenants and self._tenants
+        return generate_latest(self.registry if told else WithoutTenants(self.registry))  # type: ignore[arg-type]

@@ -154,6 +154,15 @@ async def test_what_comes_through_a_proxy_that_nobody_trusts_is_no_local_request
     assert session["id"] not in through and 'command="echo"' not in through
 
 
+async def test_a_server_may_tell_nobody_whose_sandbox_runs_what(open_house: Any) -> None:
+    async with open_house(api={"metrics_tenants": False}) as house:
+        session = await house.create()
+        await house.exec(session["id"], ["echo"])
+        told = (await house.call("GET", "/metrics", None)).text
+    assert session["id"] not in told
+    assert 'sandbox_exec_total{command="other",sandbox_id="other"} 1.0' in told
+
+
 async def test_a_page_whose_name_leads_to_this_machine_learns_nobodys_sandboxes(house: Any) -> None:
     session = await house.create()
     await house.exec(session["id"], ["echo"])
