@@ -96,10 +96,10 @@ class Agents:
             path.write_bytes(content.replace(SCRATCH.encode(), str(self._home / "scratch").encode()))
         if agent.name == "codex":
             with open(self._home / "codex" / "config.toml", "a") as file:
-                file.write(configuration("codex", command=self._program, url=url))
+                file.write(configuration("codex", command=self._program, env={"ATOLL_URL": url}, needs_key=True))
             return list(start.argv)
         file = self._home / "mcp.json"
-        file.write_text(configuration("json", command=self._program, url=url))
+        file.write_text(configuration("json", command=self._program, env={"ATOLL_URL": url}, needs_key=True))
         return [*start.argv, f"--mcp-config={file}"]
 
 

@@ -15,6 +15,7 @@ from tests.mcp_server.conftest import Opener, Tools
 from tests.surfaces.conftest import ALICE, BOB, READER, House
 from tests.surfaces.conftest import Opener as Door
 
+ALICE_ID, BOB_ID = "key_a11ce0000000", "key_b0b000000000"
 NAMES = {
     *("create_sandbox", "list_sandboxes", "stop_sandbox", "preview"),
     *("run_command", "run_code", "read_file", "write_file", "list_files", "snapshot", "restore"),
@@ -52,7 +53,9 @@ async def test_to_stop_a_sandbox_that_is_stopped_is_no_fault(tools: Tools, sandb
     assert await tools.call("stop_sandbox", sandbox="mine") == {"id": later, "state": "killed"}
     alive = (await tools.call("create_sandbox", name="mine"))["id"]
     assert await tools.call("stop_sandbox", sandbox="mine") == {"id": alive, "state": "killed"}
-    assert "not_found" in await tools.refused("stop_sandbox", sandbox="nobody's")
+    for unknown in ("nobody's", "sess_000000000000"):
+        said = f"not_found: there is no sandbox {unknown!r}: list_sandboxes shows yours"
+        assert said in await tools.refused("stop_sandbox", sandbox=unknown)
 
 
 async def test_a_name_that_two_have_is_not_guessed(tools: Tools, sandbox: str) -> None:
@@ -120,6 +123,25 @@ async def test_a_workspace_is_kept_and_brought_back(house: House, tools: Tools) 
     assert (await tools.call("read_file", sandbox=sandbox, path="/workspace/a"))["content"] == "first"
 
 
+async def test_a_workspace_that_is_not_there_is_made_with_the_sandbox(house: House, tools: Tools) -> None:
+    for name in ("first", "second"):
+        sandbox = (await tools.call("create_sandbox", workspace="new", name=name))["id"]
+        await tools.call("write_file", sandbox=sandbox, path=f"/workspace/{name}", content="kept")
+        await tools.call("stop_sandbox", sandbox=sandbox)
+    listed = (await house.call("GET", "/v1/workspaces")).json()["workspaces"]
+    assert [one["name"] for one in listed] == ["new"]
+    for other in ("bob/new", f"ws_{'0' * 32}"):
+        assert "not_found: workspace not found" in await tools.refused("create_sandbox", workspace=other)
+
+
+async def test_a_workspace_that_others_share_is_not_made_anew(house: House, agent: Opener, tools: Tools) -> None:
+    await tools.call("create_sandbox", workspace="ours")
+    path = f"/v1/workspaces/ours/collaborators/{BOB_ID}"
+    assert (await house.call("PUT", path, json={"permission": "write"})).status_code == 200
+    async with agent(BOB) as bob:
+        assert f"(shared with you: {ALICE_ID}/ours)" in await bob.refused("create_sandbox", workspace="ours")
+
+
 @pytest.mark.parametrize(
     ("tool", "given"),
     [
@@ -169,7 +191,7 @@ async def test_a02_the_things_of_another_are_unknown(agent: Opener, sandbox: str
         for tool, given in calls.items():
             theirs = await bob.refused(tool, sandbox=sandbox, **given)
             nobodys = await bob.refused(tool, sandbox="sess_000000000000", **given)
-            assert theirs == nobodys and "not_found" in theirs, tool
+            assert theirs.replace(sandbox, "sess_000000000000") == nobodys and "not_found" in theirs, tool
 
 
 async def test_a03_a_reader_reads_and_no_more(agent: Opener, sandbox: str) -> None:

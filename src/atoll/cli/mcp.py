@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from typing import Annotated, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 PORT = 8008
-NOT_INSTALLED = "the Model Context Protocol is an extra: pip install 'atoll[mcp]'"
+NOT_INSTALLED = "the Model Context Protocol is an extra: pip install '.[mcp]' in Atoll's checkout"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,7 +68,12 @@ def mcp(
 
 def _configuration(client: str, http: str | None) -> str:
     from atoll.mcp.configuration import configuration
-    from atoll.sdk.config import resolve
+    from atoll.sdk.config import is_loopback, resolve
 
-    url = resolve(api_key="unused").url
-    return configuration(client, command=shutil.which("atoll") or sys.argv[0], url=url, http=http)
+    server = resolve(api_key="unused")
+    env = {"ATOLL_URL": server.url}
+    needs_key = bool(os.environ.get("ATOLL_API_KEY")) or not is_loopback(server.host)
+    if not needs_key and (data := os.environ.get("ATOLL_DATA")):  # this machine's own key lies there
+        env["ATOLL_DATA"] = os.path.abspath(data)
+    command = shutil.which("atoll") or sys.argv[0]
+    return configuration(client, command=command, env=env, needs_key=needs_key, http=http)

@@ -10,9 +10,9 @@ from typing import Any, ParamSpec, TypeVar
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 
-from atoll.domain.errors import AtollError, InvalidInput, RateLimited, Unauthenticated
-from atoll.domain.ids import SANDBOX_ID
-from atoll.sdk import AsyncSandbox
+from atoll.domain.errors import AtollError, InvalidInput, NotFound, RateLimited, Unauthenticated
+from atoll.domain.ids import SANDBOX_ID, workspace_id_of
+from atoll.sdk import AsyncSandbox, AsyncWorkspace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,8 +52,25 @@ class Caller:
             ids = [one.id for one in named if one.live] or [one.id for one in named[:1]]
             if len(ids) > 1:
                 raise InvalidInput(f"{len(ids)} sandboxes have this name: say which by its id ({', '.join(ids[:5])})")
-            wanted = ids[0] if ids else wanted
-        return await AsyncSandbox.connect(wanted, url=self.url, api_key=self.key)
+            if not ids:
+                raise _no_sandbox(wanted)
+            wanted = ids[0]
+        try:
+            return await AsyncSandbox.connect(wanted, url=self.url, api_key=self.key)
+        except NotFound:
+            raise _no_sandbox(wanted) from None
+
+    async def ensure_workspace(self, name: str) -> None:
+        """Make it where there is none; NotFound for what can be no name of a new one: an id, or another's."""
+        try:
+            await AsyncWorkspace.get(name, url=self.url, api_key=self.key)
+        except NotFound:
+            if "/" in name or workspace_id_of(name):
+                raise
+            found = await AsyncWorkspace.list(name=name, shared=True, url=self.url, api_key=self.key)
+            if found:  # one of these may be meant: the error says how to name it
+                raise
+            await AsyncWorkspace.create(name, url=self.url, api_key=self.key)
 
 
 def told(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
@@ -67,6 +84,10 @@ def told(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
             raise ToolError(f"{error.code}: {error.message}{_again(error)}") from error
 
     return call
+
+
+def _no_sandbox(given: str) -> NotFound:
+    return NotFound(f"there is no sandbox {given!r}: list_sandboxes shows yours")
 
 
 def _again(error: AtollError) -> str:

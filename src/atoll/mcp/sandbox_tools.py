@@ -28,7 +28,11 @@ def add_to(mcp: MCPServer, server: Server) -> None:
         ctx: Ctx,
         image: Annotated[str, Field(description="a template; `host` has the server's own programs")] = "host",
         workspace: Annotated[
-            str | None, Field(description="a workspace to mount at /workspace, where files outlive the sandbox")
+            str | None,
+            Field(
+                max_length=300,
+                description="a workspace to mount at /workspace, where files outlive the sandbox; a new name makes one",
+            ),
         ] = None,
         network: Annotated[
             Literal["none", "outgoing", "exposed"], Field(description="exposed: ports of it can be reached too")
@@ -39,8 +43,12 @@ def add_to(mcp: MCPServer, server: Server) -> None:
             float, Field(gt=0, le=86_400, description="it ends after this long without use")
         ] = 3_600.0,
     ) -> SandboxOut:
-        """Make an isolated Linux computer to run commands in. It is ready at once; stop it when it is not needed."""
+        """Make an isolated Linux computer to run commands in. It is ready at once; stop it when it is not needed.
+
+        A workspace that does not exist yet is made with it."""
         caller = Caller(server, ctx)
+        if workspace:
+            await caller.ensure_workspace(workspace)
         made = await AsyncSandbox.create(
             image,
             workspace=workspace,

@@ -10,7 +10,8 @@ from atoll.mcp.calling import Server
 
 INSTRUCTIONS = """Atoll gives you isolated Linux computers (sandboxes). Make one with create_sandbox, pass its id as
 `sandbox` to the other tools, and end it with stop_sandbox. Files that are to outlive a sandbox belong into a workspace,
-which create_sandbox mounts at /workspace; snapshot keeps a workspace's state and restore brings it back."""
+which create_sandbox mounts at /workspace, and makes where there is none of that name; snapshot keeps a workspace's
+state and restore brings it back."""
 
 
 def make_server(server: Server) -> MCPServer:

@@ -87,7 +87,7 @@ def _own_url(data: DataFolder) -> str:
 def _owner_key(data: DataFolder, host: str) -> str:
     """This machine's own key, for this machine's own server only: no other host gets to see it."""
     path = data.owner_key
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise Unauthenticated(f"set ATOLL_API_KEY: the key in {path} is only for a server on this machine")
     try:
         with open(path) as file:
@@ -105,7 +105,7 @@ def _known_inside(url: str) -> str:
     return NO_KEY if inside else ""
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
