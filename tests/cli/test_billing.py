@@ -117,6 +117,13 @@ def test_what_is_wrong_is_named(atoll: Atoll, payer: str) -> None:
         assert (refused.returncode, refused.stderr[: len(said) + 7]) == (2, f"atoll: {said}")
 
 
+@pytest.mark.parametrize("bill", ["usage", "transactions"])
+def test_without_an_id_or_a_key_it_says_what_is_missing(atoll: Atoll, bill: str) -> None:
+    done = atoll("billing", bill)
+    said = f"atoll: ID is missing: atoll billing {bill} ID; without one it is the account of ATOLL_API_KEY\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 def test_an_account_that_is_nobodys_is_not_found(atoll: Atoll) -> None:
     refused = atoll("billing", "credit", "key_0123456789ab", "5")
     assert refused.returncode == 1 and "not found" in refused.stderr

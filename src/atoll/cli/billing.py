@@ -1,7 +1,9 @@
-"""`atoll billing`: credits, limits and bills of any account, straight in the database, also while the server runs."""
+"""`atoll billing`: credits, limits and bills of any account, straight in the database, also while the server runs; and
+of one's own, through the server."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -21,6 +23,10 @@ _NEGATIVE = {"ignore_unknown_options": True}  # an amount below 0 is no option
 _Subject = Annotated[
     str, typer.Argument(metavar="ID", help="A user's name, or the id of a user, a key or a group.", show_default=False)
 ]
+_OwnSubject = Annotated[
+    str | None,
+    typer.Argument(metavar="[ID]", help="A name or an id. Default: whose ATOLL_API_KEY is.", show_default=False),
+]
 _Amount = Annotated[str, typer.Argument(metavar="DOLLARS", help="Such as 10 or 0.50.", show_default=False)]
 _Description = Annotated[str, typer.Option("--description", help="What the transaction says.")]
 _Once = Annotated[
@@ -31,6 +37,7 @@ _From = Annotated[str | None, typer.Option("--from", help="From this day or mome
 _To = Annotated[str | None, typer.Option("--to", help="Up to this day or moment, which is included.")]
 _Limit = Annotated[int | None, typer.Option("--limit", help="At most so many. Default: 100; of CSV: all.")]
 _Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
+_ASKED_MAX = 1_000  # rows in one answer
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,8 +46,8 @@ def add_to(app: typer.Typer) -> None:
     group.command("credit", no_args_is_help=True, context_settings=_NEGATIVE)(credit)
     group.command("refund", no_args_is_help=True)(refund)
     group.command("limits", no_args_is_help=True)(limits)
-    group.command("usage", no_args_is_help=True)(usage)
-    group.command("transactions", no_args_is_help=True)(transactions)
+    group.command("usage")(usage)
+    group.command("transactions")(transactions)
     group.command("costs")(costs)
     app.add_typer(group, name="billing", rich_help_panel="Server")
 
@@ -138,7 +145,7 @@ def limits(
 
 
 def usage(
-    subject: _Subject,
+    subject: _OwnSubject = None,
     since: _From = None,
     until: _To = None,
     limit: _Limit = None,
@@ -151,6 +158,15 @@ def usage(
 
     window, page = _window(since, until), _page(limit, as_csv)
 
+    def show(rows: list[Row]) -> None:
+        heads = ("TASK", "ENDED", "STATUS", "WORKSPACE", "MODEL", "INPUT", "OUTPUT", "COST")
+        columns = ("id", "timestamp", "status", "workspaceId", "model", "inputTokens", "outputTokens", "totalCost")
+        _print(rows, USAGE_COLUMNS, (columns, heads), as_json, as_csv, "no task has ended")
+
+    if subject is None:
+        show(_own("usage", "records", page, {"from": since, "to": until}))
+        return
+
     async def look(admin: BillingAdmin, billing: Billing) -> list[Row]:
         from atoll.services.identity.users import OPERATOR
 
@@ -159,13 +175,11 @@ def usage(
         names = await billing.workspace_names(named.account, {one.workspace for one in bills})
         return [shown_task(one, named.account, names.get(one.workspace, one.workspace)) for one in bills]
 
-    heads = ("TASK", "ENDED", "STATUS", "WORKSPACE", "MODEL", "INPUT", "OUTPUT", "COST")
-    columns = ("id", "timestamp", "status", "workspaceId", "model", "inputTokens", "outputTokens", "totalCost")
-    _print(_with_billing(data, look), USAGE_COLUMNS, (columns, heads), as_json, as_csv, "no task has ended")
+    show(_with_billing(data, look))
 
 
 def transactions(
-    subject: _Subject,
+    subject: _OwnSubject = None,
     kind: Annotated[str | None, typer.Option("--type", help="Such as credit_purchase or usage_deduction.")] = None,
     since: _From = None,
     until: _To = None,
@@ -181,15 +195,22 @@ def transactions(
     window, page = _window(since, until), _page(limit, as_csv)
     wanted = None if kind is None else TransferKind(_one_of(kind, [one.value for one in TransferKind], "--type"))
 
+    def show(rows: list[Row]) -> None:
+        heads = ("ID", "AT", "TYPE", "AMOUNT", "BALANCE", "DESCRIPTION")
+        columns = ("id", "timestamp", "type", "amount", "balanceAfter", "description")
+        _print(rows, TRANSACTION_COLUMNS, (columns, heads), as_json, as_csv, "no transaction yet")
+
+    if subject is None:
+        show(_own("transactions", "transactions", page, {"from": since, "to": until, "type": kind}))
+        return
+
     async def look(admin: BillingAdmin, _: Billing) -> list[Row]:
         from atoll.services.identity.users import OPERATOR
 
         named, found = await admin.transfers(OPERATOR, subject, window, page, kind=wanted)
         return [shown_transfer(one, named.subject) async for one in found]
 
-    heads = ("ID", "AT", "TYPE", "AMOUNT", "BALANCE", "DESCRIPTION")
-    columns = ("id", "timestamp", "type", "amount", "balanceAfter", "description")
-    _print(_with_billing(data, look), TRANSACTION_COLUMNS, (columns, heads), as_json, as_csv, "no transaction yet")
+    show(_with_billing(data, look))
 
 
 def costs(
@@ -253,6 +274,38 @@ def _with_billing(data: str | None, work: Callable[[BillingAdmin, Billing], Awai
     import asyncio
 
     return asyncio.run(run())
+
+
+def _own(bill: str, field: str, page: Page, query: dict[str, str | None]) -> list[Row]:
+    """The rows of a bill of whoever ATOLL_API_KEY belongs to, as the server tells them."""
+    from atoll.cli.failure import MISUSED, Failed
+    from atoll.sdk._async.api import connect
+    from atoll.sdk.requests import target_of
+
+    if not os.environ.get("ATOLL_API_KEY"):
+        raise Failed(f"ID is missing: atoll billing {bill} ID; without one it is the account of ATOLL_API_KEY", MISUSED)
+
+    async def ask() -> list[Row]:
+        api, rows = connect(None, None), list[Row]()
+        while page.limit is None or len(rows) < page.limit:
+            most = min(_ASKED_MAX, _ASKED_MAX if page.limit is None else page.limit - len(rows))
+            target = target_of(f"/billing/{bill}", limit=most, offset=len(rows), **query)
+            found = (await api.call("GET", target))[field]
+            rows += found
+            if len(found) < most:
+                break
+        return rows
+
+    import asyncio
+
+    return [{name: _exact(value) for name, value in row.items()} for row in asyncio.run(ask())]
+
+
+def _exact(value: Any) -> Any:
+    """An amount as it was told, and not as floats are printed."""
+    from decimal import Decimal
+
+    return Decimal(repr(value)) if isinstance(value, float) else value
 
 
 def _micro(text: str, option: str) -> int:

@@ -70,7 +70,15 @@ def search(
         output.print_json(list(found))
         return
     rows = [
-        (one.id, one.name, one.version, _price(one), f"{one.rating:.1f}", one.installs, one.description[:48])
+        (
+            one.id,
+            one.name,
+            one.version,
+            _price(one),
+            f"{one.rating:.1f}" if one.ratings else "-",
+            one.installs,
+            one.description[:48],
+        )
         for one in found
     ]
     columns = ("ID", "NAME", "VERSION", "PRICE", "RATING", "INSTALLS", "DESCRIPTION")
@@ -96,7 +104,7 @@ def show(worker: Worker, version: Version = None, as_json: output.Json = False) 
         ("runs", runs),
         ("template", found.template or ""),
         ("price", _price(found)),
-        ("rating", f"{found.rating:.1f} of {found.ratings}"),
+        ("rating", _rating(found)),
         ("installs", found.installs),
         ("tags", ", ".join(found.tags)),
         ("versions", ", ".join(one.version for one in versions)),
@@ -181,6 +189,10 @@ def _agreed(worker: str) -> float:
 def _price(one: WorkerInfo) -> str:
     price: Any = one.pricing.get("per_run", 0)
     return f"${price:g}" if price else "free"
+
+
+def _rating(one: WorkerInfo) -> str:
+    return f"{one.rating:.1f} of 5 ({output.count(one.ratings, 'rating', 'ratings')})" if one.ratings else "none"
 
 
 def _told(found: WorkerInfo, as_json: bool) -> None:

@@ -53,7 +53,9 @@ class TaskCancelled(TaskFailed):
 
 
 class InsufficientCredit(ledger.InsufficientCredit):
-    """The credit balance is insufficient. `result` is None when the task was not begun; amounts are dollars."""
+    """The credit balance is insufficient.
+
+    `result` is None when the task was not begun; amounts are dollars."""
 
     def __init__(
         self,
@@ -77,7 +79,9 @@ class BudgetExceeded(InsufficientCredit):
 
 
 class SpendingLimitExceeded(ledger.SpendingLimitExceeded):
-    """A spending limit is reached. `details` has dailyUsage, dailyLimit, monthlyUsage and monthlyLimit, in dollars."""
+    """A spending limit is reached.
+
+    `details` has dailyUsage, dailyLimit, monthlyUsage and monthlyLimit, in dollars."""
 
     def __init__(
         self,
@@ -133,7 +137,7 @@ def money_error(status: int, problem: Json) -> AtollError | None:
     cls = MONEY.get(code) or _WORDS.get(title) or (InsufficientCredit if status == 402 else None)
     if cls is None:
         return None
-    message = str(problem.get("message") or problem.get("error") or "") or None
+    message = str(problem.get("message") or problem.get("error") or problem.get("detail") or "") or None
     found = problem.get("details")
     details: Json = cast("Json", found) if isinstance(found, Mapping) else {}
     output = str(problem.get("output") or "")

@@ -20,7 +20,7 @@ from atoll.domain.errors import AtollError, Conflict, Forbidden, InvalidInput, N
 from atoll.domain.event import Event
 from atoll.domain.ids import SANDBOX_ID, new_id
 from atoll.domain.key import Scope
-from atoll.domain.ledger import Hold, Payee, Payer, Use, UseKind
+from atoll.domain.ledger import BudgetExceeded, Hold, InsufficientCredit, Payee, Payer, Use, UseKind
 from atoll.domain.money import usd
 from atoll.domain.price import Cost
 from atoll.domain.principal import Principal
@@ -123,7 +123,7 @@ class WorkerRuns:
         if not (free or payer.internal):
             _check_price(worker, asked)
         lasts_s = MAKING_S + asked.timeout_s + ENDING_S
-        hold = None if free else await self._ledger.hold(payer, worker.price_micro_usd, lasts_s=lasts_s)
+        hold = None if free else await self._hold(payer, worker, lasts_s)
         begun = asyncio.Event()
 
         async def settle(sandbox: Sandbox) -> int:
@@ -157,7 +157,7 @@ class WorkerRuns:
         if not 0 < asked.timeout_s <= self._run_s_max:
             raise InvalidInput(f"timeout must be above 0 and at most {self._run_s_max:g} s", field="timeout")
         if asked.price_max_micro_usd is not None and worker.price_micro_usd > asked.price_max_micro_usd:
-            raise Conflict(f"a run of {worker.name} {worker.version} costs more than max_price")
+            raise Conflict(f"{_price(worker)}, more than max_price ({usd(asked.price_max_micro_usd):f})")
 
     def _is_ours(self, error: BaseException) -> bool:
         """Whether it was cut short by the end of this server. Who leaves while that ends pays nothing either."""
@@ -169,6 +169,17 @@ class WorkerRuns:
         credential = next(iter(principal.lineage), principal.credential)
         payer = await payer_of(self._records, caller, credential, maker)
         return replace(payer, internal=True, budgets=()) if is_internal(principal) else payer
+
+    async def _hold(self, payer: Payer, worker: Worker, lasts_s: float) -> Hold | None:
+        """The price, set aside. Who cannot pay is told what it is, and what they have."""
+        try:
+            return await self._ledger.hold(payer, worker.price_micro_usd, lasts_s=lasts_s)
+        except BudgetExceeded:  # not the balance
+            raise
+        except InsufficientCredit as error:
+            held = ", of which other work holds a part" if error.balance >= worker.price_micro_usd else ""
+            said = f"{_price(worker)}, and your balance is {usd(error.balance):f}{held}: an administrator adds credits"
+            raise InsufficientCredit(said, balance=error.balance, spent=error.spent) from error
 
     async def _result(
         self, principal: Principal, sandbox: Sandbox, worker: Worker, asked: RunRequest, begun: Callable[[], None]
@@ -229,8 +240,11 @@ class WorkerRuns:
 def _check_price(worker: Worker, asked: RunRequest) -> None:
     """InvalidInput unless the caller knows what it costs: an author may publish another price at any time."""
     if asked.price_max_micro_usd is None and asked.version is None:
-        price = f"a run of {worker.name} {worker.version} costs {usd(worker.price_micro_usd):f} dollars"
-        raise InvalidInput(f"{price}: say so with max_price, or name the version", field="max_price")
+        raise InvalidInput(f"{_price(worker)}: say so with max_price, or name the version", field="max_price")
+
+
+def _price(worker: Worker) -> str:
+    return f"a run of {worker.name} {worker.version} costs {usd(worker.price_micro_usd):f} dollars"
 
 
 def _spec(worker: Worker, asked: RunRequest, resources: Resources) -> SandboxSpec:
