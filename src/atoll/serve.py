@@ -13,7 +13,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import structlog
 import uvicorn
@@ -25,6 +25,7 @@ from atoll.domain.errors import Unavailable
 from atoll.records.data_folder import DataFolderLock
 from atoll.services.owner_key import OwnerKey
 from atoll.settings import Settings, environment_name
+from atoll.surfaces.crowd import Crowd
 from atoll.surfaces.serving import http_config
 from atoll.telemetry import logs
 
@@ -39,7 +40,7 @@ class Ready:
     """What whoever started the server may want to tell."""
 
     url: str
-    owner_key: OwnerKey | None  # `minted` when this start made it: to be shown once
+    owner_key: OwnerKey | None
     beside: Mapping[str, str]  # URLs of what has a port of its own, by name
 
 
@@ -101,9 +102,10 @@ async def accepting_all(
 ) -> AsyncGenerator[list[str]]:
     """Of applications at a socket each, which drain at the same time; their URLs."""
     running: list[tuple[_Server, asyncio.Task[None]]] = []
+    crowd = _crowd(settings)
     try:
         for app, listener in served:
-            server = _Server(http_config(app, settings))
+            server = _Server(http_config(app, settings, crowd))
             task = asyncio.create_task(server.serve([listener]), name="http server")
             running.append((server, task))
             await server.accepting(task)
@@ -186,6 +188,15 @@ def _raise_file_limit() -> None:
     wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _crowd(settings: Settings) -> Crowd:
+    """Half of the files that may be open are kept for what the server does: a stream holds a second one."""
+    server = settings.server
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = server.connections if soft == resource.RLIM_INFINITY else min(server.connections, soft // 2)
+    proxies = [ip_network(one, strict=False) for one in server.trusted_proxies]
+    return Crowd(most, server.connections_per_address, proxies)
 
 
 def _listen_for(settings: Settings) -> socket.socket:

@@ -9,8 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 
 from atoll.cli import run
+from atoll.domain.errors import NotFound
+from atoll.sdk import AsyncSandbox
 from tests.cli.conftest import Atoll
 from tests.sdk.cutting_proxy import CuttingProxy
 from tests.sdk.local_process import LocalProcess
@@ -228,3 +231,23 @@ def test_a_reader_that_has_seen_enough_ends_it_all(atoll: Atoll, server: StandIn
     assert running.stderr.read() == b""
     running.stderr.close()
     assert server.routes.boxes == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("fb", "workspace not found: 'fb': `atoll workspace create fb` makes it"),
+        ("bob/fb", "workspace not found: 'bob/fb'"),
+        ("ws_" + "0" * 32, f"workspace not found: 'ws_{'0' * 32}'"),
+    ],
+)
+def test_a_workspace_that_is_not_there_is_told_with_what_makes_one(
+    name: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def create(**_: Any) -> None:
+        raise NotFound(f"workspace not found: {name!r}")
+
+    monkeypatch.setattr(AsyncSandbox, "create", create)
+    with pytest.raises(typer.Exit) as ended:
+        run.run(["true"], workspace=[name])
+    assert (ended.value.exit_code, capsys.readouterr().err) == (125, f"atoll: {told}\n")

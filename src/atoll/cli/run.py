@@ -8,6 +8,7 @@ import typer
 
 from atoll.cli import options
 from atoll.cli.failure import MISUSED, OURS, Failed, explain
+from atoll.domain.errors import NotFound
 
 if TYPE_CHECKING:
     from atoll.sdk import AsyncSandbox
@@ -126,7 +127,14 @@ async def _run(
         from atoll.cli.groups import group_id
 
         wanted["group"] = await group_id(wanted["group"])
-    sandbox = await AsyncSandbox.create(**wanted)
+    try:
+        sandbox = await AsyncSandbox.create(**wanted)
+    except NotFound as error:
+        names = [one.workspace for one in wanted["workspaces"] or ()]
+        missing = next((name for name in names if _is_missing(name, error)), None)
+        if missing is None:
+            raise
+        raise Failed(f"{error.message}: `atoll workspace create {missing}` makes it") from None
     if detach:
         _print_made(sandbox, as_json)
         return 0
@@ -154,6 +162,14 @@ async def _run(
         return 130
     # what reads our output must not take it for the whole
     return outcome.code or (OURS if process.lost_bytes and not terminal else 0)
+
+
+def _is_missing(workspace: str, error: NotFound) -> bool:
+    """Whether it is that workspace which was not found, and one of this name can be made."""
+    from atoll.domain.ids import workspace_id_of
+
+    possible = "/" not in workspace and not workspace_id_of(workspace)
+    return possible and error.message == f"workspace not found: {workspace!r}"
 
 
 async def _end(sandbox: AsyncSandbox, remove: bool, said: Exception | None = None) -> None:

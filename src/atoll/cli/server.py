@@ -129,20 +129,16 @@ def _note(settings: Settings, told: Ready) -> dict[str, Any]:
     pid = os.getpid()
     write_note(settings.data, LocalServer(pid, told.url, time.time(), boot_id(), start_ticks(pid) or 0))
     key_file = settings.folder.owner_key
-    said: dict[str, Any] = {
+    return {
         "url": told.url,
         "pid": pid,
         "api_key_file": str(key_file) if told.owner_key is not None else None,
     } | ({"listeners": dict(told.beside)} if told.beside else {})
-    if told.owner_key is not None and told.owner_key.minted:
-        said["minted"] = told.owner_key.text
-    return said
 
 
 def _announce(settings: Settings, said: dict[str, Any], as_json: bool, *, on_its_own: bool) -> None:
     from atoll.sdk.local_server import data_folder
 
-    minted = said.pop("minted", None)
     if as_json:
         output.print_json(said)
     else:
@@ -150,10 +146,8 @@ def _announce(settings: Settings, said: dict[str, Any], as_json: bool, *, on_its
         screen.print(f"[bold green]Atoll is ready[/] at [bold]{said['url']}[/] (pid {said['pid']})")
         for name, url in said.get("listeners", {}).items():
             screen.print(f"  {name} at {url}")
-        if minted:
-            screen.print(f"Your key, shown this once: [bold]{minted}[/]")
         if said["api_key_file"]:
-            screen.print(f"The key is in {said['api_key_file']}, where the commands on this machine find it.")
+            screen.print(f"Your key is in {said['api_key_file']}, where the commands on this machine find it.")
         if settings.data != data_folder().root:  # where the commands look
             screen.print(f"In other terminals first: [bold]export ATOLL_DATA={shlex.quote(str(settings.data))}[/]")
         screen.print("Try: [bold]atoll run --rm -- echo hello[/]")

@@ -21,7 +21,7 @@ FILE_BYTES_MAX = 1_024
 
 @dataclass(frozen=True, slots=True)
 class OwnerKey:
-    """The owner key's text; `minted` when this start made it, and it should be shown, once."""
+    """The owner key's text; `minted` when this start made it."""
 
     text: str
     minted: bool
