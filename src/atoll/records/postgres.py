@@ -113,7 +113,7 @@ def engine(url: str, *, connections: int, statement_s: float) -> AsyncEngine:
     try:
         import asyncpg  # noqa: F401  # pyright: ignore
     except ImportError as error:
-        raise Unsupported("PostgreSQL needs asyncpg: pip install 'atoll[postgres]'") from error
+        raise Unsupported("PostgreSQL needs asyncpg: pip install '.[postgres]' in Atoll's checkout") from error
     limit_ms = str(int(statement_s * 1000))
     return create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),

@@ -12,7 +12,7 @@ from atoll.settings.section import Section
 
 class TraceSettings(Section):
     enabled: bool = False
-    """Send spans to an OpenTelemetry collector; needs `pip install 'atoll[otel]'`."""
+    """Send spans to an OpenTelemetry collector; needs the extra `otel`."""
     endpoint: str = Field(default="http://127.0.0.1:4318", pattern=r"^https?://\S+$")
     """The collector's OTLP endpoint over HTTP; `/v1/traces` is added where it is missing."""
     headers: SecretStr | None = None

@@ -25,7 +25,7 @@ from atoll.telemetry.spans import Span, Value, current
 KEPT_MAX = 10_000  # spans that later work is a part of: tasks that wait or run
 PATH = "/v1/traces"
 CUT_SHORT = (asyncio.CancelledError, GeneratorExit, ClientDisconnect, WebSocketDisconnect)
-MISSING = "traces need OpenTelemetry: pip install 'atoll[otel]'"
+MISSING = "traces need OpenTelemetry: pip install '.[otel]' in Atoll's checkout"
 
 
 class Traces:
