@@ -237,10 +237,16 @@ async def test_an_upgrade_that_websockets_does_not_take_is_refused_too(
             await refusal(house, head)
 
 
-async def test_an_upgrade_before_the_answer_to_another_request_ends_both(house: Any) -> None:
+async def test_an_upgrade_waits_for_the_answer_to_the_request_before_it(house: Any) -> None:
     session = await house.create()
-    first = b"GET /v1/sessions/%b/attach HTTP/1.1\r\nHost: x\r\n\r\n" % session["id"].encode()
-    assert b"answers before it" in await refusal(house, first + b"GET /health HTTP/1.1\r\n%b\r\n" % UPGRADE)
+    path = b"/v1/sessions/%b/exec" % session["id"].encode()
+    key = b"Authorization: Bearer %b\r\n" % KEY
+    body = b'{"command": ["sleep", "0.2"]}'
+    first = b"POST %b HTTP/1.1\r\nHost: x\r\n%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    async with raw(house, first % (path, key, len(body), body)) as (reader, writer):
+        writer.write(b"GET %b?cmd=cat HTTP/1.1\r\n%b\r\n" % (path, UPGRADE))
+        answers = await asyncio.wait_for(reader.readuntil(b"HTTP/1.1 101 Switching Protocols\r\n"), 10)
+        assert answers.startswith(b"HTTP/1.1 200 ") and answers.count(b"HTTP/1.1 ") == 2
 
 
 async def test_a_request_has_one_host(house: Any) -> None:

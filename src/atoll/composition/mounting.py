@@ -74,7 +74,7 @@ def mount_beside(app: Application) -> list[Beside]:
 
 def _alone(app: Application, listener: Listener) -> ASGIApp:
     """A listener with what stands before the routes of the one port too."""
-    readable = _readable(app, listener, lambda _: listener.service is TESTBASE)
+    readable = _readable(app, listener, is_testbase if listener.service is TESTBASE else lambda _: False)
     if not listener.service.by_host:
         return _traced(app, readable, listener.dialect)
     return _quick(app, _with_previews(app, readable), listener.dialect)

@@ -235,7 +235,7 @@ class Door:
 
     def _trusts(self, address: str) -> bool:
         proxies = self._limits.trusted_proxies
-        return bool(proxies) and _within(address, proxies)
+        return bool(proxies) and is_within(address, proxies)
 
     async def _authenticate(self, text: str, peer: str) -> Principal:
         known = hash(text)
@@ -305,7 +305,8 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _within(address: str, networks: tuple[Network, ...]) -> bool:
+def is_within(address: str, networks: tuple[Network, ...]) -> bool:
+    """Whether an address is of one of those; a name is not."""
     if not _is_address(address):
         return False
     parsed = ip_address(address)

@@ -5,23 +5,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from atoll.settings import Settings
+from atoll.surfaces.crowd import Crowd
 from atoll.surfaces.transport import PING_INTERVAL_S, PING_TIMEOUT_S, Http, WebSocket
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 
 
-def http_config(app: Any, settings: Settings) -> uvicorn.Config:
-    """For an application that is running."""
+def http_config(app: Any, settings: Settings, crowd: Crowd | None = None) -> uvicorn.Config:
+    """For an application that is running; its connections are of that crowd."""
     server = settings.server
     return uvicorn.Config(
         app,
-        http=Http,
+        http=partial(Http, crowd=crowd),  # type: ignore[arg-type]  # called like the class
         ws=WebSocket,
         loop="none",  # the caller's loop runs already
         interface="asgi3",

@@ -1,26 +1,36 @@
 """uvicorn's HTTP and WebSocket protocols with the bounds that they lack; `serve` hands them to uvicorn.
 
-What is bounded: the head of a request in bytes and time, how long the rest of a body is read that nobody asked for,
-empty fragments of a message, frames in a turn of the event loop, frames that carry nothing, pongs that wait to be
-written, and how long a peer that vanished is believed in.
+What is bounded: the head and the trailers of a request in time (`http_turns` has their bytes), how long the rest of a
+body is read that nobody asked for, how long an answer waits for a client that takes nothing of it, empty fragments of a
+message, frames in a turn of the event loop, frames that carry nothing, pongs that wait to be written, and how long a
+peer that vanished is believed in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import struct
+import termios
 from asyncio.transports import BaseTransport
 from collections.abc import Callable
-from typing import Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets import http11
 from websockets.frames import Frame, Opcode
 
-HEAD_BYTES_MAX = 64 * 1024
-HEAD_S = 15.0  # for a whole request head, and for the first one to begin
+from atoll.surfaces.http_turns import HEAD_BYTES_MAX, HttpInTurns
+
+if TYPE_CHECKING:
+    from atoll.surfaces.crowd import Crowd
+
+HEAD_S = 15.0  # for a whole request head, for the first one to begin, and for trailers
 REST_S = 5.0  # for the rest of a body that was not read before the answer
+UNREAD_S = 60.0  # at most twice as long may an answer wait for a client that takes no byte of it
 EMPTY_FRAGMENTS_MAX = 10_000  # of one message: they would be free otherwise
 IDLE_FRAMES_PER_S = 2_000  # control frames and frames without data, which carry nothing, from one peer
 FRAMES_PER_TURN = 256  # of one connection, in one turn of the event loop
@@ -53,46 +63,51 @@ class BadHead(Exception):
     """Raised into the parser, which then calls `send_400_response`."""
 
 
-class Http(HttpToolsProtocol):
-    """HTTP/1.1 in which whatever is waited for from the client has an end: a head, the rest of a body."""
+class Http(HttpInTurns):
+    """HTTP/1.1 in which whatever is waited for from the client has an end: a head, the rest of a body, trailers, and
+    that it reads."""
 
-    _head_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
-    _wrong = "Invalid HTTP request received."
     _when_gone: Callable[[], None] | None = None
+    _chunk_begun = False  # of which no data has come; the last one has trailers in its place
+    _look: asyncio.TimerHandle | None = None  # at what waits to be written
+    _unread_bytes: int | None = None  # at the last look
+
+    def __init__(self, *args: Any, crowd: Crowd | None = None, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._crowd = crowd
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._end_in(HEAD_S)
+        if self._crowd is not None and self.client is not None:
+            self._crowd.join(transport, self.client[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._go_on()
+        if self._look is not None:
+            self._look.cancel()
+        if self._crowd is not None:
+            self._crowd.leave(self.transport)
         super().connection_lost(exc)
         if self._when_gone is not None:
             self._when_gone()
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+    def take(self, data: bytes | bytearray) -> int:
+        taken = super().take(data)
         # Any byte ends uvicorn's wait for the next request, also one that begins none.
-        waits = self._deadline is not None or self.timeout_keep_alive_task is not None
-        if not waits and self._is_idle() and self.transport.get_protocol() is self:
-            self._end_in(HEAD_S)
+        if self._deadline is None and self.timeout_keep_alive_task is None:
+            waits = self._chunk_begun or (self.is_idle() and self.transport.get_protocol() is self)
+            if waits and not self.transport.is_closing():
+                self._end_in(HEAD_S)
+        return taken
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         extensions: Any = {END: self.end, GONE: self.when_gone, ANSWER: self.answer, LASTS: self.lasts}
         self.scope["extensions"] = extensions
-        self._head_bytes = 0
         if self._deadline is None:
             self._end_in(HEAD_S)
-
-    def on_url(self, url: bytes) -> None:
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._go_on()
@@ -101,25 +116,58 @@ class Http(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not before:  # no upgrade
             self.cycle.transport = HeadWithBody(self.transport, self.loop)  # type: ignore[assignment]
+        if self._crowd is not None:
+            self._crowd.busy(self.transport)
+
+    def on_chunk_header(self) -> None:
+        self._chunk_begun = True
+
+    def on_body(self, body: bytes) -> None:
+        self._chunk_begun = False
+        if self._deadline is not None and not self.is_idle():
+            self._go_on()  # they were no trailers
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._chunk_begun = False
         super().on_message_complete()
-        if self._is_idle():
-            self._go_on()  # the rest of a body that nobody asked for came in time
+        self._go_on()  # trailers, or the rest of a body that nobody asked for, came in time
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._is_idle() and self.cycle.more_body:
+        if self.transport.is_closing():
+            self._look_until_read()
+        elif not self.in_head:
             self._end_in(REST_S)
+        if self._crowd is not None:
+            self._crowd.rests(self.transport)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_until_read()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unread_bytes = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._look_until_read()
 
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
         protocol = self.transport.get_protocol()
-        if isinstance(protocol, WebSocket) and not protocol.handshake_initiated:
-            self.send_400_response(self._wrong)  # websockets refuses more than httptools, and says nothing
+        assert isinstance(protocol, WebSocket)
+        if self._crowd is not None:
+            protocol.when_lost(partial(self._crowd.leave, self.transport))
+        if not protocol.handshake_initiated:
+            self.send_400_response(self.wrong)  # websockets refuses more than httptools, and says nothing
 
     def send_400_response(self, msg: str) -> None:
-        super().send_400_response(self._wrong)
+        if not self.in_head and self.cycle.response_started:
+            self.end(0, "")  # its answer was another
+        else:
+            super().send_400_response(self.wrong)
 
     def end(self, _code: int, _reason: str) -> bool:
         """Hang up; to what answers the request the client has gone."""
@@ -142,8 +190,6 @@ class Http(HttpToolsProtocol):
         """The whole answer in one write, for who has the parsed headers of another's, with the body's length among them
         where there is a body. False, and nothing done, where that cannot be: the ordinary way can."""
         cycle = self.cycle
-        if self.pipeline:
-            return False  # the last request that came is not the one that is answered
         if cycle.response_started or cycle.disconnected or self.flow.write_paused or not cycle.keep_alive:
             return False
         if status not in _BODILESS and not any(name == b"content-length" for name, _ in headers):
@@ -161,17 +207,8 @@ class Http(HttpToolsProtocol):
         cycle.on_response()
         return True
 
-    def _is_idle(self) -> bool:
-        """Whether every request that came is answered."""
-        return not self.cycle or self.cycle.response_complete
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse(f"The request's head is larger than {HEAD_BYTES_MAX} bytes.")
-
     def _check_head(self) -> None:
-        """Refuses all but one Host (RFC 9112, 3.2), and an upgrade that has a body or comes before an answer."""
+        """Refuses all but one Host (RFC 9112, 3.2), and an upgrade that has a body."""
         assert self.parser is not None
         names = [name for name, _ in self.headers]
         hosts = names.count(b"host")
@@ -181,11 +218,11 @@ class Http(HttpToolsProtocol):
             has_body = b"transfer-encoding" in names or any(
                 name == b"content-length" and int(value) for name, value in self.headers
             )
-            if has_body or not self._is_idle():
-                self._refuse("An upgrade has no body, and waits for the answers before it.")
+            if has_body:
+                self._refuse("An upgrade has no body.")
 
     def _refuse(self, why: str) -> NoReturn:
-        self._wrong = why
+        self.wrong = why
         raise BadHead
 
     def _end_in(self, seconds: float) -> None:
@@ -201,6 +238,22 @@ class Http(HttpToolsProtocol):
         self._deadline = None
         if not self.transport.is_closing():
             self.end(0, "")
+
+    def _look_until_read(self) -> None:
+        if self._look is None and self.transport.get_write_buffer_size():
+            self._look = self.loop.call_later(UNREAD_S, self._look_again)
+
+    def _look_again(self) -> None:
+        """Hangs up where nothing was read since the last look. While so much waits, nothing is added to it."""
+        self._look = None
+        left = self.transport.get_write_buffer_size() + _unacknowledged(self.transport)
+        if not (self.flow.write_paused or self.transport.is_closing()):
+            return
+        if self._unread_bytes is not None and left >= self._unread_bytes:
+            self.transport.abort()
+            return
+        self._unread_bytes = left
+        self._look_until_read()
 
 
 class HeadWithBody:
@@ -253,6 +306,7 @@ class WebSocket(WebSocketsSansIOProtocol):
     _idle_frames = 0  # in the second that began at `_idle_since`
     _idle_since = 0.0
     _lost: asyncio.Event
+    _when_lost: Callable[[], None] | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -263,6 +317,12 @@ class WebSocket(WebSocketsSansIOProtocol):
         self._lost.set()
         self._unparsed = b""
         super().connection_lost(exc)
+        if self._when_lost is not None:
+            self._when_lost()
+
+    def when_lost(self, call: Callable[[], None]) -> None:
+        """Calls it once the connection is gone."""
+        self._when_lost = call
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
@@ -437,6 +497,12 @@ class WebSocket(WebSocketsSansIOProtocol):
             self.transport.close()
             return
         super().shutdown()
+
+
+def _unacknowledged(transport: BaseTransport) -> int:
+    """Bytes that the system holds until the client takes them. It takes more of ours in large steps only."""
+    sock = transport.get_extra_info("socket")
+    return struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
 
 
 def _give_up_on_the_silent(transport: BaseTransport) -> None:
