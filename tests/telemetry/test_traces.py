@@ -45,7 +45,7 @@ async def main_saw(house: House, **more: Any) -> str:
     made = await house.create(command=SHOW, **more)
     path = f"/v1/sessions/{made['id']}/logs"
     async with asyncio.timeout(10):
-        while not (said := (await house.call("GET", path)).text.strip()):
+        while not (said := (await house.call("GET", path)).text.strip()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return said
 
