@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 
 from atoll.gateway.previews.heads import answer_headers, bounded_cookie, without_ours
 from atoll.sdk import AsyncSandbox
+from atoll.services.keys import Left
 from tests.surfaces.conftest import ALICE, BOB, READER
 from tests.surfaces.previews.conftest import Heard, Streets, answering
 
@@ -167,6 +169,34 @@ async def test_a_token_ends_with_its_registration_and_in_time(open_street: Stree
         for seconds in (0, 10**9):
             body = {"sandbox_id": street.sandbox, "port": 3000, "expires_in": seconds}
             assert (await street.house.call("POST", "/preview/token", json=body)).status_code == 422
+
+
+async def test_a_token_ends_with_its_makers_key_and_with_the_text_that_it_had(
+    open_street: Streets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atoll.surfaces.previews.tickets.GOOD_S", -1.0)
+    async with open_street() as street:
+        street.serve(answering([]))
+        await street.register()
+        header = {"x-preview-token": await street.token()}
+        ring = street.house.keys
+        left = ring.left
+
+        async def status() -> int:
+            return (await street.house.call("GET", street.path(), None, headers=header)).status_code
+
+        async def rotated(key_id: str) -> Left:
+            found = await left(key_id)
+            return replace(found, key=replace(found.key, hash="1" * 64))
+
+        assert await status() == 200
+        monkeypatch.setattr(ring, "left", rotated)
+        assert await status() == 401
+        monkeypatch.setattr(ring, "left", left)
+        assert await status() == 200
+        made_with = ring.principals[ALICE].id
+        ring.principals = {text: one for text, one in ring.principals.items() if one.id != made_with}
+        assert await status() == 401
 
 
 async def test_a_preview_token_is_no_credential_of_the_api(open_street: Streets) -> None:

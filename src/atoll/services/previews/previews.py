@@ -149,7 +149,7 @@ class Previews:
         if not TOKEN_S_MIN <= lasts_s <= longest_s:
             raise InvalidInput(f"expires_in must be within {TOKEN_S_MIN:g}..{longest_s:g} s", field="expires_in")
         found = await self.get(principal, sandbox_id, port, Scope.EXECUTE)
-        return found, await self._tokens.mint(found, lasts_s)
+        return found, await self._tokens.mint(principal, found, lasts_s)
 
     async def resolve(self, principal: Principal, id_or_name: str) -> str:
         """The id of a sandbox that is meant: of the Terminal Platform's ones their holders choose the names."""

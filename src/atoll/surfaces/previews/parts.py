@@ -49,7 +49,7 @@ class PreviewParts:
         carry: CarryLimits,
         health_s: float,
     ) -> None:
-        tokens = PreviewTokens(signing_keys, issuer=issuer, lasts_s_max=limits.token_s_max)
+        tokens = PreviewTokens(signing_keys, connected, issuer=issuer, lasts_s_max=limits.token_s_max)
         self.previews = Previews(records, sandboxes.reaching, tokens, limits)
         self.pool = Pool(sandboxes.reaching, carry)
         self._proxy = Proxy(self.pool, carry)
