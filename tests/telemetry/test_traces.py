@@ -229,7 +229,7 @@ def test_without_the_libraries_the_settings_say_what_to_install(monkeypatch: pyt
 
     monkeypatch.setattr(builtins, "__import__", without)
     settings = Settings.model_validate({"traces": {"enabled": True}})
-    with pytest.raises(InvalidInput, match=r"pip install 'atoll\[otel\]'"):
+    with pytest.raises(InvalidInput, match=r"pip install '\.\[otel\]'"):
         open_traces(settings, "1", Metrics().registry)
 
 
