@@ -20,6 +20,10 @@ def asked(host: str, path: bytes | None = b"/a") -> Place | str | None:
     return by_host(scope(path, (b"host", host.encode())), DOMAIN)
 
 
+def test_a_target_that_is_no_path_names_nothing() -> None:
+    assert asked(f"80-{LABEL}.{DOMAIN}", b"http://x/a") == f"80-{LABEL}"
+
+
 @pytest.mark.parametrize(
     ("path", "port", "rest"),
     [

@@ -202,16 +202,13 @@ class Channel:
         self._turn = None
         protocol = self._protocol
         assert protocol is not None
-        frames = 0
-        while self._unparsed and not self._is_full:
-            if frames >= FRAMES_PER_TURN:
-                self._turn = self._loop.call_soon(self._parse)
-                break
+        while self._unparsed and len(protocol.events) < FRAMES_PER_TURN:
             piece, self._unparsed = self._unparsed[:PIECE_BYTES], self._unparsed[PIECE_BYTES:] or _NOTHING
             protocol.receive_data(bytes(piece))
-            frames += self._see(protocol)
+        self._see(protocol)
         if self._unparsed or self._is_full:
             self._wire.pause()
+            self._read_on()
         else:
             self._wire.resume()
         self._wake()
@@ -229,11 +226,10 @@ class Channel:
         else:
             self._wire.resume()
 
-    def _see(self, protocol: ClientProtocol) -> int:
-        """What the protocol has understood; how many frames it was."""
-        events = protocol.events_received()
+    def _see(self, protocol: ClientProtocol) -> None:
+        """What the protocol has understood."""
         idle = 0
-        for event in events:
+        for event in protocol.events_received():
             if isinstance(event, Response):
                 self._answer = event
             elif isinstance(event, Frame):
@@ -248,7 +244,6 @@ class Channel:
         elif protocol.close_rcvd is not None or protocol.parser_exc is not None:
             said = protocol.close_rcvd or protocol.close_sent
             self._over = self._over or ((ABNORMAL, "") if said is None else (said.code, said.reason))
-        return len(events)
 
     def _is_flood(self, idle: int) -> bool:
         now = self._loop.time()
