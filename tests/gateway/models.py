@@ -28,7 +28,8 @@ from atoll.services.models.dialects import Kind
 from atoll.services.models.limits import ModelLimits
 from atoll.services.models.providers import Provider, Providers
 from atoll.sidekick.client import GateStream
-from atoll.surfaces.transport import Http, WebSocket
+from atoll.surfaces.transport import Http
+from atoll.surfaces.websocket_transport import WebSocket
 from atoll.telemetry.metrics import Metrics
 from atoll.testing.model_stand_in import ModelStandIn
 

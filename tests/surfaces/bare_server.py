@@ -10,6 +10,7 @@ from typing import Any
 import uvicorn
 
 from atoll.surfaces import transport
+from atoll.surfaces.websocket_transport import WebSocket
 
 
 class _Server(uvicorn.Server):
@@ -21,7 +22,7 @@ class _Server(uvicorn.Server):
 async def serving(app: Any) -> AsyncIterator[int]:
     """The port of loopback that it is served at."""
     config = uvicorn.Config(
-        app, port=0, http=transport.Http, ws=transport.WebSocket, loop="none", lifespan="off", log_config=None,
+        app, port=0, http=transport.Http, ws=WebSocket, loop="none", lifespan="off", log_config=None,
         ws_max_size=2**20, ws_per_message_deflate=False,
     )  # fmt: skip
     server = _Server(config)

@@ -14,7 +14,7 @@ from atoll.domain.errors import Unauthenticated, Unavailable
 from atoll.domain.group import Role
 from atoll.domain.key import DEFAULT_SCOPES, Scope
 from atoll.surfaces import key_watch
-from atoll.surfaces.transport import END
+from atoll.surfaces.extensions import END
 from atoll.telemetry.trace import Trace
 
 LOOK_S = 0.05

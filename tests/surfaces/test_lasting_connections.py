@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from atoll.domain.event import Event
-from atoll.surfaces import transport
+from atoll.surfaces import websocket_transport
 from tests.surfaces.conftest import ALICE, BOB, House
 from tests.surfaces.test_transport import UPGRADE, close_code, frame
 
@@ -84,10 +84,10 @@ async def test_w05_what_is_too_large_ends_its_own_connection_only(
 async def test_w06_a_ping_flood_ends_its_connection_and_health_stays_up(
     house: House, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(transport, "IDLE_FRAMES_PER_S", 500)
+    monkeypatch.setattr(websocket_transport, "IDLE_FRAMES_PER_S", 500)
     async with opened(house, await place(house, path)) as (reader, writer):
         writer.write(frame(9, b"") * 20_000)
-        assert await close_code(reader) == transport.CLOSE_FLOOD
+        assert await close_code(reader) == websocket_transport.CLOSE_FLOOD
     assert (await house.call("GET", "/health", None)).status_code == 200
 
 
@@ -141,7 +141,7 @@ async def test_w08_a_machine_that_vanished_is_noticed_and_what_ran_runs_on(
 ) -> None:
     monkeypatch.setattr("atoll.surfaces.serving.PING_INTERVAL_S", PING_S)
     monkeypatch.setattr("atoll.surfaces.serving.PING_TIMEOUT_S", 0.8 * PING_S)
-    monkeypatch.setattr(transport, "PEER_GONE_MS", round(1_000 * PING_S))
+    monkeypatch.setattr(websocket_transport, "PEER_GONE_MS", round(1_000 * PING_S))
     async with open_house(limits={"ws_per_key": 1}, audit={"streams_per_key": 1}) as house:
         where = await place(house, path)
 

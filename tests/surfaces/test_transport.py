@@ -14,7 +14,7 @@ import pytest
 from websockets import http11
 from websockets.exceptions import ConnectionClosed
 
-from atoll.surfaces import transport
+from atoll.surfaces import transport, websocket_transport
 
 KEY = b"sk_" + b"a1" * 32
 UPGRADE = (
@@ -91,7 +91,7 @@ async def test_w05_fragments_together_count_as_one_message(house: Any) -> None:
 
 
 async def test_w05_empty_fragments_have_an_end(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "EMPTY_FRAGMENTS_MAX", 1000)
+    monkeypatch.setattr(websocket_transport, "EMPTY_FRAGMENTS_MAX", 1000)
     async with upgraded(house) as (reader, writer):
         writer.write(frame(2, b"", fin=False) + frame(0, b"", fin=False) * 1200)
         assert await close_code(reader) == 1009
@@ -106,7 +106,7 @@ async def test_w05_no_compression_is_agreed_upon_so_no_bomb_goes_off(house: Any)
 async def test_w06_pings_whose_answers_nobody_reads_pile_up_nothing(
     house: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "IDLE_FRAMES_PER_S", 10**9)
+    monkeypatch.setattr(websocket_transport, "IDLE_FRAMES_PER_S", 10**9)
     async with upgraded(house) as (_, writer):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         pings = frame(9, b"p" * 100) * 1000

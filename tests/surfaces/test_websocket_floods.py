@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from atoll.surfaces import transport
+from atoll.surfaces import websocket_transport
 from tests.surfaces.bare_server import serving
 from tests.surfaces.test_rfc6455 import BINARY, CLOSE, PING, PONG, TEXT, Peer, connected, echo
 
@@ -48,20 +48,20 @@ async def turns() -> AsyncIterator[Turns]:
 async def test_w06_a_turn_of_the_loop_takes_some_hundred_frames_of_a_connection(
     opcode: int, turns: Turns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = transport.WebSocket.handle_events
+    take = websocket_transport.WebSocket.handle_events
 
     def counted(self: Any) -> None:
         turns.count(len(self.conn.events))
         take(self)
 
-    monkeypatch.setattr(transport.WebSocket, "handle_events", counted)
-    monkeypatch.setattr(transport, "IDLE_FRAMES_PER_S", 10**9)
+    monkeypatch.setattr(websocket_transport.WebSocket, "handle_events", counted)
+    monkeypatch.setattr(websocket_transport, "IDLE_FRAMES_PER_S", 10**9)
     async with serving(echo) as port, connected(port) as peer:
         peer.writer.write((bytes([0x80 | opcode]) + MASKED_NOTHING) * FLOOD)
         peer.send(TEXT, b"the last")
         await until_text(peer)
     assert sum(turns.seen.values()) > FLOOD
-    assert max(turns.seen.values()) < 3 * transport.FRAMES_PER_TURN
+    assert max(turns.seen.values()) < 3 * websocket_transport.FRAMES_PER_TURN
 
 
 async def until_text(peer: Peer) -> None:
@@ -88,12 +88,12 @@ async def test_w06_a_handler_that_waits_for_nothing_leaves_turns_to_others(turns
         peer.send(TEXT, b"the last")
         await until_text(peer)
     assert sum(turns.seen.values()) == 5_002
-    assert max(turns.seen.values()) <= 2 * transport.MESSAGES_PER_TURN
+    assert max(turns.seen.values()) <= 2 * websocket_transport.MESSAGES_PER_TURN
 
 
 @pytest.mark.parametrize("opcode", [PING, PONG, TEXT, BINARY])
 async def test_w06_frames_that_carry_nothing_have_a_rate(opcode: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "IDLE_FRAMES_PER_S", 100)
+    monkeypatch.setattr(websocket_transport, "IDLE_FRAMES_PER_S", 100)
     async with serving(echo) as port, connected(port) as peer:
         for _ in range(50):
             peer.send(opcode)

@@ -8,8 +8,9 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atoll.domain.errors import Unavailable
+from atoll.surfaces.extensions import END
 from atoll.surfaces.routing import Dialect
-from atoll.surfaces.transport import CLOSE_RESTART, END
+from atoll.surfaces.websocket_transport import CLOSE_RESTART
 
 HANG_UP_S = 0.5  # for the connection of an answer that was begun
 

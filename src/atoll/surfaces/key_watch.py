@@ -12,7 +12,7 @@ import structlog
 from starlette.types import Scope
 
 from atoll.domain.errors import AtollError, Unauthenticated
-from atoll.surfaces.transport import END
+from atoll.surfaces.extensions import END
 from atoll.telemetry.trace import trace_of
 
 _log = structlog.get_logger("atoll.surface")

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 
 from atoll.domain.errors import AtollError
 from atoll.sidekick.client import ProcessStream
-from atoll.surfaces.transport import LOST
+from atoll.surfaces.extensions import LOST
 
 PIECE_BYTES = 128 * 1024  # of output in one message: clients bound what they take
 CLOSE_NORMAL, CLOSE_GONE, CLOSE_INTERNAL = 1000, 1001, 1011

@@ -12,7 +12,8 @@ import uvicorn
 
 from atoll.settings import Settings
 from atoll.surfaces.crowd import Crowd
-from atoll.surfaces.transport import PING_INTERVAL_S, PING_TIMEOUT_S, Http, WebSocket
+from atoll.surfaces.transport import Http
+from atoll.surfaces.websocket_transport import PING_INTERVAL_S, PING_TIMEOUT_S, WebSocket
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75

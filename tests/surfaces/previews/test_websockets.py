@@ -404,7 +404,7 @@ async def test_w08_a_vanished_client_is_noticed_before_the_second_ping_and_its_p
 ) -> None:
     monkeypatch.setattr("atoll.surfaces.serving.PING_INTERVAL_S", 0.3)
     monkeypatch.setattr("atoll.surfaces.serving.PING_TIMEOUT_S", 0.2)
-    monkeypatch.setattr("atoll.surfaces.transport.LINGER_S", 0.05)
+    monkeypatch.setattr("atoll.surfaces.websocket_transport.LINGER_S", 0.05)
     ended: list[int | None] = []
 
     async def handler(connection: ServerConnection) -> None:

@@ -1,7 +1,7 @@
 """WebSockets through a preview: a client's messages go to a port of a sandbox and those of the port come back.
 
 Both ends are WebSocket connections of their own (RFC 6455): pings are answered on each side, and messages are bounded,
-as is all else that a port may send; surfaces/transport.py bounds the client's side in the same way.
+as is all else that a port may send; surfaces/websocket_transport.py bounds the client's side in the same way.
 """
 
 from __future__ import annotations

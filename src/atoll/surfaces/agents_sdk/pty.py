@@ -21,8 +21,8 @@ from atoll.services.lasting_sandboxes import LastingSandboxes
 from atoll.services.sandboxes import Sandboxes
 from atoll.services.terminals import Terminals
 from atoll.sidekick.client import ProcessStream
+from atoll.surfaces.extensions import LOST
 from atoll.surfaces.operation import Parameter
-from atoll.surfaces.transport import LOST
 
 PIECE_BYTES = 128 * 1024  # of output in one message: clients bound what they take
 STDIN_BYTES = 64 * 1024

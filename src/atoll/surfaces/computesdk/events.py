@@ -16,9 +16,9 @@ from atoll.domain.principal import Principal
 from atoll.services.audit.events import Events
 from atoll.surfaces.bodies import Stream, begun, close_iterator, json_response
 from atoll.surfaces.computesdk.errors import ComputeError
+from atoll.surfaces.extensions import LASTS
 from atoll.surfaces.models import AnswerModel
 from atoll.surfaces.operation import Answer, Operation, Parameter
-from atoll.surfaces.transport import LASTS
 
 EVENTS = "/api/events"
 STREAM = EVENTS + "/stream"

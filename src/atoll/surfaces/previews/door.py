@@ -29,12 +29,12 @@ from atoll.gateway.previews.websockets import Channel, Denied, relay
 from atoll.services.previews.fallbacks import Fallbacks
 from atoll.services.previews.previews import Previews
 from atoll.surfaces.door import Door, network_of
+from atoll.surfaces.extensions import END
 from atoll.surfaces.previews.opening import COOKIE, Opened, Opening
 from atoll.surfaces.previews.places import Place, address_of, by_host, by_path, route_of, with_query
 from atoll.surfaces.previews.tickets import Tickets
 from atoll.surfaces.statuses import envelope
 from atoll.surfaces.terminal_platform.errors import TerminalDialect
-from atoll.surfaces.transport import END
 from atoll.surfaces.ways import SUBPROTOCOL
 from atoll.telemetry.trace import trace_of
 

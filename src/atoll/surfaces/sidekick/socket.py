@@ -19,9 +19,9 @@ from atoll.services.daemon.following import Following
 from atoll.services.daemon.hub import CHANNEL_CHARACTERS, CHANNELS_MAX, Hubs, Listener, event
 from atoll.services.daemon.terminals import channel_of
 from atoll.services.sandboxes import Sandboxes
+from atoll.surfaces.extensions import END, LOST
 from atoll.surfaces.operation import Parameter
 from atoll.surfaces.sidekick.frames import CHARACTERS_SHOWN, Malformed, Message, message_of
-from atoll.surfaces.transport import END, LOST
 
 PROTOCOL = Parameter("protocol", "how the client sends; both ways are always read", choices=("binary", "json"))
 SEND_S = 10.0  # for a client to take a message
