@@ -88,6 +88,8 @@ async def test_a_magic_link_signs_a_browser_in_once_and_leads_nowhere_else(house
     assert (await house.http.get(elsewhere)).status_code == 400
     token = link["magic_url"].partition("token=")[2]
     assert (await house.call("GET", f"{path}/info", token)).status_code == 401
+    looked_at = await house.http.head(link["magic_url"], follow_redirects=False)  # as programs do that read mails
+    assert (looked_at.status_code, "set-cookie" in looked_at.headers) == (204, False)
     answer = await house.http.get(link["magic_url"], follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (302, f"{house.url}{path}/play/")
     cookie = answer.headers["set-cookie"]
