@@ -300,13 +300,7 @@ class SidekickClient:
 
     async def dial(self, port: int) -> tuple[StreamReader, StreamWriter]:
         """A byte stream to 127.0.0.1:port inside. Unavailable when nothing listens."""
-        link = await self._open({"op": "dial", "port": port})
-        try:
-            await link.result()
-        except BaseException:
-            await link.close()
-            raise
-        return link.reader, link.writer
+        return await self._connected("dial", port)
 
     async def copy(
         self,
@@ -337,13 +331,7 @@ class SidekickClient:
 
     async def probe(self, port: int) -> tuple[StreamReader, StreamWriter]:
         """As `dial`, for who only looks whether something is well: it does not count as a use of the sandbox."""
-        link = await self._open({"op": "probe", "port": port})
-        try:
-            await link.result()
-        except BaseException:
-            await link.close()
-            raise
-        return link.reader, link.writer
+        return await self._connected("probe", port)
 
     async def watch(self, path: str, ignored: Sequence[str] = ()) -> WatchStream:
         """Follow what changes below a folder, or of one file. NotFound, TooLarge (more than one watch holds),
@@ -377,6 +365,15 @@ class SidekickClient:
             await link.close()
             raise
         return GateStream(gate, address, port, link.reader, link.writer)
+
+    async def _connected(self, op: str, port: int) -> tuple[StreamReader, StreamWriter]:
+        link = await self._open({"op": op, "port": port})
+        try:
+            await link.result()
+        except BaseException:
+            await link.close()
+            raise
+        return link.reader, link.writer
 
     async def _open(self, request: dict[str, Any]) -> Link:
         reader, writer = await self._connector()
