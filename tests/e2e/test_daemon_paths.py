@@ -124,8 +124,9 @@ def test_f07_a_file_is_replaced_whole_and_sizes_have_a_bound(server: Server, san
         writer.start()
     try:
         for _ in range(15):
-            _, answer = ask(server, sandbox, "read", path)
-            content = json.loads(answer.partition(b"\r\n\r\n")[2])["content"]
+            content = server.http.get(f"/sb/{sandbox}/files/{path}", params={"content": "true"}).json()["data"][
+                "content"
+            ]
             assert len(content) == size
             assert len(set(content)) == 1, "torn"
     finally:

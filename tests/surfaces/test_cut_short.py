@@ -12,6 +12,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from atoll.serve import listening
+from atoll.settings.server import Server
 from atoll.surfaces.cut_short import CutShort
 from atoll.surfaces.execbox.errors import ExecboxDialect
 
@@ -23,9 +24,7 @@ class Endless:
         """It ends nothing by itself."""
 
     def __init__(self, begun: bool) -> None:
-        self.settings = SimpleNamespace(
-            server=SimpleNamespace(host="127.0.0.1", port=0, frame_bytes=2**20, drain_s=0.1)
-        )
+        self.settings = SimpleNamespace(server=Server(host="127.0.0.1", port=0, frame_bytes=2**20, drain_s=0.1))
         self.asked = asyncio.Event()
         self._begun = begun
         self._app = CutShort(self._answer, ExecboxDialect())

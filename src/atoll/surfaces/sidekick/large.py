@@ -64,9 +64,14 @@ class _Told(Stream):
 
 
 async def _paced(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    gathered = bytearray()
     for piece in pieces:
-        yield piece
-        await asyncio.sleep(0)  # a client that takes everything at once would keep the loop to itself
+        gathered += piece
+        if len(gathered) >= PIECE_CHARS:
+            yield bytes(gathered)
+            gathered.clear()
+            await asyncio.sleep(0)  # a client that takes everything at once would keep the loop to itself
+    yield bytes(gathered)
 
 
 def encoded(value: Any) -> Iterator[bytes]:
