@@ -63,6 +63,13 @@ class Link:
             raise answers.nonsense(f"frame {kind:#x}")
         return answers.parsed(payload)
 
+    def leave(self) -> None:
+        """Close it now. What is not sent yet is dropped: whoever leaves then was cut short, and nobody may read it."""
+        if self.writer.transport.get_write_buffer_size():
+            self.writer.transport.abort()
+        else:
+            self.writer.close()
+
     async def close(self) -> None:
         self.writer.close()
         try:
@@ -386,7 +393,7 @@ class SidekickClient:
         try:
             yield link
         finally:
-            link.writer.close()
+            link.leave()
 
     async def _ask(self, op: str, *, timeout_s: float | None = ANSWER_S, **fields: Any) -> Any:
         async with self._link({"op": op, **fields}) as link:
@@ -414,7 +421,7 @@ async def _contents(link: Link) -> AsyncIterator[bytes]:
     except TimeoutError:
         raise errors.DeadlineExceeded("the file transfer stalled") from None
     finally:
-        link.writer.close()
+        link.leave()
 
 
 async def _drain(link: Link) -> None:
